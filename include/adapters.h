@@ -1,0 +1,106 @@
+/* Which voices exist: adapter files in, immutable versions out, and the registry of names.
+ *
+ * Loading is plain blocking code that runs on a worker and owns what it builds; the registry belongs to the
+ * front thread and swaps one pointer. A version lives until the registry and the last request have let go of
+ * it. */
+#ifndef LK_ADAPTERS_H
+#define LK_ADAPTERS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "lora.h"
+
+struct model;
+
+#define ADAPTER_NAME_MAX 64
+
+/* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
+bool adapter_name_is_valid(const char *name);
+
+/* ---- loading
+ * ------------------------------------------------------------------------------------------------------ */
+
+struct adapter_report {
+    char format[24];      /* "peft", "gguf" */
+    char base_model[160]; /* base_model_name_or_path, or empty */
+    uint32_t n_modules, rank_min, rank_max;
+    double alpha; /* lora_alpha of the config, before patterns */
+    bool rslora;
+    char modules[256]; /* "q_proj k_proj …", sites that occur */
+    uint64_t n_parameters;
+    uint64_t file_bytes;
+};
+
+/* An immutable version. */
+struct adapter_version {
+    atomic_uint refs;
+    uint64_t generation; /* set when published: 1, 2, 3 … per process; 0 before */
+    char name[ADAPTER_NAME_MAX + 1];
+    char source[512]; /* as given; shown to operators only */
+    double user_scale;
+    uint8_t digest[32];  /* SHA-256 over the files' contents and the scale */
+    char digest_hex[17]; /* first 8 bytes */
+    struct lora *lora;
+    struct adapter_report report;
+    int64_t loaded_wall_ms;
+    int64_t load_ns;
+};
+struct adapter_version *adapter_acquire(struct adapter_version *v);
+void adapter_release(struct adapter_version *v); /* the last one frees its lora; NULL is fine. Thread: any */
+
+/* Where an adapter comes from. */
+struct adapter_source {
+    const char *name;
+    const char *path; /* a PEFT folder, or a .gguf file */
+    int root_fd;      /* >= 0: path is resolved strictly beneath it; -1: path is the operator's own */
+    double scale;     /* user scale, 1 by default */
+};
+
+/* Reads, hashes, checks against the base and packs. STATUS_MISMATCH / FORMAT / UNSUPPORTED name tensor or
+ * field. Blocks; thread: any (workers). */
+LK_MUST_USE enum status adapter_load(const struct adapter_source *s, const struct model *m,
+                                     struct adapter_version **out, struct error *err);
+/* What the files say, without a base: for `inspect`. */
+LK_MUST_USE enum status adapter_inspect(const char *path, struct adapter_report *out, struct error *err);
+/* True if `path` looks like an adapter (a folder with adapter_config.json, or a GGUF whose general.type is
+ * adapter). */
+bool adapter_is_at(const char *path);
+
+/* ---- registry: name → current version. Owner: front thread.
+ * --------------------------------------------------------- */
+
+struct registry;
+
+struct registry *registry_create(uint32_t n_adapters_max);
+void registry_destroy(struct registry *r);
+
+/* Makes v the current version of its name. *replaced (may be NULL) gets true if another one was current.
+ * Equal digest: nothing changes, STATUS_OK, v->generation is that of the current one, *replaced false. Takes
+ * v's reference on success. STATUS_FULL when n_adapters_max names exist; STATUS_EXISTS if the name is taken
+ * and !in_place. */
+LK_MUST_USE enum status registry_publish(struct registry *r, struct adapter_version *v, bool in_place,
+                                         bool *replaced, struct error *err);
+/* The current version with a reference for the caller, or NULL. */
+struct adapter_version *registry_acquire(struct registry *r, const char *name);
+/* Removes the name; requests in flight keep their version. STATUS_NOT_FOUND if absent. */
+LK_MUST_USE enum status registry_remove(struct registry *r, const char *name, struct error *err);
+size_t registry_count(const struct registry *r);
+/* In order of names; borrowed until the next change. NULL past the end. */
+const struct adapter_version *registry_at(const struct registry *r, size_t index);
+
+/* ---- a directory of adapters
+ * ------------------------------------------------------------------------------------------ */
+
+/* Calls found(name, path, data) for each adapter directly below `dir` (folder with adapter_config.json → its
+ * name; X.gguf → X). Entries with bad names or that are no adapters are reported to skipped(entry, why,
+ * data). */
+LK_MUST_USE enum status adapters_scan(const char *dir,
+                                      void (*found)(const char *name, const char *path, void *data),
+                                      void (*skipped)(const char *entry, const char *why, void *data),
+                                      void *data, struct error *err);
+
+#endif

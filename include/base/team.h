@@ -1,0 +1,37 @@
+/* The worker team: one thread a core, woken for a task, joined before team_run returns. Workers spin for a
+ * short while and then sleep on a futex, so a busy step pays no system call and an idle server costs nothing.
+ * The caller is worker 0. Owner: the thread that calls team_run (one at a time). */
+#ifndef LK_BASE_TEAM_H
+#define LK_BASE_TEAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct team;
+
+typedef void team_task(void *arg, unsigned worker, unsigned n_workers);
+
+/* n_threads 0: one for each core that the process may run on (affinity and cgroup quota considered). NULL: no
+ * memory or no threads. */
+struct team *team_create(unsigned n_threads);
+void team_destroy(struct team *t);
+unsigned team_size(const struct team *t);
+
+/* Runs task(arg, worker, n_workers) on all workers and returns when all have returned. */
+void team_run(struct team *t, team_task *task, void *arg);
+
+/* Inside a task: waits until all workers are here. Everything written before is seen by all after. */
+void team_barrier(struct team *t);
+
+/* Worker `w`'s contiguous share [*begin, *end) of n items, in units of `grain` (the last share may be
+ * shorter). */
+static inline void team_share(uint64_t n, uint64_t grain, unsigned w, unsigned n_workers, uint64_t *begin,
+                              uint64_t *end)
+{
+    uint64_t units = (n + grain - 1) / grain;
+    uint64_t b = units * w / n_workers * grain, e = units * (w + 1) / n_workers * grain;
+    *begin = b < n ? b : n;
+    *end = e < n ? e : n;
+}
+
+#endif

@@ -1,0 +1,152 @@
+/* The engine: generations in, events out. It runs on a thread of its own, which owns KV pages, sequences and
+ * sampling. Other threads meet it at two bounded queues only: submissions and cancellations in, events out.
+ *
+ * Contract: after a successful engine_submit exactly one final event (EVENT_DONE or EVENT_FAILED) follows for
+ * that id; after a refusal none. Outputs depend on the generation alone: not on what else runs, on threads,
+ * or on chunking. */
+#ifndef LK_ENGINE_H
+#define LK_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "model.h"
+#include "text.h"
+
+#define STOP_STRINGS_MAX 16U
+#define STOP_STRING_BYTES_MAX 256U
+#define STOP_TOKENS_MAX 64U
+#define LOGIT_BIAS_MAX 1024U
+#define LOGPROBS_MAX 20U
+#define EVENT_TEXT_BYTES 224U
+
+struct logit_bias {
+    int32_t token;
+    float bias; /* added to the logit; -INFINITY bans */
+};
+
+/* Sampling parameters. Order of the chain: logit_bias, penalties, min_tokens' ban of stop tokens; then
+ * temperature 0: argmax (lowest id among equals); else temperature, top_k, top_p, min_p, draw. logprobs are
+ * of the log-softmax of the raw logits (OpenAI, vLLM). Definitions: penalties: OpenAI API reference
+ * (presence, frequency) and arXiv 1909.05858 sec. 4.1 (repetition, over prompt and output); top_p: arXiv
+ * 1904.09751; min_p: arXiv 2407.01082. */
+struct sampling {
+    float temperature;                         /* 0: greedy; >= 0, finite */
+    int32_t top_k;                             /* <= 0: off */
+    float top_p;                               /* (0, 1]; 1: off */
+    float min_p;                               /* [0, 1]; 0: off */
+    float repetition_penalty;                  /* 1: off */
+    float presence_penalty, frequency_penalty; /* over the output; 0: off */
+    int32_t penalty_last_n; /* repetition penalty looks at this many last tokens of prompt+output; < 0: all */
+    uint64_t seed; /* always set by the caller; every request has its own generator (PCG64 or xoshiro256**) */
+    const struct logit_bias *logit_bias; /* borrowed during submit; at most LOGIT_BIAS_MAX */
+    uint32_t n_logit_bias;
+};
+
+/* One generation. All pointers are borrowed during engine_submit only, except `lora`. */
+struct generation {
+    const int32_t *prompt; /* ids, checked < vocab_size by submit */
+    uint32_t n_prompt;     /* >= 1 and <= context limit - 1 */
+    struct lora *lora;     /* or NULL; the engine keeps a reference of its own until the final event */
+    struct sampling sampling;
+    uint32_t max_tokens; /* 0: nothing is generated (echo, prompt_logprobs); clipped to the context */
+    uint32_t min_tokens;
+    bool ignore_eos;
+    const int32_t *stop_tokens; /* besides the model's eos */
+    uint32_t n_stop_tokens;
+    const char *const *stop_strings; /* NUL-terminated UTF-8 */
+    uint32_t n_stop_strings;
+    bool include_stop;         /* the matched stop string/token's text is part of the output */
+    bool skip_special_tokens;  /* special tokens' text is left out (default true) */
+    int32_t n_logprobs;        /* -1: none; 0: the chosen token's; up to LOGPROBS_MAX alternatives */
+    int32_t n_prompt_logprobs; /* the same for the prompt's tokens (EVENT_PROMPT) */
+    int32_t priority;          /* lower is served first among waiting; 0 default */
+};
+
+enum event_kind {
+    EVENT_STARTED, /* its first prompt chunk is about to run */
+    EVENT_PROMPT,  /* one prompt token with its logprobs, in order; only if n_prompt_logprobs >= 0 */
+    EVENT_TOKEN,   /* one generated token; its text may be empty (held back for a stop string or half a
+                      character) */
+    EVENT_TEXT,    /* more text of the token before: text longer than one event holds */
+    EVENT_DONE,
+    EVENT_FAILED,
+};
+enum finish_reason { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED };
+
+struct token_logprob {
+    int32_t token;
+    float logprob;
+};
+
+/* A plain value, copied through the queue. */
+struct event {
+    uint64_t id; /* what engine_submit gave */
+    enum event_kind kind;
+    int32_t token;
+    float logprob; /* of token */
+    uint32_t n_top;
+    struct token_logprob top[LOGPROBS_MAX]; /* descending */
+    uint32_t n_text;
+    char text[EVENT_TEXT_BYTES]; /* complete UTF-8 characters */
+    /* DONE: */
+    enum finish_reason reason;
+    int32_t stop_token;                       /* the eos or stop token that ended it, or -1 */
+    int32_t stop_string_index;                /* or -1 */
+    uint32_t n_prompt, n_generated, n_cached; /* cached: prompt tokens not computed again */
+    int64_t queued_ns, prefill_ns, decode_ns; /* durations of the phases */
+    /* FAILED: */
+    struct error error;
+};
+
+struct engine_options {
+    uint32_t n_sequences;  /* running at once; 0: 64 */
+    uint32_t queue_limit;  /* waiting; 0: 1024 */
+    uint32_t context;      /* tokens of a sequence; 0: the model's max_position (capped by KV memory) */
+    uint64_t kv_bytes;     /* 0: enough for n_sequences of modest length, at most a quarter of memory */
+    const char *kv_type;   /* "auto", "f32", "f16" */
+    uint32_t step_tokens;  /* token budget of a step; 0: 256 */
+    uint32_t chunk_tokens; /* longest prompt chunk of one sequence in a step; 0: step_tokens */
+    unsigned n_threads;    /* 0: one a core */
+};
+
+struct engine;
+
+/* wake(data) is called by the engine thread when events wait (uv_async_send); wake-ups coalesce.
+ * model and text are borrowed until engine_destroy. */
+LK_MUST_USE enum status engine_create(const struct model *m, const struct text_model *text,
+                                      const struct engine_options *options, void (*wake)(void *data),
+                                      void *data, struct engine **out, struct error *err);
+/* Cancels what runs, joins the thread, frees. Every submitted id has had its final event put into the queue.
+ */
+void engine_destroy(struct engine *e);
+
+/* Hands one generation to the engine. Never blocks. Thread: front.
+ * STATUS_FULL: too many wait (then nothing was kept); STATUS_INVALID / STATUS_TOO_LARGE: a bad parameter or a
+ * prompt above the context, named. */
+LK_MUST_USE enum status engine_submit(struct engine *e, const struct generation *g, uint64_t *id,
+                                      struct error *err);
+/* Asks for an early end; takes effect within a step; EVENT_DONE with FINISH_CANCELLED follows. Unknown ids
+ * are ignored. */
+void engine_cancel(struct engine *e, uint64_t id);
+/* The next event, false if none waits. Thread: front. */
+bool engine_poll(struct engine *e, struct event *out);
+/* The same, waiting up to timeout_ns for one (for programs without a loop). */
+bool engine_wait(struct engine *e, struct event *out, int64_t timeout_ns);
+
+struct engine_stats {
+    uint32_t n_running, n_waiting, n_paused;
+    uint32_t kv_pages, kv_pages_free;
+    uint32_t context; /* the limit in force */
+    uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
+    uint64_t batch_rows;       /* of the last step */
+    uint64_t sum_batch_rows;   /* over all steps */
+    uint64_t step_ns;          /* total time in steps */
+    uint64_t step_allocations; /* allocations seen inside steps: 0 */
+};
+void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
+size_t kv_bytes_in_use(const struct engine *e);
+
+#endif

@@ -1,0 +1,155 @@
+/* Arithmetic: one table of functions, chosen once for the machine. No threads, no allocation, no policy in
+ * here.
+ *
+ * The promise all others build on (batch-invariance): every output number is summed in an order that depends
+ * on nothing but the two rows it is made of: not on how many other rows are in the batch, not on the panel
+ * range, not on the thread. Scalar files are the definition; other instruction sets equal them exactly in
+ * integer sums and within `kernel_tolerance` in floats.
+ *
+ * Packed weights ("P16"): 16 output rows form a panel, K runs inside it, panel after panel:
+ *
+ *   float types   [panel][k][16 rows]                                 (BF16/F16: [panel][k/2][16 rows][2])
+ *   Q8_0 …        [panel][k/32][ 8 lines u8 w+offset: [kq][16 rows][4] | 16 scales | (16 mins) ]
+ *
+ * The exact layout of a type belongs to its pack function; nobody outside core/kernels looks inside. Rows are
+ * padded to 16 with zeros, K must be a multiple of the type's block (float types: any K). Base addresses are
+ * 64-byte aligned. */
+#ifndef LK_KERNELS_H
+#define LK_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+
+#define PANEL_ROWS 16U
+#define ACT_BLOCK 32U /* activations are quantised per 32 values */
+
+/* A weight matrix [rows, cols] packed for streaming. Immutable. The struct does not own `data`. */
+struct packed {
+    enum dtype type; /* of the stored weights: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K */
+    uint32_t rows, cols;
+    uint32_t n_panels; /* ceil(rows / 16) */
+    size_t panel_bytes;
+    uint8_t *data; /* [n_panels, panel_bytes], 64-byte aligned */
+};
+
+/* How activations meet quantised weights. Float weights always meet f32 activations. */
+enum act_mode { ACT_MODE_INT8, ACT_MODE_F32 };
+
+/* Activations of a batch of rows, in both forms; made once, shared by all matrices that read them. */
+struct acts {
+    const float *x; /* [n_rows, x_stride], x_stride >= cols */
+    size_t x_stride;
+    uint32_t n_rows, cols;
+    /* int8 form, filled by quantize_rows; NULL when no matrix wants it. cols padded to 32 with zeros. */
+    int8_t *q;    /* [n_rows, cols32] */
+    float *d;     /* [n_rows, cols32/32] scale: x ~ d*q */
+    int32_t *sum; /* [n_rows, cols32/32] sum of q in the block */
+};
+
+/* y[row, panel_begin*16 .. panel_end*16) = W x (accumulate: += scale * W x) for all rows of x; columns >=
+ * w->rows are not written. y: [n_rows, y_stride] float. */
+struct matmul_args {
+    const struct packed *w;
+    const struct acts *x;
+    uint32_t row_begin, row_end;     /* rows of x */
+    uint32_t panel_begin, panel_end; /* panels of w */
+    float *y;                        /* row `row` starts at y + row*y_stride, column = output row of w */
+    size_t y_stride;
+    bool accumulate;
+    float scale; /* used with accumulate only */
+};
+typedef void matmul_fn(const struct matmul_args *a);
+
+/* One kv head's attention for the query heads that share it, for one token. Softmax over [begin, end) with
+ * fixed splits at multiples of ATTN_SPLIT absolute positions, merged in ascending order: the result depends
+ * on q, K, V and (begin, end) alone. Numerically: online softmax, arXiv 1805.02867. */
+#define ATTN_SPLIT 256U
+struct attention_args {
+    const float *q; /* [n_group, head_dim], not yet scaled */
+    uint32_t n_group, head_dim;
+    float scale;                 /* logits = scale * q.k */
+    float softcap;               /* 0: none; else cap*tanh(logit/cap) before softmax */
+    const uint8_t *const *pages; /* page of token p: pages[p / page_tokens] */
+    uint32_t page_tokens;
+    size_t k_offset,
+        v_offset;       /* from a page's start to this layer's and kv head's [page_tokens, head_dim] blocks */
+    enum dtype kv_type; /* F32 or F16 */
+    uint32_t begin, end; /* token positions attended to */
+    float *out;          /* [n_group, head_dim] */
+    float *scratch;      /* attention_scratch_floats(n_group, head_dim) */
+};
+static inline size_t attention_scratch_floats(uint32_t n_group, uint32_t head_dim)
+{
+    return (size_t)n_group * (ATTN_SPLIT + (size_t)head_dim + 4);
+}
+
+struct kernels {
+    const char *isa; /* "scalar", "avx2", "avx512", "neon" */
+    enum act_mode act_mode;
+
+    /* Matrix products by weight type; with act_mode F32 the quantised ones dequantise in registers. */
+    matmul_fn *matmul[DTYPE_COUNT]; /* NULL for types that are not weights */
+
+    /* Rounds rows [row_begin, row_end) of a->x to int8 per 32 values: d = amax/127, q = round-half-away(x/d)
+     * as ggml's Q8_0, sum = sum(q). */
+    void (*quantize_rows)(const struct acts *a, uint32_t row_begin, uint32_t row_end);
+
+    /* y = x / sqrt(mean(x^2) + eps) * (w + w_offset); arXiv 1910.07467 eq. 4. w_offset 1 for Gemma's HF
+     * files. */
+    void (*rms_norm)(const float *x, const float *w, float w_offset, float eps, uint32_t n, float *y);
+    /* Rotates pairs (i, i + n_rot/2) of each of n_heads heads: "NEOX" order; cos/sin: [n_rot/2]. RoFormer,
+     * arXiv 2104.09864. */
+    void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cos,
+                 const float *sin);
+    void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *y); /* silu(gate) * up */
+    void (*gelu_tanh_mul)(const float *gate, const float *up, uint32_t n,
+                          float *y); /* gelu_tanh(gate) * up */
+    void (*add)(const float *a, const float *b, uint32_t n, float *y);
+    void (*scale)(const float *a, float s, uint32_t n, float *y);
+    void (*to_f16)(const float *x, uint32_t n, uint16_t *y);
+    void (*attention)(const struct attention_args *a);
+    uint32_t (*argmax)(const float *x, uint32_t n); /* lowest index among equals; NaN never wins */
+};
+
+/* CPU features, as text: "avx2 fma f16c avx512f …". */
+void cpu_describe(char *dst, size_t dst_bytes);
+/* The table for this machine limited to `limit`: "auto", "scalar", "avx2", "avx512", "neon".
+ * STATUS_UNSUPPORTED if the machine lacks it. The table is static and immutable. act_mode picks the quantised
+ * matmuls' variant. */
+LK_MUST_USE enum status kernels_select(const char *limit, enum act_mode act_mode, const struct kernels **out,
+                                       struct error *err);
+
+/* ---- packing
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Bytes of a packed [rows, cols] matrix and its geometry (data stays NULL). STATUS_UNSUPPORTED for a type
+ * without a kernel; STATUS_MISMATCH if cols is not whole blocks. */
+LK_MUST_USE enum status packed_shape(enum dtype type, uint32_t rows, uint32_t cols, struct packed *out,
+                                     size_t *size_bytes, struct error *err);
+/* Packs source rows (in the file's row-major layout of the same type, row r at src + (r -
+ * row_begin)*row_bytes) into rows [row_begin, row_end) of w; row_begin a multiple of 16. Panels are zeroed as
+ * they are begun. Thread: any, on disjoint panels. */
+void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, const void *src);
+/* One row back as floats, exactly the values that the matmul uses: embeddings, tests. y: [cols]. */
+void packed_row_f32(const struct packed *w, uint32_t row, float *y);
+
+/* ---- conversion of plain rows (the definition of each stored type)
+ * --------------------------------------------------- */
+
+/* n_values floats from a stored row; exact per the block layout. */
+void dequantize_row(enum dtype type, const void *src, uint64_t n_values, float *y);
+/* Floats to a stored row: F32 F16 BF16 Q8_0 Q4_0 (ggml's reference rounding). False for other types. */
+bool quantize_row(enum dtype type, const float *x, uint64_t n_values, void *dst);
+
+/* Bound on |kernel - f64 reference| for one float dot product of length n with sum of |a_i b_i| = s: the f32
+ * summation error n*eps*s (Higham, Accuracy and Stability, eq. 3.5) with a factor of 2 for conversions. */
+static inline double kernel_tolerance(uint32_t n, double s)
+{
+    return 2.0 * (n + 8) * 5.9604644775390625e-8 * s + 1e-30;
+}
+
+#endif

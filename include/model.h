@@ -1,0 +1,95 @@
+/* The base model: packed weights and one forward pass over a batch of mixed sequences, each with its own
+ * adapter or none. Immutable after loading, so any thread may read its description; model_step belongs to the
+ * engine thread. */
+#ifndef LK_MODEL_H
+#define LK_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "base/team.h"
+#include "format.h"
+#include "kernels.h"
+#include "kv_cache.h"
+#include "lora.h"
+
+struct model;
+
+enum quant { QUANT_AUTO, QUANT_F32, QUANT_BF16, QUANT_Q8_0, QUANT_Q4_0 };
+
+struct model_options {
+    const struct kernels *kernels;
+    enum quant
+        quant; /* AUTO keeps what the file has; others convert the linear weights (and embeddings) at load */
+    struct team *team; /* packs in parallel; only used during model_open */
+};
+
+/* Loads the weights; needs the memory that `info.size_bytes` shows. Every tensor's shape is checked; a
+ * missing or surplus weight is refused by its name. `files` may be closed afterwards. */
+LK_MUST_USE enum status model_open(const struct model_files *files, const struct model_options *options,
+                                   struct model **out, struct error *err);
+void model_close(struct model *m);
+
+struct model_info {
+    const char *family; /* row of the family table: "llama", "qwen2", "qwen3", "gemma3" … */
+    uint64_t n_parameters;
+    size_t size_bytes;      /* packed weights in memory */
+    enum dtype weight_type; /* type of most linear weights */
+    uint8_t digest[32];     /* of config and tensor table (names, shapes, types) and sampled weight bytes */
+};
+const struct model_config *model_config(const struct model *m);
+const struct model_info *model_info(const struct model *m);
+const struct kernels *model_kernels(const struct model *m);
+enum dtype model_kv_type(const struct model *m,
+                         const char *wanted); /* "auto" "f32" "f16"; auto: f32 on an f32 base */
+struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type);
+
+/* Shape of a module: [out, in]; false if this model has no such site (then an adapter for it doesn't fit). */
+bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_rows, uint32_t *in_cols);
+/* The Hugging Face path of a module, "model.layers.3.self_attn.q_proj", into dst; for messages and PEFT key
+ * matching. */
+void model_site_path(const struct model *m, enum lora_site site, uint32_t layer, char *dst, size_t dst_bytes);
+/* A Hugging Face module path ("model.layers.3.mlp.up_proj", "lm_head") to its site; false if this family has
+ * none. */
+bool model_site_parse(const struct model *m, const char *path, enum lora_site *site, uint32_t *layer);
+
+/* ---- one step
+ * --------------------------------------------------------------------------------------------------- */
+
+/* A sequence's part of a step: n_tokens consecutive tokens that start at position `position`; positions
+ * before it are in its pages already, and pages for the new ones have been acquired. */
+struct batch_seq {
+    const struct lora *lora; /* or NULL: the base */
+    const int32_t *tokens;   /* [n_tokens], checked to be < vocab_size by the caller */
+    uint32_t n_tokens, position;
+    const uint32_t *pages; /* [ceil((position + n_tokens) / KV_PAGE_TOKENS)] */
+    uint32_t logits_begin; /* logits are wanted for tokens [logits_begin, n_tokens); n_tokens: for none */
+};
+
+struct batch {
+    const struct batch_seq *seqs;
+    uint32_t n_seqs;
+};
+
+/* Scratch for steps of at most n_tokens_max tokens, n_seqs_max sequences, n_logit_rows_max rows of logits and
+ * adapters with stacked rank up to t_max (grown by step_reserve_rank). Nothing is allocated in model_step.
+ * Owner: engine. */
+struct step_space;
+LK_MUST_USE enum status step_space_create(const struct model *m, const struct kv_shape *kv,
+                                          uint32_t n_tokens_max, uint32_t n_seqs_max,
+                                          uint32_t n_logit_rows_max, struct team *team,
+                                          struct step_space **out, struct error *err);
+void step_space_destroy(struct step_space *s);
+/* Makes room for adapters whose lora.t_max is `t_max`; call when a request is admitted, not in the step. */
+LK_MUST_USE enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error *err);
+
+/* Runs the batch: writes K and V into the pages and logits rows [n_logit_rows, vocab_size] in order of
+ * sequences, then tokens; *logits points into `s` until the next step. Each row's numbers depend on that
+ * row's sequence alone. Caller's bugs (sizes above the space's) end in require(). Thread: engine. */
+void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
+                float **logits);
+
+#endif
