@@ -62,12 +62,18 @@ static void pause_briefly(void)
 #endif
 }
 
-static void change(struct signal_word *w, unsigned value)
+/* Call after the word was changed with seq_cst order, which pairs with wait_while: either the sleeper sees the new
+ * value, or we see the sleeper. */
+static void wake_sleepers(struct signal_word *w)
 {
-    /* seq_cst pairs with wait_while: either the sleeper sees the new value, or we see the sleeper. */
-    atomic_store_explicit(&w->value, value, memory_order_seq_cst);
     if (atomic_load_explicit(&w->n_sleepers, memory_order_seq_cst))
         syscall(SYS_futex, &w->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static void change(struct signal_word *w, unsigned value)
+{
+    atomic_store_explicit(&w->value, value, memory_order_seq_cst);
+    wake_sleepers(w);
 }
 
 /* Waits until the word is not `old`; acquire: what was written before the change is seen. */
@@ -89,9 +95,10 @@ static unsigned wait_while(struct signal_word *w, unsigned old, unsigned spins)
 
 static void finish_task(struct team *t)
 {
-    /* acq_rel: the last one's zero publishes all workers' writes to the caller. */
-    if (atomic_fetch_sub_explicit(&t->pending.value, 1, memory_order_acq_rel) == 1)
-        change(&t->pending, 0);
+    /* seq_cst includes release (our writes reach the caller) and pairs with wait_while. The word isn't touched again:
+     * the caller may have begun the next task already. */
+    if (atomic_fetch_sub_explicit(&t->pending.value, 1, memory_order_seq_cst) == 1)
+        wake_sleepers(&t->pending);
 }
 
 static void *worker_main(void *arg)

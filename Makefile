@@ -1,0 +1,134 @@
+# Lorikeet's only build file.
+#
+#   make            build/lorikeet
+#   make demo       builds, serves the demo model, speaks in every voice, stays up until Ctrl-C (DEMO_ONCE=1: exits)
+#   make test       everything that must hold; last line: N passed, N failed, N skipped
+#   make check      layers, foreign headers, doors alone, clang-format, clang-tidy
+#   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
+#   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
+#   make real-model, make test-real                          the golden prompts on gemma-3-270m
+#   make install    PREFIX=/usr/local DESTDIR=
+#
+# Flags: BUILD=release|asan|tsan picks the variant (objects never mix), V=1 shows commands.
+
+BUILD  ?= release
+PREFIX ?= /usr/local
+CC     ?= gcc
+AR     ?= ar
+VERSION := $(shell cat VERSION)
+B       := build/$(BUILD)
+ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+
+LIBS := libmicrohttpd jansson libuv openblas libpcre2-8 libutf8proc libcyaml libcurl gnutls
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wcast-qual \
+        -Wno-format-truncation -Werror # messages are cut to their buffers on purpose
+SAN_release :=
+SAN_asan    := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SAN_tsan    := -fsanitize=thread
+SAN         := $(SAN_$(BUILD))
+OPT_release := -O2
+OPT_asan    := -O1
+OPT_tsan    := -O1
+# -ffp-contract=off: a*b+c is one rounding only where the code says fma, so every instruction set adds up the same.
+CFLAGS_ALL = -std=gnu11 -D_GNU_SOURCE -g $(OPT_$(BUILD)) -ffp-contract=off -fstack-protector-strong $(WARN) $(SAN) \
+             -Iinclude -DLORIKEET_VERSION='"$(VERSION)"' $(PKG_CFLAGS) $(CFLAGS)
+ifeq ($(filter deps test-deps clean help,$(MAKECMDGOALS)),)
+PKG_CFLAGS  = $(shell pkg-config --cflags $(LIBS) 2>/dev/null)
+PKG_LIBS    = $(shell pkg-config --libs $(LIBS) 2>/dev/null)
+endif
+LDLIBS_ALL = $(PKG_LIBS) -lm -lpthread
+
+# The suffix alone sets instruction-set flags; files of another architecture are left out.
+ISA_avx2   := -mavx2 -mfma -mf16c
+ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx2 -mfma -mf16c
+ISA_neon   := -march=armv8.2-a+dotprod+fp16
+FOREIGN    := $(if $(filter x86_64,$(ARCH)),%_neon.c,%_avx2.c %_avx512.c)
+
+CORE_SRC    := $(filter-out $(FOREIGN),$(wildcard core/*/*.c))
+ADAPTER_SRC := $(wildcard adapters/*.c)
+SERVER_SRC  := $(filter-out server/main.c,$(wildcard server/*.c))
+UNIT_SRC    := $(wildcard tests/unit/test_*.c tests/golden/test_*.c)
+PROGRAM_SRC := $(UNIT_SRC) $(wildcard tests/kernels/*.c tests/bench/*.c)
+OBJ          = $(patsubst %.c,$(B)/%.o,$(1))
+UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
+Q           := $(if $(V),,@)
+
+.PHONY: all clean deps test-deps demo test check bench bench-server soak fuzz real-model test-real install uninstall \
+        unit programs help
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: build/lorikeet
+
+build/lorikeet: $(B)/lorikeet
+	$(Q)cp -f $< $@
+
+$(B)/lorikeet: $(call OBJ,server/main.c) $(B)/libserver.a $(B)/libadapters.a $(B)/libcore.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL)
+
+$(B)/libcore.a: $(call OBJ,$(CORE_SRC))
+$(B)/libadapters.a: $(call OBJ,$(ADAPTER_SRC))
+$(B)/libserver.a: $(call OBJ,$(SERVER_SRC))
+$(B)/lib%.a:
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/%_avx2.o: ISA = $(ISA_avx2)
+$(B)/%_avx512.o: ISA = $(ISA_avx512)
+$(B)/%_neon.o: ISA = $(ISA_neon)
+$(B)/%.o: %.c Makefile VERSION | $(if $(MAKE_DEPS_DONE),,deps-check)
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
+
+# Test programs may look into their room (inner headers) and link everything but main.
+$(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libadapters.a $(B)/libcore.a
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+$(B)/tests/%.o: CFLAGS += -I. -Icore/base -Icore/format -Icore/text -Icore/kernels -Icore/model -Icore/engine -Iadapters \
+                          -Iserver
+
+unit: $(UNIT_BIN)
+programs: $(PROGRAM_BIN)
+
+.PHONY: deps-check
+deps deps-check:
+	$(Q)sh tests/deps.sh product
+test-deps:
+	$(Q)sh tests/deps.sh product tests
+
+demo: all
+	$(Q)sh demo/run.sh
+
+test:
+	$(Q)bash tests/run.sh
+check: deps-check
+	$(Q)bash tests/check.sh
+bench: all programs
+	$(Q)bash tests/bench/run.sh
+soak: all
+	$(Q)bash tests/soak.sh
+fuzz:
+	$(Q)bash tests/fuzz/run.sh
+real-model:
+	$(Q)bash tests/real/fetch.sh
+test-real: all real-model
+	$(Q)bash tests/real/run.sh
+
+install: all
+	install -D -m 755 build/lorikeet $(DESTDIR)$(PREFIX)/bin/lorikeet
+	install -D -m 644 docs/man/lorikeet.1 $(DESTDIR)$(PREFIX)/share/man/man1/lorikeet.1
+	install -D -m 644 conf/lorikeet.yaml $(DESTDIR)$(PREFIX)/share/doc/lorikeet/lorikeet.yaml
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lorikeet/LICENSE
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/lorikeet $(DESTDIR)$(PREFIX)/share/man/man1/lorikeet.1
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/lorikeet
+
+clean:
+	rm -rf build
+help:
+	@sed -n '2,15s/^# \{0,1\}//p' Makefile
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
