@@ -1,0 +1,46 @@
+#!/bin/sh
+# The fences of the house: which room may open which door. Prints each arrow that points elsewhere and fails.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+bad=$(while read -r room doors; do
+    find "$room" -name '*.[ch]' | while read -r f; do
+        sed -n 's/^# *include *"\(.*\)"/\1/p' "$f" | while read -r h; do
+            case $h in base/*) ;; *) [ -f "${f%/*}/$h" ] && continue ;; esac
+            set -f; for d in $doors; do case $h in $d) continue 2 ;; esac; done; set +f
+            echo "$f: may not include \"$h\""
+        done
+    done
+done <<'ROOMS'
+core/base     base/*
+core/kernels  base/* kernels.h
+core/format   base/* format.h
+core/text     base/* format.h text.h
+core/model    base/* format.h kernels.h model.h lora.h kv_cache.h
+core/engine   base/* text.h model.h lora.h kv_cache.h kernels.h engine.h
+adapters      base/* format.h kernels.h model.h lora.h adapters.h
+server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h engine.h adapters.h
+ROOMS
+# A foreign header has its own doors: header, then the files that may see it.
+while read -r header files; do
+    grep -rlE "^# *include *<($header)>" core adapters server include | while read -r f; do
+        set -f; for p in $files; do case $f in $p) continue 2 ;; esac; done; set +f
+        echo "$f: may not include <$header>"
+    done
+done <<'FOREIGN'
+microhttpd\.h            server/http*.c
+uv\.h                    server/*
+cyaml/cyaml\.h           server/conf_yaml.c
+curl/curl\.h             server/cmd_*.c server/client.c
+cblas\.h                 core/kernels/gemm_blas.c
+immintrin\.h|x86intrin\.h core/kernels/*_avx2.c core/kernels/*_avx2.h core/kernels/*_avx512.c core/kernels/*_avx512.h
+arm_neon\.h              core/kernels/*_neon.c core/kernels/*_neon.h
+jansson\.h               core/format/* core/text/* adapters/* server/*
+pcre2\.h                 core/text/* adapters/*
+utf8proc\.h              core/text/*
+gnutls/crypto\.h         core/model/digest.c adapters/* server/*
+FOREIGN
+# File names are unique in the tree, but for each room's README.
+find core adapters server include \( -name '*.c' -o -name '*.h' \) | sed 's|.*/||' | sort | uniq -d |
+    grep -vxF "$(find include -name '*.h' | sed 's|.*/||')" | sed 's/$/: two files of this name/'
+)
+[ -z "$bad" ] || { echo "$bad"; exit 1; }

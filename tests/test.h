@@ -1,0 +1,14 @@
+/* What every unit test includes, first: cmocka with what it needs, without its macro that takes our name
+ * `fail`. */
+#ifndef LK_TESTS_TEST_H
+#define LK_TESTS_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#undef fail
+
+#endif
