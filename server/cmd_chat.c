@@ -52,8 +52,10 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     struct chat *c = user;
     if (!buf_append(&c->line, data, size * n))
         return 0; /* more than a reply may have: curl ends the transfer */
+    long status = 0;
+    curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
     char *newline;
-    while (c->streaming && (newline = strchr(c->line.data, '\n'))) {
+    while (c->streaming && status == 200 && (newline = strchr(c->line.data, '\n'))) {
         *newline = '\0';
         if (newline > c->line.data && newline[-1] == '\r')
             newline[-1] = '\0';
