@@ -1,0 +1,162 @@
+/* The configuration file: a YAML mapping of the same options as the command line has, read with libcyaml.
+ *
+ * libcyaml checks the form (a mapping of texts, and lists of texts where an option takes a list); the values
+ * then go through the same setters as flags. Errors name file and line. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cyaml/cyaml.h>
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "conf.h"
+#include "options.h"
+
+#define FILE_BYTES_MAX ((size_t)1 << 20)
+
+/* One member an option: a text, or a list of texts. */
+struct yaml_conf {
+#define MEMBER_TEXT(m) char *text_##m;
+#define MEMBER_CHOICE(m) MEMBER_TEXT(m)
+#define MEMBER_COUNT(m) MEMBER_TEXT(m)
+#define MEMBER_BYTES(m) MEMBER_TEXT(m)
+#define MEMBER_DURATION(m) MEMBER_TEXT(m)
+#define MEMBER_BOOL(m) MEMBER_TEXT(m)
+#define MEMBER_LIST(m)                                                                                       \
+    char **text_##m;                                                                                         \
+    unsigned text_##m##_count;
+#define MEMBER(kind, key, member, min, max, words, value, help) MEMBER_##kind(member)
+    OPTION_LIST(MEMBER)
+#undef MEMBER
+};
+
+static const cyaml_schema_value_t list_item = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED)};
+
+static const cyaml_schema_field_t fields[] = {
+#define FIELD_TEXT(key, m)                                                                                   \
+    CYAML_FIELD_STRING_PTR(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct yaml_conf, text_##m, 0,     \
+                           CYAML_UNLIMITED),
+#define FIELD_CHOICE(key, m) FIELD_TEXT(key, m)
+#define FIELD_COUNT(key, m) FIELD_TEXT(key, m)
+#define FIELD_BYTES(key, m) FIELD_TEXT(key, m)
+#define FIELD_DURATION(key, m) FIELD_TEXT(key, m)
+#define FIELD_BOOL(key, m) FIELD_TEXT(key, m)
+#define FIELD_LIST(key, m)                                                                                   \
+    CYAML_FIELD_SEQUENCE(key, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct yaml_conf, text_##m,          \
+                         &list_item, 0, CYAML_UNLIMITED),
+#define FIELD(kind, key, member, min, max, words, value, help) FIELD_##kind(key, member)
+    OPTION_LIST(FIELD)
+#undef FIELD
+        CYAML_FIELD_END};
+
+static const cyaml_schema_value_t top = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_conf, fields)};
+
+struct reader {
+    struct conf *conf;
+    const char *path, *text;
+    char complaint[256]; /* libcyaml's first message */
+    unsigned line;       /* of its innermost backtrace entry; 0: none yet */
+};
+
+static void keep_message(cyaml_log_t level, void *data, const char *format, va_list args)
+{
+    struct reader *r = data;
+    char message[256];
+    (void)level;
+    vsnprintf(message, sizeof message, format, args);
+    message[strcspn(message, "\n")] = '\0';
+    const char *line = strstr(message, "(line: "),
+               *said = strncmp(message, "Load: ", 6) ? message : message + 6;
+    if (line && r->line == 0)
+        r->line = (unsigned)strtoul(line + 7, NULL, 10);
+    if (!r->complaint[0])
+        snprintf(r->complaint, sizeof r->complaint, "%s", said);
+}
+
+/* The line on which a key of the top mapping stands; keys occur once. */
+static unsigned line_of(const char *text, const char *key)
+{
+    unsigned line = 1;
+    size_t n = strlen(key);
+    for (const char *p = text; p; line++) {
+        if (strncmp(p, key, n) == 0 && p[n + strspn(p + n, " \t\"'")] == ':')
+            return line;
+        p = strchr(p, '\n');
+        p = p ? p + 1 : NULL;
+    }
+    return 1;
+}
+
+static enum status refuse(struct reader *r, struct error *err)
+{
+    static const char unknown[] = "Unexpected key: ";
+    if (strncmp(r->complaint, unknown, sizeof unknown - 1) == 0) {
+        const char *key = r->complaint + sizeof unknown - 1;
+        return fail(err, STATUS_FORMAT, "%s:%u: unknown option \"%s\"; conf/lorikeet.yaml lists all of them",
+                    r->path, line_of(r->text, key), key);
+    }
+    return fail(err, STATUS_FORMAT,
+                "%s:%u: %s; expected \"option: value\" lines, or a list where an option takes one", r->path,
+                r->line ? r->line : 1, r->complaint[0] ? r->complaint : "not YAML");
+}
+
+static enum status set_one(struct reader *r, const char *key, const char *value, struct error *err)
+{
+    enum status s = option_set(r->conf, key, value, err);
+    return s == STATUS_OK ? s : fail_within(err, "%s:%u", r->path, line_of(r->text, key));
+}
+
+static enum status set_list(struct reader *r, const char *key, char **values, unsigned n, struct error *err)
+{
+    enum status s = STATUS_OK;
+    for (unsigned i = 0; i < n && s == STATUS_OK; i++)
+        s = set_one(r, key, values[i], err);
+    return s;
+}
+
+static enum status set_all(struct reader *r, const struct yaml_conf *y, struct error *err)
+{
+    enum status s = STATUS_OK;
+#define SET_TEXT(key, m)                                                                                     \
+    if (s == STATUS_OK && y->text_##m)                                                                       \
+        s = set_one(r, key, y->text_##m, err);
+#define SET_CHOICE(key, m) SET_TEXT(key, m)
+#define SET_COUNT(key, m) SET_TEXT(key, m)
+#define SET_BYTES(key, m) SET_TEXT(key, m)
+#define SET_DURATION(key, m) SET_TEXT(key, m)
+#define SET_BOOL(key, m) SET_TEXT(key, m)
+#define SET_LIST(key, m)                                                                                     \
+    if (s == STATUS_OK)                                                                                      \
+        s = set_list(r, key, y->text_##m, y->text_##m##_count, err);
+#define SET(kind, key, member, min, max, words, value, help) SET_##kind(key, member)
+    OPTION_LIST(SET)
+#undef SET
+    return s;
+}
+
+enum status conf_read_yaml(struct conf *c, const char *path, struct error *err)
+{
+    struct buf text;
+    buf_init(&text, 0);
+    struct reader r = {.conf = c, .path = path};
+    struct yaml_conf *y = NULL;
+    enum status s = file_read_all(path, FILE_BYTES_MAX, &text, err);
+    if (s == STATUS_OK) {
+        r.text = text.data;
+        const cyaml_config_t config = {
+            .log_fn = keep_message, .log_ctx = &r, .log_level = CYAML_LOG_ERROR, .mem_fn = cyaml_mem};
+        cyaml_err_t e = text.length ? cyaml_load_data((const uint8_t *)text.data, text.length, &config, &top,
+                                                      (cyaml_data_t **)&y, NULL)
+                                    : CYAML_OK;
+        if (e != CYAML_OK && !r.complaint[0])
+            snprintf(r.complaint, sizeof r.complaint, "%s", cyaml_strerror(e));
+        s = e != CYAML_OK ? refuse(&r, err) : y ? set_all(&r, y, err) : STATUS_OK;
+        if (y)
+            (void)cyaml_free(&config, &top, y, 0);
+    }
+    buf_fini(&text);
+    return s;
+}

@@ -1,0 +1,96 @@
+/* The options of `lorikeet serve`, one row each: the command line (--key VALUE), the configuration file (key:
+ * VALUE),
+ * --help and the manual page all come from this list. Values are texts, parsed by kind:
+ *
+ *   TEXT     any                                 CHOICE   one of `words`, separated by '|'
+ *   COUNT    a whole number from min to max      BYTES    a number with an optional unit: 512, 64KiB,
+ * 2GiB, 1.5GB DURATION 500ms, 30s, 5m (a unit is needed)   BOOL     true or false (on the command line the
+ * value may be left out) LIST     may be given several times, or as a list in the file
+ *
+ * X(kind, key, member, min, max, words, "VALUE", "help") */
+#ifndef LK_OPTIONS_H
+#define LK_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+struct conf;
+
+#define COUNT_MAX 4294967295.0
+#define BYTES_MAX 1e15
+#define OPTION_LIST(X)                                                                                       \
+    X(TEXT, "model", model, 0, 0, NULL, "PATH",                                                              \
+      "base model: a Hugging Face folder or a .gguf file (needed)")                                          \
+    X(TEXT, "name", name, 0, 0, NULL, "NAME",                                                                \
+      "the base's name in the API (default: from the model's files)")                                        \
+    X(LIST, "adapter", adapter, 0, 0, NULL, "NAME=PATH[:SCALE]", "an adapter: a PEFT folder or a GGUF LoRA") \
+    X(TEXT, "adapters", adapters_dir, 0, 0, NULL, "DIR",                                                     \
+      "every adapter in this folder, by its entry's name; scanned again at SIGHUP")                          \
+    X(LIST, "adapter-root", adapter_root, 0, 0, NULL, "DIR",                                                 \
+      "a folder from which the admin API may load (the adapters folder is one)")                             \
+    X(COUNT, "adapters-max", adapters_max, 1, 100000, NULL, "N",                                             \
+      "adapters that may be loaded at once (1024)")                                                          \
+    X(LIST, "listen", listen, 0, 0, NULL, "ADDRESS",                                                         \
+      "HOST:PORT, [IPv6]:PORT or unix:PATH for clients (127.0.0.1:8080)")                                    \
+    X(LIST, "admin-listen", admin_listen, 0, 0, NULL, "ADDRESS",                                             \
+      "the same for operators, or off (unix:$XDG_RUNTIME_DIR/lorikeet-PORT.sock)")                           \
+    X(BOOL, "metrics-public", metrics_public, 0, 0, NULL, "BOOL",                                            \
+      "show /metrics to clients too; it names all adapters (false)")                                         \
+    X(TEXT, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
+      "Access-Control-Allow-Origin for browsers (none)")                                                     \
+    X(COUNT, "threads", n_threads, 0, 256, NULL, "N", "compute threads (0: one a core)")                     \
+    X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avx512|neon", "NAME",                                      \
+      "instruction set of the kernels (auto)")                                                               \
+    X(CHOICE, "quant", quant, 0, 0, "auto|f32|bf16|q8_0|q4_0", "TYPE",                                       \
+      "type of the weights in memory (auto: as in the file)")                                                \
+    X(CHOICE, "kv-type", kv_type, 0, 0, "auto|f32|f16", "TYPE",                                              \
+      "type of the KV cache (auto: f32 on an f32 base)")                                                     \
+    X(CHOICE, "activations", act, 0, 0, "int8|f32", "TYPE",                                                  \
+      "what meets quantised weights: int8 is fast, f32 is for comparing (int8)")                             \
+    X(COUNT, "sequences", n_sequences, 0, 4096, NULL, "N", "sequences that run at once (0: 64)")             \
+    X(COUNT, "queue", queue_limit, 0, 1000000, NULL, "N", "requests that may wait (0: 1024)")                \
+    X(COUNT, "context", context, 0, 16777216, NULL, "N",                                                     \
+      "tokens of a sequence, prompt included (0: the model's)")                                              \
+    X(BYTES, "kv-memory", kv_bytes, 0, BYTES_MAX, NULL, "BYTES", "memory for the KV cache (0: chosen)")      \
+    X(COUNT, "step-tokens", step_tokens, 0, 65536, NULL, "N", "token budget of a step (0: 256)")             \
+    X(COUNT, "chunk-tokens", chunk_tokens, 0, 65536, NULL, "N",                                              \
+      "longest chunk of one prompt in a step (0: the step's budget)")                                        \
+    X(BYTES, "body-limit", body_bytes_max, 1024, 1e9, NULL, "BYTES", "largest request body (4MiB)")          \
+    X(COUNT, "connections", connections_max, 1, 65536, NULL, "N", "connections of a listener (4096)")        \
+    X(DURATION, "header-timeout", header_timeout_ms, 10, 3600000, NULL, "TIME",                              \
+      "for a request's headers (10s)")                                                                       \
+    X(DURATION, "body-timeout", body_timeout_ms, 10, 3600000, NULL, "TIME",                                  \
+      "for a request's body, and one second more for each 64 KiB (30s)")                                     \
+    X(DURATION, "idle-timeout", idle_timeout_ms, 10, 86400000, NULL, "TIME",                                 \
+      "between two requests of a connection (120s)")                                                         \
+    X(DURATION, "write-timeout", write_timeout_ms, 10, 3600000, NULL, "TIME",                                \
+      "for a client that has stopped reading (30s)")                                                         \
+    X(DURATION, "ping-interval", ping_interval_ms, 10, 3600000, NULL, "TIME",                                \
+      "SSE comments while a stream has nothing to say (12s)")                                                \
+    X(DURATION, "drain-timeout", drain_timeout_ms, 0, 86400000, NULL, "TIME",                                \
+      "for running requests after SIGTERM (30s)")                                                            \
+    X(COUNT, "n-max", n_max, 1, 1024, NULL, "N", "largest `n` of a request (16)")                            \
+    X(CHOICE, "log-format", log_json, 0, 0, "text|json", "FORMAT",                                           \
+      "log lines for people or machines (text)")                                                             \
+    X(CHOICE, "log-level", log_level, 0, 0, "debug|info|warn|error", "LEVEL",                                \
+      "least level that is written (info)")
+
+/* Sets one option from a text. Errors name the option, what was found and what was expected. */
+LK_MUST_USE enum status option_set(struct conf *c, const char *key, const char *value, struct error *err);
+/* Forgets what a LIST option has so far: a later source replaces an earlier one's list. `adapter` keeps its
+ * rows. */
+void option_reset_list(struct conf *c, const char *key);
+bool option_exists(const char *key);
+bool option_is_bool(const char *key);
+void options_print_help(FILE *to);
+
+/* The configuration file into c: STATUS_FORMAT etc. with "FILE:LINE: …". */
+LK_MUST_USE enum status conf_read_yaml(struct conf *c, const char *path, struct error *err);
+
+/* argv of serve or check-config into c: --config FILE first, then the flags, which win. *help is set by
+ * --help. */
+LK_MUST_USE enum status conf_read_args(struct conf *c, int argc, char **argv, bool *help, struct error *err);
+
+#endif

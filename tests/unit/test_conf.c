@@ -1,0 +1,128 @@
+/* Options from flags and from the configuration file: values, units, and each error with its place. */
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "conf.h"
+#include "options.h"
+
+static enum status read_text(struct conf *c, const char *text, struct error *err)
+{
+    char path[] = "/tmp/lorikeet-conf-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    assert_true(conf_init(c));
+    enum status s = conf_read_yaml(c, path, err);
+    unlink(path);
+    return s;
+}
+
+static void the_file_sets_what_flags_set(void **state)
+{
+    (void)state;
+    struct conf c;
+    struct error err = {0};
+    const char *text =
+        "# a comment\nmodel: some/model\nkv-memory: 1.5GiB\nheader-timeout: 2s\nmetrics-public: true\n"
+        "listen:\n  - 127.0.0.1:9\n  - unix:/x\nadapter:\n  - pt=a/b:0.5\nlog-format: json\n"
+        "log-level: warn\nisa: avx2\nsequences: 12\n";
+    enum status s = read_text(&c, text, &err);
+    assert_string_equal(err.text, "");
+    assert_int_equal(s, STATUS_OK);
+    assert_string_equal(c.model, "some/model");
+    assert_int_equal(c.kv_bytes, 1610612736);
+    assert_int_equal(c.header_timeout_ms, 2000);
+    assert_true(c.metrics_public);
+    assert_int_equal(c.n_listen, 2);
+    assert_string_equal(c.listen[1], "unix:/x");
+    assert_int_equal(c.n_adapters, 1);
+    assert_string_equal(c.adapters[0].path, "a/b");
+    assert_true(c.adapters[0].scale == 0.5);
+    assert_true(c.log_json);
+    assert_int_equal(c.log_level, LOG_WARN);
+    assert_int_equal(c.n_sequences, 12);
+    conf_fini(&c);
+    assert_int_equal(read_text(&c, "", &err), STATUS_OK);
+    conf_fini(&c);
+}
+
+static void bad_files_get_their_line(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *place, *wanted;
+    } table[] = {
+        {"model: a\nmodle: b\n", ":2: ", "unknown option \"modle\""},
+        {"model: a\nheader-timeout: 30\n", ":2: ", "a time with a unit"},
+        {"\n\nkv-memory: 3 parrots\n", ":3: ", "bytes with an optional unit"},
+        {"sequences: -1\n", ":1: ", "a whole number"},
+        {"sequences: 5000\n", ":1: ", "0 to 4096"},
+        {"isa: mmx\n", ":1: ", "auto|scalar|avx2|avx512|neon"},
+        {"metrics-public: maybe\n", ":1: ", "true or false"},
+        {"listen: x\n", ":1: ", "SEQUENCE"},
+        {"model: [a, b]\n", ":1: ", "STRING"},
+        {"model: a\nmodel: b\n", ":2: ", "already seen"},
+        {"adapter:\n  - pt\n", ":1: ", "NAME=PATH"},
+        {"adapter:\n  - a=b\n  - a=c\n", ":1: ", "given twice"},
+        {"- just\n- a list\n", ":", "MAPPING"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct conf c;
+        struct error err = {0};
+        assert_int_not_equal(read_text(&c, table[i].text, &err), STATUS_OK);
+        if (!strstr(err.text, table[i].place) || !strstr(err.text, table[i].wanted))
+            print_message("found \"%s\", wanted \"%s\" and \"%s\"\n", err.text, table[i].place,
+                          table[i].wanted);
+        assert_non_null(strstr(err.text, table[i].place));
+        assert_non_null(strstr(err.text, table[i].wanted));
+        conf_fini(&c);
+    }
+}
+
+static void flags_win_and_are_checked(void **state)
+{
+    (void)state;
+    struct conf c;
+    struct error err = {0};
+    bool help;
+    assert_true(conf_init(&c));
+    char *args[] = {"serve", "--model",      "m", "--listen=:1", "--metrics-public", "--threads",
+                    "2",     "--quant=q8_0", NULL};
+    assert_int_equal(conf_read_args(&c, 8, args, &help, &err), STATUS_OK);
+    assert_false(help);
+    assert_string_equal(c.model, "m");
+    assert_true(c.metrics_public);
+    assert_int_equal(c.n_threads, 2);
+    assert_string_equal(c.quant, "q8_0");
+    conf_fini(&c);
+    static const struct {
+        char *flag, *wanted;
+    } bad[] = {{"--nonsense", "unknown flag --nonsense"},
+               {"--model", "needs a value"},
+               {"stray", "expected a flag"},
+               {"--threads=many", "a whole number"},
+               {"--config=/no/such/file", "/no/such/file"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char *one[] = {"serve", bad[i].flag, NULL};
+        assert_true(conf_init(&c));
+        assert_int_not_equal(conf_read_args(&c, 2, one, &help, &err), STATUS_OK);
+        assert_non_null(strstr(err.text, bad[i].wanted));
+        conf_fini(&c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_file_sets_what_flags_set),
+        cmocka_unit_test(bad_files_get_their_line),
+        cmocka_unit_test(flags_win_and_are_checked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
