@@ -39,9 +39,21 @@ struct tensor {
  * any number of threads at once (pread). */
 struct tensors;
 
+/* How a stranger's files are read when the content must be one consistent whole: each is copied into private
+ * memory, must be the same file before and after (size, inode, times), and is parsed from the copy. */
+struct private_copy {
+    uint64_t limit_bytes; /* of one file */
+    int root_fd;          /* >= 0: links in the folder are followed only as far as they stay beneath it; -1 */
+    const char *folder;   /* the folder's path below root_fd; used when root_fd >= 0 */
+    /* Is shown the content of each file, in the order of opening (may be NULL). */
+    void (*seen)(void *data, const char *name, const void *bytes, size_t n_bytes);
+    void *data;
+};
+
 struct tensors_limits {
-    uint64_t header_bytes; /* largest safetensors header / GGUF metadata+tensor table; 0: 100 MiB */
-    uint32_t n_tensors;    /* 0: 65536 */
+    uint64_t header_bytes;           /* largest safetensors header / GGUF metadata+tensor table; 0: 100 MiB */
+    uint32_t n_tensors;              /* 0: 65536 */
+    const struct private_copy *copy; /* NULL: read in place with pread */
 };
 
 /* One .safetensors file. */
@@ -56,14 +68,20 @@ void tensors_close(struct tensors *t); /* NULL is fine */
 
 size_t tensors_count(const struct tensors *t);
 const struct tensor *tensors_at(const struct tensors *t, size_t index);       /* file order */
-const struct tensor *tensors_find(const struct tensors *t, const char *name); /* NULL if absent; hashed */
+const struct tensor *tensors_find(const struct tensors *t, const char *name); /* NULL if absent */
 const char *tensors_file_name(const struct tensors *t, uint32_t file_index);
+/* Tensors that the file has in an element type that we don't know (F64, BOOL, F8_E4M3 …): kept out of the
+ * set, because files carry unused masks and counters. False past the end. */
+bool tensors_foreign_at(const struct tensors *t, size_t index, const char **name, const char **type);
 /* Metadata string of a safetensors header ("format" → "pt"), or NULL. */
 const char *tensors_metadata(const struct tensors *t, const char *key);
 
 /* The tensor's bytes from `begin`, n_bytes of them (a slice of rows), into dst. */
 LK_MUST_USE enum status tensor_read(const struct tensors *t, const struct tensor *tensor, uint64_t begin,
                                     uint64_t n_bytes, void *dst, struct error *err);
+/* The tensor's bytes in the private copy, as long as the set is open; NULL if it is read in place. Aligned to
+ * nothing. */
+const void *tensor_data(const struct tensors *t, const struct tensor *tensor);
 
 /* ---- GGUF
  * ---------------------------------------------------------------------------------------------------- */
@@ -127,7 +145,10 @@ struct rope_config {
     double beta_fast, beta_slow, mscale, mscale_all_dim;
     bool truncate;         /* yarn: round the correction range; default true */
     double partial_factor; /* rotated share of head_dim, 1 by default */
-    uint32_t n_factors;    /* explicit frequency divisors (longrope, GGUF rope_freqs); 0: none */
+    /* Explicit frequency divisors, n_rotated/2 of them; 0: none. ROPE_LONGROPE: long and short ones.
+     * ROPE_LLAMA3 with factors (GGUF rope_freqs.weight): they are the whole scaling, both tables are equal,
+     * and factor, low_freq_factor and high_freq_factor are not used. */
+    uint32_t n_factors;
     float long_factors[CONFIG_ROPE_FACTORS_MAX];
     float short_factors[CONFIG_ROPE_FACTORS_MAX];
 };
@@ -192,7 +213,12 @@ LK_MUST_USE enum status model_config_from_gguf(const struct gguf *g, struct mode
  * before jansson recurses), size bound. Errors name file, line and column. Caller json_decref()s. */
 LK_MUST_USE enum status json_parse(const char *text, size_t length, const char *shown, uint32_t depth_max,
                                    struct json_t **out, struct error *err);
+/* Objects keep the file's order. Depth at most 64. STATUS_NOT_FOUND if absent. */
 LK_MUST_USE enum status json_read_at(int dir_fd, const char *shown_dir, const char *name, size_t limit_bytes,
                                      struct json_t **out, struct error *err);
+
+/* A whole file by the rules of `copy`, NUL-terminated behind its end, into *bytes (mem_free). */
+LK_MUST_USE enum status private_copy_read(const struct private_copy *copy, int dir_fd, const char *shown_dir,
+                                          const char *name, char **bytes, size_t *n_bytes, struct error *err);
 
 #endif
