@@ -76,13 +76,13 @@ static void keep_message(cyaml_log_t level, void *data, const char *format, va_l
         snprintf(r->complaint, sizeof r->complaint, "%s", said);
 }
 
-/* The line on which a key of the top mapping stands; keys occur once. */
-static unsigned line_of(const char *text, const char *key)
+/* The line of a key of the top mapping, at its nth occurrence (a second one is an error). */
+static unsigned line_of(const char *text, const char *key, unsigned nth)
 {
     unsigned line = 1;
     size_t n = strlen(key);
     for (const char *p = text; p; line++) {
-        if (strncmp(p, key, n) == 0 && p[n + strspn(p + n, " \t\"'")] == ':')
+        if (strncmp(p, key, n) == 0 && p[n + strspn(p + n, " \t\"'")] == ':' && --nth == 0)
             return line;
         p = strchr(p, '\n');
         p = p ? p + 1 : NULL;
@@ -92,12 +92,15 @@ static unsigned line_of(const char *text, const char *key)
 
 static enum status refuse(struct reader *r, struct error *err)
 {
-    static const char unknown[] = "Unexpected key: ";
-    if (strncmp(r->complaint, unknown, sizeof unknown - 1) == 0) {
-        const char *key = r->complaint + sizeof unknown - 1;
+    static const char unknown[] = "Unexpected key: ", twice[] = "Mapping field already seen: ";
+    const char *key = r->complaint + sizeof unknown - 1;
+    if (strncmp(r->complaint, unknown, sizeof unknown - 1) == 0)
         return fail(err, STATUS_FORMAT, "%s:%u: unknown option \"%s\"; conf/lorikeet.yaml lists all of them",
-                    r->path, line_of(r->text, key), key);
-    }
+                    r->path, line_of(r->text, key, 1), key);
+    key = r->complaint + sizeof twice - 1;
+    if (strncmp(r->complaint, twice, sizeof twice - 1) == 0)
+        return fail(err, STATUS_FORMAT, "%s:%u: option \"%s\" is given twice", r->path,
+                    line_of(r->text, key, 2), key);
     return fail(err, STATUS_FORMAT,
                 "%s:%u: %s; expected \"option: value\" lines, or a list where an option takes one", r->path,
                 r->line ? r->line : 1, r->complaint[0] ? r->complaint : "not YAML");
@@ -106,7 +109,7 @@ static enum status refuse(struct reader *r, struct error *err)
 static enum status set_one(struct reader *r, const char *key, const char *value, struct error *err)
 {
     enum status s = option_set(r->conf, key, value, err);
-    return s == STATUS_OK ? s : fail_within(err, "%s:%u", r->path, line_of(r->text, key));
+    return s == STATUS_OK ? s : fail_within(err, "%s:%u", r->path, line_of(r->text, key, 1));
 }
 
 static enum status set_list(struct reader *r, const char *key, char **values, unsigned n, struct error *err)

@@ -67,7 +67,7 @@ static void bad_files_get_their_line(void **state)
         {"metrics-public: maybe\n", ":1: ", "true or false"},
         {"listen: x\n", ":1: ", "SEQUENCE"},
         {"model: [a, b]\n", ":1: ", "STRING"},
-        {"model: a\nmodel: b\n", ":2: ", "already seen"},
+        {"model: a\nmodel: b\n", ":2: ", "given twice"},
         {"adapter:\n  - pt\n", ":1: ", "NAME=PATH"},
         {"adapter:\n  - a=b\n  - a=c\n", ":1: ", "given twice"},
         {"- just\n- a list\n", ":", "MAPPING"},
