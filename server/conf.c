@@ -1,0 +1,183 @@
+/* Defaults and checks of the options. Where an option comes from (command line, file) is not known here. */
+#include "conf.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters.h"
+
+bool conf_init(struct conf *c)
+{
+    *c = (struct conf){
+        .adapters_max = 1024,
+        .isa = "auto",
+        .quant = "auto",
+        .kv_type = "auto",
+        .act = "int8",
+        .body_bytes_max = 4U << 20,
+        .connections_max = 4096,
+        .header_timeout_ms = 10000,
+        .body_timeout_ms = 30000,
+        .idle_timeout_ms = 120000,
+        .write_timeout_ms = 30000,
+        .output_bytes_soft = 64U << 10,
+        .output_bytes_hard = 4U << 20,
+        .ping_interval_ms = 12000,
+        .drain_timeout_ms = 30000,
+        .n_max = 16,
+        .choices_max = 256,
+        .worker_text_bytes = 16U << 10,
+        .adapter_jobs_max = 256,
+        .log_level = LOG_INFO,
+    };
+    c->arena = arena_create(0);
+    return c->arena != NULL;
+}
+
+void conf_fini(struct conf *c)
+{
+    arena_destroy(c->arena);
+    c->arena = NULL;
+}
+
+static enum status no_memory(struct error *err)
+{
+    return fail(err, STATUS_NO_MEMORY, "no memory for the configuration");
+}
+
+static enum status grow_adapters(struct conf *c, struct error *err)
+{
+    if (c->n_adapters < c->adapters_capacity)
+        return STATUS_OK;
+    size_t capacity = c->adapters_capacity ? c->adapters_capacity * 2 : 16;
+    struct conf_adapter *more = arena_array(c->arena, capacity, sizeof *more);
+    if (!more)
+        return no_memory(err);
+    if (c->n_adapters)
+        memcpy(more, c->adapters, c->n_adapters * sizeof *more);
+    c->adapters = more;
+    c->adapters_capacity = capacity;
+    return STATUS_OK;
+}
+
+/* Cuts ":SCALE" off the end of a path; a path with a colon of its own stays whole. */
+static enum status split_scale(char *path, double *scale, struct error *err)
+{
+    char *colon = strrchr(path, ':'), *end;
+    *scale = 1;
+    if (!colon || !colon[1] || strchr(colon, '/'))
+        return STATUS_OK;
+    double v = strtod(colon + 1, &end);
+    if (*end)
+        return STATUS_OK;
+    if (!isfinite(v) || fabs(v) > 1000)
+        return fail(err, STATUS_INVALID, "--adapter: scale \"%s\" is not a number from -1000 to 1000",
+                    colon + 1);
+    *scale = v;
+    *colon = '\0';
+    return STATUS_OK;
+}
+
+enum status conf_add_adapter(struct conf *c, const char *text, struct error *err)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1])
+        return fail(err, STATUS_INVALID, "--adapter: found \"%s\", expected NAME=PATH or NAME=PATH:SCALE",
+                    text);
+    char *name = arena_strndup(c->arena, text, (size_t)(equals - text));
+    char *path = arena_strdup(c->arena, equals + 1);
+    if (!name || !path)
+        return no_memory(err);
+    if (!adapter_name_is_valid(name))
+        return fail(
+            err, STATUS_INVALID,
+            "--adapter: name \"%s\" must begin with a letter or digit and hold at most 64 letters, digits, "
+            "'.', '_' and '-'",
+            name);
+    for (size_t i = 0; i < c->n_adapters; i++)
+        if (!strcmp(c->adapters[i].name, name))
+            return fail(err, STATUS_EXISTS, "--adapter: the name \"%s\" is given twice", name);
+    double scale;
+    enum status s = split_scale(path, &scale, err);
+    if (s == STATUS_OK)
+        s = grow_adapters(c, err);
+    if (s == STATUS_OK)
+        c->adapters[c->n_adapters++] = (struct conf_adapter){.name = name, .path = path, .scale = scale};
+    return s;
+}
+
+static enum status add_text(struct conf *c, const char **list, size_t *n, size_t limit, const char *text)
+{
+    char *copy = *n < limit ? arena_strdup(c->arena, text) : NULL;
+    if (!copy)
+        return *n < limit ? STATUS_NO_MEMORY : STATUS_FULL;
+    list[(*n)++] = copy;
+    return STATUS_OK;
+}
+
+static enum status add_named(struct conf *c, const char **list, size_t *n, const char *option,
+                             const char *text, struct error *err)
+{
+    size_t limit = list == c->adapter_roots ? CONF_ROOTS_MAX : CONF_LISTEN_MAX;
+    enum status s = add_text(c, list, n, limit, text);
+    if (s == STATUS_NO_MEMORY)
+        return no_memory(err);
+    return s == STATUS_OK ? s : fail(err, s, "%s: given more than %zu times", option, limit);
+}
+
+enum status conf_add_listen(struct conf *c, const char *address, struct error *err)
+{
+    return add_named(c, c->listen, &c->n_listen, "--listen", address, err);
+}
+
+enum status conf_add_admin_listen(struct conf *c, const char *address, struct error *err)
+{
+    return add_named(c, c->admin_listen, &c->n_admin_listen, "--admin-listen", address, err);
+}
+
+enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err)
+{
+    return add_named(c, c->adapter_roots, &c->n_adapter_roots, "--adapter-root", folder, err);
+}
+
+/* The admin socket's usual place: the user's runtime folder, named after the data port so that two servers
+ * don't meet. */
+static enum status default_admin(struct conf *c, struct error *err)
+{
+    const char *folder = getenv("XDG_RUNTIME_DIR");
+    if (!folder || folder[0] != '/')
+        return STATUS_OK;
+    const char *colon = strrchr(c->listen[0], ':');
+    const char *port = !strncmp(c->listen[0], "unix:", 5) || !colon ? "0" : colon + 1;
+    const char *address = arena_printf(c->arena, "unix:%s/lorikeet-%s.sock", folder, port);
+    if (!address)
+        return no_memory(err);
+    c->admin_listen[c->n_admin_listen++] = address;
+    return STATUS_OK;
+}
+
+enum status conf_finish(struct conf *c, struct error *err)
+{
+    enum status s = STATUS_OK;
+    if (!c->model || !c->model[0])
+        return fail(err, STATUS_INVALID, "--model: missing; give a Hugging Face folder or a .gguf file");
+    if (c->n_listen == 0)
+        s = conf_add_listen(c, "127.0.0.1:8080", err);
+    if (s == STATUS_OK && c->n_admin_listen == 0)
+        s = default_admin(c, err);
+    else if (c->n_admin_listen == 1 && !strcmp(c->admin_listen[0], "off"))
+        c->n_admin_listen = 0;
+    if (s == STATUS_OK && c->adapters_dir)
+        s = conf_add_adapter_root(c, c->adapters_dir, err);
+    if (s == STATUS_OK && c->name && !adapter_name_is_valid(c->name))
+        s = fail(
+            err, STATUS_INVALID,
+            "--name: \"%s\" must begin with a letter or digit and hold at most 64 letters, digits, '.', '_' "
+            "and '-'",
+            c->name);
+    for (size_t i = 0; s == STATUS_OK && c->name && i < c->n_adapters; i++)
+        if (!strcmp(c->adapters[i].name, c->name))
+            s = fail(err, STATUS_EXISTS, "--adapter: \"%s\" is the base's own name", c->name);
+    return s;
+}
