@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "conf.h"
 #include "options.h"
 
@@ -117,12 +119,50 @@ static void flags_win_and_are_checked(void **state)
     }
 }
 
+/* The shipped file is the manual: it must be right, name every option, and show the true defaults. */
+static void the_manual_is_complete_and_true(void **state)
+{
+    (void)state;
+    struct conf c;
+    struct error err = {0};
+    struct buf text;
+    buf_init(&text, 0);
+    assert_int_equal(file_read_all("conf/lorikeet.yaml", 100000, &text, &err), STATUS_OK);
+    assert_true(conf_init(&c));
+    assert_int_equal(conf_read_yaml(&c, "conf/lorikeet.yaml", &err), STATUS_OK);
+    assert_string_equal(c.model, "demo/model");
+#define HAS(kind, key, member, min, max, words, value, help)                                                 \
+    if (!strstr(text.data, "\n" key ":") && !strstr(text.data, "\n#" key ":"))                               \
+        fail_msg("%s is not in the manual", key);
+    OPTION_LIST(HAS)
+    /* Each "#option: value" line set as it stands changes nothing. */
+    struct conf before = c;
+    for (char *line = strtok(text.data, "\n"); line; line = strtok(NULL, "\n")) {
+        char key[40], value[80];
+        if (sscanf(line, "#%39[a-z-]: %79s", key, value) != 2 || !option_exists(key) || value[0] == '"')
+            continue;
+        assert_int_equal(option_set(&c, key, value, &err), STATUS_OK);
+    }
+    assert_int_equal(before.header_timeout_ms, c.header_timeout_ms);
+    assert_int_equal(before.body_bytes_max, c.body_bytes_max);
+    assert_int_equal(before.ping_interval_ms, c.ping_interval_ms);
+    assert_int_equal(before.drain_timeout_ms, c.drain_timeout_ms);
+    assert_int_equal(before.connections_max, c.connections_max);
+    assert_int_equal(before.adapters_max, c.adapters_max);
+    assert_int_equal(before.n_max, c.n_max);
+    assert_int_equal(before.log_level, c.log_level);
+    assert_string_equal(before.act, c.act);
+    conf_fini(&c);
+    buf_fini(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_file_sets_what_flags_set),
         cmocka_unit_test(bad_files_get_their_line),
         cmocka_unit_test(flags_win_and_are_checked),
+        cmocka_unit_test(the_manual_is_complete_and_true),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
