@@ -1,0 +1,72 @@
+/* The tables: one for each instruction set and activation mode, built at compile time, and the choice among
+ * them. To add an instruction set: its files, one line in each list here, its test in cpu.c. */
+#include <string.h>
+
+#include "kernels_inner.h"
+
+#define MATMULS(isa, mode)                                                                                   \
+    {                                                                                                        \
+        [DTYPE_F32] = matmul_f32_##isa, [DTYPE_F16] = matmul_f16_##isa, [DTYPE_BF16] = matmul_bf16_##isa,    \
+        [DTYPE_Q8_0] = matmul_Q8_0_##mode##_##isa, [DTYPE_Q4_0] = matmul_Q4_0_##mode##_##isa,                \
+        [DTYPE_Q4_1] = matmul_Q4_1_##mode##_##isa, [DTYPE_Q5_0] = matmul_Q5_0_##mode##_##isa,                \
+        [DTYPE_Q5_1] = matmul_Q5_1_##mode##_##isa, [DTYPE_Q4_K] = matmul_Q4_K_##mode##_##isa,                \
+        [DTYPE_Q5_K] = matmul_Q5_K_##mode##_##isa, [DTYPE_Q6_K] = matmul_Q6_K_##mode##_##isa,                \
+    }
+
+#define TABLE(name, mode, mode_enum)                                                                         \
+    {                                                                                                        \
+        .isa = #name, .act_mode = mode_enum, .matmul = MATMULS(name, mode),                                  \
+        .quantize_rows = quantize_rows_##name, .rms_norm = rms_norm_##name, .rope = rope_##name,             \
+        .silu_mul = silu_mul_##name, .gelu_tanh_mul = gelu_tanh_mul_##name, .add = add_##name,               \
+        .scale = scale_##name, .to_f16 = to_f16_##name, .attention = attention_##name,                       \
+        .argmax = argmax_##name,                                                                             \
+    }
+
+/* Worst first: "auto" takes the last that the machine can run. */
+#if defined(__x86_64__)
+#define ISA_LIST(X) X(scalar, true)
+#elif defined(__aarch64__)
+#define ISA_LIST(X) X(scalar, true)
+#else
+#define ISA_LIST(X) X(scalar, true)
+#endif
+
+enum isa {
+#define ISA_ENUM(name, present) ISA_##name,
+    ISA_LIST(ISA_ENUM)
+#undef ISA_ENUM
+        ISA_COUNT
+};
+
+static const struct kernels tables[ISA_COUNT][2] = {
+#define ISA_TABLE(name, present) {TABLE(name, int8, ACT_MODE_INT8), TABLE(name, f32, ACT_MODE_F32)},
+    ISA_LIST(ISA_TABLE)
+#undef ISA_TABLE
+};
+
+enum status kernels_select(const char *limit, enum act_mode act_mode, const struct kernels **out,
+                           struct error *err)
+{
+    static const char *const known[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+    const bool present[ISA_COUNT] = {
+#define ISA_PRESENT(name, test) test,
+        ISA_LIST(ISA_PRESENT)
+#undef ISA_PRESENT
+    };
+    size_t mode = act_mode == ACT_MODE_F32, is_known = 0;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        is_known |= strcmp(limit, known[i]) == 0;
+    if (!is_known)
+        return fail(err, STATUS_INVALID, "isa \"%s\": expected auto, scalar, avx2, avx512 or neon", limit);
+    for (unsigned i = ISA_COUNT; i-- > 0;) {
+        bool wanted = strcmp(limit, "auto") == 0 || strcmp(limit, tables[i][mode].isa) == 0;
+        if (wanted && present[i]) {
+            *out = &tables[i][mode];
+            return STATUS_OK;
+        }
+    }
+    char cpu[256];
+    cpu_describe(cpu, sizeof cpu);
+    return fail(err, STATUS_UNSUPPORTED, "isa \"%s\": this machine cannot run it (it has: %s); use auto",
+                limit, cpu);
+}

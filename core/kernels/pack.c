@@ -1,0 +1,204 @@
+/* Stored rows into 16-row panels, and back. Lossless: a panel holds the same numbers in another order
+ * (panel.h), so packed_row_f32 gives what dequantize_row gives. Q5_0, Q5_1, Q5_K and Q6_K take a byte a value
+ * here, more than in the file; the others keep their size. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels_inner.h"
+#include "panel.h"
+
+const struct panel_layout *panel_layout_of(enum dtype type)
+{
+    switch (type) {
+#define PANEL_CASE(name, ...)                                                                                \
+    case DTYPE_##name:                                                                                       \
+        return &layout_##name;
+        PANEL_LIST(PANEL_CASE)
+#undef PANEL_CASE
+    default:
+        return NULL;
+    }
+}
+
+enum status packed_shape(enum dtype type, uint32_t rows, uint32_t cols, struct packed *out,
+                         size_t *size_bytes, struct error *err)
+{
+    const struct panel_layout *l = panel_layout_of(type);
+    const struct dtype_info *info = dtype_info(type);
+    size_t panel_bytes;
+    if (rows == 0 || cols == 0 || rows > UINT32_MAX - PANEL_ROWS)
+        return fail(err, STATUS_MISMATCH, "a weight matrix of %u x %u has nothing to multiply", rows, cols);
+    if (cols % info->block_size != 0)
+        return fail(err, STATUS_MISMATCH, "%u columns are not whole %s blocks of %u values", cols, info->name,
+                    info->block_size);
+    if (type == DTYPE_F32)
+        panel_bytes = (size_t)cols * PANEL_ROWS * 4;
+    else if (type == DTYPE_F16 || type == DTYPE_BF16)
+        panel_bytes = ((size_t)cols + 1) / 2 * PANEL_ROWS * 4;
+    else if (l)
+        panel_bytes = panel_q_bytes(l, cols);
+    else
+        return fail(err, STATUS_UNSUPPORTED, "no kernel multiplies weights of type %s", info->name);
+    *out = (struct packed){.type = type,
+                           .rows = rows,
+                           .cols = cols,
+                           .n_panels = (rows + PANEL_ROWS - 1) / PANEL_ROWS,
+                           .panel_bytes = panel_bytes};
+    if (!size_mul(out->n_panels, panel_bytes, size_bytes))
+        return fail(err, STATUS_TOO_LARGE, "a %s matrix of %u x %u does not fit the address space",
+                    info->name, rows, cols);
+    return STATUS_OK;
+}
+
+static void fill_f32(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    for (uint32_t k = 0; k < cols; k++)
+        memcpy(panel + ((size_t)k * PANEL_ROWS + lane) * 4, src + (size_t)k * 4, 4);
+}
+
+static void fill_f16(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    for (uint32_t k = 0; k < cols; k++)
+        memcpy(panel + ((size_t)k * PANEL_ROWS + lane) * 2, src + (size_t)k * 2, 2);
+}
+
+static void fill_bf16(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    for (uint32_t k = 0; k < cols; k++) {
+        size_t pair = (size_t)(k / 2) * PANEL_ROWS + lane;
+        memcpy(panel + pair * 4 + (k % 2) * 2, src + (size_t)k * 2, 2);
+    }
+}
+
+/* Writes 32 values of one row into a panel block. */
+static void put_block(const struct panel_layout *l, uint8_t *block, uint32_t lane, const uint8_t *u)
+{
+    for (uint32_t k = 0; k < ACT_BLOCK; k++) {
+        if (l->block_bytes == 512) {
+            block[(k / 4 * PANEL_ROWS + lane) * 4 + k % 4] = u[k];
+        } else {
+            uint32_t shift = k < 16 ? 0 : 4;
+            uint8_t *byte = &block[(k % 16 / 4 * PANEL_ROWS + lane) * 4 + k % 4];
+            *byte = (uint8_t)(*byte | u[k] << shift);
+        }
+    }
+}
+
+static void put_u16(uint8_t *p, uint32_t lane, uint16_t v)
+{
+    memcpy(p + (size_t)lane * 2, &v, 2);
+}
+
+static void fill_quantized(enum dtype type, uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    const struct panel_layout *l = panel_layout_of(type);
+    const struct dtype_info *info = dtype_info(type);
+    uint32_t per_stored = info->block_size / ACT_BLOCK;
+    for (uint32_t b = 0; b < cols / ACT_BLOCK; b += per_stored, src += info->block_bytes) {
+        struct q_block q;
+        q_block_split(type, src, &q);
+        uint8_t *unit = panel + (size_t)(b / l->unit_blocks) * l->unit_bytes;
+        uint32_t first = b % l->unit_blocks;
+        for (uint32_t i = 0; i < per_stored; i++)
+            put_block(l, unit + (size_t)(first + i) * l->block_bytes, lane, q.u + (size_t)i * ACT_BLOCK);
+        if (l->kind == PANEL_PLAIN) {
+            put_u16(unit + l->scale_at + (size_t)first * 32, lane, q.d);
+            if (l->min_at)
+                put_u16(unit + l->min_at + (size_t)first * 32, lane, q.dmin);
+            continue;
+        }
+        for (uint32_t i = 0; i < (l->kind == PANEL_K16 ? 16U : 8U); i++)
+            unit[l->scale_at + i * PANEL_ROWS + lane] = q.scale[i];
+        for (uint32_t i = 0; i < 8 && l->min_at; i++)
+            unit[l->min_at + i * PANEL_ROWS + lane] = q.min[i];
+        put_u16(unit + l->d_at, lane, q.d);
+        put_u16(unit + l->d_at + 32, lane, q.dmin);
+    }
+}
+
+void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, const void *src)
+{
+    uint64_t row_bytes = 0;
+    require(row_begin % PANEL_ROWS == 0 && row_begin <= row_end && row_end <= w->rows);
+    require(dtype_row_bytes(w->type, w->cols, &row_bytes));
+    const uint8_t *p = src;
+    for (uint32_t row = row_begin; row < row_end; row++, p += row_bytes) {
+        uint8_t *panel = w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes;
+        uint32_t lane = row % PANEL_ROWS;
+        if (lane == 0)
+            memset(panel, 0, w->panel_bytes);
+        if (w->type == DTYPE_F32)
+            fill_f32(panel, lane, p, w->cols);
+        else if (w->type == DTYPE_F16)
+            fill_f16(panel, lane, p, w->cols);
+        else if (w->type == DTYPE_BF16)
+            fill_bf16(panel, lane, p, w->cols);
+        else
+            fill_quantized(w->type, panel, lane, p, w->cols);
+    }
+}
+
+static float f16_lane(const uint8_t *p, uint32_t lane)
+{
+    return f16_to_f32(panel_u16(p + (size_t)lane * 2));
+}
+
+void panel_lane_read(const struct panel_layout *l, const uint8_t *panel, uint32_t block, uint32_t lane,
+                     struct panel_lane *out)
+{
+    const uint8_t *unit = panel_unit(l, panel, block);
+    uint32_t i = block % l->unit_blocks;
+    const uint8_t *p = unit + (size_t)i * l->block_bytes;
+    for (uint32_t k = 0; k < ACT_BLOCK; k++) {
+        if (l->block_bytes == 512)
+            out->u[k] = p[(k / 4 * PANEL_ROWS + lane) * 4 + k % 4];
+        else
+            out->u[k] = p[(k % 16 / 4 * PANEL_ROWS + lane) * 4 + k % 4] >> (k < 16 ? 0 : 4) & 15;
+    }
+    const uint8_t *scales = unit + l->scale_at, *mins = unit + l->min_at;
+    out->min = 0;
+    if (l->kind == PANEL_PLAIN) {
+        out->scale[0] = out->scale[1] = f16_lane(scales + (size_t)i * 32, lane);
+        if (l->min_at)
+            out->min = f16_lane(mins + (size_t)i * 32, lane);
+        return;
+    }
+    float d = f16_lane(unit + l->d_at, lane), dmin = f16_lane(unit + l->d_at + 32, lane);
+    if (l->kind == PANEL_K) {
+        out->scale[0] = out->scale[1] = d * (float)scales[i * PANEL_ROWS + lane];
+        out->min = -(dmin * (float)mins[i * PANEL_ROWS + lane]);
+    } else {
+        out->scale[0] = d * (float)(int8_t)scales[2 * i * PANEL_ROWS + lane];
+        out->scale[1] = d * (float)(int8_t)scales[(2 * i + 1) * PANEL_ROWS + lane];
+    }
+}
+
+static void row_quantized(const struct packed *w, const uint8_t *panel, uint32_t lane, float *y)
+{
+    const struct panel_layout *l = panel_layout_of(w->type);
+    for (uint32_t b = 0; b < w->cols / ACT_BLOCK; b++, y += ACT_BLOCK) {
+        struct panel_lane v;
+        panel_lane_read(l, panel, b, lane, &v);
+        for (uint32_t k = 0; k < ACT_BLOCK; k++)
+            y[k] = panel_lane_value(l, &v, k);
+    }
+}
+
+void packed_row_f32(const struct packed *w, uint32_t row, float *y)
+{
+    require(row < w->rows);
+    const uint8_t *panel = w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes;
+    uint32_t lane = row % PANEL_ROWS;
+    if (dtype_is_quantized(w->type)) {
+        row_quantized(w, panel, lane, y);
+        return;
+    }
+    for (uint32_t k = 0; k < w->cols; k++) {
+        if (w->type == DTYPE_F32)
+            memcpy(&y[k], panel + ((size_t)k * PANEL_ROWS + lane) * 4, 4);
+        else if (w->type == DTYPE_F16)
+            y[k] = f16_to_f32(panel_u16(panel + ((size_t)k * PANEL_ROWS + lane) * 2));
+        else
+            y[k] = bf16_to_f32(panel_u16(panel + ((size_t)(k / 2) * PANEL_ROWS + lane) * 4 + (k % 2) * 2));
+    }
+}

@@ -1,0 +1,43 @@
+/* Activations to int8 per 32 values, the definition: d = amax/127, q = x*(1/d) rounded half away from zero,
+ * as ggml's quantize_row_q8_0_ref, but d stays f32.
+ * A block whose d is not a normal number has no usable reciprocal: near zero it becomes all zeros (the values
+ * are below 2^-119); with an infinity or a NaN inside, d is NaN, so that the fault reaches the output. */
+#include <float.h>
+#include <math.h>
+
+#include "kernels_inner.h"
+
+static void quantize_block(const float *x, uint32_t n, int8_t *q, float *d_out, int32_t *sum_out)
+{
+    float amax = 0, d = 0;
+    bool finite = true;
+    for (uint32_t i = 0; i < n; i++) {
+        float magnitude = fabsf(x[i]);
+        finite = finite && magnitude <= FLT_MAX;
+        amax = magnitude > amax ? magnitude : amax;
+    }
+    d = amax / 127.0f;
+    bool usable = finite && d >= FLT_MIN;
+    float inverse = usable ? 1.0f / d : 0;
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < ACT_BLOCK; i++) {
+        q[i] = (int8_t)(usable && i < n ? (int32_t)roundf(x[i] * inverse) : 0);
+        sum += q[i];
+    }
+    *d_out = usable ? d : finite ? 0 : NAN;
+    *sum_out = sum;
+}
+
+void quantize_rows_scalar(const struct acts *a, uint32_t row_begin, uint32_t row_end)
+{
+    uint32_t n_blocks = (a->cols + ACT_BLOCK - 1) / ACT_BLOCK;
+    for (uint32_t row = row_begin; row < row_end; row++) {
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            size_t at = (size_t)row * n_blocks + b;
+            uint32_t left = a->cols - b * ACT_BLOCK;
+            quantize_block(a->x + (size_t)row * a->x_stride + (size_t)b * ACT_BLOCK,
+                           left < ACT_BLOCK ? left : ACT_BLOCK, a->q + at * ACT_BLOCK, &a->d[at],
+                           &a->sum[at]);
+        }
+    }
+}

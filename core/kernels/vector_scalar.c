@@ -1,0 +1,84 @@
+/* Element-wise work on one row, the definition. Sums run in 16 lanes (lane = index mod 16) that are added as
+ * a tree, so that vectors of 4, 8 or 16 give the same bits. */
+#include <math.h>
+
+#include "kernels_inner.h"
+#include "vec_scalar.h"
+
+#define LANES 16U
+
+static float lanes_sum(float s[LANES])
+{
+    for (uint32_t half = LANES / 2; half > 0; half /= 2) {
+        for (uint32_t i = 0; i < half; i++)
+            s[i] += s[i + half];
+    }
+    return s[0];
+}
+
+void rms_norm_scalar(const float *x, const float *w, float w_offset, float eps, uint32_t n, float *y)
+{
+    float squares[LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        squares[i % LANES] = fmaf(x[i], x[i], squares[i % LANES]);
+    float inverse = 1.0f / sqrtf(lanes_sum(squares) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i] * inverse * (w[i] + w_offset);
+}
+
+void rope_scalar(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cos,
+                 const float *sin)
+{
+    uint32_t half = n_rot / 2;
+    for (uint32_t head = 0; head < n_heads; head++, x += head_dim) {
+        for (uint32_t i = 0; i < half; i++) {
+            float a = x[i], b = x[i + half];
+            x[i] = a * cos[i] - b * sin[i];
+            x[i + half] = b * cos[i] + a * sin[i];
+        }
+    }
+}
+
+void silu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1.0f + exp_scalar(-gate[i])) * up[i];
+}
+
+/* 0.5 x (1 + tanh u) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3); arXiv 1606.08415. */
+void gelu_tanh_mul_scalar(const float *gate, const float *up, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float x = gate[i];
+        float cubic = fmaf(0.044715f * x * x, x, x);
+        y[i] = x / (1.0f + exp_scalar(-1.59576912160573071f * cubic)) * up[i];
+    }
+}
+
+void add_scalar(const float *a, const float *b, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
+}
+
+void scale_scalar(const float *a, float s, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = a[i] * s;
+}
+
+void to_f16_scalar(const float *x, uint32_t n, uint16_t *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = f32_to_f16(x[i]);
+}
+
+uint32_t argmax_scalar(const float *x, uint32_t n)
+{
+    uint32_t best = n;
+    for (uint32_t i = 0; i < n; i++) {
+        if (x[i] == x[i] && (best == n || x[i] > x[best]))
+            best = i;
+    }
+    return best == n ? 0 : best;
+}
