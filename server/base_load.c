@@ -1,0 +1,68 @@
+/* Opens files, tokenizer and template, chooses kernels, loads the weights: one call, so that `serve` and
+ * `run` can't differ. Holds no state. */
+#include "base_load.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "adapters.h"
+#include "base/team.h"
+#include "conf.h"
+#include "format.h"
+#include "kernels.h"
+#include "model.h"
+#include "text.h"
+
+static enum quant quant_of(const char *name)
+{
+    static const char *const names[] = {"auto", "f32", "bf16", "q8_0", "q4_0"};
+    for (int i = 0; i < 5; i++)
+        if (strcmp(names[i], name) == 0)
+            return (enum quant)i;
+    return QUANT_AUTO;
+}
+
+/* Any text made a name that clients can send: other characters become '-'. */
+static void make_name(const struct conf *conf, const struct model_files *files, char *name, size_t name_bytes)
+{
+    const char *from = conf->name ? conf->name : files->config.name[0] ? files->config.name : "base";
+    snprintf(name, name_bytes, "%s", from);
+    for (char *p = name; *p; p++)
+        if (!isalnum((unsigned char)*p) && !strchr("._-", *p))
+            *p = '-';
+    if (!adapter_name_is_valid(name))
+        snprintf(name, name_bytes, "base");
+}
+
+enum status base_open(const struct conf *conf, struct base *b, struct error *err)
+{
+    struct model_files *files = NULL;
+    struct model_options options = {.quant = quant_of(conf->quant)};
+    enum act_mode mode = strcmp(conf->act, "f32") == 0 ? ACT_MODE_F32 : ACT_MODE_INT8;
+    enum status s = kernels_select(conf->isa, mode, &b->kernels, err);
+    if (s == STATUS_OK)
+        s = model_files_open(conf->model, &files, err);
+    if (s == STATUS_OK)
+        s = text_model_open(files, &b->text, err);
+    if (s == STATUS_OK) {
+        options.kernels = b->kernels;
+        options.team = team_create(conf->n_threads);
+        s = options.team ? model_open(files, &options, &b->model, err)
+                         : fail(err, STATUS_NO_MEMORY, "can't start %u threads", conf->n_threads);
+    }
+    if (s == STATUS_OK)
+        make_name(conf, files, b->name, sizeof b->name);
+    team_destroy(options.team);
+    model_files_close(files);
+    if (s != STATUS_OK)
+        base_close(b);
+    return s;
+}
+
+void base_close(struct base *b)
+{
+    model_close(b->model);
+    text_model_close(b->text);
+    *b = (struct base){0};
+}

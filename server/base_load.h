@@ -1,0 +1,24 @@
+/* The base and all that belongs to it, opened as the configuration says. Plain blocking code: workers and
+ * `run`. */
+#ifndef LK_BASE_LOAD_H
+#define LK_BASE_LOAD_H
+
+#include "base/error.h"
+
+struct conf;
+struct kernels;
+struct model;
+struct text_model;
+
+struct base {
+    char name[65]; /* how the API calls it: conf->name, or what the files say, made a valid name */
+    const struct kernels *kernels;
+    struct text_model *text;
+    struct model *model;
+};
+
+/* Zero-initialise `b` first; on failure nothing is left open. Thread: any. */
+LK_MUST_USE enum status base_open(const struct conf *conf, struct base *b, struct error *err);
+void base_close(struct base *b);
+
+#endif
