@@ -2,7 +2,6 @@
  * checks and engine as `serve`, so what is seen here is what a client gets. */
 #include "cmd.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
