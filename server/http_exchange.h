@@ -1,0 +1,74 @@
+/* Inner wall of the HTTP files: a connection, an exchange (a request with its connection's side), the
+ * listener. Owner: front thread. Nobody but http*.c includes this. */
+#ifndef LK_HTTP_EXCHANGE_H
+#define LK_HTTP_EXCHANGE_H
+
+#include <microhttpd.h>
+
+#include "http.h"
+#include "http_policy.h"
+
+struct header {
+    struct header *next;
+    const char *name, *value;
+};
+
+enum phase { PHASE_BODY, PHASE_HANDLING, PHASE_REPLYING };
+
+/* A request with its connection's side. Lives in its own arena. */
+struct exchange {
+    struct request r; /* first: a request's address is its exchange's */
+    struct http *http;
+    struct conn *conn; /* NULL once the connection has let go */
+    uint32_t refs;
+    enum phase phase;
+    struct policy policy; /* what the headers said */
+    struct buf body;
+    size_t n_dropped;
+    int64_t deadline_ns; /* of the body */
+
+    bool begun, ended; /* the handler's answer */
+    bool streaming, suspended, aborted;
+    const char *type;
+    struct header *headers;
+    struct buf out; /* bytes not yet given to the library: [out_begin, out.length) */
+    size_t out_begin;
+    int64_t progress_ns; /* the library last took something, or had nothing to take */
+};
+
+struct conn {
+    struct conn *prev, *next;
+    struct http *http;
+    struct MHD_Connection *mhd;
+    int fd;
+    uv_poll_t hangup;
+    bool has_poll, watching, cut;
+    struct exchange *current;
+    int64_t idle_ns;     /* since when */
+    uint64_t idle_bytes; /* received by then */
+    int64_t headers_ns;  /* the next request's first bytes were seen; 0: not yet */
+};
+
+struct http {
+    struct http_options o;
+    uv_loop_t *loop;
+    struct MHD_Daemon *daemon;
+    uv_poll_t epoll;
+    uv_timer_t timer, sweep;
+    int n_handles;
+    struct conn *conns;
+    size_t n_conns;
+    uint64_t id_base, n_requests;
+    bool wake_pending, closing;
+};
+
+/* http.c */
+void http_wake(struct http *h);           /* a turn for the library as soon as the current callback is over */
+void exchange_resume(struct exchange *x); /* does nothing unless it is suspended */
+void exchange_suspend(struct exchange *x); /* only inside the library's callbacks */
+void exchange_gone(struct exchange *x);    /* nobody reads any more: tells the handler, once */
+
+/* http_answer.c: hands the begun answer to the library; only inside its request callback. */
+enum MHD_Result answer_queue(struct exchange *x);
+
+#endif

@@ -1,0 +1,11 @@
+/* What the kernel knows of a connection. Apart from http.c because linux/tcp.h and the loop's headers
+ * collide. */
+#ifndef LK_HTTP_SOCKET_H
+#define LK_HTTP_SOCKET_H
+
+#include <stdint.h>
+
+/* Bytes received since the connection began; 0 for a unix socket. */
+uint64_t socket_received_bytes(int fd);
+
+#endif

@@ -1,0 +1,61 @@
+/* One HTTP request from its headers to the last byte of its answer, and how handlers answer it.
+ *
+ * Owner: front thread. A request outlives its connection on purpose: it lives until the connection has let go
+ * of it and every holder has released it (the engine may still be working for it).
+ *
+ * A handler is called when the whole body is here. It answers at once, or keeps the request (request_hold)
+ * and answers later: with one reply, or with a stream of pieces. Exactly one answer is begun for each
+ * request. */
+#ifndef LK_REQUEST_H
+#define LK_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+
+enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2 }; /* bits: a route has a mask of them */
+
+#define REQUEST_ID_MAX 128U
+
+struct server;
+
+struct request {
+    struct arena *arena; /* ends with the request */
+    struct server *server;
+    enum plane plane;
+    const char *method, *path;   /* path: percent-decoded, without the query */
+    const char *adapter_header;  /* X-Adapter, or NULL */
+    const char *origin;          /* or NULL */
+    char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
+    const char *body;            /* NUL-terminated; never NULL */
+    size_t n_body;
+    int64_t started_ns;                 /* headers complete */
+    int status;                         /* of the answer; 0 before */
+    bool gone;                          /* nobody reads any more; answers are dropped */
+    void (*on_gone)(struct request *r); /* called once, if that happens before the answer is complete */
+    void *state;                        /* the handler's own */
+};
+
+void request_hold(struct request *r);
+void request_release(struct request *r);
+
+/* A header of the answer; before it is begun. Both strings are copied; a value with control characters is
+ * left out. */
+void reply_header(struct request *r, const char *name, const char *value);
+
+/* The whole answer. `type` NULL: no body. The bytes are copied. */
+void reply_send(struct request *r, int status, const char *type, const char *body, size_t length);
+/* The same, taking the buffer's memory; `body` is empty afterwards. */
+void reply_take(struct request *r, int status, const char *type, struct buf *body);
+
+/* An answer in pieces. */
+void stream_begin(struct request *r, int status, const char *type);
+/* False when nobody reads any more, or when the reader is so far behind that it is being cut off. */
+bool stream_write(struct request *r, const void *data, size_t length);
+void stream_end(struct request *r);
+size_t stream_backlog(const struct request *r); /* bytes that the client hasn't taken yet */
+
+#endif
