@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Goldens over HTTP: each case alone, then all together in one crowd of mixed voices, streamed.
+
+Alone: greedy ids equal the golden's up to greedy_safe_len, the first token's top logprobs within 2e-3. Crowd: the same
+bytes as alone. The whole set runs again with other threads and other prompt chunks:
+ids and logprobs must be equal to the last digit wherever only threads and chunks differ.
+"""
+import concurrent.futures, json, os, sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from harness import DATA, SHARED, Server
+
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
+KINDS = ("qv_r4", "all_r8_bf16", "rslora_r8", "patterns", "head_r4",                # our own set
+         "qv_r8", "all_r16", "second_r12", "rslora_r8", "layers1_r8", "regex_exclude_r4")  # the reference set
+BASE_LINE = ["--threads", "2"]
+VARIANTS = {"one thread": ["--threads", "1"], "chunks of 7": ["--threads", "2", "--chunk-tokens", "7"],
+            "chunks of 512": ["--threads", "2", "--chunk-tokens", "512", "--step-tokens", "512"]}
+
+
+def entries(folder, family):
+    path = os.path.join(folder, "goldens", family + ".json")
+    for e in json.load(open(path))["entries"]:
+        name = os.path.basename(e["adapter"]) if e["adapter"] else None
+        if e["model"] == f"models/{family}/f32" and e.get("cases") and (name is None or name in KINDS):
+            yield name, e
+
+
+def ask(server, voice, case, stream=False):
+    """(ids, top logprobs of the first token, all logprobs): streamed or whole."""
+    body = {"model": voice, "prompt": case["prompt"], "max_tokens": len(case["greedy"]), "temperature": 0,
+            "ignore_eos": True, "return_token_ids": True, "logprobs": 5, "stream": stream}
+    status, answer = server.post("/v1/completions", body)
+    if status != 200:
+        raise RuntimeError(f"{status} {answer}")
+    if not stream:
+        choice = answer["choices"][0]
+        return choice["token_ids"], choice["logprobs"]["top_logprobs"][0], choice["logprobs"]["token_logprobs"], choice["text"]
+    events = [json.loads(line[6:]) for line in answer.split("\n") if line.startswith("data: {")]
+    choices = [e["choices"][0] for e in events if e["choices"]]
+    ids = [i for c in choices for i in c.get("token_ids") or []]
+    logprobs = [c["logprobs"] for c in choices if c.get("logprobs")]
+    return (ids, logprobs[0]["top_logprobs"][0], [x for l in logprobs for x in l["token_logprobs"]],
+            "".join(c["text"] for c in choices))
+
+
+def wrong(case, got):
+    n = min(case.get("greedy_safe_len", 32), len(case["greedy"]))
+    if got[0][:n] != case["greedy"][:n]:
+        return f"ids differ: {got[0][:n]} instead of {case['greedy'][:n]}"
+    mine, best = sorted(got[1].values(), reverse=True)[:5], case["last"]["top_logits"]
+    worst = max((abs((a - mine[0]) - (b - best[0])) for a, b in zip(mine, best)), default=0)
+    return f"top logprobs differ by {worst:.3g}" if worst > 2e-3 else None
+
+
+class Tally:
+    passed = failed = 0
+
+    def note(self, ok, text):
+        self.passed, self.failed = self.passed + ok, self.failed + (not ok)
+        if not ok:
+            print("FAIL", text)
+
+
+def run_family(folder, family, tally):
+    found = list(entries(folder, family))
+    adapters = {name: os.path.join(folder, e["adapter"]) for name, e in found if name}
+    jobs = [(name or "base", key, case) for name, e in found for key, case in e["cases"].items()]
+    model = os.path.join(folder, "models", family, "f32")
+    alone = {}
+    with Server(model, adapters, BASE_LINE) as server:
+        for voice, key, case in jobs:
+            alone[voice, key] = ask(server, voice, case)
+            why = wrong(case, alone[voice, key])
+            tally.note(not why, f"{family} {voice} {key}: {why}")
+        crowd(server, family, "crowd", jobs, alone, tally)
+    for label, extra in VARIANTS.items():
+        with Server(model, adapters, extra) as server:
+            crowd(server, family, label, jobs, alone, tally)
+
+
+def crowd(server, family, label, jobs, alone, tally):
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        results = pool.map(lambda j: ask(server, j[0], j[2], stream=True), jobs)
+        for (voice, key, _), got in zip(jobs, results):
+            tally.note(got == alone[voice, key], f"{family} {voice} {key}: {label} differs from alone")
+
+
+def main():
+    tally, skipped = Tally(), 0
+    folders = [DATA]
+    if os.environ.get("GOLDENS") == "own":
+        pass
+    elif os.path.isdir(os.path.join(SHARED, "goldens")):
+        folders.append(os.path.join(SHARED, "goldens"))
+    else:
+        print("skip: no reference goldens beside the repository")
+        skipped = 1
+    for folder in folders:
+        for family in FAMILIES:
+            try:
+                run_family(folder, family, tally)
+            except (RuntimeError, OSError, KeyError) as error:
+                tally.note(False, f"{family}: {error!r}")
+    print(f"{tally.passed} passed, {tally.failed} failed, {skipped} skipped")
+    return 1 if tally.failed or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
