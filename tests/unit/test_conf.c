@@ -156,13 +156,33 @@ static void the_manual_is_complete_and_true(void **state)
     buf_fini(&text);
 }
 
+static void the_man_page_names_every_option(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct buf page;
+    buf_init(&page, 0);
+    assert_int_equal(file_read_all("docs/man/lorikeet.1", 100000, &page, &err), STATUS_OK);
+#define KEY(kind, key, member, min, max, words, value, help) key,
+    static const char *const keys[] = {OPTION_LIST(KEY)};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        char wanted[100] = ".BI \\-\\-";
+        size_t n = strlen(wanted);
+        for (const char *k = keys[i]; *k; k++)
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "%s%c", *k == '-' ? "\\" : "", *k);
+        snprintf(wanted + n, sizeof wanted - n, " ");
+        if (!strstr(page.data, wanted))
+            fail_msg("--%s is not in the man page", keys[i]);
+    }
+    buf_fini(&page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_file_sets_what_flags_set),
-        cmocka_unit_test(bad_files_get_their_line),
-        cmocka_unit_test(flags_win_and_are_checked),
-        cmocka_unit_test(the_manual_is_complete_and_true),
+        cmocka_unit_test(the_file_sets_what_flags_set),    cmocka_unit_test(bad_files_get_their_line),
+        cmocka_unit_test(flags_win_and_are_checked),       cmocka_unit_test(the_manual_is_complete_and_true),
+        cmocka_unit_test(the_man_page_names_every_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
