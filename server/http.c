@@ -32,24 +32,30 @@
 /* ---- the library's turn on the loop */
 
 static void on_timer(uv_timer_t *t);
+static void on_idle(uv_idle_t *i);
 
 static void run(struct http *h)
 {
-    h->wake_pending = false;
+    uv_idle_stop(&h->soon);
+    uv_timer_stop(&h->timer);
     MHD_run(h->daemon);
     MHD_UNSIGNED_LONG_LONG ms = 0;
-    if (h->wake_pending)
-        ms = 0;
-    else if (MHD_get_timeout(h->daemon, &ms) != MHD_YES) {
-        uv_timer_stop(&h->timer);
+    if (uv_is_active((uv_handle_t *)&h->soon) || MHD_get_timeout(h->daemon, &ms) != MHD_YES)
         return;
-    }
-    uv_timer_start(&h->timer, on_timer, ms, 0);
+    if (ms == 0)
+        uv_idle_start(&h->soon, on_idle);
+    else
+        uv_timer_start(&h->timer, on_timer, ms, 0);
 }
 
 static void on_timer(uv_timer_t *t)
 {
     run(t->data);
+}
+
+static void on_idle(uv_idle_t *i)
+{
+    run(i->data);
 }
 
 static void on_epoll(uv_poll_t *p, int status, int events)
@@ -59,13 +65,11 @@ static void on_epoll(uv_poll_t *p, int status, int events)
     run(p->data);
 }
 
-/* Asks for a turn as soon as the current callback is over; many askers get one. */
+/* Many askers get one turn, in the loop's next round. An idle handle, not a timer of 0 ms: libuv 1.44 runs a
+ * timer that is started again in its own callback for ever, without looking at anything else. */
 void http_wake(struct http *h)
 {
-    if (h->wake_pending)
-        return;
-    h->wake_pending = true;
-    uv_timer_start(&h->timer, on_timer, 0, 0);
+    uv_idle_start(&h->soon, on_idle);
 }
 
 void exchange_resume(struct exchange *x)
@@ -470,10 +474,11 @@ enum status http_open(uv_loop_t *loop, int fd, const struct http_options *option
     }
     int epoll_fd = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->listen_fd;
     require(uv_poll_init(loop, &h->epoll, epoll_fd) == 0);
+    uv_idle_init(loop, &h->soon);
     uv_timer_init(loop, &h->timer);
     uv_timer_init(loop, &h->sweep);
-    h->epoll.data = h->timer.data = h->sweep.data = h;
-    h->n_handles = 3;
+    h->epoll.data = h->soon.data = h->timer.data = h->sweep.data = h;
+    h->n_handles = 4;
     uv_poll_start(&h->epoll, UV_READABLE, on_epoll);
     uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
     run(h);
@@ -522,6 +527,7 @@ void http_close(struct http *h)
     uv_poll_stop(&h->epoll);
     MHD_stop_daemon(h->daemon);
     uv_close((uv_handle_t *)&h->epoll, on_handle_closed);
+    uv_close((uv_handle_t *)&h->soon, on_handle_closed);
     uv_close((uv_handle_t *)&h->timer, on_handle_closed);
     uv_close((uv_handle_t *)&h->sweep, on_handle_closed);
 }

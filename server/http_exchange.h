@@ -54,12 +54,13 @@ struct http {
     uv_loop_t *loop;
     struct MHD_Daemon *daemon;
     uv_poll_t epoll;
+    uv_idle_t soon;
     uv_timer_t timer, sweep;
     int n_handles;
     struct conn *conns;
     size_t n_conns;
     uint64_t id_base, n_requests;
-    bool wake_pending, closing;
+    bool closing;
 };
 
 /* http.c */
