@@ -1,0 +1,439 @@
+/* The forward pass, to be read from model_step downwards. The team runs it as one task, phase by phase;
+ * between phases stands a barrier, and inside a phase each worker has rows, output columns or heads of its
+ * own:
+ *
+ *   rows      x += what the last half layer gave; h = norm(x); quantise h
+ *   columns   q, k, v = W h            and t = A h for the adapters
+ *   columns   += scale * B t           only where an adapter of this batch has something
+ *   heads     bias, q/k norm, rotation; K and V into their pages
+ *   heads     attention: all rows read the pages, their own step's included, so chunking a prompt changes
+ * nothing columns   y = W_o att              (and the adapters' part likewise) rows      x += y; h = norm(x);
+ * quantise h columns   gate, up = W h; act(gate) * up columns   y = W_down …
+ *
+ * A row's numbers are sums over that row alone, in an order that the kernels fix: no share, no neighbour and
+ * no thread count changes them. Nothing is allocated. What this file doesn't do: sampling, scheduling, page
+ * accounting. */
+#include <math.h>
+#include <string.h>
+
+#include "step.h"
+
+/* ---- shares ---- */
+
+static void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t *end)
+{
+    uint64_t b, e;
+    team_share(n_rows, 1, c->worker, c->n_workers, &b, &e);
+    *begin = (uint32_t)b;
+    *end = (uint32_t)e;
+}
+
+static void share_panels(const struct crew *c, uint32_t n_panels, uint32_t *begin, uint32_t *end)
+{
+    share_rows(c, n_panels, begin, end);
+}
+
+void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, float *y)
+{
+    uint32_t begin, end;
+    share_panels(c, w->n_panels, &begin, &end);
+    if (begin == end)
+        return;
+    c->k->matmul[w->type](&(struct matmul_args){.w = w,
+                                                .x = x,
+                                                .row_end = x->n_rows,
+                                                .panel_begin = begin,
+                                                .panel_end = end,
+                                                .y = y,
+                                                .y_stride = w->rows});
+}
+
+static void barrier(const struct crew *c)
+{
+    team_barrier(c->s->team);
+}
+
+/* ---- activations ---- */
+
+static struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols)
+{
+    const struct step_space *s = c->s;
+    return (struct acts){.x = x,
+                         .x_stride = cols,
+                         .n_rows = n_rows,
+                         .cols = cols,
+                         .q = s->act_q,
+                         .d = s->act_d,
+                         .sum = s->act_sum};
+}
+
+static bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)
+{
+    bool any = false;
+    for (unsigned i = 0; i < n; i++)
+        any = any || dtype_is_quantized(w[i].type);
+    return any && c->k->act_mode == ACT_MODE_INT8;
+}
+
+/* Rounds this worker's rows for the n matrices at w that will read them. */
+static void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n)
+{
+    uint32_t begin, end;
+    share_rows(c, x->n_rows, &begin, &end);
+    if (begin != end && wants_int8(c, w, n))
+        c->k->quantize_rows(x, begin, end);
+}
+
+static void norm_row(const struct crew *c, const float *x, const float *w, uint32_t n, float *y)
+{
+    c->k->rms_norm(x, w, c->m->norm_offset, (float)c->m->config.norm_eps, n, y);
+}
+
+/* ---- rows between the matrix products ---- */
+
+static void embed_row(const struct crew *c, uint32_t row)
+{
+    const struct model *m = c->m;
+    uint32_t n = m->config.hidden_size;
+    float *x = c->s->x + (size_t)row * n;
+    packed_row_f32(&m->embed, (uint32_t)c->s->token[row], x);
+    if (m->embed_scale != 1)
+        c->k->scale(x, m->embed_scale, n, x);
+    for (int i = 0; i < 2; i++) {
+        size_t at = (size_t)row * m->rope[i].n_half;
+        rope_row(&m->rope[i], c->s->position[row], c->s->cos[i] + at, c->s->sin[i] + at);
+    }
+}
+
+/* x += y, by way of the bias, norm and multiplier that the family has there. */
+static void add_row(const struct crew *c, uint32_t row, const float *bias, const float *post_norm)
+{
+    uint32_t n = c->m->config.hidden_size;
+    float *x = c->s->x + (size_t)row * n, *y = c->s->y + (size_t)row * n;
+    if (bias)
+        c->k->add(y, bias, n, y);
+    if (post_norm)
+        norm_row(c, y, post_norm, n, y);
+    if (c->m->residual_scale != 1)
+        c->k->scale(y, c->m->residual_scale, n, y);
+    c->k->add(x, y, n, x);
+}
+
+static void add_attention(const struct crew *c, uint32_t layer, uint32_t row)
+{
+    const struct model_layer *l = &c->m->layers[layer];
+    add_row(c, row, l->bias[LORA_SITE_O], l->norm[NORM_ATTN_OUT]);
+}
+
+static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
+{
+    const struct model_layer *l = &c->m->layers[layer];
+    add_row(c, row, l->bias[LORA_SITE_DOWN], l->norm[NORM_FFN_OUT]);
+}
+
+/* The adapters' t is complete behind the barrier; then each worker finishes the columns that it began. */
+static void expand_behind_barrier(const struct crew *c, const struct lora_place *p, unsigned part,
+                                  uint32_t out, float *y)
+{
+    if (!lora_any(p))
+        return;
+    barrier(c);
+    lora_expand(c, p, part, out, y);
+}
+
+static struct lora_place place(const struct crew *c, uint32_t layer, enum lora_group_id group)
+{
+    return (struct lora_place){c->s->segments, c->s->n_segments, layer, group};
+}
+
+/* ---- attention half ---- */
+
+static void attention_in(const struct crew *c, uint32_t layer)
+{
+    const struct step_space *s = c->s;
+    const struct model_layer *l = &c->m->layers[layer];
+    uint32_t begin, end, n = c->m->config.hidden_size;
+    share_rows(c, s->n_rows, &begin, &end);
+    for (uint32_t row = begin; row < end; row++) {
+        if (layer == 0)
+            embed_row(c, row);
+        else
+            add_feed_forward(c, layer - 1, row);
+        norm_row(c, s->x + (size_t)row * n, l->norm[NORM_ATTN_IN], n, s->h + (size_t)row * n);
+    }
+    struct acts h = acts_of(c, s->h, s->n_rows, n);
+    quantize_share(c, &h, &l->w[LORA_SITE_Q], 3);
+}
+
+static void project_qkv(const struct crew *c, uint32_t layer)
+{
+    const struct step_space *s = c->s;
+    const struct model *m = c->m;
+    const struct packed *w = m->layers[layer].w;
+    struct acts h = acts_of(c, s->h, s->n_rows, m->config.hidden_size);
+    struct lora_place p = place(c, layer, LORA_GROUP_QKV);
+    crew_matmul(c, &w[LORA_SITE_Q], &h, s->q);
+    crew_matmul(c, &w[LORA_SITE_K], &h, s->k);
+    crew_matmul(c, &w[LORA_SITE_V], &h, s->v);
+    if (!lora_any(&p))
+        return;
+    lora_shrink(c, &p, &h);
+    barrier(c);
+    lora_expand(c, &p, 0, m->q_dim, s->q);
+    lora_expand(c, &p, 1, m->kv_dim, s->k);
+    lora_expand(c, &p, 2, m->kv_dim, s->v);
+}
+
+/* Bias, norm and rotation of n_heads neighbouring heads of one row. */
+static void finish_heads(const struct crew *c, uint32_t layer, uint32_t row, float *x, uint32_t n_heads,
+                         const float *bias, const float *norm)
+{
+    const struct model_layer *l = &c->m->layers[layer];
+    uint32_t head_dim = c->m->config.head_dim, n_half = c->m->rope[l->rope].n_half;
+    size_t at = (size_t)row * n_half;
+    if (bias)
+        c->k->add(x, bias, n_heads * head_dim, x);
+    for (uint32_t i = 0; norm && i < n_heads; i++)
+        norm_row(c, x + (size_t)i * head_dim, norm, head_dim, x + (size_t)i * head_dim);
+    c->k->rope(x, n_heads, head_dim, 2 * n_half, c->s->cos[l->rope] + at, c->s->sin[l->rope] + at);
+}
+
+static void store_head(const struct crew *c, uint32_t row, size_t offset, const float *x)
+{
+    const struct step_space *s = c->s;
+    uint32_t head_dim = s->kv.head_dim, slot = s->position[row] % KV_PAGE_TOKENS;
+    uint8_t *block = s->row_page[row] + offset;
+    if (s->kv.type == DTYPE_F16)
+        c->k->to_f16(x, head_dim, (uint16_t *)(void *)block + (size_t)slot * head_dim);
+    else
+        memcpy((float *)(void *)block + (size_t)slot * head_dim, x, head_dim * sizeof *x);
+}
+
+static const float *at_head(const float *bias, uint32_t value)
+{
+    return bias ? bias + value : NULL;
+}
+
+/* One kv head of a row, with the query heads that share it. */
+static void finish_group(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
+{
+    const struct step_space *s = c->s;
+    const struct model *m = c->m;
+    const struct model_layer *l = &m->layers[layer];
+    uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
+    uint32_t at_q = kv_head * n_group * head_dim, at_k = kv_head * head_dim;
+    float *q = s->q + (size_t)row * m->q_dim + at_q;
+    float *k = s->k + (size_t)row * m->kv_dim + at_k;
+    float *v = s->v + (size_t)row * m->kv_dim + at_k;
+    finish_heads(c, layer, row, q, n_group, at_head(l->bias[LORA_SITE_Q], at_q), l->norm[NORM_Q]);
+    finish_heads(c, layer, row, k, 1, at_head(l->bias[LORA_SITE_K], at_k), l->norm[NORM_K]);
+    if (l->bias[LORA_SITE_V])
+        c->k->add(v, l->bias[LORA_SITE_V] + at_k, head_dim, v);
+    store_head(c, row, kv_k_offset(&s->kv, layer, kv_head), k);
+    store_head(c, row, kv_v_offset(&s->kv, layer, kv_head), v);
+}
+
+static void finish_qkv(const struct crew *c, uint32_t layer)
+{
+    uint32_t n_kv_heads = c->m->config.n_kv_heads;
+    uint64_t begin, end;
+    team_share((uint64_t)c->s->n_rows * n_kv_heads, 1, c->worker, c->n_workers, &begin, &end);
+    for (uint64_t i = begin; i < end; i++)
+        finish_group(c, layer, (uint32_t)(i / n_kv_heads), (uint32_t)(i % n_kv_heads));
+}
+
+static void attend_one(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
+{
+    const struct step_space *s = c->s;
+    const struct model *m = c->m;
+    uint32_t n_group = m->config.n_heads / m->config.n_kv_heads, head_dim = m->config.head_dim;
+    uint32_t position = s->position[row], window = m->layers[layer].window;
+    size_t at = (size_t)row * m->q_dim + (size_t)kv_head * n_group * head_dim;
+    c->k->attention(&(struct attention_args){
+        .q = s->q + at,
+        .n_group = n_group,
+        .head_dim = head_dim,
+        .scale = m->attn_scale,
+        .softcap = (float)m->config.attn_logit_softcap,
+        .pages = s->context[row],
+        .page_tokens = KV_PAGE_TOKENS,
+        .k_offset = kv_k_offset(&s->kv, layer, kv_head),
+        .v_offset = kv_v_offset(&s->kv, layer, kv_head),
+        .kv_type = s->kv.type,
+        .begin = window && position + 1 > window ? position + 1 - window : 0,
+        .end = position + 1,
+        .out = s->att + at,
+        .scratch = s->attention + c->worker * s->attention_floats,
+    });
+}
+
+/* Contexts differ in length, so workers take (row, kv head) one by one; who takes which changes nothing. */
+static void attend(const struct crew *c, uint32_t layer)
+{
+    uint32_t n_kv_heads = c->m->config.n_kv_heads, n = c->s->n_rows * n_kv_heads, i;
+    /* relaxed: only the number matters; the barriers around this phase order the data */
+    while ((i = atomic_fetch_add_explicit(&c->s->attend_next[layer], 1, memory_order_relaxed)) < n)
+        attend_one(c, layer, i / n_kv_heads, i % n_kv_heads);
+}
+
+/* y = W x with the adapters' part, behind the barrier that completed x. */
+static void project_out(const struct crew *c, uint32_t layer, enum lora_site site, enum lora_group_id group,
+                        const struct acts *x)
+{
+    const struct packed *w = &c->m->layers[layer].w[site];
+    struct lora_place p = place(c, layer, group);
+    if (wants_int8(c, w, 1)) {
+        quantize_share(c, x, w, 1);
+        barrier(c);
+    }
+    crew_matmul(c, w, x, c->s->y);
+    lora_shrink(c, &p, x);
+    expand_behind_barrier(c, &p, 0, w->rows, c->s->y);
+}
+
+static void attention_half(const struct crew *c, uint32_t layer)
+{
+    attention_in(c, layer);
+    barrier(c);
+    project_qkv(c, layer);
+    barrier(c);
+    finish_qkv(c, layer);
+    barrier(c);
+    attend(c, layer);
+    barrier(c);
+    struct acts att = acts_of(c, c->s->att, c->s->n_rows, c->m->q_dim);
+    project_out(c, layer, LORA_SITE_O, LORA_GROUP_O, &att);
+    barrier(c);
+}
+
+/* ---- feed-forward half ---- */
+
+static void feed_forward_in(const struct crew *c, uint32_t layer)
+{
+    const struct step_space *s = c->s;
+    const struct model_layer *l = &c->m->layers[layer];
+    uint32_t begin, end, n = c->m->config.hidden_size;
+    share_rows(c, s->n_rows, &begin, &end);
+    for (uint32_t row = begin; row < end; row++) {
+        add_attention(c, layer, row);
+        norm_row(c, s->x + (size_t)row * n, l->norm[NORM_FFN_IN], n, s->h + (size_t)row * n);
+    }
+    struct acts h = acts_of(c, s->h, s->n_rows, n);
+    quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
+}
+
+/* act(gate) * up in the columns that crew_matmul gave this worker. */
+static void activate(const struct crew *c, const struct model_layer *l)
+{
+    const struct model_config *config = &c->m->config;
+    const struct packed *w = &l->w[LORA_SITE_GATE];
+    uint32_t begin, end, n = config->intermediate_size;
+    share_panels(c, w->n_panels, &begin, &end);
+    begin *= PANEL_ROWS;
+    end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
+    for (uint32_t row = 0; begin < end && row < c->s->n_rows; row++) {
+        float *gate = c->s->gate + (size_t)row * n + begin, *up = c->s->up + (size_t)row * n + begin;
+        if (l->bias[LORA_SITE_GATE])
+            c->k->add(gate, l->bias[LORA_SITE_GATE] + begin, end - begin, gate);
+        if (l->bias[LORA_SITE_UP])
+            c->k->add(up, l->bias[LORA_SITE_UP] + begin, end - begin, up);
+        if (config->act == ACT_SILU)
+            c->k->silu_mul(gate, up, end - begin, gate);
+        else
+            c->k->gelu_tanh_mul(gate, up, end - begin, gate);
+    }
+}
+
+static void project_gate_up(const struct crew *c, uint32_t layer)
+{
+    const struct step_space *s = c->s;
+    const struct model_layer *l = &c->m->layers[layer];
+    uint32_t n = c->m->config.intermediate_size;
+    struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
+    struct lora_place p = place(c, layer, LORA_GROUP_GATE_UP);
+    crew_matmul(c, &l->w[LORA_SITE_GATE], &h, s->gate);
+    crew_matmul(c, &l->w[LORA_SITE_UP], &h, s->up);
+    if (lora_any(&p)) {
+        lora_shrink(c, &p, &h);
+        barrier(c);
+        lora_expand(c, &p, 0, n, s->gate);
+        lora_expand(c, &p, 1, n, s->up);
+    }
+    activate(c, l);
+}
+
+static void feed_forward_half(const struct crew *c, uint32_t layer)
+{
+    feed_forward_in(c, layer);
+    barrier(c);
+    project_gate_up(c, layer);
+    barrier(c);
+    struct acts act = acts_of(c, c->s->gate, c->s->n_rows, c->m->config.intermediate_size);
+    project_out(c, layer, LORA_SITE_DOWN, LORA_GROUP_DOWN, &act);
+    barrier(c);
+}
+
+/* ---- logits ---- */
+
+static void cap_logits(const struct crew *c)
+{
+    const struct model_config *config = &c->m->config;
+    float cap = (float)config->final_logit_softcap, scale = c->m->logit_scale;
+    uint32_t begin, end, n = config->vocab_size;
+    if (cap == 0 && scale == 1)
+        return;
+    share_panels(c, c->m->head.n_panels, &begin, &end);
+    begin *= PANEL_ROWS;
+    end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
+    for (uint32_t row = 0; row < c->s->n_logit_rows; row++) {
+        float *y = c->s->logits + (size_t)row * n;
+        for (uint32_t i = begin; i < end; i++) {
+            float z = y[i] * scale;
+            y[i] = cap != 0 ? cap * tanhf(z / cap) : z;
+        }
+    }
+}
+
+static void head(const struct crew *c)
+{
+    const struct step_space *s = c->s;
+    const struct model *m = c->m;
+    uint32_t begin, end, n = m->config.hidden_size;
+    struct acts x = acts_of(c, s->final, s->n_logit_rows, n);
+    struct lora_place p = {s->head_segments, s->n_head_segments, 0, LORA_GROUP_COUNT};
+    share_rows(c, s->n_logit_rows, &begin, &end);
+    for (uint32_t i = begin; i < end; i++) {
+        uint32_t row = s->logit_row[i];
+        add_feed_forward(c, m->config.n_layers - 1, row);
+        norm_row(c, s->x + (size_t)row * n, m->final_norm, n, s->final + (size_t)i * n);
+    }
+    quantize_share(c, &x, &m->head, 1);
+    barrier(c);
+    crew_matmul(c, &m->head, &x, s->logits);
+    lora_shrink(c, &p, &x);
+    expand_behind_barrier(c, &p, 0, m->config.vocab_size, s->logits);
+    cap_logits(c);
+}
+
+/* ---- the step ---- */
+
+static void step_task(void *arg, unsigned worker, unsigned n_workers)
+{
+    struct step_space *s = arg;
+    struct crew c = {.s = s, .m = s->m, .k = s->m->kernels, .worker = worker, .n_workers = n_workers};
+    for (uint32_t layer = 0; layer < c.m->config.n_layers; layer++) {
+        attention_half(&c, layer);
+        feed_forward_half(&c, layer);
+    }
+    if (s->n_logit_rows > 0)
+        head(&c);
+}
+
+void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
+                float **logits)
+{
+    require(m == s->m);
+    step_plan(s, kv, batch);
+    team_run(s->team, step_task, s);
+    *logits = s->logits;
+}

@@ -1,0 +1,242 @@
+/* A model from its files: the family is looked up, the configuration checked, rotary tables made, weights
+ * loaded. Afterwards everything is immutable. The adapters' view of the modules (shapes and paths) is here
+ * too. */
+#include "model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "model_inner.h"
+
+#define DIM_MAX                                                                                              \
+    (1U << 20) /* hidden, intermediate, heads * head_dim: far above any model, far below overflow */
+#define VOCAB_MAX (1U << 24)
+
+static enum status check_size(const char *what, uint32_t value, uint32_t limit, struct error *err)
+{
+    if (value >= 1 && value <= limit)
+        return STATUS_OK;
+    return fail(err, STATUS_INVALID, "%s is %u, expected 1 to %u", what, value, limit);
+}
+
+static enum status check_sizes(const struct model_config *c, struct error *err)
+{
+    const struct {
+        const char *what;
+        uint32_t value, limit;
+    } sizes[] = {{"vocab_size", c->vocab_size, VOCAB_MAX},
+                 {"hidden_size", c->hidden_size, DIM_MAX},
+                 {"intermediate_size", c->intermediate_size, DIM_MAX},
+                 {"num_hidden_layers", c->n_layers, CONFIG_LAYERS_MAX},
+                 {"num_attention_heads", c->n_heads, 1024},
+                 {"num_key_value_heads", c->n_kv_heads, 1024},
+                 {"head_dim", c->head_dim, 1024},
+                 {"max_position_embeddings", c->max_position, 1U << 26}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        enum status status = check_size(sizes[i].what, sizes[i].value, sizes[i].limit, err);
+        if (status != STATUS_OK)
+            return status;
+    }
+    if (c->n_heads % c->n_kv_heads != 0)
+        return fail(err, STATUS_INVALID, "num_attention_heads %u is no multiple of num_key_value_heads %u",
+                    c->n_heads, c->n_kv_heads);
+    if (c->head_dim % 2 != 0)
+        return fail(err, STATUS_INVALID, "head_dim is %u, expected an even number", c->head_dim);
+    return STATUS_OK;
+}
+
+static enum status check_config(const struct model_config *c, struct error *err)
+{
+    enum status status = check_sizes(c, err);
+    if (status != STATUS_OK)
+        return status;
+    if (c->n_experts != 0)
+        return fail(err, STATUS_UNSUPPORTED, "a mixture of %u experts is not supported yet", c->n_experts);
+    if (c->act != ACT_SILU && c->act != ACT_GELU_TANH)
+        return fail(err, STATUS_UNSUPPORTED, "hidden_act is %s, supported are silu and gelu_tanh",
+                    c->act == ACT_GELU ? "gelu" : "relu");
+    if (!(c->norm_eps >= 0 && c->norm_eps < 1))
+        return fail(err, STATUS_INVALID, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
+    if (!(c->attn_logit_softcap >= 0) || !(c->final_logit_softcap >= 0) || !(c->query_pre_attn_scalar >= 0))
+        return fail(err, STATUS_INVALID, "a soft-cap or query_pre_attn_scalar is negative or no number");
+    return STATUS_OK;
+}
+
+/* What forward.c wants to know, from the configuration and the family. */
+static enum status derive(struct model *m, struct error *err)
+{
+    const struct model_config *c = &m->config;
+    m->q_dim = c->n_heads * c->head_dim;
+    m->kv_dim = c->n_kv_heads * c->head_dim;
+    m->norm_offset = c->from_gguf ? 0 : m->family->norm_offset;
+    m->embed_scale = m->family->scale_embedding     ? sqrtf((float)c->hidden_size)
+                     : c->embedding_multiplier != 0 ? (float)c->embedding_multiplier
+                                                    : 1;
+    double scalar = c->query_pre_attn_scalar > 0 ? c->query_pre_attn_scalar : c->head_dim;
+    m->attn_scale = (float)(c->attention_multiplier != 0 ? c->attention_multiplier : 1 / sqrt(scalar));
+    m->residual_scale = c->residual_multiplier != 0 ? (float)c->residual_multiplier : 1;
+    m->logit_scale = c->logits_scaling != 0 ? (float)(1 / c->logits_scaling) : 1;
+    enum status status = rope_init(&m->rope[0], &c->rope, c->head_dim, c->max_position, err);
+    if (status == STATUS_OK)
+        status = rope_init(&m->rope[1], &c->rope_local, c->head_dim, c->max_position, err);
+    return status;
+}
+
+static void describe_layers(struct model *m)
+{
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        bool sliding = m->config.layer_is_sliding[i] && m->config.sliding_window > 0;
+        m->layers[i].window = sliding ? m->config.sliding_window : 0;
+        m->layers[i].rope = m->config.layer_is_sliding[i] ? 1 : 0;
+    }
+}
+
+enum status model_open(const struct model_files *files, const struct model_options *options,
+                       struct model **out, struct error *err)
+{
+    *out = NULL;
+    const struct family *family = family_find(files->config.model_type);
+    if (!family) {
+        char known[256];
+        family_list(known, sizeof known);
+        return fail(err, STATUS_UNSUPPORTED, "%s: model_type \"%s\" is not supported; known are %s",
+                    files->path, files->config.model_type, known);
+    }
+    struct model *m = mem_zalloc(sizeof *m);
+    if (!m)
+        return fail(err, STATUS_NO_MEMORY, "model");
+    m->config = files->config;
+    m->kernels = options->kernels;
+    m->family = family;
+    m->info.family = family->name;
+    enum status status = check_config(&m->config, err);
+    if (status == STATUS_OK)
+        status = derive(m, err);
+    if (status == STATUS_OK)
+        status = model_digest(files, options->quant, m->info.digest, err);
+    if (status == STATUS_OK)
+        status = weights_load(m, files, options, err);
+    if (status != STATUS_OK) {
+        model_close(m);
+        return fail_within(err, "%s", files->path);
+    }
+    describe_layers(m);
+    *out = m;
+    return STATUS_OK;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++) {
+        struct model_layer *l = &m->layers[i];
+        for (unsigned s = 0; s < N_LAYER_SITES; s++) {
+            mem_free(l->w[s].data);
+            mem_free(l->bias[s]);
+        }
+        for (unsigned n = 0; n < NORM_COUNT; n++)
+            mem_free(l->norm[n]);
+    }
+    mem_free(m->layers);
+    if (!m->tied)
+        mem_free(m->head.data);
+    mem_free(m->embed.data);
+    mem_free(m->final_norm);
+    mem_free(m);
+}
+
+const struct model_config *model_config(const struct model *m)
+{
+    return &m->config;
+}
+
+const struct model_info *model_info(const struct model *m)
+{
+    return &m->info;
+}
+
+const struct kernels *model_kernels(const struct model *m)
+{
+    return m->kernels;
+}
+
+enum dtype model_kv_type(const struct model *m, const char *wanted)
+{
+    if (strcmp(wanted, "f32") == 0)
+        return DTYPE_F32;
+    if (strcmp(wanted, "f16") == 0)
+        return DTYPE_F16;
+    return m->info.weight_type == DTYPE_F32 ? DTYPE_F32 : DTYPE_F16;
+}
+
+struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type)
+{
+    return (struct kv_shape){.n_layers = m->config.n_layers,
+                             .n_kv_heads = m->config.n_kv_heads,
+                             .head_dim = m->config.head_dim,
+                             .type = kv_type};
+}
+
+/* ---- modules ---- */
+
+bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_rows, uint32_t *in_cols)
+{
+    const struct model_config *c = &m->config;
+    const uint32_t shape[LORA_SITE_COUNT][2] = {
+        [LORA_SITE_Q] = {m->q_dim, c->hidden_size},
+        [LORA_SITE_K] = {m->kv_dim, c->hidden_size},
+        [LORA_SITE_V] = {m->kv_dim, c->hidden_size},
+        [LORA_SITE_O] = {c->hidden_size, m->q_dim},
+        [LORA_SITE_GATE] = {c->intermediate_size, c->hidden_size},
+        [LORA_SITE_UP] = {c->intermediate_size, c->hidden_size},
+        [LORA_SITE_DOWN] = {c->hidden_size, c->intermediate_size},
+        [LORA_SITE_LM_HEAD] = {c->vocab_size, c->hidden_size},
+    };
+    if ((unsigned)site >= LORA_SITE_COUNT)
+        return false;
+    *out_rows = shape[site][0];
+    *in_cols = shape[site][1];
+    return true;
+}
+
+void model_site_path(const struct model *m, enum lora_site site, uint32_t layer, char *dst, size_t dst_bytes)
+{
+    const struct tensor_names *n = m->family->names;
+    if (site == LORA_SITE_LM_HEAD)
+        snprintf(dst, dst_bytes, "lm_head");
+    else if ((unsigned)site < LORA_SITE_LM_HEAD)
+        snprintf(dst, dst_bytes, "%s%u.%s", n->layer_prefix, layer, n->site[site]);
+    else
+        snprintf(dst, dst_bytes, "site %d", (int)site);
+}
+
+bool model_site_parse(const struct model *m, const char *path, enum lora_site *site, uint32_t *layer)
+{
+    const struct tensor_names *n = m->family->names;
+    size_t prefix = strlen(n->layer_prefix);
+    if (strcmp(path, "lm_head") == 0) {
+        *site = LORA_SITE_LM_HEAD;
+        *layer = 0;
+        return true;
+    }
+    const char *digits = path + prefix;
+    /* one spelling only: no sign, no space, no leading zero */
+    if (strncmp(path, n->layer_prefix, prefix) != 0 || *digits < '0' || *digits > '9' ||
+        (digits[0] == '0' && digits[1] != '.'))
+        return false;
+    char *end;
+    unsigned long index = strtoul(digits, &end, 10);
+    if (*end != '.' || index >= m->config.n_layers)
+        return false;
+    for (unsigned s = 0; s < N_LAYER_SITES; s++)
+        if (strcmp(end + 1, n->site[s]) == 0) {
+            *site = (enum lora_site)s;
+            *layer = (uint32_t)index;
+            return true;
+        }
+    return false;
+}

@@ -1,0 +1,94 @@
+/* A step's scratch and plan, and what one worker of it sees. Inner wall of core/model.
+ *
+ * Rows are the batch's tokens, sequences with the same adapter side by side: a segment is a run of rows of
+ * one adapter. Logit rows are in the caller's order. */
+#ifndef LK_MODEL_STEP_H
+#define LK_MODEL_STEP_H
+
+#include <stdatomic.h>
+
+#include "model_inner.h"
+
+#define STEP_BLOCKS_MAX 40U
+
+struct segment {
+    const struct lora *lora; /* or NULL */
+    uint32_t row_begin, row_end;
+};
+
+/* Owner: engine thread; in a step, rows, columns and heads are shared out among the team. */
+struct step_space {
+    const struct model *m;
+    struct team *team;
+    struct kv_shape kv;
+    uint32_t n_tokens_max, n_seqs_max, n_logit_rows_max, pages_per_seq_max;
+
+    /* activations, [n_tokens_max, …] */
+    float *x;               /* [hidden] the residual stream */
+    float *h;               /* [hidden] normed */
+    float *q, *k, *v;       /* [q_dim] [kv_dim] [kv_dim] */
+    float *att;             /* [q_dim] */
+    float *y;               /* [hidden] what a half layer adds to x */
+    float *gate, *up;       /* [intermediate]; gate becomes act(gate) * up */
+    float *cos[2], *sin[2]; /* [n_half] of each rope */
+    float *final;           /* [n_logit_rows_max, hidden] */
+    float *logits;          /* [n_logit_rows_max, vocab] */
+    int8_t *act_q; /* int8 form of the activations that are read at the moment; NULL: no use for it */
+    float *act_d;
+    int32_t *act_sum;
+    float *t; /* [rows, t_max]: A x of each row's adapter */
+    uint32_t t_max;
+    float *attention; /* [workers, attention_floats] */
+    size_t attention_floats;
+
+    /* the plan */
+    const struct batch *batch;
+    uint32_t n_rows, n_logit_rows, n_segments, n_head_segments;
+    int32_t *token;                 /* [rows] */
+    uint32_t *position;             /* [rows] */
+    uint8_t **row_page;             /* [rows] the page that takes the row's K and V */
+    const uint8_t **pages;          /* page tables of all sequences, one after another */
+    const uint8_t *const **context; /* [rows] its sequence's part of pages */
+    uint32_t *first_row;            /* [seqs] */
+    bool *placed;                   /* [seqs] */
+    uint32_t *logit_row;            /* [logit rows] the row that they come from */
+    struct segment *segments;       /* [seqs] over rows */
+    struct segment *head_segments;  /* [seqs] over logit rows */
+    atomic_uint *attend_next;       /* [n_layers] next (row, kv head) that a worker takes */
+
+    void *blocks[STEP_BLOCKS_MAX]; /* all of the above but t */
+    uint32_t n_blocks;
+};
+
+/* Lays out the batch in `s`; ends in require() where it breaks the door's promises. */
+void step_plan(struct step_space *s, const struct kv_cache *kv, const struct batch *batch);
+
+/* One worker's view. */
+struct crew {
+    struct step_space *s;
+    const struct model *m;
+    const struct kernels *k;
+    unsigned worker, n_workers;
+};
+
+/* y[:, panels of this worker] = W x */
+void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, float *y);
+
+/* ---- the adapters' part (lora_apply.c) ---- */
+
+/* One place of the pass: the segments that are there, and the group in a layer (LORA_GROUP_COUNT: lm_head).
+ */
+struct lora_place {
+    const struct segment *segments;
+    uint32_t n_segments;
+    uint32_t layer;
+    unsigned group;
+};
+/* True if any adapter of the batch has something here: the same answer for all workers. */
+bool lora_any(const struct lora_place *p);
+/* t = A x for this worker's share; read by lora_expand after a barrier. */
+void lora_shrink(const struct crew *c, const struct lora_place *p, const struct acts *x);
+/* y += scale * B t of one part, for the columns that crew_matmul gives this worker. y: [rows, out]. */
+void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y);
+
+#endif

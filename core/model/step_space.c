@@ -1,0 +1,224 @@
+/* The scratch of steps, allocated once, and the plan that lays a batch out in it. Owner: engine thread. */
+#include "step.h"
+
+#include "base/mem.h"
+
+/* ---- allocation ---- */
+
+/* count * each * item_bytes, remembered for the end; NULL when memory is short or the product overflows. */
+static void *block(struct step_space *s, size_t count, size_t each, size_t item_bytes)
+{
+    size_t n;
+    require(s->n_blocks < STEP_BLOCKS_MAX);
+    if (!size_mul(count, each, &n) || !size_mul(n, item_bytes, &n))
+        return NULL;
+    return s->blocks[s->n_blocks++] = mem_aligned(64, n);
+}
+
+static bool any_quantized(const struct model *m)
+{
+    bool any = dtype_is_quantized(m->head.type);
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        for (unsigned site = 0; site < N_LAYER_SITES; site++)
+            any = any || dtype_is_quantized(m->layers[i].w[site].type);
+    return any;
+}
+
+static bool allocate_activations(struct step_space *s)
+{
+    const struct model *m = s->m;
+    const struct model_config *c = &m->config;
+    size_t n = s->n_tokens_max, n_logits = s->n_logit_rows_max;
+    s->x = block(s, n, c->hidden_size, sizeof(float));
+    s->h = block(s, n, c->hidden_size, sizeof(float));
+    s->y = block(s, n, c->hidden_size, sizeof(float));
+    s->q = block(s, n, m->q_dim, sizeof(float));
+    s->k = block(s, n, m->kv_dim, sizeof(float));
+    s->v = block(s, n, m->kv_dim, sizeof(float));
+    s->att = block(s, n, m->q_dim, sizeof(float));
+    s->gate = block(s, n, c->intermediate_size, sizeof(float));
+    s->up = block(s, n, c->intermediate_size, sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        s->cos[i] = block(s, n, m->rope[i].n_half, sizeof(float));
+        s->sin[i] = block(s, n, m->rope[i].n_half, sizeof(float));
+    }
+    s->final = block(s, n_logits, c->hidden_size, sizeof(float));
+    s->logits = block(s, n_logits, c->vocab_size, sizeof(float));
+    s->attention_floats = (attention_scratch_floats(c->n_heads / c->n_kv_heads, c->head_dim) + 15) / 16 * 16;
+    s->attention = block(s, team_size(s->team), s->attention_floats, sizeof(float));
+    if (m->kernels->act_mode == ACT_MODE_INT8 && any_quantized(m)) {
+        size_t cols = c->hidden_size, rows = n > n_logits ? n : n_logits;
+        cols = m->q_dim > cols ? m->q_dim : cols;
+        cols = c->intermediate_size > cols ? c->intermediate_size : cols;
+        size_t n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
+        s->act_q = block(s, rows, n_blocks * ACT_BLOCK, sizeof(int8_t));
+        s->act_d = block(s, rows, n_blocks, sizeof(float));
+        s->act_sum = block(s, rows, n_blocks, sizeof(int32_t));
+    }
+    for (uint32_t i = 0; i < s->n_blocks; i++)
+        if (!s->blocks[i])
+            return false;
+    return true;
+}
+
+static bool allocate_plan(struct step_space *s)
+{
+    size_t n = s->n_tokens_max, n_seqs = s->n_seqs_max;
+    uint32_t n_before = s->n_blocks;
+    s->token = block(s, n, 1, sizeof *s->token);
+    s->position = block(s, n, 1, sizeof *s->position);
+    s->row_page = block(s, n, 1, sizeof *s->row_page);
+    s->context = block(s, n, 1, sizeof *s->context);
+    s->first_row = block(s, n_seqs, 1, sizeof *s->first_row);
+    s->placed = block(s, n_seqs, 1, sizeof *s->placed);
+    s->logit_row = block(s, s->n_logit_rows_max, 1, sizeof *s->logit_row);
+    s->segments = block(s, n_seqs, 1, sizeof *s->segments);
+    s->head_segments = block(s, n_seqs, 1, sizeof *s->head_segments);
+    s->attend_next = block(s, s->m->config.n_layers, 1, sizeof *s->attend_next);
+    for (uint32_t i = n_before; i < s->n_blocks; i++)
+        if (!s->blocks[i])
+            return false;
+    /* calloc's memory is given by the system as it is touched: most sequences never reach the longest
+     * context. */
+    size_t n_pages;
+    s->pages = size_mul(n_seqs, s->pages_per_seq_max, &n_pages) ? mem_array(n_pages, sizeof *s->pages) : NULL;
+    return s->pages != NULL;
+}
+
+enum status step_space_create(const struct model *m, const struct kv_shape *kv, uint32_t n_tokens_max,
+                              uint32_t n_seqs_max, uint32_t n_logit_rows_max, struct team *team,
+                              struct step_space **out, struct error *err)
+{
+    *out = NULL;
+    require(n_tokens_max > 0 && n_seqs_max > 0 && n_logit_rows_max > 0 && team);
+    struct step_space *s = mem_zalloc(sizeof *s);
+    if (!s)
+        return fail(err, STATUS_NO_MEMORY, "scratch of a step");
+    s->m = m;
+    s->team = team;
+    s->kv = *kv;
+    s->n_tokens_max = n_tokens_max;
+    s->n_seqs_max = n_seqs_max;
+    s->n_logit_rows_max = n_logit_rows_max;
+    s->pages_per_seq_max = (m->config.max_position + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    if (!allocate_activations(s) || !allocate_plan(s)) {
+        step_space_destroy(s);
+        return fail(err, STATUS_NO_MEMORY, "scratch of a step of %u tokens and %u rows of logits",
+                    n_tokens_max, n_logit_rows_max);
+    }
+    *out = s;
+    return STATUS_OK;
+}
+
+void step_space_destroy(struct step_space *s)
+{
+    if (!s)
+        return;
+    for (uint32_t i = 0; i < s->n_blocks; i++)
+        mem_free(s->blocks[i]);
+    mem_free(s->pages);
+    mem_free(s->t);
+    mem_free(s);
+}
+
+enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error *err)
+{
+    if (t_max <= s->t_max)
+        return STATUS_OK;
+    uint32_t n_rows = s->n_tokens_max > s->n_logit_rows_max ? s->n_tokens_max : s->n_logit_rows_max;
+    size_t n;
+    float *t = size_mul(n_rows, t_max, &n) && size_mul(n, sizeof *t, &n) ? mem_aligned(64, n) : NULL;
+    if (!t)
+        return fail(err, STATUS_NO_MEMORY, "scratch for adapters of stacked rank %u and %u rows", t_max,
+                    n_rows);
+    mem_free(s->t);
+    s->t = t;
+    s->t_max = t_max;
+    return STATUS_OK;
+}
+
+/* ---- the plan ---- */
+
+static void check_seq(const struct step_space *s, const struct batch_seq *q)
+{
+    require(q->n_tokens > 0 && q->n_tokens <= s->n_tokens_max && q->logits_begin <= q->n_tokens);
+    require((uint64_t)q->position + q->n_tokens <= s->m->config.max_position);
+    require(!q->lora || (q->lora->model == s->m && q->lora->t_max <= s->t_max));
+    for (uint32_t i = 0; i < q->n_tokens; i++)
+        require(q->tokens[i] >= 0 && (uint32_t)q->tokens[i] < s->m->config.vocab_size);
+}
+
+/* Rows of sequence `seq_index`, and its page table behind `n_pages` others. Returns the number of pages. */
+static size_t place_seq(struct step_space *s, const struct kv_cache *kv, uint32_t seq_index, size_t n_pages)
+{
+    const struct batch_seq *q = &s->batch->seqs[seq_index];
+    const uint8_t **table = s->pages + n_pages;
+    uint32_t n = (q->position + q->n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    for (uint32_t i = 0; i < n; i++)
+        table[i] = kv_page_data(kv, q->pages[i]);
+    require(s->n_rows + q->n_tokens <= s->n_tokens_max);
+    s->first_row[seq_index] = s->n_rows;
+    for (uint32_t i = 0; i < q->n_tokens; i++) {
+        uint32_t row = s->n_rows++, position = q->position + i;
+        s->token[row] = q->tokens[i];
+        s->position[row] = position;
+        s->row_page[row] = kv_page_data(kv, q->pages[position / KV_PAGE_TOKENS]);
+        s->context[row] = (const uint8_t *const *)table;
+    }
+    s->placed[seq_index] = true;
+    return n_pages + n;
+}
+
+static void place_rows(struct step_space *s, const struct kv_cache *kv)
+{
+    const struct batch *batch = s->batch;
+    size_t n_pages = 0;
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        if (s->placed[i])
+            continue;
+        struct segment *g = &s->segments[s->n_segments++];
+        *g = (struct segment){.lora = batch->seqs[i].lora, .row_begin = s->n_rows};
+        for (uint32_t j = i; j < batch->n_seqs; j++)
+            if (!s->placed[j] && batch->seqs[j].lora == g->lora)
+                n_pages = place_seq(s, kv, j, n_pages);
+        g->row_end = s->n_rows;
+    }
+}
+
+static void place_logits(struct step_space *s)
+{
+    const struct batch *batch = s->batch;
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        const struct batch_seq *q = &batch->seqs[i];
+        uint32_t n = q->n_tokens - q->logits_begin;
+        if (n == 0)
+            continue;
+        require(n <= s->n_logit_rows_max - s->n_logit_rows);
+        struct segment *last = s->n_head_segments ? &s->head_segments[s->n_head_segments - 1] : NULL;
+        if (!last || last->lora != q->lora) {
+            last = &s->head_segments[s->n_head_segments++];
+            *last = (struct segment){.lora = q->lora, .row_begin = s->n_logit_rows};
+        }
+        for (uint32_t t = q->logits_begin; t < q->n_tokens; t++)
+            s->logit_row[s->n_logit_rows++] = s->first_row[i] + t;
+        last->row_end = s->n_logit_rows;
+    }
+}
+
+void step_plan(struct step_space *s, const struct kv_cache *kv, const struct batch *batch)
+{
+    const struct kv_shape *shape = kv_cache_shape(kv);
+    require(shape->type == s->kv.type && shape->n_layers == s->m->config.n_layers &&
+            shape->n_kv_heads == s->m->config.n_kv_heads && shape->head_dim == s->m->config.head_dim);
+    require(batch->n_seqs > 0 && batch->n_seqs <= s->n_seqs_max);
+    s->batch = batch;
+    s->n_rows = s->n_logit_rows = s->n_segments = s->n_head_segments = 0;
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        check_seq(s, &batch->seqs[i]);
+        s->placed[i] = false;
+    }
+    place_rows(s, kv);
+    place_logits(s);
+    for (uint32_t i = 0; i < s->m->config.n_layers; i++)
+        atomic_init(&s->attend_next[i], 0);
+}
