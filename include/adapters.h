@@ -78,10 +78,10 @@ struct registry;
 struct registry *registry_create(uint32_t n_adapters_max);
 void registry_destroy(struct registry *r);
 
-/* Makes v the current version of its name. *replaced (may be NULL) gets true if another one was current.
- * Equal digest: nothing changes, STATUS_OK, v->generation is that of the current one, *replaced false. Takes
- * v's reference on success. STATUS_FULL when n_adapters_max names exist; STATUS_EXISTS if the name is taken
- * and !in_place. */
+/* Makes v the current version of its name and takes v's reference on success; v stays valid while it is
+ * current. STATUS_EXISTS if the name is taken and !in_place; STATUS_FULL when n_adapters_max names exist.
+ * *replaced (may be NULL) gets true if another content was current: with an equal digest the generation stays
+ * what it was and *replaced is false. */
 LK_MUST_USE enum status registry_publish(struct registry *r, struct adapter_version *v, bool in_place,
                                          bool *replaced, struct error *err);
 /* The current version with a reference for the caller, or NULL. */
