@@ -1,0 +1,137 @@
+"""The real `openai` package, unchanged but for its base URL."""
+import openai
+import pytest
+
+HELLO = [{"role": "user", "content": "Hello, bird!"}]
+
+
+def test_models_lists_base_and_voices(client):
+    models = {m.id: m for m in client.models.list()}
+    assert {"tiny", "qv_r4", "shows_A"} <= set(models)
+    assert models["qv_r4"].parent == "tiny" and models["tiny"].parent is None
+    assert "/" not in models["qv_r4"].root
+    assert client.models.retrieve("qv_r4").id == "qv_r4"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("nobody")
+
+
+def test_chat_and_its_stream_say_the_same(client):
+    whole = client.chat.completions.create(model="qv_r4", messages=HELLO, max_tokens=20, temperature=0)
+    assert whole.model == "qv_r4" and whole.object == "chat.completion"
+    assert whole.choices[0].message.role == "assistant"
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+    assert whole.system_fingerprint
+    stream = client.chat.completions.create(model="qv_r4", messages=HELLO, max_tokens=20, temperature=0, stream=True,
+                                            stream_options={"include_usage": True})
+    chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert {c.id for c in chunks} == {chunks[0].id}
+
+
+def test_every_voice_differs_and_base_is_the_default_name(client):
+    def say(model):
+        return client.completions.create(model=model, prompt="A parrot", max_tokens=16, temperature=0,
+                                         extra_body={"ignore_eos": True}).choices[0].text
+    texts = {m: say(m) for m in ("tiny", "qv_r4", "all_r8_bf16", "rslora_r8", "shows_A")}
+    assert len(set(texts.values())) == len(texts)
+    assert set(texts["shows_A"]) == {"A"}
+    assert say("tiny:shows_A") == texts["shows_A"]
+
+
+def test_header_names_the_voice_too(client):
+    raw = client.completions.with_raw_response.create(model="tiny", prompt="x", max_tokens=4, temperature=0,
+                                                      extra_headers={"X-Adapter": "shows_A"})
+    assert raw.headers["X-Adapter"] == "shows_A" and int(raw.headers["X-Adapter-Generation"]) >= 1
+    assert raw.headers["X-Request-Id"]
+    assert raw.parse().choices[0].text == "AAAA"
+
+
+def test_unknown_voice_is_an_error_never_the_base(client):
+    with pytest.raises(openai.NotFoundError) as e:
+        client.chat.completions.create(model="nobody", messages=HELLO)
+    assert e.value.body["code"] == "model_not_found" and "nobody" in e.value.body["message"]
+
+
+def test_completions_take_every_form_of_prompt(client):
+    one = client.completions.create(model="tiny", prompt="The bird", max_tokens=5, temperature=0)
+    two = client.completions.create(model="tiny", prompt=["The bird", "Bom dia"], max_tokens=5, temperature=0)
+    assert [c.index for c in two.choices] == [0, 1] and two.choices[0].text == one.choices[0].text
+    ids = client.completions.create(model="tiny", prompt=[1, 40, 41], max_tokens=5, temperature=0)
+    lists = client.completions.create(model="tiny", prompt=[[1, 40, 41], [1, 9]], max_tokens=5, temperature=0)
+    assert lists.choices[0].text == ids.choices[0].text and len(lists.choices) == 2
+
+
+def test_logprobs_n_seed_and_stop(client):
+    chat = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=4, temperature=0, logprobs=True,
+                                          top_logprobs=3)
+    content = chat.choices[0].logprobs.content
+    assert len(content) == chat.usage.completion_tokens
+    for t in content:
+        assert len(t.top_logprobs) == 3 and t.logprob <= 0
+        assert t.top_logprobs[0].logprob == pytest.approx(t.logprob)
+        assert sorted((x.logprob for x in t.top_logprobs), reverse=True) == [x.logprob for x in t.top_logprobs]
+    kwargs = dict(model="tiny", prompt="The", max_tokens=12, temperature=1.2, n=3, seed=7)
+    a, b = client.completions.create(**kwargs), client.completions.create(**kwargs)
+    assert [c.text for c in a.choices] == [c.text for c in b.choices]
+    assert len({c.text for c in a.choices}) > 1
+    stopped = client.completions.create(model="shows_A", prompt="x", max_tokens=30, temperature=0, stop=["AAA"])
+    assert stopped.choices[0].text == "" and stopped.choices[0].finish_reason == "stop"
+    cut = client.completions.create(model="shows_A", prompt="x", max_tokens=5, temperature=0)
+    assert cut.choices[0].text == "AAAAA" and cut.choices[0].finish_reason == "length"
+
+
+def test_echo_and_prompt_logprobs(client):
+    r = client.completions.create(model="tiny", prompt="The bird", max_tokens=0, echo=True, logprobs=1, temperature=0)
+    assert r.choices[0].text == "The bird"
+    assert r.choices[0].logprobs.token_logprobs[0] is None
+    assert all(x <= 0 for x in r.choices[0].logprobs.token_logprobs[1:])
+
+
+def test_logit_bias_and_bans(client, server):
+    def token(letter):
+        return str(server.post("/tokenize", {"content": letter, "add_special": False})[1]["tokens"][0])
+    r = client.completions.create(model="tiny", prompt="x", max_tokens=3, temperature=0, logit_bias={token("B"): 100})
+    assert r.choices[0].text == "BBB"
+    r = client.completions.create(model="shows_A", prompt="x", max_tokens=3, temperature=0,
+                                  logit_bias={token("A"): -100000})
+    assert "A" not in r.choices[0].text
+
+
+@pytest.mark.parametrize("body, named", [
+    (dict(temperature=-1), "temperature"), (dict(top_p=0), "top_p"), (dict(max_tokens=-5), "max_tokens"),
+    (dict(n=0), "n"), (dict(stop=[1]), "stop"), (dict(logit_bias={"x": 1}), "logit_bias"),
+    (dict(messages=[]), "messages"), (dict(messages=[{"role": "user"}]), "content"), (dict(messages="hi"), "messages"),
+    (dict(stream="yes"), "stream"), (dict(top_logprobs=50, logprobs=True), "top_logprobs"),
+    (dict(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}), "response_format"),
+])
+def test_bad_fields_are_named(client, body, named):
+    with pytest.raises(openai.BadRequestError) as e:
+        client.chat.completions.create(**{"model": "tiny", "messages": HELLO, "max_tokens": 2, **{}}, extra_body=body)
+    assert named in e.value.body["message"]
+    assert e.value.body["type"] == "invalid_request_error"
+
+
+def test_known_fields_that_we_do_not_act_on_are_ignored(client):
+    r = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=2, temperature=0, user="someone",
+                                       metadata={"a": "b"}, store=False, service_tier="auto", parallel_tool_calls=True,
+                                       reasoning_effort="low")
+    assert r.choices[0].message.content is not None
+
+
+def test_a_prompt_above_the_context_is_refused(client):
+    with pytest.raises(openai.BadRequestError) as e:
+        client.completions.create(model="tiny", prompt=[5] * 600, max_tokens=5)
+    assert "512" in e.value.body["message"]
+
+
+def test_closing_a_stream_cancels_the_generation(client, server):
+    stream = client.completions.create(model="tiny", prompt="x", max_tokens=400, temperature=0, stream=True,
+                                       extra_body={"ignore_eos": True})
+    next(iter(stream))
+    stream.close()
+    again = client.completions.create(model="shows_A", prompt="x", max_tokens=3, temperature=0)
+    assert again.choices[0].text == "AAA"
