@@ -10,8 +10,10 @@
 /* X(name): every feature that a kernel uses or that is worth a word in a report. */
 #define X86_FEATURES(X)                                                                                      \
     X("sse4.2")                                                                                              \
-    X("avx") X("avx2") X("fma") X("f16c") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl")             \
-        X("avx512vnni") X("avx512bf16")
+    X("avx")                                                                                                 \
+    X("avx2")                                                                                                \
+    X("fma") X("f16c") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl") X("avx512vnni")                \
+        X("avx512bf16")
 
 bool cpu_has_avx2(void)
 {

@@ -24,9 +24,9 @@
 
 /* Worst first: "auto" takes the last that the machine can run. */
 #if defined(__x86_64__)
-#define ISA_LIST(X) X(scalar, true)
+#define ISA_LIST(X) X(scalar, true) X(avx2, cpu_has_avx2()) X(avx512, cpu_has_avx512())
 #elif defined(__aarch64__)
-#define ISA_LIST(X) X(scalar, true)
+#define ISA_LIST(X) X(scalar, true) X(neon, cpu_has_neon())
 #else
 #define ISA_LIST(X) X(scalar, true)
 #endif

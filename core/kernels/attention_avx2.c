@@ -1,0 +1,4 @@
+/* Attention on AVX2. */
+#include "vec_avx2.h"
+
+#include "attention_body.h"

@@ -1,0 +1,4 @@
+/* Attention on NEON. */
+#include "vec_neon.h"
+
+#include "attention_body.h"

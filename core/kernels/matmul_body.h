@@ -1,0 +1,31 @@
+/* What the products share: the way through panels and rows, and the store. Include a vec_*.h first. */
+#ifndef LK_KERNELS_MATMUL_BODY_H
+#define LK_KERNELS_MATMUL_BODY_H
+
+#include "kernels_inner.h"
+#include "panel.h"
+#include "vec_body.h"
+
+/* y = sum, or y += scale * sum, for the columns of the panel that exist. */
+VEC void matmul_store(const struct matmul_args *a, uint32_t row, uint32_t panel, struct v16 sum)
+{
+    float *y = a->y + (size_t)row * a->y_stride + (size_t)panel * PANEL_ROWS;
+    uint32_t n = panel_rows_left(a->w, panel);
+    if (a->accumulate)
+        sum = v16_fma(v16_set1(a->scale), sum, v16_load_n(y, n));
+    v16_store_n(y, sum, n);
+}
+
+VEC const uint8_t *panel_at(const struct matmul_args *a, uint32_t panel)
+{
+    return a->w->data + (size_t)panel * a->w->panel_bytes;
+}
+
+/* Rows of the next tile: tiles of a batch are as even as can be, none larger than max. */
+VEC uint32_t tile_rows(uint32_t left, uint32_t max)
+{
+    uint32_t n_tiles = (left + max - 1) / max;
+    return (left + n_tiles - 1) / n_tiles;
+}
+
+#endif

@@ -1,0 +1,143 @@
+/* Products of quantised weights with int8 activations; matmul_q_scalar.c is the definition. A tile is one
+ * panel by up to TILE_ROWS rows: each line of weights is loaded once and meets every row's 4 values in a
+ * 4-wide integer dot product; each block's integers join the float sums once. Include a vec_*.h first. */
+#include "matmul_q_body.h"
+
+struct q_rows {
+    const int8_t *q[TILE_ROWS];
+    const float *d[TILE_ROWS];
+    const int32_t *sum[TILE_ROWS];
+};
+
+VEC int32_t four(const int8_t *q)
+{
+    int32_t v;
+    memcpy(&v, q, sizeof v);
+    return v;
+}
+
+/* A line that is the same for four kq, times 16 values. */
+VEC struct v16i dot16(struct line w, const int8_t *q)
+{
+    struct v16i dot = v16i_set1(0);
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 16; i += 4)
+        dot = dot4(dot, w, four(q + i), false);
+    return dot;
+}
+
+/* dot[r] += lines [kq, kq_end) of the block times row r's values. */
+VEC void dot_lines(const struct panel_layout *l, const uint8_t *block, uint32_t kq, uint32_t kq_end,
+                   const struct q_rows *x, uint32_t b, uint32_t n_rows, struct v16i *dot)
+{
+    bool is_signed = dot_is_signed(l->offset);
+#pragma GCC unroll 8
+    for (; kq < kq_end; kq++) {
+        struct line w = line_centre(block_line(l, block, kq), l->offset);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++)
+            dot[r] = dot4(dot[r], w, four(x->q[r] + (size_t)b * ACT_BLOCK + 4 * kq), is_signed);
+    }
+}
+
+/* A whole block, one scale a row. */
+VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const struct q_rows *x,
+                     uint32_t b, uint32_t n_rows, struct v16 *sum)
+{
+    struct v16i dot[TILE_ROWS];
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        dot[r] = v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]);
+    dot_lines(l, unit + (size_t)i * l->block_bytes, 0, 8, x, b, n_rows, dot);
+    struct v16 scales = block_scales(l, unit, i, 0);
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
+    if (l->min_at == 0)
+        return;
+    struct v16 mins = block_mins(l, unit, i);
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)x->sum[r][b]), sum[r]);
+}
+
+/* A block of Q6_K: two halves with a scale each. Where dots are unsigned, the offset's share of a half needs
+ * the sum of that half's q: a dot product with a line of offsets. */
+VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const struct q_rows *x,
+                      uint32_t b, uint32_t n_rows, struct v16 *sum)
+{
+    const uint8_t *block = unit + (size_t)i * l->block_bytes;
+    struct line offsets = line_set1((int8_t)l->offset);
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; half++) {
+        struct v16i dot[TILE_ROWS];
+        struct v16 scales = block_scales(l, unit, i, half);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const int8_t *q = x->q[r] + (size_t)b * ACT_BLOCK + (size_t)half * 16;
+            dot[r] = v16i_set1(0);
+            if (!dot_is_signed(l->offset))
+                dot[r] = v16i_sub(dot[r], dot16(offsets, q));
+        }
+        dot_lines(l, block, 4 * half, 4 * half + 4, x, b, n_rows, dot);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++)
+            sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
+    }
+}
+
+/* l and n_rows are constants in each instantiation. */
+VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_t panel, uint32_t row,
+              uint32_t n_rows)
+{
+    const uint8_t *data = panel_at(a, panel);
+    uint32_t n_blocks = a->w->cols / ACT_BLOCK;
+    struct q_rows x;
+    struct v16 sum[TILE_ROWS];
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++) {
+        size_t at = (size_t)(row + r) * n_blocks;
+        x.q[r] = a->x->q + at * ACT_BLOCK;
+        x.d[r] = a->x->d + at;
+        x.sum[r] = a->x->sum + at;
+        sum[r] = v16_set1(0);
+    }
+    for (uint32_t b = 0; b < n_blocks; b++) {
+        const uint8_t *unit = panel_unit(l, data, b);
+        if (l->kind == PANEL_K16)
+            block_halves(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);
+        else
+            block_plain(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);
+    }
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        matmul_store(a, row + r, panel, sum[r]);
+}
+
+VEC void matmul_int8(const struct matmul_args *a, const struct panel_layout *l)
+{
+    for (uint32_t p = a->panel_begin; p < a->panel_end; p++) {
+        for (uint32_t row = a->row_begin; row < a->row_end;) {
+            uint32_t rows = tile_rows(a->row_end - row, TILE_ROWS);
+            switch (rows) {
+#define TILE_CASE(n)                                                                                         \
+    case n:                                                                                                  \
+        tile(a, l, p, row, n);                                                                               \
+        break;
+                TILE_CASES(TILE_CASE)
+#undef TILE_CASE
+            default:
+                require(!"a tile size");
+            }
+            row += rows;
+        }
+    }
+}
+
+#define DEFINE(type, ...)                                                                                    \
+    void ISA_NAME(matmul_##type##_int8)(const struct matmul_args *a)                                         \
+    {                                                                                                        \
+        matmul_int8(a, &layout_##type);                                                                      \
+    }
+PANEL_LIST(DEFINE)
+#undef DEFINE

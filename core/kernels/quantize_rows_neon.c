@@ -1,0 +1,4 @@
+/* Rounding activations on NEON. */
+#include "vec_neon.h"
+
+#include "quantize_rows_body.h"

@@ -1,0 +1,4 @@
+/* Element-wise work on NEON. */
+#include "vec_neon.h"
+
+#include "vector_body.h"

@@ -1,0 +1,741 @@
+/* Every operation on every instruction set of this machine, against the scalar definition bit by bit, and the
+ * definition against plain sums in double. Buffers end (or begin) at pages that must not be touched.
+ *
+ *   check            all checks; exit code 1 and one line each if something differs
+ *   check --bench    speed of the products: GB/s of packed weights, GMAC/s, ratio to scalar
+ *
+ * The promise of kernels.h is checked as it is written: same bits alone, in a batch, and for any split of
+ * panels. The idea of such a program is dav1d's checkasm. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels.h"
+
+#define MAX_ISAS 4U
+#define PAGE 4096U
+
+struct lab {
+    const struct kernels *isa[2][MAX_ISAS]; /* [act_mode][i], scalar first */
+    unsigned n_isas;
+    uint64_t random;
+    unsigned n_checks, n_wrong;
+};
+
+enum fill { FILL_RANDOM, FILL_ZEROS, FILL_EXTREMES, FILL_DENORMALS, FILL_COUNT };
+static const char *const fill_names[FILL_COUNT] = {"random", "zeros", "extremes", "denormals"};
+
+static const enum dtype weight_types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
+                                          DTYPE_Q4_0, DTYPE_Q4_1, DTYPE_Q5_0, DTYPE_Q5_1,
+                                          DTYPE_Q4_K, DTYPE_Q5_K, DTYPE_Q6_K};
+#define N_WEIGHT_TYPES (sizeof weight_types / sizeof *weight_types)
+
+/* ---- buffers between forbidden pages ---- */
+
+struct guarded {
+    uint8_t *map;
+    size_t map_bytes;
+    void *p;
+};
+
+/* size_bytes that end at a forbidden page (at_end) or begin behind one. The end is exact when size_bytes is a
+ * multiple of `align`. */
+static struct guarded guarded_create(size_t size_bytes, size_t align, bool at_end)
+{
+    size_t padded = (size_bytes + align - 1) / align * align, inner = (padded + PAGE - 1) / PAGE * PAGE;
+    struct guarded g = {.map_bytes = inner + 2UL * PAGE};
+    g.map = mmap(NULL, g.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(g.map != MAP_FAILED);
+    require(mprotect(g.map + PAGE, inner, PROT_READ | PROT_WRITE) == 0);
+    g.p = g.map + PAGE + (at_end ? inner - padded : 0);
+    return g;
+}
+
+static void guarded_destroy(struct guarded *g)
+{
+    munmap(g->map, g->map_bytes);
+    g->p = NULL;
+}
+
+/* ---- numbers ---- */
+
+static uint64_t random_u64(struct lab *lab) /* splitmix64 */
+{
+    uint64_t z = lab->random += 0x9e3779b97f4a7c15ULL;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+    return z ^ z >> 31;
+}
+
+static float random_float(struct lab *lab) /* in [-1, 1) */
+{
+    return (float)((double)(int64_t)random_u64(lab) * 0x1p-63);
+}
+
+static float fill_value(struct lab *lab, enum fill fill)
+{
+    static const float extremes[] = {3.4e38f, -3.4e38f, 1e-38f, 65504.0f, -1e30f, 0.0f, -0.0f, 1.0f};
+    switch (fill) {
+    case FILL_ZEROS:
+        return 0;
+    case FILL_EXTREMES:
+        return extremes[random_u64(lab) % 8];
+    case FILL_DENORMALS:
+        return random_float(lab) * 1e-39f;
+    default:
+        return random_float(lab);
+    }
+}
+
+static void fill_floats(struct lab *lab, enum fill fill, float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = fill_value(lab, fill);
+}
+
+static bool same_bits(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0 || (a != a && b != b);
+}
+
+static void wrong(struct lab *lab, const char *isa, const char *op, const char *what)
+{
+    if (lab->n_wrong++ < 40)
+        printf("WRONG %-7s %-20s %s\n", isa, op, what);
+}
+
+static void expect(struct lab *lab, bool ok, const char *isa, const char *op, const char *what)
+{
+    lab->n_checks++;
+    if (!ok)
+        wrong(lab, isa, op, what);
+}
+
+static void expect_same(struct lab *lab, const float *got, const float *want, size_t n, const char *where[3])
+{
+    lab->n_checks++;
+    for (size_t i = 0; i < n; i++) {
+        if (!same_bits(got[i], want[i])) {
+            char text[200];
+            snprintf(text, sizeof text, "%s: value %zu of %zu is %.9g, scalar %.9g", where[2], i, n,
+                     (double)got[i], (double)want[i]);
+            wrong(lab, where[0], where[1], text);
+            return;
+        }
+    }
+}
+
+/* ---- products ---- */
+
+struct product {
+    enum dtype type;
+    enum fill fill;
+    uint32_t rows, cols, n_x; /* weights, activations */
+    struct packed w;
+    struct acts x;
+    struct guarded weights, x_mem, q_mem, d_mem, sum_mem;
+    float *plain; /* [rows, cols] what packed_row_f32 gives */
+};
+
+/* A stored row: real rounding where we have it, else random bytes with scales that are no infinities. */
+static void make_stored_row(struct lab *lab, enum dtype type, const float *x, uint32_t cols, uint8_t *dst)
+{
+    const struct dtype_info *info = dtype_info(type);
+    if (quantize_row(type, x, cols, dst))
+        return;
+    for (uint32_t i = 0; i < cols; i += info->block_size, dst += info->block_bytes) {
+        uint16_t d = f32_to_f16(0.01f * random_float(lab)), m = f32_to_f16(0.02f * random_float(lab));
+        for (uint32_t j = 0; j < info->block_bytes; j++)
+            dst[j] = (uint8_t)random_u64(lab);
+        memcpy(type == DTYPE_Q6_K ? dst + 208 : dst, &d, 2);
+        if (type != DTYPE_Q5_0 && type != DTYPE_Q6_K)
+            memcpy(dst + 2, &m, 2);
+    }
+}
+
+static void product_weights(struct lab *lab, struct product *p)
+{
+    size_t size;
+    uint64_t row_bytes;
+    struct error err;
+    if (packed_shape(p->type, p->rows, p->cols, &p->w, &size, &err) != STATUS_OK ||
+        !dtype_row_bytes(p->type, p->cols, &row_bytes)) {
+        printf("packed_shape: %s\n", err.text);
+        exit(1);
+    }
+    p->weights = guarded_create(size, 64, true);
+    p->w.data = p->weights.p;
+    memset(p->w.data, 0xff, size); /* packing must not rely on zeros */
+    float *row = malloc(p->cols * sizeof *row);
+    uint8_t *stored = malloc(p->rows * row_bytes);
+    p->plain = malloc((size_t)p->rows * p->cols * sizeof *p->plain);
+    require(row && stored && p->plain);
+    for (uint32_t r = 0; r < p->rows; r++) {
+        fill_floats(lab, p->fill, row, p->cols);
+        make_stored_row(lab, p->type, row, p->cols, stored + r * row_bytes);
+    }
+    uint32_t first = p->rows / 32 * 16; /* in two parts */
+    packed_fill(&p->w, 0, first, stored);
+    packed_fill(&p->w, first, p->rows, stored + first * row_bytes);
+    for (uint32_t r = 0; r < p->rows; r++) {
+        float *plain = p->plain + (size_t)r * p->cols;
+        packed_row_f32(&p->w, r, plain);
+        dequantize_row(p->type, stored + r * row_bytes, p->cols, row);
+        const char *where[3] = {"-", "pack", dtype_name(p->type)};
+        expect_same(lab, plain, row, p->cols, where);
+    }
+    free(row);
+    free(stored);
+}
+
+static void product_create(struct lab *lab, struct product *p)
+{
+    size_t n = (size_t)p->n_x * p->cols, n_blocks = (size_t)p->n_x * ((p->cols + 31) / 32);
+    product_weights(lab, p);
+    p->x_mem = guarded_create(n * 4, 4, true);
+    p->q_mem = guarded_create(n_blocks * 32, 1, true);
+    p->d_mem = guarded_create(n_blocks * 4, 4, true);
+    p->sum_mem = guarded_create(n_blocks * 4, 4, true);
+    fill_floats(lab, p->fill, p->x_mem.p, n);
+    p->x = (struct acts){.x = p->x_mem.p,
+                         .x_stride = p->cols,
+                         .n_rows = p->n_x,
+                         .cols = p->cols,
+                         .q = p->q_mem.p,
+                         .d = p->d_mem.p,
+                         .sum = p->sum_mem.p};
+    lab->isa[0][0]->quantize_rows(&p->x, 0, p->n_x);
+}
+
+static void product_destroy(struct product *p)
+{
+    struct guarded *all[] = {&p->weights, &p->x_mem, &p->q_mem, &p->d_mem, &p->sum_mem};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        guarded_destroy(all[i]);
+    free(p->plain);
+}
+
+/* One product into y (n_x rows of `rows` values, filled with 7 before), in tiles given by the splits. */
+static void multiply(const struct kernels *k, struct product *p, float *y, uint32_t row_step,
+                     uint32_t panel_step)
+{
+    struct matmul_args a = {.w = &p->w, .x = &p->x, .y = y, .y_stride = p->rows};
+    for (size_t i = 0; i < (size_t)p->n_x * p->rows; i++)
+        y[i] = 7;
+    a.accumulate = row_step % 2 == 0;
+    a.scale = -0.75f;
+    for (a.row_begin = 0; a.row_begin < p->n_x; a.row_begin = a.row_end) {
+        a.row_end = p->n_x - a.row_begin < row_step ? p->n_x : a.row_begin + row_step;
+        for (a.panel_begin = 0; a.panel_begin < p->w.n_panels; a.panel_begin = a.panel_end) {
+            a.panel_end =
+                p->w.n_panels - a.panel_begin < panel_step ? p->w.n_panels : a.panel_begin + panel_step;
+            k->matmul[p->type](&a);
+        }
+    }
+}
+
+/* The definition against sums in double, of the numbers that it multiplies. */
+static void check_against_double(struct lab *lab, struct product *p, enum act_mode mode, const float *y)
+{
+    bool int8 = mode == ACT_MODE_INT8 && dtype_is_quantized(p->type);
+    uint32_t n_blocks = (p->cols + 31) / 32;
+    for (uint32_t row = 0; row < p->n_x; row++) {
+        for (uint32_t c = 0; c < p->rows; c++) {
+            double sum = 0, size = 0;
+            for (uint32_t k = 0; k < p->cols; k++) {
+                size_t block = (size_t)row * n_blocks + k / 32;
+                double x = int8 ? (double)p->x.d[block] * p->x.q[block * 32 + k % 32]
+                                : (double)p->x.x[(size_t)row * p->cols + k];
+                double w = p->plain[(size_t)c * p->cols + k];
+                sum += w * x;
+                size += fabs(w * x);
+            }
+            double got = (double)y[(size_t)row * p->rows + c];
+            if (size < 1e36 && !(fabs(got - sum) <= kernel_tolerance(p->cols, size))) {
+                char text[200];
+                snprintf(text, sizeof text, "%s %ux%u row %u column %u: %.9g, in double %.9g (sizes %.3g)",
+                         fill_names[p->fill], p->rows, p->cols, row, c, got, sum, size);
+                wrong(lab, "scalar", dtype_name(p->type), text);
+                return;
+            }
+        }
+    }
+    lab->n_checks++;
+}
+
+static void check_product(struct lab *lab, struct product *p)
+{
+    size_t n = (size_t)p->n_x * p->rows;
+    struct guarded want = guarded_create(n * 4, 4, true), got = guarded_create(n * 4, 4, true);
+    product_create(lab, p);
+    for (unsigned mode = 0; mode < 2; mode++) {
+        multiply(lab->isa[mode][0], p, want.p, 1, UINT32_MAX);
+        check_against_double(lab, p, (enum act_mode)mode, want.p);
+        for (unsigned i = 0; i < lab->n_isas; i++) {
+            const struct kernels *k = lab->isa[mode][i];
+            /* odd steps overwrite, even ones accumulate: compare each with scalar alone */
+            const uint32_t steps[][2] = {{UINT32_MAX, UINT32_MAX}, {1, 1}, {3, 2}, {5, 3}, {7, UINT32_MAX}};
+            char text[160];
+            for (unsigned s = 0; s < 5; s++) {
+                snprintf(text, sizeof text, "%s %ux%u, %u rows by %u, panels by %u, %s acts",
+                         fill_names[p->fill], p->rows, p->cols, p->n_x, steps[s][0], steps[s][1],
+                         mode ? "f32" : "int8");
+                const char *where[3] = {k->isa, dtype_name(p->type), text};
+                multiply(k, p, got.p, steps[s][0], steps[s][1]);
+                expect_same(lab, got.p, want.p, n, where);
+            }
+        }
+        multiply(lab->isa[mode][0], p, want.p, 2, UINT32_MAX);
+        for (unsigned i = 1; i < lab->n_isas; i++) {
+            const char *where[3] = {lab->isa[mode][i]->isa, dtype_name(p->type), "accumulate"};
+            multiply(lab->isa[mode][i], p, got.p, 4, 3);
+            expect_same(lab, got.p, want.p, n, where);
+        }
+    }
+    guarded_destroy(&want);
+    guarded_destroy(&got);
+    product_destroy(p);
+}
+
+static void check_products(struct lab *lab)
+{
+    static const uint32_t sizes[][3] = {/* rows, blocks, activation rows */
+                                        {1, 1, 1},  {16, 1, 17}, {17, 2, 3},
+                                        {33, 3, 9}, {80, 5, 17}, {100, 4, 8}};
+    for (size_t t = 0; t < N_WEIGHT_TYPES; t++) {
+        uint32_t block = dtype_info(weight_types[t])->block_size;
+        for (unsigned fill = 0; fill < FILL_COUNT; fill++) {
+            for (unsigned s = 0; s < 6; s++) {
+                struct product p = {.type = weight_types[t],
+                                    .fill = (enum fill)fill,
+                                    .rows = sizes[s][0],
+                                    .cols = sizes[s][1] * (block == 1    ? 37
+                                                           : block == 32 ? block
+                                                                         : 256),
+                                    .n_x = sizes[s][2]};
+                if (block == 256 && s > 3)
+                    p.cols = 512;
+                check_product(lab, &p);
+            }
+        }
+    }
+}
+
+/* Every batch size from 1 to 17 gives each row what it gets alone. */
+static void check_batches(struct lab *lab)
+{
+    for (size_t t = 0; t < N_WEIGHT_TYPES; t++) {
+        for (uint32_t n = 1; n <= 17; n++) {
+            struct product p = {.type = weight_types[t], .rows = 70, .cols = 256, .n_x = n};
+            float *alone = malloc((size_t)n * 70 * 4), *together = malloc((size_t)n * 70 * 4);
+            require(alone && together);
+            product_create(lab, &p);
+            for (unsigned i = 0; i < 2 * lab->n_isas; i++) {
+                const struct kernels *k = lab->isa[i % 2][i / 2];
+                const char *where[3] = {k->isa, dtype_name(p.type), "a row in a batch differs from it alone"};
+                multiply(k, &p, alone, 1, UINT32_MAX);
+                multiply(k, &p, together, 17, 1 + n % 5);
+                expect_same(lab, together, alone, (size_t)n * 70, where);
+            }
+            free(alone);
+            free(together);
+            product_destroy(&p);
+        }
+    }
+}
+
+/* ---- rounding of activations ---- */
+
+static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
+{
+    uint32_t n_rows = 3, n_blocks = (cols + 31) / 32;
+    struct guarded x = guarded_create((size_t)n_rows * cols * 4, 4, true), q[2], d[2], sum[2];
+    float *values = x.p;
+    fill_floats(lab, fill, values, (size_t)n_rows * cols);
+    for (uint32_t i = 0; i < cols && fill == FILL_RANDOM; i++) /* row 1: exact ties, scale 1 */
+        values[cols + i] = i % 32 ? (float)(int)(random_u64(lab) % 254) - 126.5f : 127.0f;
+    if (fill == FILL_EXTREMES)
+        values[random_u64(lab) % cols] = random_u64(lab) % 2 ? NAN : -INFINITY;
+    for (unsigned i = 0; i < 2; i++) {
+        q[i] = guarded_create((size_t)n_rows * n_blocks * 32, 1, true);
+        d[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
+        sum[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
+    }
+    for (unsigned isa = 0; isa < lab->n_isas; isa++) {
+        struct acts a = {.x = values, .x_stride = cols, .n_rows = n_rows, .cols = cols};
+        const char *where[3] = {lab->isa[0][isa]->isa, "quantize_rows", fill_names[fill]};
+        unsigned to = isa != 0;
+        a.q = q[to].p;
+        a.d = d[to].p;
+        a.sum = sum[to].p;
+        lab->isa[0][isa]->quantize_rows(&a, 0, 1);
+        lab->isa[0][isa]->quantize_rows(&a, 1, n_rows);
+        if (isa == 0)
+            continue;
+        size_t n = (size_t)n_rows * n_blocks;
+        expect(lab, memcmp(q[0].p, q[1].p, n * 32) == 0, where[0], where[1],
+               "int8 values differ from scalar");
+        expect(lab, memcmp(sum[0].p, sum[1].p, n * 4) == 0, where[0], where[1], "sums differ from scalar");
+        expect_same(lab, d[1].p, d[0].p, n, where);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        guarded_destroy(&q[i]);
+        guarded_destroy(&d[i]);
+        guarded_destroy(&sum[i]);
+    }
+    guarded_destroy(&x);
+}
+
+static void check_quantize(struct lab *lab)
+{
+    static const uint32_t cols[] = {1, 31, 32, 33, 64, 100, 576};
+    for (unsigned fill = 0; fill < FILL_COUNT; fill++) {
+        for (unsigned i = 0; i < 7; i++)
+            check_quantize_one(lab, (enum fill)fill, cols[i]);
+    }
+}
+
+/* ---- vectors ---- */
+
+enum vector_op { OP_NORM, OP_ROPE, OP_SILU, OP_GELU, OP_ADD, OP_SCALE, OP_F16, OP_COUNT };
+static const char *const op_names[OP_COUNT] = {"rms_norm", "rope",  "silu_mul", "gelu_tanh_mul",
+                                               "add",      "scale", "to_f16"};
+
+static void run_vector(const struct kernels *k, enum vector_op op, const float *a, const float *b, uint32_t n,
+                       float *y)
+{
+    switch (op) {
+    case OP_NORM:
+        k->rms_norm(a, b, 1.0f, 1e-6f, n, y);
+        break;
+    case OP_ROPE:
+        memcpy(y, a, n * sizeof *y);
+        k->rope(y, 1, n, n / 2 * 2, b, b + n / 2);
+        break;
+    case OP_SILU:
+        k->silu_mul(a, b, n, y);
+        break;
+    case OP_GELU:
+        k->gelu_tanh_mul(a, b, n, y);
+        break;
+    case OP_ADD:
+        k->add(a, b, n, y);
+        break;
+    case OP_SCALE:
+        k->scale(a, 0.3f, n, y);
+        break;
+    default:
+        memset(y, 0, n * sizeof *y);
+        k->to_f16(a, n, (uint16_t *)y + n); /* its end is the buffer's */
+    }
+}
+
+/* What value i should be, in double, and how far off is fine. */
+static double vector_reference(enum vector_op op, const float *a, const float *b, uint32_t n, uint32_t i)
+{
+    double x = a[i], squares = 0, u = 0.79788456080286535588 * (x + 0.044715 * x * x * x);
+    switch (op) {
+    case OP_NORM:
+        for (uint32_t j = 0; j < n; j++)
+            squares += (double)a[j] * (double)a[j];
+        return x / sqrt(squares / n + 1e-6) * ((double)b[i] + 1);
+    case OP_ROPE:
+        if (i >= n / 2 * 2)
+            return x;
+        return i < n / 2 ? x * (double)b[i] - (double)a[i + n / 2] * (double)b[i + n / 2]
+                         : x * (double)b[i - n / 2] + (double)a[i - n / 2] * (double)b[i];
+    case OP_SILU:
+        return x / (1 + exp(-x)) * (double)b[i];
+    case OP_GELU:
+        return 0.5 * x * (1 + tanh(u)) * (double)b[i];
+    case OP_ADD:
+        return x + (double)b[i];
+    case OP_SCALE:
+        return x * (double)0.3f;
+    default:
+        return 0;
+    }
+}
+
+static void check_vector_one(struct lab *lab, enum vector_op op, enum fill fill, uint32_t n)
+{
+    struct guarded a = guarded_create(n * 4UL, 4, true), b = guarded_create(n * 4UL, 4, true);
+    struct guarded want = guarded_create(n * 4UL, 4, true), got = guarded_create(n * 4UL, 4, true);
+    const float *x = a.p, *z = b.p, *y = want.p;
+    fill_floats(lab, fill, a.p, n);
+    fill_floats(lab, fill, b.p, n);
+    for (uint32_t i = 0; i < n && fill == FILL_RANDOM && (op == OP_SILU || op == OP_GELU); i++)
+        ((float *)a.p)[i] *= i % 3 ? 8.0f : 100.0f;
+    run_vector(lab->isa[0][0], op, x, z, n, want.p);
+    for (uint32_t i = 0; i < n && fill == FILL_RANDOM && op != OP_F16; i++) {
+        double reference = vector_reference(op, x, z, n, i), off = fabs((double)y[i] - reference);
+        bool fine = off <= 2e-6 * fabs(reference) + (op == OP_GELU ? 1e-7 : 2e-7);
+        if (!fine) {
+            char text[120];
+            snprintf(text, sizeof text, "value %u of %u: %.9g, in double %.9g", i, n, (double)y[i],
+                     reference);
+            wrong(lab, "scalar", op_names[op], text);
+        }
+    }
+    for (unsigned i = 1; i < lab->n_isas; i++) {
+        const char *where[3] = {lab->isa[0][i]->isa, op_names[op], fill_names[fill]};
+        run_vector(lab->isa[0][i], op, x, z, n, got.p);
+        if (op == OP_F16)
+            expect(lab, memcmp(want.p, got.p, n * 4UL) == 0, where[0], where[1], where[2]);
+        else
+            expect_same(lab, got.p, want.p, n, where);
+    }
+    guarded_destroy(&a);
+    guarded_destroy(&b);
+    guarded_destroy(&want);
+    guarded_destroy(&got);
+}
+
+static void check_argmax(struct lab *lab)
+{
+    static const uint32_t sizes[] = {1, 15, 16, 17, 40, 1000};
+    for (unsigned s = 0; s < 6 * 8; s++) {
+        uint32_t n = sizes[s % 6];
+        struct guarded mem = guarded_create(n * 4UL, 4, true);
+        float *x = mem.p;
+        for (uint32_t i = 0; i < n; i++) /* few values: many equals */
+            x[i] = s / 6 == 0 ? NAN : s / 6 == 1 ? -INFINITY : (float)(int)(random_u64(lab) % 7);
+        for (uint32_t i = 0; i < n && s / 6 > 2; i += 3)
+            x[i] = s / 6 == 3 ? NAN : x[i] - 3;
+        for (unsigned i = 1; i < lab->n_isas; i++)
+            expect(lab, lab->isa[0][0]->argmax(x, n) == lab->isa[0][i]->argmax(x, n), lab->isa[0][i]->isa,
+                   "argmax", "another index than scalar");
+        guarded_destroy(&mem);
+    }
+}
+
+static void check_vectors(struct lab *lab)
+{
+    static const uint32_t sizes[] = {1, 7, 15, 16, 17, 32, 33, 64, 100, 641};
+    for (unsigned op = 0; op < OP_COUNT; op++) {
+        for (unsigned fill = 0; fill < FILL_COUNT; fill++) {
+            for (unsigned s = 0; s < 10; s++)
+                check_vector_one(lab, (enum vector_op)op, (enum fill)fill, sizes[s]);
+        }
+    }
+    check_argmax(lab);
+}
+
+/* ---- attention ---- */
+
+#define MAX_PAGES 64U
+
+struct attention_case {
+    uint32_t n_group, head_dim, page_tokens, begin, end;
+    float cap;
+    enum dtype type;
+};
+
+/* Softmax over all positions at once, in double. */
+static void attention_reference(const struct attention_args *a, const float *const *kv, double *out)
+{
+    for (uint32_t h = 0; h < a->n_group; h++) {
+        double max = -INFINITY, sum = 0, logits[2048];
+        const float *q = a->q + (size_t)h * a->head_dim;
+        for (uint32_t t = a->begin; t < a->end; t++) {
+            double dot = 0;
+            for (uint32_t i = 0; i < a->head_dim; i++)
+                dot += (double)q[i] * (double)kv[0][(size_t)t * a->head_dim + i];
+            dot *= (double)a->scale;
+            logits[t] = a->softcap > 0 ? (double)a->softcap * tanh(dot / (double)a->softcap) : dot;
+            max = logits[t] > max ? logits[t] : max;
+        }
+        for (uint32_t i = 0; i < a->head_dim; i++)
+            out[h * a->head_dim + i] = 0;
+        for (uint32_t t = a->begin; t < a->end; t++) {
+            double p = exp(logits[t] - max);
+            sum += p;
+            for (uint32_t i = 0; i < a->head_dim; i++)
+                out[h * a->head_dim + i] += p * (double)kv[1][(size_t)t * a->head_dim + i];
+        }
+        for (uint32_t i = 0; i < a->head_dim; i++)
+            out[h * a->head_dim + i] /= sum;
+    }
+}
+
+/* Fills pages (K block, then V block each) and their plain copies kv[0], kv[1]. */
+static void make_pages(struct lab *lab, const struct attention_case *c, uint8_t *const *pages,
+                       float *const *kv)
+{
+    size_t value_bytes = c->type == DTYPE_F16 ? 2 : 4;
+    for (uint32_t t = 0; t < c->end; t++) {
+        for (uint32_t i = 0; i < 2 * c->head_dim; i++) {
+            uint32_t which = i / c->head_dim, at = i % c->head_dim;
+            float v = 2 * random_float(lab);
+            uint16_t half = f32_to_f16(v);
+            size_t index = ((size_t)which * c->page_tokens + t % c->page_tokens) * c->head_dim + at;
+            memcpy(pages[t / c->page_tokens] + index * value_bytes,
+                   c->type == DTYPE_F16 ? (const void *)&half : &v, value_bytes);
+            kv[which][(size_t)t * c->head_dim + at] = c->type == DTYPE_F16 ? f16_to_f32(half) : v;
+        }
+    }
+}
+
+static void check_attention_results(struct lab *lab, struct attention_args *a, const float *const *kv)
+{
+    uint32_t n = a->n_group * a->head_dim;
+    double *reference = malloc(n * sizeof *reference);
+    struct guarded want = guarded_create(n * 4UL, 4, true), got = guarded_create(n * 4UL, 4, true);
+    require(reference);
+    a->out = want.p;
+    lab->isa[0][0]->attention(a);
+    attention_reference(a, kv, reference);
+    double worst = 0;
+    for (uint32_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs(reference[i] - (double)a->out[i]));
+    expect(lab, worst < 1e-5, "scalar", "attention", "differs from softmax in double");
+    for (unsigned i = 0; i < lab->n_isas; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "group %u head %u [%u, %u) %s", a->n_group, a->head_dim, a->begin, a->end,
+                 dtype_name(a->kv_type));
+        const char *where[3] = {lab->isa[0][i]->isa, "attention", text};
+        struct attention_args one = *a;
+        one.out = got.p;
+        lab->isa[0][i]->attention(&one);
+        expect_same(lab, got.p, want.p, n, where);
+        one.n_group = 1; /* the last head alone */
+        one.q = a->q + (size_t)(a->n_group - 1) * a->head_dim;
+        one.out = (float *)got.p + n - a->head_dim;
+        lab->isa[0][i]->attention(&one);
+        expect_same(lab, got.p, want.p, n, where);
+    }
+    guarded_destroy(&want);
+    guarded_destroy(&got);
+    free(reference);
+}
+
+static void check_attention_one(struct lab *lab, const struct attention_case *c)
+{
+    uint32_t n_pages = (c->end + c->page_tokens - 1) / c->page_tokens;
+    size_t block = (size_t)c->page_tokens * c->head_dim * (c->type == DTYPE_F16 ? 2 : 4);
+    struct guarded pages[MAX_PAGES], q, scratch;
+    uint8_t *data[MAX_PAGES];
+    float *kv[2] = {malloc((size_t)c->end * c->head_dim * 4), malloc((size_t)c->end * c->head_dim * 4)};
+    require(n_pages <= MAX_PAGES && kv[0] && kv[1]);
+    for (uint32_t i = 0; i < n_pages; i++) {
+        pages[i] = guarded_create(2 * block, 2, true);
+        data[i] = pages[i].p;
+    }
+    make_pages(lab, c, data, kv);
+    q = guarded_create((size_t)c->n_group * c->head_dim * 4, 4, true);
+    scratch = guarded_create(attention_scratch_floats(c->n_group, c->head_dim) * 4, 4, true);
+    fill_floats(lab, FILL_RANDOM, q.p, (size_t)c->n_group * c->head_dim);
+    struct attention_args a = {.q = q.p,
+                               .n_group = c->n_group,
+                               .head_dim = c->head_dim,
+                               .scale = 0.5f,
+                               .softcap = c->cap,
+                               .pages = (const uint8_t *const *)data,
+                               .page_tokens = c->page_tokens,
+                               .v_offset = block,
+                               .kv_type = c->type,
+                               .begin = c->begin,
+                               .end = c->end,
+                               .scratch = scratch.p};
+    check_attention_results(lab, &a, (const float *const *)kv);
+    for (uint32_t i = 0; i < n_pages; i++)
+        guarded_destroy(&pages[i]);
+    guarded_destroy(&q);
+    guarded_destroy(&scratch);
+    free(kv[0]);
+    free(kv[1]);
+}
+
+static void check_attention(struct lab *lab)
+{
+    static const struct attention_case cases[] = {
+        {1, 8, 1, 0, 1, 0, DTYPE_F32},        {2, 16, 16, 0, 17, 0, DTYPE_F32},
+        {3, 20, 16, 5, 40, 0, DTYPE_F32},     {7, 64, 32, 0, 257, 0, DTYPE_F32},
+        {8, 128, 16, 250, 515, 0, DTYPE_F32}, {4, 256, 32, 0, 300, 50, DTYPE_F32},
+        {5, 96, 16, 255, 256, 0, DTYPE_F32},  {1, 80, 32, 256, 1025, 30, DTYPE_F32},
+    };
+    for (unsigned i = 0; i < 16; i++) {
+        struct attention_case c = cases[i % 8];
+        c.type = i < 8 ? DTYPE_F32 : DTYPE_F16;
+        check_attention_one(lab, &c);
+    }
+}
+
+/* ---- speed ---- */
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double time_of(const struct kernels *k, struct product *p, float *y)
+{
+    struct matmul_args a = {
+        .w = &p->w, .x = &p->x, .row_end = p->n_x, .panel_end = p->w.n_panels, .y = y, .y_stride = p->rows};
+    double best = 1e9, began = seconds();
+    for (unsigned i = 0; i < 50 && (i < 1 || seconds() - began < 0.1); i++) {
+        double start = seconds();
+        k->matmul[p->type](&a);
+        best = fmin(best, seconds() - start);
+    }
+    return best;
+}
+
+static void bench(struct lab *lab)
+{
+    static const uint32_t batches[] = {1, 2, 4, 8, 32};
+    printf("%-6s %-5s %-7s %5s %8s %9s %9s\n", "type", "acts", "isa", "rows", "GB/s", "GMAC/s", "x scalar");
+    for (size_t t = 0; t < N_WEIGHT_TYPES; t++) {
+        for (unsigned b = 0; b < 5; b++) {
+            struct product p = {.type = weight_types[t], .rows = 2048, .cols = 2048, .n_x = batches[b]};
+            float *y = malloc((size_t)p.n_x * p.rows * sizeof *y);
+            require(y);
+            product_create(lab, &p);
+            for (unsigned mode = 0; mode < 2; mode++) {
+                double scalar = 0;
+                for (unsigned i = 0; i < lab->n_isas; i++) {
+                    double s = time_of(lab->isa[mode][i], &p, y);
+                    double bytes = (double)p.w.panel_bytes * p.w.n_panels;
+                    scalar = i == 0 ? s : scalar;
+                    printf("%-6s %-5s %-7s %5u %8.1f %9.2f %9.1f\n", dtype_name(p.type),
+                           mode ? "f32" : "int8", lab->isa[mode][i]->isa, p.n_x, bytes / s * 1e-9,
+                           (double)p.rows * p.cols * p.n_x / s * 1e-9, scalar / s);
+                }
+            }
+            fflush(stdout);
+            product_destroy(&p);
+            free(y);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const names[MAX_ISAS] = {"scalar", "avx2", "avx512", "neon"};
+    struct lab lab = {.random = 20240611};
+    for (unsigned i = 0; i < MAX_ISAS; i++) {
+        struct error err;
+        if (kernels_select(names[i], ACT_MODE_INT8, &lab.isa[ACT_MODE_INT8][lab.n_isas], &err) != STATUS_OK ||
+            kernels_select(names[i], ACT_MODE_F32, &lab.isa[ACT_MODE_F32][lab.n_isas], &err) != STATUS_OK) {
+            printf("skipped: %s\n", err.text);
+            continue;
+        }
+        lab.n_isas++;
+    }
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        bench(&lab);
+        return 0;
+    }
+    check_vectors(&lab);
+    check_quantize(&lab);
+    check_attention(&lab);
+    check_products(&lab);
+    check_batches(&lab);
+    printf("kernels: %u instruction sets, %u checks, %u wrong\n", lab.n_isas, lab.n_checks, lab.n_wrong);
+    return lab.n_wrong != 0;
+}
