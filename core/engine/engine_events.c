@@ -1,0 +1,190 @@
+/* From results to events: text, stops, ends. Order within a generation:
+ *
+ *   STARTED, PROMPT*, (TOKEN, TEXT*)*, DONE | FAILED
+ *
+ * The text of a token is what the detokeniser completes with it, less what may yet turn out to be a stop
+ * string. A token that ends the generation has its TOKEN event too (its text only with include_stop). Stop
+ * strings are looked for in the text behind the first min_tokens tokens. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine_inner.h"
+
+static void emit(struct engine *e, const struct event *event)
+{
+    bool put = queue_put_wait(e->outbox, event);
+    require(put); /* only this thread closes the outbox, after its last event */
+}
+
+void engine_publish(struct engine *e)
+{
+    uint32_t n_running = 0, n_paused = 0;
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        n_running += e->sequences[i].state == SEQUENCE_RUNNING;
+        n_paused += e->sequences[i].state == SEQUENCE_PAUSED;
+    }
+    atomic_store_explicit(&e->counters.n_running, n_running, memory_order_relaxed);
+    atomic_store_explicit(&e->counters.n_paused, n_paused, memory_order_relaxed);
+    atomic_store_explicit(&e->counters.kv_pages_free, kv_cache_n_free(e->kv), memory_order_relaxed);
+}
+
+void engine_emit_started(struct engine *e, const struct submission *s)
+{
+    struct event event = {.id = s->id, .kind = EVENT_STARTED, .n_prompt = s->g.n_prompt};
+    emit(e, &event);
+    if (s->g.n_prompt_logprobs < 0)
+        return;
+    /* Nothing predicts the first token: its event comes for completeness, with logprob 0. */
+    event = (struct event){.id = s->id, .kind = EVENT_PROMPT, .token = s->g.prompt[0]};
+    emit(e, &event);
+}
+
+void engine_score_row(struct engine *e, const struct row *r)
+{
+    struct sequence *q = r->sequence;
+    struct event event = {.id = q->submission->id,
+                          .kind = EVENT_PROMPT,
+                          .token = r->token,
+                          .logprob = r->logprob,
+                          .n_top = r->n_top};
+    memcpy(event.top, r->top, r->n_top * sizeof *r->top);
+    emit(e, &event);
+    q->n_scored++;
+    if (q->submission->g.max_tokens == 0 && q->n_scored + 1 == q->submission->g.n_prompt)
+        engine_end_sequence(e, q, FINISH_LENGTH, NULL);
+}
+
+/* ---- text ---- */
+
+/* As much of the text as an event holds, cut between characters. */
+static uint32_t piece_length(const char *text, size_t n)
+{
+    if (n <= EVENT_TEXT_BYTES)
+        return (uint32_t)n;
+    n = EVENT_TEXT_BYTES;
+    while (n > EVENT_TEXT_BYTES - 4 && ((unsigned char)text[n] & 0xC0U) == 0x80U)
+        n--;
+    return (uint32_t)n;
+}
+
+/* Sends `event` with the beginning of the text, and the rest behind it as EVENT_TEXT. A TEXT event without
+ * text is not sent. */
+static void emit_text(struct engine *e, struct event *event, const char *text, size_t n)
+{
+    while (n > 0 || event->kind != EVENT_TEXT) {
+        event->n_text = piece_length(text, n);
+        memcpy(event->text, text, event->n_text);
+        emit(e, event);
+        text += event->n_text;
+        n -= event->n_text;
+        event->kind = EVENT_TEXT;
+        event->n_top = 0;
+    }
+}
+
+/* What is left at an end: half a character (as U+FFFD), and text that was held for a stop string. */
+static void flush_text(struct engine *e, struct sequence *q)
+{
+    struct event event = {.id = q->submission->id, .kind = EVENT_TEXT, .token = q->tokens[q->n_tokens - 1]};
+    size_t n = stop_end(&q->hold, e->text_out);
+    n += detokenizer_end(&q->detokenizer, e->text_out + n);
+    emit_text(e, &event, e->text_out, n);
+}
+
+/* ---- ends ---- */
+
+/* The final event. The adapter's reference is given back first: who has seen the event may count on that. */
+static void end(struct engine *e, struct submission *s, struct event *event, const struct error *err)
+{
+    event->id = s->id;
+    event->kind = err ? EVENT_FAILED : EVENT_DONE;
+    event->n_prompt = s->g.n_prompt;
+    if (err)
+        event->error = *err;
+    submission_destroy(s);
+    atomic_fetch_sub_explicit(&e->counters.n_live, 1, memory_order_relaxed);
+    engine_publish(e);
+    emit(e, event);
+}
+
+void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reason reason,
+                        const struct error *err)
+{
+    struct event event = {.reason = reason, .stop_token = -1, .stop_string_index = -1};
+    event.queued_ns = clock_now_ns() - s->submitted_ns;
+    end(e, s, &event, err);
+}
+
+static void end_sequence(struct engine *e, struct sequence *q, struct event *event, const struct error *err)
+{
+    int64_t now = clock_now_ns(), first = q->first_token_ns ? q->first_token_ns : now;
+    struct submission *s = q->submission;
+    event->n_generated = q->n_generated;
+    event->queued_ns = q->started_ns - s->submitted_ns;
+    event->prefill_ns = first - q->started_ns;
+    event->decode_ns = now - first;
+    sequence_give_pages(q, e->kv);
+    q->state = SEQUENCE_FREE;
+    q->submission = NULL;
+    end(e, s, event, err);
+}
+
+void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reason reason,
+                         const struct error *err)
+{
+    struct event event = {.reason = reason, .stop_token = -1, .stop_string_index = -1};
+    flush_text(e, q);
+    end_sequence(e, q, &event, err);
+}
+
+/* ---- a new token ---- */
+
+static void fail_without_token(struct engine *e, struct sequence *q)
+{
+    const struct generation *g = &q->submission->g;
+    struct error err;
+    if (g->sampling.n_logit_bias || q->n_generated < g->min_tokens)
+        fail(&err, STATUS_INVALID, "logit_bias and min_tokens together ban every token of the vocabulary");
+    else
+        fail(&err, STATUS_INTERNAL, "the model gave no finite logit after %u tokens", q->n_tokens);
+    engine_end_sequence(e, q, FINISH_CANCELLED, &err);
+}
+
+void engine_accept_row(struct engine *e, const struct row *r)
+{
+    struct sequence *q = r->sequence;
+    const struct generation *g = &q->submission->g;
+    if (r->token < 0) {
+        fail_without_token(e, q);
+        return;
+    }
+    q->tokens[q->n_tokens++] = r->token;
+    q->n_generated++;
+    if (q->first_token_ns == 0)
+        q->first_token_ns = clock_now_ns();
+    counter_add(&e->counters.n_generated_tokens, 1);
+    bool stops = sequence_is_stop_token(q, r->token);
+    size_t n = stops && !g->include_stop ? 0 : detokenizer_push(&q->detokenizer, r->token, e->text_in);
+    const char *text = e->text_in;
+    int32_t match = -1;
+    if (g->n_stop_strings && q->n_generated > g->min_tokens) {
+        const struct stop_strings strings = {g->stop_strings, g->n_stop_strings, g->include_stop};
+        n = stop_push(&q->hold, &strings, e->text_in, n, e->text_out, &match);
+        text = e->text_out;
+    }
+    struct event event = {.id = q->submission->id,
+                          .kind = EVENT_TOKEN,
+                          .token = r->token,
+                          .logprob = r->logprob,
+                          .n_top = r->n_top};
+    memcpy(event.top, r->top, r->n_top * sizeof *r->top);
+    emit_text(e, &event, text, n);
+    if (!stops && match < 0 && q->n_generated < g->max_tokens)
+        return;
+    if (match < 0)
+        flush_text(e, q); /* behind a stop string nothing is shown */
+    event = (struct event){.reason = stops || match >= 0 ? FINISH_STOP : FINISH_LENGTH,
+                           .stop_token = match < 0 && stops ? r->token : -1,
+                           .stop_string_index = match};
+    end_sequence(e, q, &event, NULL);
+}

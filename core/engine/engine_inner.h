@@ -1,0 +1,113 @@
+/* What the files of the engine share. */
+#ifndef LK_ENGINE_INNER_H
+#define LK_ENGINE_INNER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/queue.h"
+#include "base/team.h"
+#include "engine.h"
+#include "scheduler.h"
+#include "sequence.h"
+
+/* Events that fit into the outbox; a front that is slower makes the engine wait. */
+#define OUTBOX_LIMIT 1024U
+
+/* An id is a serial number above the index of its live slot. */
+#define ID_SLOT_BITS 20U
+#define ID_SLOT_MASK ((1U << ID_SLOT_BITS) - 1)
+
+/* Front to engine. */
+struct message {
+    uint64_t id;
+    struct submission *submission; /* moves with the message; NULL: cancel `id` */
+};
+
+/* Written by the engine thread (n_live also by the front), read by any; only counters, so all orders are
+ * relaxed: nothing else is published through them. */
+struct counters {
+    atomic_uint n_live; /* submitted, not ended */
+    atomic_uint n_running, n_paused, kv_pages_free;
+    atomic_uint_fast64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
+    atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
+};
+static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
+{
+    atomic_fetch_add_explicit(c, n, memory_order_relaxed);
+}
+
+/* Owner: front. An id from submit until its final event has been polled. */
+struct live_slot {
+    uint64_t id; /* 0: free */
+    bool cancelled;
+    uint32_t next_free;
+};
+
+/* One row of logits of a step and what is made of it. */
+struct row {
+    struct sequence *sequence;
+    int32_t scored; /* the prompt token that came next, or -1: sample one */
+    int32_t token;  /* the result */
+    float logprob;
+    uint32_t n_top;
+    struct token_logprob top[LOGPROBS_MAX];
+};
+
+struct engine {
+    /* immutable after engine_create */
+    const struct model *model;
+    const struct text_model *text;
+    struct submission_limits limits;
+    uint32_t n_sequences, queue_limit, step_tokens, chunk_tokens, score_rows;
+    uint32_t n_pages; /* of the cache */
+    size_t page_bytes;
+
+    /* between front and engine thread */
+    struct queue *inbox;  /* struct message; has room for every live id's submission and cancellation */
+    struct queue *outbox; /* struct event */
+    atomic_bool stopping;
+    struct counters counters;
+
+    /* front */
+    struct live_slot *live; /* [n_live_slots] */
+    uint32_t n_live_slots, first_free;
+    uint64_t serial;
+    pthread_t thread;
+    bool has_thread;
+
+    /* engine thread */
+    struct team *team;
+    struct kv_cache *kv;
+    struct step_space *space;
+    struct sequence *sequences;  /* [n_sequences] */
+    int32_t *token_table;        /* [n_sequences, context] */
+    uint32_t *page_table;        /* [n_sequences, pages of a context] */
+    struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
+    uint32_t n_waiting;
+    struct schedule_entry *entries; /* [2 * n_sequences] */
+    struct batch_seq *batch;        /* [n_sequences] */
+    struct sequence **batch_owner;  /* [n_sequences] */
+    uint32_t n_batch;
+    struct row *rows; /* [n_sequences + score_rows] */
+    uint32_t n_rows;
+    float *logits;                   /* of the step, [n_rows, vocab_size] */
+    struct sampler_scratch *scratch; /* [team_size] */
+    char *text_in, *text_out;        /* a token's text before and after the search for stop strings */
+};
+
+/* engine_loop.c: the thread's function */
+void *engine_main(void *engine);
+
+/* engine_events.c: results of a step into events, and the ends of generations */
+void engine_publish(struct engine *e); /* counts for engine_stats */
+void engine_emit_started(struct engine *e, const struct submission *s);
+void engine_score_row(struct engine *e, const struct row *r);
+void engine_accept_row(struct engine *e, const struct row *r);
+/* The final event; the submission or sequence is gone afterwards. `err` not NULL: EVENT_FAILED. */
+void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reason reason,
+                        const struct error *err);
+void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reason reason,
+                         const struct error *err);
+
+#endif

@@ -1,0 +1,309 @@
+/* The engine thread: take messages, plan, compute, sample, deliver; sleep when there is nothing to do.
+ *
+ * A step is one plan of the scheduler: its sequences' tokens go through the model together, then the workers
+ * turn the rows of logits into tokens (each row by itself, so nothing depends on their number), and the
+ * results become events in order. In a step nothing is allocated; that is counted, and a test reads the
+ * count. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "engine_inner.h"
+#include "logprobs.h"
+
+/* ---- inbox ---- */
+
+static bool is_served_before(const struct submission *a, const struct submission *b)
+{
+    return a->g.priority != b->g.priority ? a->g.priority < b->g.priority : a->id < b->id;
+}
+
+static void enqueue(struct engine *e, struct submission *s)
+{
+    uint32_t at = e->n_waiting++;
+    require(at < e->n_sequences + e->queue_limit);
+    for (; at > 0 && is_served_before(s, e->waiting[at - 1]); at--)
+        e->waiting[at] = e->waiting[at - 1];
+    e->waiting[at] = s;
+}
+
+static void receive_submission(struct engine *e, struct submission *s)
+{
+    const struct generation *g = &s->g;
+    struct error err;
+    if (g->lora && step_reserve_rank(e->space, g->lora->t_max, &err) != STATUS_OK) {
+        engine_end_waiting(e, s, FINISH_CANCELLED, &err);
+    } else if (g->max_tokens == 0 && (g->n_prompt_logprobs < 0 || g->n_prompt == 1)) {
+        engine_emit_started(e, s); /* nothing to compute */
+        engine_end_waiting(e, s, FINISH_LENGTH, NULL);
+    } else {
+        enqueue(e, s);
+    }
+}
+
+static void cancel(struct engine *e, uint64_t id)
+{
+    for (uint32_t i = 0; i < e->n_waiting; i++) {
+        struct submission *s = e->waiting[i];
+        if (s->id != id)
+            continue;
+        e->n_waiting--;
+        memmove(&e->waiting[i], &e->waiting[i + 1], (e->n_waiting - i) * sizeof(struct submission *));
+        engine_end_waiting(e, s, FINISH_CANCELLED, NULL);
+        return;
+    }
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        struct sequence *q = &e->sequences[i];
+        if (q->state != SEQUENCE_FREE && q->submission->id == id)
+            engine_end_sequence(e, q, FINISH_CANCELLED, NULL);
+    }
+}
+
+static void handle(struct engine *e, const struct message *m)
+{
+    if (m->submission)
+        receive_submission(e, m->submission);
+    else
+        cancel(e, m->id);
+}
+
+static bool is_idle(const struct engine *e)
+{
+    bool idle = e->n_waiting == 0;
+    for (uint32_t i = 0; i < e->n_sequences && idle; i++)
+        idle = e->sequences[i].state == SEQUENCE_FREE;
+    return idle;
+}
+
+static void receive(struct engine *e)
+{
+    struct message m;
+    if (is_idle(e) && queue_get_wait(e->inbox, &m, -1))
+        handle(e, &m);
+    while (queue_get(e->inbox, &m))
+        handle(e, &m);
+}
+
+/* ---- plan ---- */
+
+static struct schedule plan(struct engine *e)
+{
+    struct schedule s = {.step_tokens = e->step_tokens,
+                         .chunk_tokens = e->chunk_tokens,
+                         .score_rows = e->score_rows,
+                         .page_tokens = KV_PAGE_TOKENS,
+                         .n_pages_free = kv_cache_n_free(e->kv),
+                         .entries = e->entries};
+    for (uint32_t i = 0; i < e->n_sequences; i++) {
+        const struct sequence *q = &e->sequences[i];
+        s.n_slots_free += q->state == SEQUENCE_FREE;
+        if (q->state == SEQUENCE_FREE)
+            continue;
+        s.entries[s.n_entries++] = (struct schedule_entry){
+            .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
+            .priority = q->submission->g.priority,
+            .arrival = q->submission->id,
+            .n_known = sequence_n_known(q),
+            .n_computed = q->n_computed,
+            .n_pages = q->n_pages,
+            .logits_from = sequence_logits_from(q),
+            .index = i};
+    }
+    /* Of those that wait only as many as there are slots can start; they follow behind the slots' indices. */
+    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free; i++) {
+        const struct generation *g = &e->waiting[i]->g;
+        uint32_t n_known = g->max_tokens ? g->n_prompt : g->n_prompt - 1;
+        s.entries[s.n_entries++] = (struct schedule_entry){
+            .state = SCHEDULE_WAITING,
+            .priority = g->priority,
+            .arrival = e->waiting[i]->id,
+            .n_known = n_known,
+            .logits_from = g->n_prompt_logprobs >= 0 && g->n_prompt > 1 ? 0 : n_known - 1,
+            .index = e->n_sequences + i};
+    }
+    schedule_plan(&s);
+    return s;
+}
+
+static struct sequence *free_slot(struct engine *e)
+{
+    uint32_t i = 0;
+    while (e->sequences[i].state != SEQUENCE_FREE) {
+        i++;
+        require(i < e->n_sequences);
+    }
+    return &e->sequences[i];
+}
+
+/* The entry's sequence, once paused, resumed or begun as planned. NULL: it still waits. */
+static struct sequence *enact(struct engine *e, const struct schedule_entry *p)
+{
+    bool waits = p->index >= e->n_sequences;
+    struct sequence *q = waits ? NULL : &e->sequences[p->index];
+    if (p->pause) {
+        q->state = SEQUENCE_PAUSED;
+        counter_add(&e->counters.n_preemptions, 1);
+        sequence_give_pages(q, e->kv);
+    } else if (p->start && waits) {
+        struct submission **s = &e->waiting[p->index - e->n_sequences];
+        q = free_slot(e);
+        sequence_begin(q, *s, e->text, clock_now_ns());
+        engine_emit_started(e, *s);
+        *s = NULL;
+    } else if (p->start) {
+        q->state = SEQUENCE_RUNNING;
+    }
+    return q;
+}
+
+static void forget_started(struct engine *e)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->n_waiting; i++)
+        if (e->waiting[i])
+            e->waiting[n++] = e->waiting[i];
+    e->n_waiting = n;
+}
+
+/* Adds n tokens of a sequence to the batch, and the rows of logits that they will give. */
+static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
+{
+    const struct generation *g = &q->submission->g;
+    uint32_t begin = q->n_computed, end = begin + n, from = sequence_logits_from(q);
+    from = from < begin ? begin : from < end ? from : end;
+    sequence_take_pages(q, e->kv, end);
+    e->batch_owner[e->n_batch] = q;
+    e->batch[e->n_batch++] = (struct batch_seq){.lora = g->lora,
+                                                .tokens = q->tokens + begin,
+                                                .n_tokens = n,
+                                                .position = begin,
+                                                .pages = q->pages,
+                                                .logits_begin = from - begin};
+    for (uint32_t p = from; p < end; p++) {
+        struct row *r = &e->rows[e->n_rows++];
+        r->sequence = q;
+        r->scored = p + 1 < g->n_prompt ? q->tokens[p + 1] : -1;
+    }
+    uint32_t reached = end < g->n_prompt ? end : g->n_prompt;
+    if (reached > q->n_counted) { /* computing it again after a pause doesn't count */
+        counter_add(&e->counters.n_prompt_tokens, reached - q->n_counted);
+        q->n_counted = reached;
+    }
+}
+
+/* ---- rows ---- */
+
+static void compute_row(struct row *r, const float *logits, struct sampler_scratch *scratch)
+{
+    struct sequence *q = r->sequence;
+    const struct generation *g = &q->submission->g;
+    bool scores = r->scored >= 0, early = q->n_generated < g->min_tokens;
+    int32_t n_top = scores ? g->n_prompt_logprobs : g->n_logprobs;
+    r->token = r->scored;
+    if (!scores) {
+        const struct sampler_input in = {.sampling = &g->sampling,
+                                         .logits = logits,
+                                         .tokens = q->tokens,
+                                         .n_tokens = q->n_tokens,
+                                         .n_prompt = g->n_prompt,
+                                         .banned = g->stop_tokens,
+                                         .n_banned = early ? g->n_stop_tokens : 0};
+        r->token = sampler_pick(&in, &q->rng, scratch);
+    }
+    r->logprob = 0;
+    r->n_top = 0;
+    if (n_top >= 0 && r->token >= 0)
+        r->n_top = logprobs_row(logits, scratch->n_vocab, r->token, &r->logprob, (uint32_t)n_top, r->top);
+}
+
+/* Every row is one worker's, with that worker's scratch; a sequence samples at most once in a step. */
+static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
+{
+    struct engine *e = arg;
+    struct sampler_scratch *scratch = &e->scratch[worker];
+    for (uint32_t i = worker; i < e->n_rows; i += n_workers)
+        compute_row(&e->rows[i], e->logits + (size_t)i * scratch->n_vocab, scratch);
+}
+
+static void deliver(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->n_batch; i++)
+        e->batch_owner[i]->n_computed += e->batch[i].n_tokens;
+    for (uint32_t i = 0; i < e->n_rows; i++) {
+        if (e->rows[i].scored >= 0)
+            engine_score_row(e, &e->rows[i]);
+        else
+            engine_accept_row(e, &e->rows[i]);
+    }
+}
+
+/* ---- step ---- */
+
+static void step(struct engine *e)
+{
+    int64_t begin_ns = clock_now_ns();
+    uint64_t n_allocations = mem_count();
+    struct schedule s = plan(e);
+    uint32_t n_tokens = 0;
+    e->n_batch = e->n_rows = 0;
+    for (uint32_t i = 0; i < s.n_entries; i++) /* pages go back before others take them */
+        if (s.entries[i].pause)
+            enact(e, &s.entries[i]);
+    for (uint32_t i = 0; i < s.n_entries; i++) {
+        if (s.entries[i].pause)
+            continue;
+        struct sequence *q = enact(e, &s.entries[i]);
+        if (s.entries[i].n_tokens)
+            batch_add(e, q, s.entries[i].n_tokens);
+        n_tokens += s.entries[i].n_tokens;
+    }
+    forget_started(e);
+    engine_publish(e);
+    require(e->n_batch > 0); /* the scheduler's promise; without it we would spin */
+    const struct batch batch = {.seqs = e->batch, .n_seqs = e->n_batch};
+    model_step(e->model, e->space, e->kv, &batch, &e->logits);
+    if (e->n_rows > 1)
+        team_run(e->team, compute_rows, e);
+    else
+        compute_rows(e, 0, 1);
+    deliver(e);
+    struct counters *c = &e->counters;
+    counter_add(&c->n_steps, 1);
+    counter_add(&c->sum_batch_rows, n_tokens);
+    counter_add(&c->step_ns, (uint64_t)(clock_now_ns() - begin_ns));
+    counter_add(&c->step_allocations, mem_count() - n_allocations);
+    atomic_store_explicit(&c->batch_rows, n_tokens, memory_order_relaxed);
+    engine_publish(e);
+}
+
+/* Everything that was submitted gets its final event; the closed outbox tells the destroyer that we are done.
+ */
+static void end_all(struct engine *e)
+{
+    struct message m;
+    while (queue_get(e->inbox, &m))
+        if (m.submission)
+            engine_end_waiting(e, m.submission, FINISH_CANCELLED, NULL);
+    for (uint32_t i = 0; i < e->n_waiting; i++)
+        engine_end_waiting(e, e->waiting[i], FINISH_CANCELLED, NULL);
+    e->n_waiting = 0;
+    for (uint32_t i = 0; i < e->n_sequences; i++)
+        if (e->sequences[i].state != SEQUENCE_FREE)
+            engine_end_sequence(e, &e->sequences[i], FINISH_CANCELLED, NULL);
+    queue_close(e->outbox);
+}
+
+void *engine_main(void *engine)
+{
+    struct engine *e = engine;
+    for (;;) {
+        receive(e);
+        /* acquire: pairs with the destroyer's release */
+        if (atomic_load_explicit(&e->stopping, memory_order_acquire))
+            break;
+        if (!is_idle(e))
+            step(e);
+    }
+    end_all(e);
+    return NULL;
+}

@@ -1,0 +1,160 @@
+/* Continuous batching with chunked prompts, in the order of service: priority, then arrival.
+ *
+ *   1  every decoding sequence gets its one token: running streams never wait for a prompt
+ *   2  what is left of the token budget goes to prompts in chunks, and starts who waits or was paused
+ *
+ * KV pages are taken as they are needed. When none is left the youngest running sequence is paused: its pages
+ * go back, it will compute its known tokens again. A paused or waiting one starts only when its known tokens
+ * and one more fit beside what the running ones still need, with a page to grow for each of those: otherwise
+ * it would be paused again at once. Who can't start blocks those behind it, so nobody is overtaken for ever;
+ * a sequence alone always fits (the engine refuses longer ones), so the oldest always moves. */
+#include "scheduler.h"
+
+#include "base/error.h"
+
+static bool is_before(const struct schedule_entry *a, const struct schedule_entry *b)
+{
+    return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;
+}
+
+/* Insertion: the caller's order is nearly the order of service. */
+static void sort_entries(struct schedule *s)
+{
+    for (uint32_t i = 1; i < s->n_entries; i++) {
+        struct schedule_entry e = s->entries[i];
+        uint32_t at = i;
+        for (; at > 0 && is_before(&e, &s->entries[at - 1]); at--)
+            s->entries[at] = s->entries[at - 1];
+        s->entries[at] = e;
+    }
+}
+
+static uint32_t pages_for(const struct schedule *s, uint32_t n_tokens)
+{
+    return n_tokens / s->page_tokens + (n_tokens % s->page_tokens != 0);
+}
+
+/* Pages that the entry lacks to have n more tokens computed. */
+static uint32_t pages_lacking(const struct schedule *s, const struct schedule_entry *e, uint32_t n)
+{
+    uint32_t need = pages_for(s, e->n_computed + n);
+    return need > e->n_pages ? need - e->n_pages : 0;
+}
+
+/* Rows of logits beyond the one that every sequence may have. */
+static uint32_t rows_scored(const struct schedule_entry *e, uint32_t n)
+{
+    uint32_t end = e->n_computed + n, from = e->logits_from > e->n_computed ? e->logits_from : e->n_computed;
+    uint32_t rows = end > from ? end - from : 0;
+    return e->logits_from + 1 < e->n_known ? rows : 0;
+}
+
+static void pause_entry(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
+{
+    require(!e->start); /* has_room saw to it */
+    s->n_pages_free += e->n_pages + pages_lacking(s, e, e->n_tokens);
+    s->score_rows += rows_scored(e, e->n_tokens);
+    *budget += e->n_tokens;
+    e->n_tokens = 0;
+    e->n_pages = 0;
+    e->pause = true;
+    e->state = SCHEDULE_PAUSED;
+}
+
+/* Frees pages until `need` are there, youngest running sequence first. False if that was entry i itself. */
+static bool make_room(struct schedule *s, uint32_t i, uint32_t need, uint32_t *budget)
+{
+    for (uint32_t j = s->n_entries; s->n_pages_free < need && j-- > i;) {
+        if (s->entries[j].state != SCHEDULE_RUNNING)
+            continue;
+        pause_entry(s, &s->entries[j], budget);
+        if (j == i)
+            return false;
+    }
+    return s->n_pages_free >= need;
+}
+
+static void give(struct schedule *s, struct schedule_entry *e, uint32_t n, uint32_t *budget)
+{
+    s->n_pages_free -= pages_lacking(s, e, n);
+    s->score_rows -= rows_scored(e, n);
+    *budget -= n;
+    e->n_tokens = n;
+}
+
+/* The longest chunk that budget and rows of logits allow. */
+static uint32_t chunk_of(const struct schedule *s, const struct schedule_entry *e, uint32_t budget)
+{
+    uint32_t n = e->n_known - e->n_computed;
+    n = n < s->chunk_tokens ? n : s->chunk_tokens;
+    n = n < budget ? n : budget;
+    uint32_t rows = rows_scored(e, n);
+    if (rows > s->score_rows)
+        n -= rows - s->score_rows;
+    return n;
+}
+
+static void plan_prompt(struct schedule *s, uint32_t i, uint32_t *budget)
+{
+    struct schedule_entry *e = &s->entries[i];
+    uint32_t n = chunk_of(s, e, *budget);
+    if (n == 0 || !make_room(s, i, pages_lacking(s, e, 1), budget))
+        return;
+    /* A shorter chunk rather than another's pages. */
+    uint64_t fits = (uint64_t)(e->n_pages + s->n_pages_free) * s->page_tokens - e->n_computed;
+    give(s, e, n < fits ? n : (uint32_t)fits, budget);
+}
+
+/* Whether a waiting or paused entry can start beside those that run. */
+static bool has_room(const struct schedule *s, const struct schedule_entry *e)
+{
+    uint64_t need = pages_for(s, e->n_known + 1);
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        const struct schedule_entry *r = &s->entries[i];
+        if (r->state != SCHEDULE_RUNNING)
+            continue;
+        uint32_t held = r->n_pages + pages_lacking(s, r, r->n_tokens), all = pages_for(s, r->n_known + 1);
+        need += 1 + (all > held ? all - held : 0);
+    }
+    return need <= s->n_pages_free;
+}
+
+/* False when nobody behind it may start either. Who only lacks rows of logits holds up nobody. */
+static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t budget)
+{
+    if (budget == 0 || !has_room(s, e))
+        return false;
+    if (chunk_of(s, e, budget) == 0)
+        return true;
+    s->n_slots_free -= e->state == SCHEDULE_WAITING;
+    e->state = SCHEDULE_RUNNING;
+    e->start = true;
+    return true;
+}
+
+void schedule_plan(struct schedule *s)
+{
+    uint32_t budget = s->step_tokens;
+    bool blocked = false;
+    sort_entries(s);
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        e->n_tokens = 0;
+        e->start = e->pause = false;
+        require(e->n_known > e->n_computed);
+    }
+    for (uint32_t i = 0; i < s->n_entries && budget; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        if (e->state == SCHEDULE_RUNNING && e->n_known - e->n_computed == 1 &&
+            rows_scored(e, 1) <= s->score_rows && make_room(s, i, pages_lacking(s, e, 1), &budget))
+            give(s, e, 1, &budget);
+    }
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        bool no_slot = e->state == SCHEDULE_WAITING && s->n_slots_free == 0;
+        if (e->state != SCHEDULE_RUNNING && !e->pause && !no_slot && !blocked)
+            blocked = !try_start(s, e, budget);
+        if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0)
+            plan_prompt(s, i, &budget);
+    }
+}

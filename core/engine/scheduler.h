@@ -1,0 +1,41 @@
+/* What the next step computes. Pure: a snapshot in, a plan out; no model, no threads, no memory of its own.
+ */
+#ifndef LK_ENGINE_SCHEDULER_H
+#define LK_ENGINE_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum schedule_state { SCHEDULE_WAITING, SCHEDULE_PAUSED, SCHEDULE_RUNNING };
+
+/* One generation as the scheduler sees it. Prompt and output are the same to it: known tokens, of which some
+ * are in KV pages. One that lacks a single token is decoding. */
+struct schedule_entry {
+    enum schedule_state state;
+    int32_t priority; /* lower is served first */
+    uint64_t arrival; /* then this; unique */
+    uint32_t n_known, n_computed;
+    uint32_t n_pages;     /* held */
+    uint32_t logits_from; /* positions from here to the last known one need a row of logits */
+    uint32_t index;       /* the caller's */
+    /* the plan */
+    uint32_t n_tokens; /* to compute in this step; 0: none */
+    bool start;        /* was waiting or paused, runs from now on */
+    bool pause;        /* was running, gives its pages back */
+};
+
+struct schedule {
+    uint32_t step_tokens;  /* of all; at least the number of sequences that run at once */
+    uint32_t chunk_tokens; /* of one prompt */
+    uint32_t score_rows;   /* rows of logits for prompts whose logprobs are wanted */
+    uint32_t page_tokens;
+    uint32_t n_slots_free;          /* waiting ones that may start; paused ones have kept theirs */
+    uint32_t n_pages_free;          /* the plan lowers it by what it hands out */
+    struct schedule_entry *entries; /* [n_entries]; the plan sorts them into the order of service */
+    uint32_t n_entries;
+};
+
+/* Makes the plan. If there is any entry, some entry gets tokens, provided that each fits the cache alone. */
+void schedule_plan(struct schedule *s);
+
+#endif

@@ -1,0 +1,61 @@
+/* The states of a generation and its page table. A paused sequence keeps all but its pages: tokens,
+ * generator, half a character and held text, so that it goes on as if nothing had happened. */
+#include "sequence.h"
+
+#include <string.h>
+
+void sequence_begin(struct sequence *q, struct submission *s, const struct text_model *text, int64_t now_ns)
+{
+    const struct generation *g = &s->g;
+    require(q->state == SEQUENCE_FREE && q->n_pages == 0);
+    q->submission = s;
+    q->state = SEQUENCE_RUNNING;
+    memcpy(q->tokens, g->prompt, g->n_prompt * sizeof *q->tokens);
+    q->n_tokens = g->n_prompt;
+    q->n_generated = q->n_computed = q->n_scored = q->n_counted = 0;
+    rng_seed(&q->rng, g->sampling.seed);
+    detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
+    q->hold.n_bytes = 0;
+    q->started_ns = now_ns;
+    q->first_token_ns = 0;
+}
+
+uint32_t sequence_n_known(const struct sequence *q)
+{
+    return q->submission->g.max_tokens ? q->n_tokens : q->n_tokens - 1;
+}
+
+uint32_t sequence_logits_from(const struct sequence *q)
+{
+    const struct generation *g = &q->submission->g;
+    if (g->n_prompt_logprobs >= 0 && q->n_scored + 1 < g->n_prompt)
+        return q->n_scored;
+    return sequence_n_known(q) - 1;
+}
+
+bool sequence_is_stop_token(const struct sequence *q, int32_t token)
+{
+    const struct generation *g = &q->submission->g;
+    for (uint32_t i = 0; i < g->n_stop_tokens; i++)
+        if (g->stop_tokens[i] == token)
+            return true;
+    return false;
+}
+
+void sequence_take_pages(struct sequence *q, struct kv_cache *kv, uint32_t n_tokens)
+{
+    uint32_t need = n_tokens / KV_PAGE_TOKENS + (n_tokens % KV_PAGE_TOKENS != 0);
+    while (q->n_pages < need) {
+        bool acquired = kv_page_acquire(kv, &q->pages[q->n_pages]);
+        require(acquired);
+        q->n_pages++;
+    }
+}
+
+void sequence_give_pages(struct sequence *q, struct kv_cache *kv)
+{
+    for (uint32_t i = 0; i < q->n_pages; i++)
+        kv_page_release(kv, q->pages[i]);
+    q->n_pages = 0;
+    q->n_computed = 0;
+}

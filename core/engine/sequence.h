@@ -1,0 +1,50 @@
+/* One running generation: a slot of a fixed table. Owner: engine thread. */
+#ifndef LK_ENGINE_SEQUENCE_H
+#define LK_ENGINE_SEQUENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+#include "kv_cache.h"
+#include "sampler.h"
+#include "stop.h"
+#include "submission.h"
+
+/*              begin                     pages run out
+ *   FREE ───────────────▶ RUNNING ─────────────────────▶ PAUSED
+ *     ▲                    │   ▲                            │
+ *     └────────────────────┘   └────────────────────────────┘
+ *            end                  known tokens are computed again */
+enum sequence_state { SEQUENCE_FREE, SEQUENCE_PAUSED, SEQUENCE_RUNNING };
+
+struct sequence {
+    enum sequence_state state;
+    struct submission *submission; /* owned; NULL when free */
+    int32_t *tokens;               /* [context] prompt, then output; memory of the table */
+    uint32_t n_tokens, n_generated;
+    uint32_t n_computed; /* tokens whose K and V are in the pages */
+    uint32_t n_scored;   /* prompt positions whose logprobs were reported; a pause doesn't set them back */
+    uint32_t n_counted;  /* prompt tokens that the statistics have seen */
+    uint32_t *pages;     /* [pages of a context] token p is in pages[p / KV_PAGE_TOKENS] */
+    uint32_t n_pages;
+    struct rng rng;
+    struct detokenizer detokenizer;
+    struct stop_hold hold;
+    int64_t started_ns, first_token_ns; /* 0: not yet */
+};
+
+/* Takes the submission. Everything but pages is ready for the first chunk. */
+void sequence_begin(struct sequence *q, struct submission *s, const struct text_model *text, int64_t now_ns);
+
+/* Tokens to be computed: all known ones, but the last of a prompt that is only scored predicts nothing. */
+uint32_t sequence_n_known(const struct sequence *q);
+/* The first position whose row of logits is wanted. */
+uint32_t sequence_logits_from(const struct sequence *q);
+bool sequence_is_stop_token(const struct sequence *q, int32_t token);
+
+/* Pages for positions below n_tokens. The schedule has counted them: a cache without one is a bug. */
+void sequence_take_pages(struct sequence *q, struct kv_cache *kv, uint32_t n_tokens);
+void sequence_give_pages(struct sequence *q, struct kv_cache *kv); /* and forgets what was computed */
+
+#endif

@@ -1,0 +1,220 @@
+/* The border of the engine: whatever passes here needs no further check. Numbers are checked for NaN and
+ * range, tokens against the vocabulary, lengths against the context; then all of it is copied, so that the
+ * front may forget the request at once.
+ *
+ * Owner: the front until the message is in the inbox, then the engine thread. */
+#include "submission.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+static enum status check_finite(const char *name, float value, struct error *err)
+{
+    return isfinite(value)
+               ? STATUS_OK
+               : fail(err, STATUS_INVALID, "%s must be a finite number, got %g", name, (double)value);
+}
+
+static enum status check_tokens(const char *name, const int32_t *ids, uint32_t n, uint32_t n_vocab,
+                                struct error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab)
+            return fail(err, STATUS_INVALID, "%s[%u] is %d, but the model's token ids are 0 to %u", name, i,
+                        ids[i], n_vocab - 1);
+    return STATUS_OK;
+}
+
+static enum status check_bias(const struct sampling *p, uint32_t n_vocab, struct error *err)
+{
+    if (p->n_logit_bias > LOGIT_BIAS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "logit_bias has %u entries, at most %u are taken", p->n_logit_bias,
+                    LOGIT_BIAS_MAX);
+    for (uint32_t i = 0; i < p->n_logit_bias; i++) {
+        const struct logit_bias *b = &p->logit_bias[i];
+        enum status s = check_tokens("logit_bias", &b->token, 1, n_vocab, err);
+        if (s != STATUS_OK)
+            return s;
+        if (!isfinite(b->bias) && !(b->bias < 0))
+            return fail(err, STATUS_INVALID,
+                        "logit_bias of token %d must be finite, or minus infinity to ban it, got %g",
+                        b->token, (double)b->bias);
+    }
+    return STATUS_OK;
+}
+
+static enum status check_sampling(const struct sampling *p, uint32_t n_vocab, struct error *err)
+{
+    enum status s;
+    if (!isfinite(p->temperature) || p->temperature < 0)
+        return fail(err, STATUS_INVALID, "temperature must be 0 (greedy) or above and finite, got %g",
+                    (double)p->temperature);
+    if (!(p->top_p > 0 && p->top_p <= 1))
+        return fail(err, STATUS_INVALID, "top_p must be above 0 and at most 1, got %g", (double)p->top_p);
+    if (!(p->min_p >= 0 && p->min_p <= 1))
+        return fail(err, STATUS_INVALID, "min_p must be between 0 and 1, got %g", (double)p->min_p);
+    if (!isfinite(p->repetition_penalty) || !(p->repetition_penalty > 0))
+        return fail(err, STATUS_INVALID, "repetition_penalty must be above 0 and finite, got %g",
+                    (double)p->repetition_penalty);
+    if ((s = check_finite("presence_penalty", p->presence_penalty, err)) != STATUS_OK ||
+        (s = check_finite("frequency_penalty", p->frequency_penalty, err)) != STATUS_OK)
+        return s;
+    return check_bias(p, n_vocab, err);
+}
+
+static enum status check_stops(const struct generation *g, uint32_t n_vocab, struct error *err)
+{
+    if (g->n_stop_tokens > STOP_TOKENS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "stop_token_ids has %u entries, at most %u are taken",
+                    g->n_stop_tokens, STOP_TOKENS_MAX);
+    if (g->n_stop_strings > STOP_STRINGS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "stop has %u strings, at most %u are taken", g->n_stop_strings,
+                    STOP_STRINGS_MAX);
+    for (uint32_t i = 0; i < g->n_stop_strings; i++) {
+        size_t n = strlen(g->stop_strings[i]);
+        if (n == 0 || n > STOP_STRING_BYTES_MAX)
+            return fail(err, n ? STATUS_TOO_LARGE : STATUS_INVALID,
+                        "stop[%u] has %zu bytes, 1 to %u are taken", i, n, STOP_STRING_BYTES_MAX);
+        if (!utf8_is_valid(g->stop_strings[i], n))
+            return fail(err, STATUS_INVALID, "stop[%u] is not valid UTF-8", i);
+    }
+    return check_tokens("stop_token_ids", g->stop_tokens, g->n_stop_tokens, n_vocab, err);
+}
+
+static enum status check_lengths(const struct generation *g, const struct submission_limits *l,
+                                 struct error *err)
+{
+    if (g->n_prompt == 0)
+        return fail(err, STATUS_INVALID, "the prompt has no tokens, at least 1 is needed");
+    if (g->n_prompt >= l->context && l->kv_tokens < l->wanted_context)
+        return fail(err, STATUS_TOO_LARGE,
+                    "the prompt has %u tokens, but the KV memory holds %u, the first generated one included: "
+                    "shorten the prompt or raise kv_bytes",
+                    g->n_prompt, l->kv_tokens);
+    if (g->n_prompt >= l->context)
+        return fail(
+            err, STATUS_TOO_LARGE,
+            "the prompt has %u tokens, but the context length is %u, the first generated one included: "
+            "shorten the prompt",
+            g->n_prompt, l->context);
+    if (g->min_tokens > g->max_tokens)
+        return fail(err, STATUS_INVALID, "min_tokens is %u, above max_tokens, which is %u", g->min_tokens,
+                    g->max_tokens);
+    if (g->n_logprobs < -1 || g->n_logprobs > (int32_t)LOGPROBS_MAX)
+        return fail(err, STATUS_INVALID, "logprobs must be between 0 and %u, got %d", LOGPROBS_MAX,
+                    g->n_logprobs);
+    if (g->n_prompt_logprobs < -1 || g->n_prompt_logprobs > (int32_t)LOGPROBS_MAX)
+        return fail(err, STATUS_INVALID, "prompt_logprobs must be between 0 and %u, got %d", LOGPROBS_MAX,
+                    g->n_prompt_logprobs);
+    return STATUS_OK;
+}
+
+static enum status check(const struct generation *g, const struct submission_limits *l, struct error *err)
+{
+    uint32_t n_vocab = model_config(l->model)->vocab_size;
+    enum status s;
+    if ((s = check_lengths(g, l, err)) != STATUS_OK ||
+        (s = check_tokens("prompt", g->prompt, g->n_prompt, n_vocab, err)) != STATUS_OK ||
+        (s = check_sampling(&g->sampling, n_vocab, err)) != STATUS_OK ||
+        (s = check_stops(g, n_vocab, err)) != STATUS_OK)
+        return s;
+    if (g->lora && g->lora->model != l->model)
+        return fail(err, STATUS_MISMATCH,
+                    "the adapter was built for another base model than the one that runs");
+    return STATUS_OK;
+}
+
+/* The model's ends: its generation configuration's, and the tokenizer's own. Returns how many. */
+static uint32_t eos_tokens(const struct submission_limits *l, int32_t out[CONFIG_EOS_MAX + 1])
+{
+    const struct model_config *c = model_config(l->model);
+    uint32_t n = 0;
+    bool has_text_eos = false;
+    for (uint32_t i = 0; i < c->n_eos && i < CONFIG_EOS_MAX; i++) {
+        if (c->eos_tokens[i] < 0 || (uint32_t)c->eos_tokens[i] >= c->vocab_size)
+            continue;
+        out[n++] = c->eos_tokens[i];
+        has_text_eos |= c->eos_tokens[i] == l->text->eos_token;
+    }
+    if (!has_text_eos && l->text->eos_token >= 0 && (uint32_t)l->text->eos_token < c->vocab_size)
+        out[n++] = l->text->eos_token;
+    return n;
+}
+
+/* The next part of the block; every part leaves the next one aligned. */
+static void *carve(uint8_t **at, size_t size_bytes)
+{
+    void *part = *at;
+    *at += (size_bytes + 7) & ~(size_t)7;
+    return part;
+}
+
+static void *carve_copy(uint8_t **at, const void *from, size_t size_bytes)
+{
+    void *part = carve(at, size_bytes);
+    if (size_bytes)
+        memcpy(part, from, size_bytes);
+    return part;
+}
+
+/* All within bounds that check() has seen, so no sum can overflow. */
+static size_t copy_bytes(const struct generation *g)
+{
+    size_t n = sizeof(struct submission) + (size_t)g->n_prompt * sizeof(int32_t) +
+               (g->n_stop_tokens + CONFIG_EOS_MAX + 1U) * sizeof(int32_t) +
+               g->sampling.n_logit_bias * sizeof(struct logit_bias) + g->n_stop_strings * sizeof(char *);
+    for (uint32_t i = 0; i < g->n_stop_strings; i++)
+        n += strlen(g->stop_strings[i]) + 1;
+    return n + (g->n_stop_strings + 4U) * 8; /* alignment */
+}
+
+static void copy(struct submission *s, const struct generation *g, const struct submission_limits *l)
+{
+    int32_t eos[CONFIG_EOS_MAX + 1];
+    uint32_t n_eos = g->ignore_eos ? 0 : eos_tokens(l, eos);
+    uint8_t *at = (uint8_t *)(s + 1);
+    s->g = *g;
+    s->g.prompt = carve_copy(&at, g->prompt, g->n_prompt * sizeof *g->prompt);
+    s->g.sampling.logit_bias =
+        carve_copy(&at, g->sampling.logit_bias, g->sampling.n_logit_bias * sizeof(struct logit_bias));
+    int32_t *stops = carve(&at, (n_eos + g->n_stop_tokens) * sizeof *stops);
+    if (n_eos)
+        memcpy(stops, eos, n_eos * sizeof *stops);
+    if (g->n_stop_tokens)
+        memcpy(stops + n_eos, g->stop_tokens, g->n_stop_tokens * sizeof *stops);
+    s->g.stop_tokens = stops;
+    s->g.n_stop_tokens = n_eos + g->n_stop_tokens;
+    const char **strings = carve(&at, g->n_stop_strings * sizeof *strings);
+    for (uint32_t i = 0; i < g->n_stop_strings; i++)
+        strings[i] = carve_copy(&at, g->stop_strings[i], strlen(g->stop_strings[i]) + 1);
+    s->g.stop_strings = strings;
+    uint32_t room = l->context - g->n_prompt;
+    s->g.max_tokens = g->max_tokens < room ? g->max_tokens : room;
+    s->g.min_tokens = g->min_tokens < room ? g->min_tokens : room;
+    s->g.lora = lora_acquire(g->lora);
+}
+
+enum status submission_create(const struct generation *g, const struct submission_limits *limits,
+                              struct submission **out, struct error *err)
+{
+    enum status s = check(g, limits, err);
+    if (s != STATUS_OK)
+        return s;
+    struct submission *copied = mem_zalloc(copy_bytes(g));
+    if (!copied)
+        return fail(err, STATUS_NO_MEMORY, "no memory to keep a request with a prompt of %u tokens",
+                    g->n_prompt);
+    copy(copied, g, limits);
+    *out = copied;
+    return STATUS_OK;
+}
+
+void submission_destroy(struct submission *s)
+{
+    if (!s)
+        return;
+    lora_release(s->g.lora);
+    mem_free(s);
+}
