@@ -1,0 +1,432 @@
+/* The sampling chain against probabilities worked out by hand or by a plain full sort, and log-probabilities.
+ */
+#include "tests/test.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "logprobs.h"
+#include "sampler.h"
+
+#define N_BIG 6000U
+
+static uint32_t plain_argmax(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+static struct sampling neutral(void)
+{
+    return (struct sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .penalty_last_n = -1};
+}
+
+static struct sampler_scratch scratch_for(uint32_t n)
+{
+    struct sampler_scratch s;
+    assert_int_equal(sampler_scratch_init(&s, n, plain_argmax, NULL), STATUS_OK);
+    return s;
+}
+
+/* ---- the definition: sort everything, then cut ---- */
+
+struct ranked {
+    double w;
+    float logit;
+    int32_t id;
+};
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    return x->logit != y->logit ? (x->logit < y->logit) - (x->logit > y->logit) : x->id - y->id;
+}
+
+/* Candidates with their probabilities, best first; returns how many are kept. */
+static uint32_t define(const struct sampling *p, const float *row, uint32_t n, struct ranked *c)
+{
+    double total = 0, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        c[i] = (struct ranked){.logit = row[i], .id = (int32_t)i};
+    qsort(c, n, sizeof *c, by_rank);
+    uint32_t k = p->top_k > 0 && (uint32_t)p->top_k < n ? (uint32_t)p->top_k : n, kept = 0;
+    for (uint32_t i = 0; i < k; i++)
+        total += c[i].w = exp(((double)c[i].logit - (double)c[0].logit) / (double)p->temperature);
+    while (kept < k && (kept == 0 ||
+                        ((p->top_p >= 1 || sum < (double)p->top_p * total) && c[kept].w >= (double)p->min_p)))
+        sum += c[kept++].w;
+    for (uint32_t i = 0; i < kept; i++)
+        c[i].w /= sum;
+    return kept;
+}
+
+static int32_t pick(const struct sampling *p, const float *row, struct rng *r, struct sampler_scratch *s)
+{
+    const int32_t prompt = 0;
+    const struct sampler_input in = {
+        .sampling = p, .logits = row, .tokens = &prompt, .n_tokens = 1, .n_prompt = 1};
+    return sampler_pick(&in, r, s);
+}
+
+/* Pearson's statistic of 40000 draws against the definition, within four and a half standard deviations. */
+static void check_distribution(const struct sampling *p, const float *row, uint32_t n)
+{
+    enum { N_DRAWS = 40000 };
+    struct ranked c[64];
+    uint32_t kept = define(p, row, n, c), seen[64] = {0}, n_cells = 0;
+    struct sampler_scratch s = scratch_for(n);
+    struct rng r;
+    rng_seed(&r, 12345);
+    for (int i = 0; i < N_DRAWS; i++) {
+        int32_t t = pick(p, row, &r, &s);
+        assert_in_range(t, 0, n - 1);
+        seen[t]++;
+    }
+    double chi2 = 0, rest_expected = 0, rest_seen = 0;
+    uint32_t n_inside = 0;
+    for (uint32_t i = 0; i < kept; i++) {
+        double expected = c[i].w * N_DRAWS, got = seen[c[i].id];
+        n_inside += seen[c[i].id];
+        if (expected < 5) { /* rare ones share a cell */
+            rest_expected += expected;
+            rest_seen += got;
+            continue;
+        }
+        chi2 += (got - expected) * (got - expected) / expected;
+        n_cells++;
+    }
+    assert_int_equal(n_inside, N_DRAWS); /* nothing outside of what is kept */
+    if (rest_expected > 0)
+        chi2 += (rest_seen - rest_expected) * (rest_seen - rest_expected) /
+                (rest_expected > 1 ? rest_expected : 1);
+    double df = n_cells;
+    if (chi2 > df + 4.5 * sqrt(2 * df) + 4)
+        fail_msg("chi-square %g with %g cells", chi2, df);
+    sampler_scratch_fini(&s);
+}
+
+static void draws_follow_the_probabilities(void **state)
+{
+    (void)state;
+    float row[40];
+    for (uint32_t i = 0; i < 40; i++)
+        row[i] = (float)((i * 37 % 40) * 0.13 - 2);
+    struct sampling p = neutral();
+    check_distribution(&p, row, 40);
+    const float temperatures[] = {0.2F, 0.7F, 1.5F, 30};
+    for (int i = 0; i < 4; i++) {
+        p = neutral();
+        p.temperature = temperatures[i];
+        check_distribution(&p, row, 40);
+        p.top_k = 7;
+        check_distribution(&p, row, 40);
+        p.top_p = 0.8F;
+        check_distribution(&p, row, 40);
+        p.min_p = 0.3F;
+        check_distribution(&p, row, 40);
+        p = neutral();
+        p.temperature = temperatures[i];
+        p.min_p = 0.2F;
+        check_distribution(&p, row, 40);
+        p = neutral();
+        p.temperature = temperatures[i];
+        p.top_p = 0.5F;
+        check_distribution(&p, row, 40);
+    }
+}
+
+/* Whatever the parameters, the lazily sorted draw is the same as sorting everything. */
+static void draws_equal_a_full_sort(void **state)
+{
+    (void)state;
+    float *row = mem_array(N_BIG, sizeof *row);
+    struct ranked *c = mem_array(N_BIG, sizeof *c);
+    struct sampler_scratch s = scratch_for(N_BIG);
+    struct rng noise, r;
+    rng_seed(&noise, 7);
+    for (int round = 0; round < 120; round++) {
+        double spread = 1 + 3 * rng_unit(&noise);
+        for (uint32_t i = 0; i < N_BIG; i++) { /* with ties, and some banned */
+            row[i] = (float)(floor(rng_unit(&noise) * 400) / 100 * spread);
+            if (rng_unit(&noise) < 0.05)
+                row[i] = -INFINITY;
+        }
+        struct sampling p = neutral();
+        p.temperature = (float)(0.1 + 2 * rng_unit(&noise));
+        p.top_k = round % 3 == 0 ? (int32_t)(rng_unit(&noise) * 3000) : 0;
+        p.top_p = round % 4 < 2 ? (float)(0.05 + 0.95 * rng_unit(&noise)) : 1;
+        p.min_p = round % 5 == 0 ? (float)rng_unit(&noise) : 0;
+        uint32_t kept = define(&p, row, N_BIG, c);
+        rng_seed(&r, (uint64_t)round);
+        double u = rng_unit(&r), sum = 0;
+        uint32_t at = 0;
+        for (; at < kept && (sum += c[at].w) <= u; at++) {
+        }
+        rng_seed(&r, (uint64_t)round);
+        assert_int_equal(pick(&p, row, &r, &s), c[at < kept ? at : kept - 1].id);
+    }
+    sampler_scratch_fini(&s);
+    mem_free(c);
+    mem_free(row);
+}
+
+static void greedy_takes_the_lowest_of_equals(void **state)
+{
+    (void)state;
+    const float row[6] = {1, 3, -INFINITY, 3, 2, 3};
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(6);
+    struct rng r, before;
+    rng_seed(&r, 1);
+    before = r;
+    p.temperature = 0;
+    assert_int_equal(pick(&p, row, &r, &s), 1);
+    assert_memory_equal(&r, &before, sizeof r); /* draws nothing */
+    p.temperature = 1;
+    p.top_k = 1;
+    assert_int_equal(pick(&p, row, &r, &s), 1);
+    p.top_k = 0;
+    p.top_p = FLT_MIN;
+    assert_int_equal(pick(&p, row, &r, &s), 1);
+    p = neutral();
+    p.min_p = 1; /* all that equal the best */
+    for (int i = 0; i < 50; i++) {
+        int32_t t = pick(&p, row, &r, &s);
+        assert_true(t == 1 || t == 3 || t == 5);
+    }
+    sampler_scratch_fini(&s);
+}
+
+static void extreme_temperatures_stay_sane(void **state)
+{
+    (void)state;
+    float row[50];
+    for (int i = 0; i < 50; i++)
+        row[i] = (float)i;
+    row[10] = NAN;
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(50);
+    struct rng r;
+    rng_seed(&r, 3);
+    p.temperature = FLT_MIN;
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(pick(&p, row, &r, &s), 49);
+    p.temperature = FLT_MAX;
+    uint32_t low = 0;
+    for (int i = 0; i < 2000; i++) {
+        int32_t t = pick(&p, row, &r, &s);
+        assert_true(t != 10);
+        low += t < 25;
+    }
+    assert_in_range(low, 850, 1100);
+    sampler_scratch_fini(&s);
+}
+
+/* ---- what changes logits ---- */
+
+static int32_t pick_with(const struct sampling *p, const float *row, const int32_t *tokens, uint32_t n_tokens,
+                         uint32_t n_prompt, struct sampler_scratch *s)
+{
+    struct rng r;
+    rng_seed(&r, 5);
+    const struct sampler_input in = {
+        .sampling = p, .logits = row, .tokens = tokens, .n_tokens = n_tokens, .n_prompt = n_prompt};
+    int32_t t = sampler_pick(&in, &r, s);
+    for (uint32_t i = 0; i < s->n_vocab; i++)
+        assert_int_equal(s->counts[i], 0);
+    return t;
+}
+
+static void bias_moves_and_bans(void **state)
+{
+    (void)state;
+    const float row[4] = {1, 2, 3, 4};
+    const struct logit_bias bias[] = {{3, -INFINITY}, {0, 2.5F}};
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(4);
+    const int32_t none = 0;
+    p.temperature = 0;
+    p.logit_bias = bias;
+    p.n_logit_bias = 1;
+    assert_int_equal(pick_with(&p, row, &none, 1, 1, &s), 2);
+    p.n_logit_bias = 2;
+    assert_int_equal(pick_with(&p, row, &none, 1, 1, &s), 0);
+    const struct logit_bias huge[] = {{1, FLT_MAX}, {2, FLT_MAX}};
+    p.logit_bias = huge;
+    p.temperature = 1;
+    int32_t t = pick_with(&p, row, &none, 1, 1, &s);
+    assert_true(t == 1 || t == 2);
+    const struct logit_bias all[] = {{0, -INFINITY}, {1, -INFINITY}, {2, -INFINITY}, {3, -INFINITY}};
+    p.logit_bias = all;
+    p.n_logit_bias = 4;
+    assert_int_equal(pick_with(&p, row, &none, 1, 1, &s), -1);
+    p.temperature = 0;
+    assert_int_equal(pick_with(&p, row, &none, 1, 1, &s), -1);
+    sampler_scratch_fini(&s);
+}
+
+static void penalties_follow_their_definitions(void **state)
+{
+    (void)state;
+    const float row[4] = {4, 3.5F, 3, -1};
+    const int32_t tokens[] = {0, 1, 0, 0, 1}; /* prompt 0 1, output 0 0 1 */
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(4);
+    p.temperature = 0;
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p.repetition_penalty = 1.3F; /* 4/1.3 = 3.08, 3.5/1.3 = 2.7: each once, however often it occurred */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p.repetition_penalty = 1.4F; /* 2.86, 2.5 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 2);
+    p.penalty_last_n = 1; /* sees the last token only: 4, 2.5 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p.penalty_last_n = 0;
+    p.repetition_penalty = 100;
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p = neutral();
+    p.temperature = 0;
+    p.presence_penalty = 0.6F; /* once for each: 3.4, 2.9, 3 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    assert_int_equal(pick_with(&p, row, tokens, 3, 2, &s), 1); /* output is just 0: 3.4, 3.5 */
+    p.presence_penalty = 0;
+    p.frequency_penalty = 0.3F; /* 4 - 2*0.3 = 3.4, 3.5 - 0.3 = 3.2 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p.frequency_penalty = 0.45F; /* 3.1, 3.05, 3 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    p.frequency_penalty = 0.55F; /* 2.9, 2.95, 3 */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 2);
+    p.frequency_penalty = -1; /* rewards repetition */
+    assert_int_equal(pick_with(&p, row, tokens, 5, 2, &s), 0);
+    const float below[2] = {-1, -1.2F}; /* a negative logit is multiplied */
+    struct sampler_scratch two = scratch_for(2);
+    p = neutral();
+    p.temperature = 0;
+    p.repetition_penalty = 1.3F;
+    const int32_t zero = 0;
+    assert_int_equal(pick_with(&p, below, &zero, 1, 1, &two), 1);
+    sampler_scratch_fini(&two);
+    sampler_scratch_fini(&s);
+}
+
+static void banned_tokens_are_never_taken(void **state)
+{
+    (void)state;
+    const float row[4] = {1, 9, 3, 9};
+    const int32_t banned[] = {1, 3}, prompt = 0;
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(4);
+    struct rng r;
+    rng_seed(&r, 9);
+    const struct sampler_input in = {.sampling = &p,
+                                     .logits = row,
+                                     .tokens = &prompt,
+                                     .n_tokens = 1,
+                                     .n_prompt = 1,
+                                     .banned = banned,
+                                     .n_banned = 2};
+    for (int i = 0; i < 200; i++) {
+        int32_t t = sampler_pick(&in, &r, &s);
+        assert_true(t == 0 || t == 2);
+    }
+    p.temperature = 0;
+    assert_int_equal(sampler_pick(&in, &r, &s), 2);
+    assert_true(row[1] == 9); /* the model's row is left alone */
+    sampler_scratch_fini(&s);
+}
+
+static void seeds_reproduce(void **state)
+{
+    (void)state;
+    float row[32];
+    for (int i = 0; i < 32; i++)
+        row[i] = (float)(i % 5);
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(32);
+    struct rng a, b, c;
+    rng_seed(&a, 42);
+    rng_seed(&b, 42);
+    rng_seed(&c, 43);
+    int n_same = 0;
+    for (int i = 0; i < 100; i++) {
+        int32_t t = pick(&p, row, &a, &s);
+        assert_int_equal(t, pick(&p, row, &b, &s));
+        n_same += t == pick(&p, row, &c, &s);
+    }
+    assert_in_range(n_same, 0, 30);
+    /* the published generator: state 1 2 3 4 gives these first numbers */
+    struct rng known = {{1, 2, 3, 4}};
+    const uint64_t expected[] = {11520, 0, 1509978240, 1215971899390074240U};
+    for (int i = 0; i < 4; i++)
+        assert_true(rng_next(&known) == expected[i]);
+    for (int i = 0; i < 1000; i++) {
+        double u = rng_unit(&a);
+        assert_true(u >= 0 && u < 1);
+    }
+    sampler_scratch_fini(&s);
+}
+
+/* ---- log-probabilities ---- */
+
+static void logprobs_are_of_the_raw_row(void **state)
+{
+    (void)state;
+    const float row[5] = {logf(1), logf(4), logf(2), logf(4), -INFINITY};
+    struct token_logprob top[LOGPROBS_MAX];
+    float lp;
+    assert_int_equal(logprobs_row(row, 5, 2, &lp, 3, top), 3);
+    assert_float_equal(lp, logf(2.0F / 11), 1e-6);
+    const int32_t order[] = {1, 3, 2}; /* equals by lower id */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(top[i].token, order[i]);
+    assert_float_equal(top[0].logprob, logf(4.0F / 11), 1e-6);
+    assert_float_equal(top[2].logprob, logf(2.0F / 11), 1e-6);
+    assert_int_equal(logprobs_row(row, 5, 4, &lp, 0, top), 0);
+    assert_true(lp == -9999.0F);
+    assert_int_equal(logprobs_row(row, 5, 0, &lp, LOGPROBS_MAX, top),
+                     4); /* an impossible token isn't listed */
+    float big[100];
+    for (int i = 0; i < 100; i++)
+        big[i] = (float)(i * 61 % 100);
+    assert_int_equal(logprobs_row(big, 100, 0, &lp, LOGPROBS_MAX, top), LOGPROBS_MAX);
+    for (uint32_t i = 0; i < LOGPROBS_MAX; i++)
+        assert_int_equal(top[i].token * 61 % 100, 99 - i);
+}
+
+static void scratch_survives_short_memory(void **state)
+{
+    (void)state;
+    struct sampler_scratch s;
+    struct error err;
+    enum status status = STATUS_NO_MEMORY;
+    for (uint64_t n = 1; status != STATUS_OK; n++) {
+        mem_fail_at(n);
+        status = sampler_scratch_init(&s, 100, plain_argmax, &err);
+        mem_fail_at(0);
+        assert_true(n < 10);
+    }
+    sampler_scratch_fini(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(draws_follow_the_probabilities),
+        cmocka_unit_test(draws_equal_a_full_sort),
+        cmocka_unit_test(greedy_takes_the_lowest_of_equals),
+        cmocka_unit_test(extreme_temperatures_stay_sane),
+        cmocka_unit_test(bias_moves_and_bans),
+        cmocka_unit_test(penalties_follow_their_definitions),
+        cmocka_unit_test(banned_tokens_are_never_taken),
+        cmocka_unit_test(seeds_reproduce),
+        cmocka_unit_test(logprobs_are_of_the_raw_row),
+        cmocka_unit_test(scratch_survives_short_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
