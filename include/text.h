@@ -66,15 +66,16 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t lengt
 /* ---- streaming detokeniser
  * ---------------------------------------------------------------------------------------- */
 
-/* Turns ids into text as they come. The concatenation of all output equals tokenizer_decode of all ids,
- * except that bytes which never complete a character come out as U+FFFD at the end. A fixed-size struct: no
- * allocation. */
+/* Turns ids into text as they come. The concatenation of all output equals tokenizer_decode of all ids. One
+ * exception: a run of byte-fallback tokens that is no UTF-8 as a whole is all U+FFFD in tokenizer_decode, while
+ * the stream shows its good characters as soon as they are complete. A fixed-size struct: no allocation. */
 struct detokenizer {
     const struct tokenizer *tokenizer;
     bool skip_special;
-    bool at_start;       /* nothing emitted yet: a decoder that strips a leading space still has to */
+    bool at_start;       /* no token yet: the first one may lose its leading space */
     uint8_t pending[16]; /* bytes of an unfinished character */
     uint32_t n_pending;
+    uint32_t n_strip; /* characters that the decoder may still strip from the start of the text */
 };
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool skip_special);
 /* Writes the newly completed text (valid UTF-8, no NUL added) to dst. dst must hold

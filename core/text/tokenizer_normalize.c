@@ -1,0 +1,199 @@
+/* Normalisers: text to text, one step after the other, between two buffers. Normal forms come from utf8proc;
+ * text that is already in form (all ASCII, for NFC all below U+0300) is passed on untouched. No state. */
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/mem.h"
+#include "tokenizer_inner.h"
+#include "utf8.h"
+
+bool char_is_space(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+           c == 0x3000;
+}
+
+/* Alphabetic (letters, letter numbers, marks, enclosed letters), Nd, Pc, and the two joiners. */
+bool char_is_word(uint32_t c)
+{
+    if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+        (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D)
+        return true;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
+}
+
+int replace_all(const struct pattern *p, struct text_ref text, struct text_ref with, struct buf *out,
+                struct regex_state *regex)
+{
+    struct matcher m = {.pattern = p, .text = text.text, .length = text.length};
+    struct span match;
+    size_t done = 0;
+    int found;
+    buf_clear(out);
+    if (text.length == 0)
+        return 0;
+    while ((found = matcher_next(&m, regex, &match)) == 1) {
+        buf_append(out, text.text + done, match.start - done);
+        buf_append(out, with.text, with.length);
+        done = match.end;
+    }
+    buf_append(out, text.text + done, text.length - done);
+    return out->failed ? -2 : found;
+}
+
+/* Characters below `limit` are the same in the form that we want. */
+static bool all_below(struct text_ref text, uint32_t limit)
+{
+    for (uint32_t i = 0; i < text.length;) {
+        if ((unsigned char)text.text[i] < 0x80) {
+            i++;
+            continue;
+        }
+        uint32_t c;
+        i += utf8_step(text.text + i, text.length - i, &c);
+        if (c >= limit)
+            return false;
+    }
+    return true;
+}
+
+static bool to_normal_form(enum normal_kind kind, struct text_ref *text, struct buf *out)
+{
+    static const int forms[] = {
+        [NORMAL_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
+        [NORMAL_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
+        [NORMAL_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+        [NORMAL_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+    };
+    if (all_below(*text, kind == NORMAL_NFC ? 0x300 : 0x80))
+        return true;
+    utf8proc_uint8_t *made = NULL;
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text->text, (utf8proc_ssize_t)text->length,
+                                      &made, (utf8proc_option_t)forms[kind]);
+    bool fine = n >= 0 && buf_append(out, made, (size_t)n);
+    free(made);
+    *text = (struct text_ref){out->data, (uint32_t)out->length};
+    return fine;
+}
+
+static bool to_lower(struct text_ref *text, struct buf *out)
+{
+    for (uint32_t i = 0; i < text->length;) {
+        uint32_t c;
+        i += utf8_step(text->text + i, text->length - i, &c);
+        char lower[4];
+        /* The one character whose lower case is two: İ. */
+        bool fine = c == 0x130 ? buf_puts(out, "i\xCC\x87")
+                               : buf_append(out, lower,
+                                            utf8_put(lower, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c)));
+        if (!fine)
+            return false;
+    }
+    *text = (struct text_ref){out->data, (uint32_t)out->length};
+    return true;
+}
+
+static bool without_marks(struct text_ref *text, struct buf *out)
+{
+    for (uint32_t i = 0; i < text->length;) {
+        uint32_t c;
+        unsigned n = utf8_step(text->text + i, text->length - i, &c);
+        utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+        bool mark = k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
+        if (!mark && !buf_append(out, text->text + i, n))
+            return false;
+        i += n;
+    }
+    *text = (struct text_ref){out->data, (uint32_t)out->length};
+    return true;
+}
+
+static struct text_ref stripped(struct text_ref text, bool left, bool right)
+{
+    uint32_t c;
+    while (left && text.length > 0) {
+        unsigned n = utf8_step(text.text, text.length, &c);
+        if (!char_is_space(c))
+            break;
+        text.text += n;
+        text.length -= n;
+    }
+    while (right && text.length > 0) {
+        uint32_t begin = text.length - 1;
+        while (begin > 0 && ((unsigned char)text.text[begin] & 0xC0) == 0x80)
+            begin--;
+        utf8_step(text.text + begin, text.length - begin, &c);
+        if (!char_is_space(c))
+            break;
+        text.length = begin;
+    }
+    return text;
+}
+
+static enum status run_step(const struct normal_step *step, struct text_ref *text, struct buf *out,
+                            struct regex_state *regex, struct error *err)
+{
+    bool fine = true;
+    int rc;
+    buf_clear(out);
+    switch (step->kind) {
+    case NORMAL_PREPEND:
+        if (text->length == 0)
+            break;
+        fine =
+            buf_append(out, step->text.text, step->text.length) && buf_append(out, text->text, text->length);
+        *text = (struct text_ref){out->data, (uint32_t)out->length};
+        break;
+    case NORMAL_REPLACE:
+        rc = replace_all(&step->pattern, *text, step->text, out, regex);
+        if (rc == -1)
+            return fail(err, STATUS_TOO_LARGE, "the tokenizer's normaliser takes too long on this text");
+        fine = rc == 0;
+        *text = (struct text_ref){out->data, (uint32_t)out->length};
+        break;
+    case NORMAL_NFC:
+    case NORMAL_NFD:
+    case NORMAL_NFKC:
+    case NORMAL_NFKD:
+        fine = to_normal_form(step->kind, text, out);
+        break;
+    case NORMAL_LOWERCASE:
+        fine = to_lower(text, out);
+        break;
+    case NORMAL_STRIP:
+        *text = stripped(*text, step->left, step->right);
+        break;
+    case NORMAL_STRIP_ACCENTS:
+        fine = without_marks(text, out);
+        break;
+    case NORMAL_BYTE_LEVEL:
+        fine = byte_level_encode(out, text->text, text->length);
+        *text = (struct text_ref){out->data, (uint32_t)out->length};
+        break;
+    }
+    if (!fine)
+        return fail(err, STATUS_NO_MEMORY, "not enough memory to normalise a text of %u bytes", text->length);
+    return STATUS_OK;
+}
+
+enum status normalizer_run(const struct normalizer *n, struct text_ref *text, struct buf buffers[2],
+                           struct regex_state *regex, struct error *err)
+{
+    int turn = 0;
+    for (uint32_t i = 0; i < n->n_steps; i++) {
+        /* A step may hand on its input (then its buffer stays free) or a part of it. */
+        const struct buf *holder = &buffers[turn];
+        bool held =
+            holder->capacity > 0 && text->text >= holder->data && text->text <= holder->data + holder->length;
+        if (held)
+            turn = !turn;
+        enum status s = run_step(&n->steps[i], text, &buffers[turn], regex, err);
+        if (s != STATUS_OK)
+            return s;
+        if (text->length > UINT32_MAX / 8)
+            return fail(err, STATUS_TOO_LARGE, "the text grows above 512 MiB while it is normalised");
+    }
+    return STATUS_OK;
+}
