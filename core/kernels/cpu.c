@@ -12,8 +12,8 @@
     X("sse4.2")                                                                                              \
     X("avx")                                                                                                 \
     X("avx2")                                                                                                \
-    X("fma") X("f16c") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl") X("avx512vnni")                \
-        X("avx512bf16")
+    X("fma") X("f16c") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl") X("avx512vnni") X("avx512bf1"  \
+                                                                                                "6")
 
 bool cpu_has_avx2(void)
 {

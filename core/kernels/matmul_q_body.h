@@ -5,13 +5,13 @@
 
 #include "matmul_body.h"
 
-/* Line kq (0-7) of a block: bytes [16 rows][4] of k = 4*kq ... */
-VEC struct line block_line(const struct panel_layout *l, const uint8_t *block, uint32_t kq)
+/* Line kq (0-3) of a block's half: bytes [16 rows][4] of k = 16*half + 4*kq ... */
+VEC struct line block_line(const struct panel_layout *l, const uint8_t *block, uint32_t kq, uint32_t half)
 {
     if (l->block_bytes == 512)
-        return line_load(block + (size_t)kq * 64);
-    struct line both = line_load(block + (size_t)(kq % 4) * 64);
-    return kq < 4 ? line_low(both) : line_high(both);
+        return line_load(block + (size_t)(4 * half + kq) * 64);
+    struct line both = line_load(block + (size_t)kq * 64);
+    return half == 0 ? line_low(both) : line_high(both);
 }
 
 /* Scales of a block's half (which matters for Q6_K alone). */

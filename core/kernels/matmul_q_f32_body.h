@@ -3,62 +3,122 @@
  * same bits as the F32 product of the dequantised matrix. Include a vec_*.h first. */
 #include "matmul_q_body.h"
 
-/* l and n_rows are constants in each instantiation. */
-VEC void block_f32(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const float *const *x,
-                   uint32_t b, uint32_t n_rows, struct v16 *sum)
+/* rows and panels are constants in each instantiation, l too: loops unroll and sums live in registers. */
+struct tile {
+    const struct panel_layout *l;
+    uint32_t rows, panels;
+};
+
+struct q_panels {
+    const uint8_t *unit[4];
+    struct v16 scales[4], mins[4];
+};
+
+/* Lines of 4 k's each for one half of block i, against all rows of the tile. x points at the half's values.
+ */
+VEC void half_f32(struct tile t, const struct q_panels *w, uint32_t i, uint32_t half, const float *const *x,
+                  struct v16 sum[TILE_ROWS][4])
 {
-    const uint8_t *block = unit + (size_t)i * l->block_bytes;
-    struct v16 offset = v16_set1((float)l->offset), mins = v16_set1(0);
-    if (l->min_at)
-        mins = block_mins(l, unit, i);
-#pragma GCC unroll 8
-    for (uint32_t kq = 0; kq < 8; kq++) {
-        struct line line = block_line(l, block, kq);
-        struct v16 scales = block_scales(l, unit, i, kq / 4);
+    struct v16 offset = v16_set1((float)t.l->offset);
+    for (uint32_t kq = 0; kq < 4; kq++) {
+        struct line line[4];
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < t.panels; p++)
+            line[p] = block_line(t.l, w->unit[p] + (size_t)i * t.l->block_bytes, kq, half);
 #pragma GCC unroll 4
         for (uint32_t j = 0; j < 4; j++) {
-            struct v16 value = v16_mul(scales, v16_sub(line_floats(line, j), offset));
-            if (l->min_at)
-                value = v16_add(value, mins);
+            struct v16 value[4];
+#pragma GCC unroll 4
+            for (uint32_t p = 0; p < t.panels; p++) {
+                value[p] = v16_mul(w->scales[p], v16_sub(line_floats(line[p], j), offset));
+                if (t.l->min_at)
+                    value[p] = v16_add(value[p], w->mins[p]);
+            }
 #pragma GCC unroll 8
-            for (uint32_t r = 0; r < n_rows; r++)
-                sum[r] = v16_fma(value, v16_set1(x[r][(size_t)b * ACT_BLOCK + 4 * kq + j]), sum[r]);
+            for (uint32_t r = 0; r < t.rows; r++) {
+                struct v16 activation = v16_set1(x[r][16 * half + 4 * kq + j]);
+#pragma GCC unroll 4
+                for (uint32_t p = 0; p < t.panels; p++)
+                    sum[r][p] = v16_fma(value[p], activation, sum[r][p]);
+            }
         }
     }
 }
 
-VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_t panel, uint32_t row,
-              uint32_t n_rows)
+VEC void block_f32(struct tile t, const uint8_t *const *data, uint32_t b, const float *const *x,
+                   struct v16 sum[TILE_ROWS][4])
 {
-    const uint8_t *data = panel_at(a, panel);
-    const float *x[TILE_ROWS];
-    struct v16 sum[TILE_ROWS];
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < n_rows; r++) {
-        x[r] = a->x->x + (size_t)(row + r) * a->x->x_stride;
-        sum[r] = v16_set1(0);
+    struct q_panels w;
+    uint32_t i = b % t.l->unit_blocks;
+#pragma GCC unroll 2
+    for (uint32_t half = 0; half < 2; half++) {
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < t.panels; p++) {
+            w.unit[p] = panel_unit(t.l, data[p], b);
+            w.scales[p] = block_scales(t.l, w.unit[p], i, half);
+            if (t.l->min_at)
+                w.mins[p] = block_mins(t.l, w.unit[p], i);
+        }
+        half_f32(t, &w, i, half, x, sum);
     }
-    for (uint32_t b = 0; b < a->w->cols / ACT_BLOCK; b++)
-        block_f32(l, panel_unit(l, data, b), b % l->unit_blocks, x, b, n_rows, sum);
-#pragma GCC unroll 8
-    for (uint32_t r = 0; r < n_rows; r++)
-        matmul_store(a, row + r, panel, sum[r]);
 }
 
-/* Tiles of 1, 2 and 4 rows: one code for each would be long for eight types. */
+VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct tile t)
+{
+    const uint8_t *data[4];
+    const float *x[TILE_ROWS];
+    struct v16 sum[TILE_ROWS][4];
+#pragma GCC unroll 4
+    for (uint32_t p = 0; p < t.panels; p++)
+        data[p] = panel_at(a, panel + p);
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < t.rows; r++) {
+        x[r] = a->x->x + (size_t)(row + r) * a->x->x_stride;
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < t.panels; p++)
+            sum[r][p] = v16_set1(0);
+    }
+    for (uint32_t b = 0; b < a->w->cols / ACT_BLOCK; b++) {
+        block_f32(t, data, b, x, sum);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < t.rows; r++)
+            x[r] += ACT_BLOCK;
+    }
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < t.rows; r++) {
+#pragma GCC unroll 4
+        for (uint32_t p = 0; p < t.panels; p++)
+            matmul_store(a, row + r, panel + p, sum[r][p]);
+    }
+}
+
+/* Tiles of 1 row by 4 panels, or of 4 rows by 1 or 2: eight types would make longer lists long code. */
+VEC void rows_f32(const struct matmul_args *a, const struct panel_layout *l, uint32_t panel,
+                  uint32_t n_panels)
+{
+    uint32_t row = a->row_begin;
+    for (; a->row_end - row >= 4; row += 4) {
+        uint32_t p = 0;
+        for (; p + F32_PANELS <= n_panels; p += F32_PANELS)
+            tile(a, panel + p, row, (struct tile){l, 4, F32_PANELS});
+        for (; p < n_panels && F32_PANELS > 1; p++)
+            tile(a, panel + p, row, (struct tile){l, 4, 1});
+    }
+    for (; row < a->row_end; row++) {
+        uint32_t p = 0;
+        for (; p + 4 <= n_panels; p += 4)
+            tile(a, panel + p, row, (struct tile){l, 1, 4});
+        for (; p < n_panels; p++)
+            tile(a, panel + p, row, (struct tile){l, 1, 1});
+    }
+}
+
 VEC void matmul_dequantized(const struct matmul_args *a, const struct panel_layout *l)
 {
-    for (uint32_t p = a->panel_begin; p < a->panel_end; p++) {
-        for (uint32_t row = a->row_begin; row < a->row_end;) {
-            uint32_t left = a->row_end - row, rows = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            if (rows == 4)
-                tile(a, l, p, row, 4);
-            else if (rows == 2)
-                tile(a, l, p, row, 2);
-            else
-                tile(a, l, p, row, 1);
-            row += rows;
-        }
+    for (uint32_t p = a->panel_begin; p < a->panel_end;) {
+        uint32_t left = a->panel_end - p, n = left < 4 ? left : 4;
+        rows_f32(a, l, p, n);
+        p += n;
     }
 }
 

@@ -26,17 +26,18 @@ VEC struct v16i dot16(struct line w, const int8_t *q)
     return dot;
 }
 
-/* dot[r] += lines [kq, kq_end) of the block times row r's values. */
-VEC void dot_lines(const struct panel_layout *l, const uint8_t *block, uint32_t kq, uint32_t kq_end,
-                   const struct q_rows *x, uint32_t b, uint32_t n_rows, struct v16i *dot)
+/* dot[r] += one half of the block times row r's 16 values. */
+VEC void dot_half(const struct panel_layout *l, const uint8_t *block, uint32_t half, const struct q_rows *x,
+                  uint32_t b, uint32_t n_rows, struct v16i *dot)
 {
     bool is_signed = dot_is_signed(l->offset);
-#pragma GCC unroll 8
-    for (; kq < kq_end; kq++) {
-        struct line w = line_centre(block_line(l, block, kq), l->offset);
+#pragma GCC unroll 4
+    for (uint32_t kq = 0; kq < 4; kq++) {
+        struct line w = line_centre(block_line(l, block, kq, half), l->offset);
+        size_t at = (size_t)b * ACT_BLOCK + 16 * half + 4 * kq;
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++)
-            dot[r] = dot4(dot[r], w, four(x->q[r] + (size_t)b * ACT_BLOCK + 4 * kq), is_signed);
+            dot[r] = dot4(dot[r], w, four(x->q[r] + at), is_signed);
     }
 }
 
@@ -48,7 +49,8 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < n_rows; r++)
         dot[r] = v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]);
-    dot_lines(l, unit + (size_t)i * l->block_bytes, 0, 8, x, b, n_rows, dot);
+    dot_half(l, unit + (size_t)i * l->block_bytes, 0, x, b, n_rows, dot);
+    dot_half(l, unit + (size_t)i * l->block_bytes, 1, x, b, n_rows, dot);
     struct v16 scales = block_scales(l, unit, i, 0);
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < n_rows; r++)
@@ -61,25 +63,27 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
         sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)x->sum[r][b]), sum[r]);
 }
 
-/* A block of Q6_K: two halves with a scale each. Where dots are unsigned, the offset's share of a half needs
- * the sum of that half's q: a dot product with a line of offsets. */
+/* A block of Q6_K: two halves with a scale each. Where dots are unsigned, the offset's share of the first
+ * half is a dot product with a line of offsets; the second's is what is left of the block's. */
 VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const struct q_rows *x,
                       uint32_t b, uint32_t n_rows, struct v16 *sum)
 {
     const uint8_t *block = unit + (size_t)i * l->block_bytes;
+    bool is_signed = dot_is_signed(l->offset);
     struct line offsets = line_set1((int8_t)l->offset);
+    struct v16i share[TILE_ROWS], dot[TILE_ROWS];
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+        share[r] = is_signed ? v16i_set1(0) : dot16(offsets, x->q[r] + (size_t)b * ACT_BLOCK);
 #pragma GCC unroll 2
     for (uint32_t half = 0; half < 2; half++) {
-        struct v16i dot[TILE_ROWS];
         struct v16 scales = block_scales(l, unit, i, half);
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++) {
-            const int8_t *q = x->q[r] + (size_t)b * ACT_BLOCK + (size_t)half * 16;
-            dot[r] = v16i_set1(0);
-            if (!dot_is_signed(l->offset))
-                dot[r] = v16i_sub(dot[r], dot16(offsets, q));
+            int32_t whole = is_signed || half == 0 ? 0 : -l->offset * x->sum[r][b];
+            dot[r] = half == 0 ? v16i_sub(v16i_set1(0), share[r]) : v16i_add(v16i_set1(whole), share[r]);
         }
-        dot_lines(l, block, 4 * half, 4 * half + 4, x, b, n_rows, dot);
+        dot_half(l, block, half, x, b, n_rows, dot);
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);

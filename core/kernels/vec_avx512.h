@@ -13,6 +13,7 @@
 /* Register tiles: rows of a batch and panels that are worked on at once. */
 #define TILE_ROWS 8
 #define TILE_PANELS(rows) ((rows) <= 3 ? 4 : 2)
+#define F32_PANELS 2 /* of a dequantising tile of 4 rows */
 #define TILE_CASES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 
 struct v16 {
@@ -176,6 +177,10 @@ VEC int32_t v16_store_i8(int8_t *p, struct v16 a) /* whole numbers in [-128, 127
 VEC struct v16i v16i_set1(int32_t x)
 {
     return (struct v16i){_mm512_set1_epi32(x)};
+}
+VEC struct v16i v16i_add(struct v16i a, struct v16i b)
+{
+    return (struct v16i){_mm512_add_epi32(a.i, b.i)};
 }
 VEC struct v16i v16i_sub(struct v16i a, struct v16i b)
 {

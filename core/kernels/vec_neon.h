@@ -14,6 +14,7 @@
 /* Register tiles: rows of a batch and panels that are worked on at once. */
 #define TILE_ROWS 5
 #define TILE_PANELS(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define F32_PANELS 1 /* of a dequantising tile of 4 rows */
 #define TILE_CASES(X) X(1) X(2) X(3) X(4) X(5)
 
 struct v16 {
@@ -205,6 +206,10 @@ VEC int32_t v16_store_i8(int8_t *p, struct v16 a) /* whole numbers in [-128, 127
 VEC struct v16i v16i_set1(int32_t x)
 {
     QUARTERS(struct v16i, r.i[i] = vdupq_n_s32(x));
+}
+VEC struct v16i v16i_add(struct v16i a, struct v16i b)
+{
+    QUARTERS(struct v16i, r.i[i] = vaddq_s32(a.i[i], b.i[i]));
 }
 VEC struct v16i v16i_sub(struct v16i a, struct v16i b)
 {
