@@ -74,6 +74,13 @@ static void yarn_frequencies(struct rope *r, const struct rope_config *c)
         r->scale = (float)yarn_mscale(c->factor, 1);
 }
 
+/* Divisors that the file spells out (GGUF's rope_freqs) take the place of Llama 3's formula: they are its
+ * result. */
+static bool has_divisors(const struct rope_config *c)
+{
+    return c->type == ROPE_LLAMA3 && c->n_factors > 0;
+}
+
 static enum status check(const struct rope_config *c, const struct rope *r, uint32_t head_dim,
                          struct error *err)
 {
@@ -83,6 +90,14 @@ static enum status check(const struct rope_config *c, const struct rope *r, uint
                     head_dim, 2 * ROPE_HALF_MAX);
     if (!(c->theta > 1) || !isfinite(c->theta))
         return fail(err, STATUS_INVALID, "rope_theta is %g, expected a number above 1", c->theta);
+    if (c->n_factors != 0 && c->n_factors != r->n_half)
+        return fail(err, STATUS_MISMATCH, "rope: %u frequency factors, expected %u", c->n_factors, r->n_half);
+    for (uint32_t i = 0; i < c->n_factors; i++)
+        if (!(c->long_factors[i] > 0) || !isfinite(c->long_factors[i]))
+            return fail(err, STATUS_INVALID, "rope: frequency factor %u is %g, expected a number above 0", i,
+                        (double)c->long_factors[i]);
+    if (has_divisors(c))
+        return STATUS_OK;
     if (c->type != ROPE_DEFAULT && (!(c->factor > 0) || !isfinite(c->factor)))
         return fail(err, STATUS_INVALID, "rope scaling: factor is %g, expected a number above 0", c->factor);
     if ((c->type == ROPE_LLAMA3 || c->type == ROPE_YARN) && !(c->original_max_position > 0))
@@ -93,12 +108,6 @@ static enum status check(const struct rope_config *c, const struct rope *r, uint
                     c->low_freq_factor, c->high_freq_factor);
     if (c->type == ROPE_LONGROPE)
         return fail(err, STATUS_UNSUPPORTED, "rope scaling \"longrope\" is not supported yet");
-    if (c->n_factors != 0 && c->n_factors != r->n_half)
-        return fail(err, STATUS_MISMATCH, "rope: %u frequency factors, expected %u", c->n_factors, r->n_half);
-    for (uint32_t i = 0; i < c->n_factors; i++)
-        if (!(c->long_factors[i] > 0) || !isfinite(c->long_factors[i]))
-            return fail(err, STATUS_INVALID, "rope: frequency factor %u is %g, expected a number above 0", i,
-                        (double)c->long_factors[i]);
     return STATUS_OK;
 }
 
@@ -119,7 +128,7 @@ enum status rope_init(struct rope *r, const struct rope_config *c, uint32_t head
     if (c->type == ROPE_LINEAR)
         for (uint32_t i = 0; i < r->n_half; i++)
             r->inv_freq[i] /= (float)c->factor;
-    else if (c->type == ROPE_LLAMA3)
+    else if (c->type == ROPE_LLAMA3 && !has_divisors(c))
         llama3_frequencies(r, c);
     else if (c->type == ROPE_YARN)
         yarn_frequencies(r, c);
