@@ -1,0 +1,205 @@
+/* A model made of arithmetic, behind the door model.h: its K is the token itself, and a row of logits is
+ * drawn from a hash of all tokens that the sequence's pages hold up to that row, and of its adapter. So a
+ * page that is lost, mixed up or not yet written changes the output, and thousands of steps take no time.
+ * Included by one test program, which thereby needs nothing else of core/model but the KV cache. */
+#ifndef LK_TESTS_FAKE_MODEL_H
+#define LK_TESTS_FAKE_MODEL_H
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "base/mem.h"
+#include "kv_cache.h"
+#include "lora.h"
+#include "model.h"
+#include "text.h"
+
+#define FAKE_VOCAB 260U
+#define FAKE_EOS 256
+#define FAKE_EOS_TEXT 257
+
+struct model {
+    struct model_config config;
+    struct model_info info;
+    struct kernels kernels;
+    struct timespec step_time; /* slept in every step */
+    bool all_nan;
+};
+
+struct step_space {
+    float *logits; /* [n_rows_max, FAKE_VOCAB] */
+    uint32_t n_tokens_max, n_seqs_max, n_rows_max, t_max;
+};
+
+static uint32_t fake_argmax(const float *x, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+static struct model fake_model(void)
+{
+    struct model m = {.config = {.vocab_size = FAKE_VOCAB, .max_position = 4096, .n_eos = 1}};
+    m.config.eos_tokens[0] = FAKE_EOS;
+    m.kernels.argmax = fake_argmax;
+    return m;
+}
+
+const struct model_config *model_config(const struct model *m)
+{
+    return &m->config;
+}
+
+const struct kernels *model_kernels(const struct model *m)
+{
+    return &m->kernels;
+}
+
+enum dtype model_kv_type(const struct model *m, const char *wanted)
+{
+    (void)m;
+    return strcmp(wanted, "f16") == 0 ? DTYPE_F16 : DTYPE_F32;
+}
+
+struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type)
+{
+    (void)m;
+    return (struct kv_shape){.n_layers = 1, .n_kv_heads = 1, .head_dim = 4, .type = kv_type};
+}
+
+enum status step_space_create(const struct model *m, const struct kv_shape *kv, uint32_t n_tokens_max,
+                              uint32_t n_seqs_max, uint32_t n_logit_rows_max, struct team *team,
+                              struct step_space **out, struct error *err)
+{
+    (void)m, (void)kv, (void)team;
+    struct step_space *s = mem_zalloc(sizeof *s);
+    *out = s;
+    if (!s)
+        return fail(err, STATUS_NO_MEMORY, "step space");
+    *s = (struct step_space){mem_array(n_logit_rows_max, FAKE_VOCAB * sizeof(float)), n_tokens_max,
+                             n_seqs_max, n_logit_rows_max, 0};
+    return s->logits ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "step space");
+}
+
+void step_space_destroy(struct step_space *s)
+{
+    if (s)
+        mem_free(s->logits);
+    mem_free(s);
+}
+
+enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error *err)
+{
+    if (t_max > 1000)
+        return fail(err, STATUS_NO_MEMORY, "no memory for rank %u", t_max);
+    s->t_max = t_max > s->t_max ? t_max : s->t_max;
+    return STATUS_OK;
+}
+
+static uint64_t fake_mix(uint64_t h, uint64_t x)
+{
+    h = (h ^ x) * 0x9e3779b97f4a7c15U;
+    return h ^ (h >> 29);
+}
+
+static float *fake_place(struct kv_cache *kv, const struct batch_seq *q, uint32_t p)
+{
+    return (float *)(void *)kv_page_data(kv, q->pages[p / KV_PAGE_TOKENS]) + (size_t)p % KV_PAGE_TOKENS * 4;
+}
+
+/* What the row of position p says: a function of the pages' content alone. */
+static void fake_row(const struct model *m, struct kv_cache *kv, const struct batch_seq *q, uint32_t p,
+                     float *row)
+{
+    uint64_t h = q->lora ? q->lora->digest[0] : 99;
+    for (uint32_t i = 0; i <= p; i++) {
+        const float *k = fake_place(kv, q, i);
+        require(k[1] == (float)i); /* the page was written by this position */
+        h = fake_mix(h, (uint64_t)k[0]);
+    }
+    for (uint32_t v = 0; v < FAKE_VOCAB; v++) {
+        h = fake_mix(h, v);
+        row[v] = m->all_nan ? NAN : (float)(h >> 40) / 16777216.0F * 6 + (v >= 32 && v < 127 ? 3.0F : 0.0F);
+    }
+}
+
+void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
+                float **logits)
+{
+    uint32_t n_rows = 0, n_tokens = 0;
+    require(batch->n_seqs > 0 && batch->n_seqs <= s->n_seqs_max);
+    for (uint32_t i = 0; i < batch->n_seqs; i++) {
+        const struct batch_seq *q = &batch->seqs[i];
+        n_tokens += q->n_tokens;
+        require(q->n_tokens > 0 && q->logits_begin <= q->n_tokens &&
+                (!q->lora || q->lora->t_max <= s->t_max));
+        for (uint32_t t = 0; t < q->n_tokens; t++) {
+            float *k = fake_place(kv, q, q->position + t);
+            k[0] = (float)q->tokens[t];
+            k[1] = (float)(q->position + t);
+        }
+        for (uint32_t t = q->logits_begin; t < q->n_tokens; t++) {
+            require(n_rows < s->n_rows_max);
+            fake_row(m, kv, q, q->position + t, s->logits + (size_t)n_rows++ * FAKE_VOCAB);
+        }
+    }
+    require(n_tokens <= s->n_tokens_max);
+    if (m->step_time.tv_nsec)
+        nanosleep(&m->step_time, NULL);
+    *logits = s->logits;
+}
+
+struct lora *lora_acquire(struct lora *l)
+{
+    if (l)
+        atomic_fetch_add(&l->refs, 1);
+    return l;
+}
+
+void lora_release(struct lora *l)
+{
+    if (l)
+        atomic_fetch_sub(&l->refs, 1);
+}
+
+/* A byte-level tokenizer of 256 bytes and some special tokens: ids are bytes, in GPT-2's order of characters.
+ */
+static struct tokenizer *fake_tokenizer(void)
+{
+    struct buf json;
+    struct tokenizer *t = NULL;
+    struct error err = {0};
+    buf_init(&json, 0);
+    buf_puts(&json, "{\"version\":\"1.0\",\"added_tokens\":[");
+    for (int i = 0; i < 4; i++)
+        buf_printf(
+            &json,
+            "%s{\"id\":%d,\"content\":\"<s%d>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+            "\"normalized\":false,\"special\":true}",
+            i ? "," : "", 256 + i, i);
+    buf_puts(&json,
+             "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+             "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":"
+             "\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},\"model\":{"
+             "\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"merges\":[],\"vocab\":{");
+    for (unsigned byte = 0, n_moved = 0; byte < 256; byte++) {
+        bool plain = (byte >= 33 && byte <= 126) || (byte >= 161 && byte != 173);
+        buf_printf(&json, "%s\"\\u%04x\":%u", byte ? "," : "", plain ? byte : 256 + n_moved, byte);
+        n_moved += !plain;
+    }
+    buf_puts(&json, "}}}");
+    enum status s = tokenizer_from_json(json.data, json.length, "tokenizer.json", &t, &err);
+    if (s != STATUS_OK)
+        fprintf(stderr, "%s\n", err.text);
+    buf_fini(&json);
+    return t;
+}
+
+#endif
