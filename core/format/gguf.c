@@ -106,10 +106,11 @@ static enum status read_entry(struct cursor *c, struct arena *names, uint64_t al
             "Q5_K Q6_K",
             c->shown, item->name, ggml_type_name(type), type);
     uint64_t row = item->shape[item->n_dims - 1], row_bytes;
-    if (!dtype_row_bytes(item->dtype, row, &row_bytes) ||
-        !u64_mul(row_bytes, item->n_values / row, &item->size_bytes))
+    if (!dtype_row_bytes(item->dtype, row, &row_bytes))
         return fail(err, STATUS_FORMAT, "%s: tensor '%s': rows of %llu values are not whole blocks of %s",
                     c->shown, item->name, (unsigned long long)row, dtype_name(item->dtype));
+    if (!u64_mul(row_bytes, item->n_values / row, &item->size_bytes))
+        return fail(err, STATUS_FORMAT, "%s: tensor '%s': its size overflows", c->shown, item->name);
     if (item->offset % alignment)
         return fail(err, STATUS_FORMAT, "%s: tensor '%s': offset %llu is not a multiple of %llu", c->shown,
                     item->name, (unsigned long long)item->offset, (unsigned long long)alignment);

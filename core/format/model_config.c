@@ -337,7 +337,8 @@ enum status model_config_from_json(const json_t *config, const json_t *generatio
     read_eos(&f, out);
     if (f.object != outer.object)
         read_eos(&outer, out);
-    if (!out->n_eos && !json_object_get(f.object, "eos_token_id") && d->eos >= 0)
+    if (!out->n_eos && !json_object_get(f.object, "eos_token_id") && d->eos >= 0 &&
+        (uint32_t)d->eos < out->vocab_size)
         out->eos_tokens[out->n_eos++] = d->eos;
     enum status s = f.status != STATUS_OK ? f.status : outer.status != STATUS_OK ? outer.status : g.status;
     return s == STATUS_OK ? model_config_check(out, shown, err) : s;

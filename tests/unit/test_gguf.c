@@ -432,7 +432,7 @@ static const struct {
     BAD(no_dims, FORMAT, "'w' has 0 dimensions"),
     BAD(zero_dim, FORMAT, "'w': dimension 0 is 0"),
     BAD(dims_wrap, FORMAT, "'w': dimension 1 is 8589934592"),
-    BAD(bytes_wrap, FORMAT, "cut short: tensor 'w' wants"),
+    BAD(bytes_wrap, FORMAT, "'w': its size overflows"),
     BAD(half_block, FORMAT, "'w': rows of 48 values are not whole blocks of q8_0"),
     BAD(unknown_type, UNSUPPORTED, "'w' has type IQ4_NL (20)"),
     BAD(nonsense_type, UNSUPPORTED, "'w' has type unknown (4242)"),
