@@ -11,6 +11,7 @@ bool conf_init(struct conf *c)
 {
     *c = (struct conf){
         .adapters_max = 1024,
+        .metrics_public = true,
         .isa = "auto",
         .quant = "auto",
         .kv_type = "auto",

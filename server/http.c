@@ -310,6 +310,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     now_idle(c);
     if (why != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         exchange_gone(x);
+    if (x->http->o.finished)
+        x->http->o.finished(&x->r);
     x->conn = NULL;
     request_release(&x->r);
 }

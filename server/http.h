@@ -15,7 +15,8 @@ struct http_options {
     enum plane plane;
     struct server *server;
     const struct log *log;
-    void (*handle)(struct request *r); /* the whole request is here */
+    void (*handle)(struct request *r);   /* the whole request is here */
+    void (*finished)(struct request *r); /* its connection is through with it, well or not; may be NULL */
     size_t body_bytes_max;
     uint32_t connections_max;
     uint32_t header_timeout_ms, body_timeout_ms, idle_timeout_ms, write_timeout_ms;

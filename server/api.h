@@ -1,0 +1,28 @@
+/* The handlers, by file. Each answers its request now or later (request.h). */
+#ifndef LK_API_H
+#define LK_API_H
+
+struct request;
+
+void api_chat_completions(struct request *r); /* api_chat.c */
+void api_apply_template(struct request *r);
+
+void api_completions(struct request *r); /* api_completions.c */
+
+void api_models(struct request *r); /* api_models.c */
+void api_model(struct request *r);
+
+void api_tokenize(struct request *r); /* api_text.c */
+void api_detokenize(struct request *r);
+
+void api_adapter_load(struct request *r); /* api_adapters.c */
+void api_adapter_unload(struct request *r);
+void api_adapter_list(struct request *r);
+
+void api_livez(struct request *r); /* api_health.c */
+void api_readyz(struct request *r);
+void api_health(struct request *r);
+void api_version(struct request *r);
+void api_metrics(struct request *r);
+
+#endif

@@ -1,0 +1,192 @@
+/* POST /tokenize, /detokenize: text and token ids of this model, with the fields of llama-server's and of
+ * vLLM's endpoints of these names together. Long texts go to a worker. */
+#include <string.h>
+
+#include "api.h"
+#include "api_parse.h"
+#include "server.h"
+
+struct text_job {
+    struct request *r;
+    void (*work)(struct text_job *job);
+    struct fault fault;
+    struct buf out;
+};
+
+static void free_out(void *data)
+{
+    struct text_job *job = data;
+    buf_fini(&job->out);
+}
+
+static void do_work(void *data)
+{
+    struct text_job *job = data;
+    job->work(job);
+}
+
+static void answer(void *data)
+{
+    struct text_job *job = data;
+    struct request *r = job->r;
+    if (job->fault.error.status == STATUS_OK)
+        reply_json(r, 200, &job->out);
+    else
+        reply_fault(r, &job->fault);
+    request_release(r);
+}
+
+static void begin(struct request *r, void (*work)(struct text_job *job))
+{
+    struct text_job *job = arena_alloc(r->arena, sizeof *job);
+    if (!job || arena_on_end(r->arena, free_out, job) != 0) {
+        reply_error(r, 503, "no memory for the request", NULL, NULL);
+        return;
+    }
+    job->r = r;
+    job->work = work;
+    buf_init(&job->out, 0);
+    request_hold(r);
+    if (server_serving(r->server, &job->fault.error) == STATUS_OK) {
+        if (r->n_body > r->server->conf->worker_text_bytes && server_work(r->server, do_work, answer, job))
+            return;
+        work(job);
+    }
+    answer(job);
+}
+
+/* ---- tokenize */
+
+static void put_pieces(struct jw *w, const struct tokenizer *t, const struct token_list *ids,
+                       bool with_pieces)
+{
+    jw_key(w, "tokens");
+    jw_begin(w, '[');
+    for (size_t i = 0; i < ids->n_ids; i++) {
+        if (!with_pieces) {
+            jw_int(w, ids->ids[i]);
+            continue;
+        }
+        size_t n = 0;
+        const char *piece = tokenizer_piece(t, ids->ids[i], &n);
+        jw_begin(w, '{');
+        jw_key_int(w, "id", ids->ids[i]);
+        jw_key(w, "piece");
+        jw_bytes(w, piece ? piece : "", piece ? n : 0);
+        jw_end(w, '}');
+    }
+    jw_end(w, ']');
+}
+
+static void put_strings(struct jw *w, const struct tokenizer *t, const struct token_list *ids)
+{
+    jw_key(w, "token_strs");
+    jw_begin(w, '[');
+    for (size_t i = 0; i < ids->n_ids; i++) {
+        size_t n = 0;
+        const char *piece = tokenizer_piece(t, ids->ids[i], &n);
+        jw_bytes(w, piece ? piece : "", piece ? n : 0);
+    }
+    jw_end(w, ']');
+}
+
+static enum status tokenize_body(struct text_job *job, const json_t *body)
+{
+    struct reader r = {.object = body, .fault = &job->fault};
+    const struct server *s = job->r->server;
+    const struct tokenizer *t = s->base.text->tokenizer;
+    const char *text = NULL;
+    bool with_pieces = false, strings = false;
+    struct encode_options o = {.parse_special = true};
+    struct token_list ids = {0};
+    struct error err;
+    /* llama-server's form adds nothing by default, vLLM's does. */
+    if (!read_text(&r, "content", &text) && read_text(&r, "prompt", &text))
+        o.add_special = true;
+    if (!text)
+        read_fail(&r, STATUS_INVALID, "content", "content: missing; expected a string (or prompt: a string)");
+    read_bool(&r, "add_special", &o.add_special);
+    read_bool(&r, "add_special_tokens", &o.add_special);
+    read_bool(&r, "parse_special", &o.parse_special);
+    read_bool(&r, "with_pieces", &with_pieces);
+    read_bool(&r, "return_token_strs", &strings);
+    if (r.status == STATUS_OK && tokenizer_encode(t, text, strlen(text), &o, &ids, &err) != STATUS_OK)
+        read_fail(&r, err.status, "content", "%s", err.text);
+    if (r.status == STATUS_OK) {
+        struct jw w = {.out = &job->out};
+        jw_begin(&w, '{');
+        jw_key_int(&w, "count", (int64_t)ids.n_ids);
+        jw_key_int(&w, "max_model_len", s->context);
+        put_pieces(&w, t, &ids, with_pieces);
+        if (strings)
+            put_strings(&w, t, &ids);
+        jw_end(&w, '}');
+    }
+    token_list_fini(&ids);
+    return r.status;
+}
+
+static enum status detokenize_body(struct text_job *job, const json_t *body)
+{
+    struct reader r = {.object = body, .fault = &job->fault};
+    const struct server *s = job->r->server;
+    const json_t *tokens = NULL;
+    struct token_list ids = {0};
+    struct buf text;
+    struct error err;
+    buf_init(&text, 0);
+    if (!read_array(&r, "tokens", &tokens))
+        read_fail(&r, STATUS_INVALID, "tokens", "tokens: missing; expected an array of token ids");
+    for (size_t i = 0; i < json_array_size(tokens) && r.status == STATUS_OK; i++) {
+        int32_t id;
+        if (read_token_id(&r, json_array_get(tokens, i), "tokens", i,
+                          tokenizer_n_tokens(s->base.text->tokenizer), &id) &&
+            !token_list_push(&ids, id))
+            read_fail(&r, STATUS_NO_MEMORY, NULL, "no memory for the tokens");
+    }
+    if (r.status == STATUS_OK &&
+        tokenizer_decode(s->base.text->tokenizer, ids.ids, ids.n_ids, false, &text, &err) != STATUS_OK)
+        read_fail(&r, err.status, "tokens", "%s", err.text);
+    if (r.status == STATUS_OK) {
+        struct jw w = {.out = &job->out};
+        jw_begin(&w, '{');
+        jw_key(&w, "content");
+        jw_bytes(&w, text.data ? text.data : "", text.length);
+        jw_key(&w, "prompt");
+        jw_bytes(&w, text.data ? text.data : "", text.length);
+        jw_end(&w, '}');
+    }
+    token_list_fini(&ids);
+    buf_fini(&text);
+    return r.status;
+}
+
+static void with_body(struct text_job *job, enum status (*what)(struct text_job *job, const json_t *body))
+{
+    json_t *body = NULL;
+    enum status s = parse_body(job->r->body, job->r->n_body, &body, &job->fault);
+    if (s == STATUS_OK)
+        s = what(job, body);
+    job->fault.error.status = s;
+    json_decref(body);
+}
+
+static void tokenize(struct text_job *job)
+{
+    with_body(job, tokenize_body);
+}
+
+static void detokenize(struct text_job *job)
+{
+    with_body(job, detokenize_body);
+}
+
+void api_tokenize(struct request *r)
+{
+    begin(r, tokenize);
+}
+
+void api_detokenize(struct request *r)
+{
+    begin(r, detokenize);
+}

@@ -1,0 +1,463 @@
+/* The life of a completion:
+ *
+ *   begin → parse (here, or on a worker) → voice → submit every choice → events … → finish
+ *                                            any failure: one answer, the rest is cancelled ─┘
+ *
+ * `answered` and `n_open` are the two halves of the end: what the client gets, and what the engine still
+ * owes. The adapter's version is released when both are through. */
+#include "completion.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "metrics.h"
+#include "server.h"
+#include "sse.h"
+
+static void finish(struct completion *c);
+
+/* ---- prompts */
+
+static void free_prompts(void *data)
+{
+    struct completion *c = data;
+    for (uint32_t i = 0; i < c->n_prompts; i++)
+        token_list_fini(&c->prompts[i].ids);
+}
+
+enum status completion_add_prompts(struct completion *c, uint32_t n)
+{
+    c->prompts = arena_array(c->r->arena, n, sizeof *c->prompts);
+    if (!c->prompts || arena_on_end(c->r->arena, free_prompts, c) != 0)
+        return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for %u prompts", n);
+    c->n_prompts = n;
+    return STATUS_OK;
+}
+
+enum status completion_encode(struct completion *c, uint32_t index, const char *text, size_t length,
+                              bool add_special)
+{
+    struct encode_options o = {
+        .add_special = add_special, .parse_special = true, .limit_ids = c->server->context};
+    struct prompt *p = &c->prompts[index];
+    struct error err;
+    enum status s = tokenizer_encode(c->server->base.text->tokenizer, text, length, &o, &p->ids, &err);
+    if (s == STATUS_TOO_LARGE) {
+        s = fault_set(&c->fault, s, "prompt", "the prompt is longer than this model's context of %u tokens",
+                      c->server->context);
+        snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
+        return s;
+    }
+    if (s != STATUS_OK)
+        return fault_set(&c->fault, s, "prompt", "%s", err.text);
+    if (c->params.echo) {
+        p->text = text;
+        p->n_text = length;
+    }
+    return STATUS_OK;
+}
+
+/* ---- begin */
+
+static void free_body(void *data)
+{
+    struct completion *c = data;
+    json_decref(c->body);
+}
+
+static void parse(void *data)
+{
+    struct completion *c = data;
+    struct request *r = c->r;
+    const struct server *s = c->server;
+    struct parse_limits limits = {.n_max = s->conf->n_max,
+                                  .n_vocab = model_config(s->base.model)->vocab_size,
+                                  .tokenizer = s->base.text->tokenizer};
+    enum status st = parse_body(r->body, r->n_body, &c->body, &c->fault);
+    if (st == STATUS_OK)
+        st = parse_gen_params(c->body, c->api, &limits, r->arena, &c->params, &c->fault);
+    if (st == STATUS_OK)
+        st = c->parse(c);
+    c->fault.error.status = st;
+}
+
+static void on_gone(struct request *r)
+{
+    completion_cancel(r->state);
+}
+
+static void admit(void *data);
+
+void completion_begin(struct request *r, enum api api, enum status (*dialect)(struct completion *c))
+{
+    struct server *s = r->server;
+    struct fault f;
+    if (server_serving(s, &f.error) != STATUS_OK) {
+        f.param[0] = f.code[0] = '\0';
+        reply_fault(r, &f);
+        return;
+    }
+    struct completion *c = arena_alloc(r->arena, sizeof *c);
+    if (!c || arena_on_end(r->arena, free_body, c) != 0) {
+        reply_error(r, 503, "no memory for the request", NULL, NULL);
+        return;
+    }
+    *c = (struct completion){.r = r, .server = s, .api = api, .parse = dialect};
+    request_hold(r);
+    r->state = c;
+    r->on_gone = on_gone;
+    c->next = s->completions;
+    if (c->next)
+        c->next->prev = c;
+    s->completions = c;
+    if (r->n_body > s->conf->worker_text_bytes) {
+        if (server_work(s, parse, admit, c))
+            return;
+    }
+    parse(c);
+    admit(c);
+}
+
+/* ---- submit */
+
+static void free_choices(void *data)
+{
+    struct completion *c = data;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        buf_fini(&c->choices[i].text);
+        buf_fini(&c->choices[i].ids);
+        logprob_list_fini(&c->choices[i].logprobs);
+    }
+}
+
+static void on_event(struct sink *sink, const struct event *e);
+
+static enum status make_choices(struct completion *c)
+{
+    const struct gen_params *p = &c->params;
+    struct arena *a = c->r->arena;
+    uint64_t n = (uint64_t)c->n_prompts * p->n;
+    if (n > c->server->conf->choices_max)
+        return fault_set(&c->fault, STATUS_INVALID, "n",
+                         "%u prompts with n=%u make %llu choices, at most %u are accepted", c->n_prompts,
+                         p->n, (unsigned long long)n, c->server->conf->choices_max);
+    c->choices = arena_array(a, n, sizeof *c->choices);
+    c->id = arena_printf(a, "%s-%s", c->api == API_CHAT ? "chatcmpl" : "cmpl", c->r->id);
+    if (!c->choices || !c->id || arena_on_end(a, free_choices, c) != 0)
+        return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for %llu choices",
+                         (unsigned long long)n);
+    c->n_choices = (uint32_t)n;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        struct choice *h = &c->choices[i];
+        *h = (struct choice){.sink = {.on_event = on_event},
+                             .owner = c,
+                             .index = i,
+                             .prompt = &c->prompts[i / p->n],
+                             .stop_token = -1,
+                             .stop_string_index = -1};
+        buf_init(&h->text, 0);
+        buf_init(&h->ids, 0);
+        logprob_list_init(&h->logprobs);
+        if (h->prompt->text)
+            buf_append(&h->text, h->prompt->text, h->prompt->n_text);
+    }
+    return STATUS_OK;
+}
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        seed = (uint64_t)clock_now_ns();
+    return seed;
+}
+
+static enum status submit(struct completion *c, struct choice *h)
+{
+    const struct gen_params *p = &c->params;
+    struct generation g = {
+        .prompt = h->prompt->ids.ids,
+        .n_prompt = (uint32_t)h->prompt->ids.n_ids,
+        .lora = c->voice.version ? c->voice.version->lora : NULL,
+        .sampling = p->sampling,
+        .max_tokens = p->max_tokens,
+        .min_tokens = p->min_tokens,
+        .ignore_eos = p->ignore_eos,
+        .stop_tokens = p->stop_tokens,
+        .n_stop_tokens = p->n_stop_tokens,
+        .stop_strings = p->stop,
+        .n_stop_strings = p->n_stop,
+        .include_stop = p->include_stop,
+        .skip_special_tokens = p->skip_special_tokens,
+        .n_logprobs = p->n_logprobs,
+        .n_prompt_logprobs = p->echo ? p->n_logprobs : -1,
+        .priority = p->priority,
+    };
+    /* Choices of one prompt differ by their seed, and are the same again with the same request. */
+    g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n : random_seed();
+    enum status s = bridge_submit(c->server->bridge, &g, &h->sink, &c->fault.error);
+    if (s == STATUS_OK) {
+        h->open = true;
+        c->n_open++;
+        c->metrics->n_waiting++;
+    }
+    return s;
+}
+
+/* The one answer of a completion that failed, before or after its stream began. */
+static void answer_fault(struct completion *c)
+{
+    if (c->answered)
+        return;
+    c->answered = true;
+    if (!c->r->status) {
+        reply_fault(c->r, &c->fault);
+        return;
+    }
+    struct buf b;
+    buf_init(&b, 0);
+    sse_frame_begin(&b);
+    render_error(&b, http_status_of(c->fault.error.status), c->fault.error.text, c->fault.param,
+                 c->fault.code);
+    sse_frame_end(&b);
+    if (sse_send(c->r, &b))
+        stream_end(c->r); /* without [DONE]: a reader can tell */
+    buf_fini(&b);
+}
+
+static void admit(void *data)
+{
+    struct completion *c = data;
+    struct request *r = c->r;
+    enum status s = c->fault.error.status;
+    if (s == STATUS_OK)
+        s = server_serving(c->server, &c->fault.error);
+    if (s == STATUS_OK)
+        s = voice_resolve(r, c->params.model, &c->voice, &c->fault);
+    c->metrics = metrics_voice(c->server->metrics, s == STATUS_NOT_FOUND ? "unknown"
+                                                   : c->voice.adapter    ? c->voice.adapter
+                                                                         : "");
+    if (s == STATUS_OK)
+        s = make_choices(c);
+    c->created_s = clock_wall_ms() / 1000;
+    if (s == STATUS_OK && !r->gone) {
+        voice_headers(r, &c->voice);
+        for (uint32_t i = 0; i < c->n_choices && s == STATUS_OK; i++)
+            s = submit(c, &c->choices[i]);
+    }
+    if (s != STATUS_OK) {
+        answer_fault(c);
+        completion_cancel(c);
+    } else if (c->params.stream && !r->gone) {
+        c->written_ns = clock_now_ns();
+        sse_begin(r);
+    }
+    if (c->n_open == 0)
+        finish(c);
+}
+
+/* ---- events */
+
+static void send_chunk(struct completion *c, struct choice *h)
+{
+    if (c->answered || c->r->gone)
+        return;
+    struct buf b;
+    buf_init(&b, 0);
+    completion_render_chunk(c, h, &b);
+    c->written_ns = clock_now_ns();
+    (void)sse_send(c->r, &b); /* a reader who is too slow is gone by now, and on_gone has cancelled */
+    buf_fini(&b);
+}
+
+static void add_id(struct choice *h, int32_t token)
+{
+    if (h->owner->params.return_token_ids)
+        buf_printf(&h->ids, h->ids.length ? ",%d" : "%d", token);
+}
+
+static void on_token(struct completion *c, struct choice *h, const struct event *e)
+{
+    const struct gen_params *p = &c->params;
+    int64_t now = clock_now_ns();
+    if (h->first_ns == 0) {
+        h->first_ns = now;
+        histogram_add(&c->metrics->ttft, (double)(now - c->r->started_ns) / 1e9);
+    } else {
+        histogram_add(&c->metrics->inter_token, (double)(now - h->last_ns) / 1e9);
+    }
+    h->last_ns = now;
+    h->n_generated++;
+    c->metrics->generated_tokens++;
+    add_id(h, e->token);
+    if (p->n_logprobs >= 0)
+        logprob_list_add(&h->logprobs, c->api, c->server->base.text->tokenizer, p->tokens_as_ids, e, true);
+}
+
+static void on_prompt_token(struct completion *c, struct choice *h, const struct event *e)
+{
+    bool known = h->n_scored++ > 0; /* nothing predicts a prompt's first token */
+    logprob_list_add(&h->logprobs, c->api, c->server->base.text->tokenizer, c->params.tokens_as_ids, e,
+                     known);
+}
+
+static void on_final(struct completion *c, struct choice *h)
+{
+    h->open = false;
+    c->n_open--;
+    if (h->started)
+        c->metrics->n_running--;
+    else
+        c->metrics->n_waiting--;
+}
+
+static void on_failed(struct completion *c, struct choice *h, const struct event *e)
+{
+    on_final(c, h);
+    if (!c->answered)
+        c->fault = (struct fault){.error = e->error};
+    answer_fault(c);
+    completion_cancel(c);
+}
+
+static void on_done(struct completion *c, struct choice *h, const struct event *e)
+{
+    on_final(c, h);
+    h->n_cached = e->n_cached;
+    h->n_generated = e->n_generated;
+    h->prefill_ns = e->prefill_ns;
+    h->decode_ns = e->decode_ns;
+    h->stop_token = e->stop_token;
+    h->stop_string_index = e->stop_string_index;
+    c->metrics->prompt_tokens += e->n_prompt;
+    c->metrics->cached_tokens += e->n_cached;
+    if (e->reason == FINISH_CANCELLED) {
+        if (c->r->gone)
+            return;
+        if (c->fault.error.status == STATUS_OK)
+            fault_set(&c->fault, STATUS_UNAVAILABLE, NULL, "the server is stopping");
+        answer_fault(c);
+        return;
+    }
+    h->finish_reason = e->reason == FINISH_STOP ? "stop" : "length";
+    if (c->params.stream)
+        send_chunk(c, h);
+}
+
+static void on_event(struct sink *sink, const struct event *e)
+{
+    struct choice *h = (struct choice *)sink;
+    struct completion *c = h->owner;
+    if (e->n_text && e->kind != EVENT_PROMPT && e->kind != EVENT_FAILED)
+        buf_append(&h->text, e->text, e->n_text);
+    switch (e->kind) {
+    case EVENT_STARTED:
+        h->started = true;
+        c->metrics->n_waiting--;
+        c->metrics->n_running++;
+        break;
+    case EVENT_PROMPT:
+        on_prompt_token(c, h, e);
+        break;
+    case EVENT_TOKEN:
+        on_token(c, h, e);
+        if (c->params.stream && (h->text.length || h->ids.length || h->logprobs.items.length))
+            send_chunk(c, h);
+        break;
+    case EVENT_TEXT:
+        if (c->params.stream)
+            send_chunk(c, h);
+        break;
+    case EVENT_DONE:
+        on_done(c, h, e);
+        break;
+    case EVENT_FAILED:
+        on_failed(c, h, e);
+        break;
+    }
+    if (c->n_open == 0)
+        finish(c);
+}
+
+/* ---- the end */
+
+void completion_cancel(struct completion *c)
+{
+    if (c->cancelled)
+        return;
+    c->cancelled = true;
+    for (uint32_t i = 0; i < c->n_choices; i++)
+        if (c->choices[i].open)
+            bridge_cancel(c->server->bridge, &c->choices[i].sink);
+}
+
+static void answer(struct completion *c)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    c->answered = true;
+    if (!c->params.stream) {
+        completion_render(c, &b);
+        for (uint32_t i = 0; i < c->n_choices; i++)
+            b.failed |= c->choices[i].text.failed;
+        reply_json(c->r, 200, &b);
+    } else {
+        if (c->params.include_usage)
+            completion_render_usage(c, &b);
+        if (b.length == 0 || sse_send(c->r, &b))
+            sse_done(c->r);
+    }
+    buf_fini(&b);
+}
+
+static void log_end(const struct completion *c, int64_t ns)
+{
+    uint64_t n_generated = 0;
+    for (uint32_t i = 0; i < c->n_choices; i++)
+        n_generated += c->choices[i].n_generated;
+    const struct log *log = &c->server->log;
+    LOG_EVENT(log, LOG_INFO, c->api == API_CHAT ? "chat" : "completion", LOG_TEXT("request", c->r->id),
+              LOG_NUMBER("status", c->r->status),
+              LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
+              LOG_NUMBER("generation", c->voice.version ? c->voice.version->generation : 0),
+              LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
+              LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", ns / 1000000),
+              LOG_TEXT("end", c->r->gone              ? "client left"
+                              : c->fault.error.status ? c->fault.error.text
+                                                      : "ok"));
+}
+
+static void finish(struct completion *c)
+{
+    struct server *s = c->server;
+    struct request *r = c->r;
+    if (!c->answered && !r->gone)
+        answer(c);
+    int64_t ns = clock_now_ns() - r->started_ns;
+    metrics_count_request(c->metrics, r->gone                 ? 499
+                                      : c->fault.error.status ? http_status_of(c->fault.error.status)
+                                                              : r->status);
+    c->metrics->n_cancelled += r->gone;
+    histogram_add(&c->metrics->duration, (double)ns / 1e9);
+    log_end(c, ns);
+    voice_release(&c->voice);
+    r->on_gone = NULL;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->completions = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    request_release(r);
+}
+
+void completion_tick(struct completion *c, int64_t now_ns)
+{
+    if (!c->params.stream || c->n_open == 0 || c->answered || c->r->gone || !c->r->status)
+        return;
+    if (now_ns - c->written_ns < c->server->conf->ping_interval_ms * NS_PER_MS)
+        return;
+    c->written_ns = now_ns;
+    (void)sse_ping(c->r);
+}

@@ -1,0 +1,84 @@
+/* A request for generated text, in either dialect: parsed (by a worker if it is long), admitted with a voice,
+ * run as one or several generations, answered whole or as a stream.
+ *
+ * Owner: front thread, but for `parse`, which a worker may run while the front thread leaves the completion
+ * alone. Lifetime: the request's arena; it ends when the answer is complete or unwanted AND every
+ * generation's final event has come back. */
+#ifndef LK_COMPLETION_H
+#define LK_COMPLETION_H
+
+#include "api_parse.h"
+#include "bridge.h"
+#include "logprobs_json.h"
+#include "request.h"
+#include "voices.h"
+
+struct server;
+struct voice_metrics;
+
+struct prompt {
+    struct token_list ids; /* freed with the arena */
+    const char *text;      /* for echo; NULL unless asked */
+    size_t n_text;
+};
+
+/* One generation: prompt number `prompt`, its `index`-th choice in the answer. */
+struct choice {
+    struct sink sink; /* first: a sink's address is its choice's */
+    struct completion *owner;
+    uint32_t index;
+    const struct prompt *prompt;
+    bool open, started, begun; /* final event outstanding; running; something was streamed */
+    const char *finish_reason; /* NULL until done */
+    int32_t stop_token, stop_string_index;
+    struct buf text; /* not yet sent: all of it without streaming */
+    struct buf ids;  /* the same: JSON numbers with commas */
+    struct logprob_list logprobs;
+    uint32_t n_scored; /* EVENT_PROMPTs seen */
+    uint32_t n_prompt, n_generated, n_cached;
+    int64_t first_ns, last_ns; /* tokens */
+    int64_t prefill_ns, decode_ns;
+};
+
+struct completion {
+    struct completion *prev, *next; /* server->completions */
+    struct request *r;
+    struct server *server;
+    enum api api;
+    enum status (*parse)(struct completion *c); /* fills params and prompts; thread: any */
+    struct fault fault;
+    json_t *body;
+    struct gen_params params;
+    struct prompt *prompts;
+    uint32_t n_prompts;
+    struct voice voice;
+    struct voice_metrics *metrics;
+    struct choice *choices;
+    uint32_t n_choices, n_open;
+    char *id;
+    int64_t created_s;
+    bool listed, answered; /* in the server's list; the client has all that it will get */
+    bool cancelled;
+    int64_t written_ns; /* of a stream */
+};
+
+/* Takes over the request; `parse` is the dialect's part. */
+void completion_begin(struct request *r, enum api api, enum status (*parse)(struct completion *c));
+/* Cancels what still runs: the client left, or the server must end. */
+void completion_cancel(struct completion *c);
+/* Once a second: pings a silent stream. */
+void completion_tick(struct completion *c, int64_t now_ns);
+
+/* For parsers: room for prompts in the arena, with clean-up. */
+LK_MUST_USE enum status completion_add_prompts(struct completion *c, uint32_t n);
+/* Encodes text as prompt number `index`. */
+LK_MUST_USE enum status completion_encode(struct completion *c, uint32_t index, const char *text,
+                                          size_t length, bool add_special);
+
+/* completion_json.c: pure rendering into `out`. */
+void completion_render(struct completion *c, struct buf *out); /* the whole answer */
+void completion_render_chunk(struct completion *c, struct choice *h,
+                             struct buf *out);                       /* what gathered, framed */
+void completion_render_usage(struct completion *c, struct buf *out); /* the usage chunk, framed */
+
+#endif

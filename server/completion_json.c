@@ -1,0 +1,232 @@
+/* Answers and chunks in OpenAI's form, for chat and for completions, with the additions that vLLM's and
+ * llama-server's clients look for (token_ids, stop_reason, timings). Rendering only. */
+#include "completion.h"
+
+#include "server.h"
+#include "sse.h"
+
+static void put_head(const struct completion *c, struct jw *w, bool chunk)
+{
+    const char *object = c->api == API_COMPLETIONS ? "text_completion"
+                         : chunk                   ? "chat.completion.chunk"
+                                                   : "chat.completion";
+    jw_key_text(w, "id", c->id);
+    jw_key_text(w, "object", object);
+    jw_key_int(w, "created", c->created_s);
+    jw_key_text(w, "model", c->voice.shown);
+    jw_key_text(w, "system_fingerprint", c->voice.fingerprint);
+}
+
+static void put_usage(const struct completion *c, struct jw *w)
+{
+    uint64_t n_prompt = 0, n_cached = 0, n_generated = 0;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        const struct choice *h = &c->choices[i];
+        n_generated += h->n_generated;
+        if (i % c->params.n)
+            continue; /* a prompt is counted once, however many choices it has */
+        n_prompt += h->prompt->ids.n_ids;
+        n_cached += h->n_cached;
+    }
+    jw_key(w, "usage");
+    jw_begin(w, '{');
+    jw_key_int(w, "prompt_tokens", (int64_t)n_prompt);
+    jw_key_int(w, "completion_tokens", (int64_t)n_generated);
+    jw_key_int(w, "total_tokens", (int64_t)(n_prompt + n_generated));
+    jw_key(w, "prompt_tokens_details");
+    jw_begin(w, '{');
+    jw_key_int(w, "cached_tokens", (int64_t)n_cached);
+    jw_end(w, '}');
+    jw_end(w, '}');
+}
+
+static void put_rate(struct jw *w, const char *prefix, uint32_t n, double ms)
+{
+    char key[48];
+    static const char *const ends[] = {"_n", "_ms", "_per_token_ms", "_per_second"};
+    double values[] = {n, ms, n ? ms / n : 0, ms > 0 ? n * 1000.0 / ms : 0};
+    for (int i = 0; i < 4; i++) {
+        snprintf(key, sizeof key, "%s%s", prefix, ends[i]);
+        if (i == 0)
+            jw_key_int(w, key, n);
+        else
+            jw_key_float(w, key, values[i]);
+    }
+}
+
+/* llama-server's object. While a generation runs, its phases are taken from when its tokens came. */
+static void put_timings(const struct choice *h, struct jw *w)
+{
+    bool done = h->finish_reason != NULL;
+    int64_t prefill_ns = done ? h->prefill_ns : h->first_ns - h->owner->r->started_ns;
+    int64_t decode_ns = done ? h->decode_ns : h->last_ns - h->first_ns;
+    uint32_t n_prompt = (uint32_t)h->prompt->ids.n_ids - h->n_cached;
+    jw_key(w, "timings");
+    jw_begin(w, '{');
+    jw_key_int(w, "cache_n", h->n_cached);
+    put_rate(w, "prompt", n_prompt, (double)prefill_ns / 1e6);
+    put_rate(w, "predicted", h->n_generated, (double)decode_ns / 1e6);
+    jw_end(w, '}');
+}
+
+static void put_prompt_ids(const struct prompt *p, struct jw *w)
+{
+    jw_key(w, "prompt_token_ids");
+    jw_begin(w, '[');
+    for (size_t i = 0; i < p->ids.n_ids; i++)
+        jw_int(w, p->ids.ids[i]);
+    jw_end(w, ']');
+}
+
+static void put_ids(const struct completion *c, struct choice *h, struct jw *w)
+{
+    if (!c->params.return_token_ids)
+        return;
+    jw_key(w, "token_ids");
+    jw_begin(w, '[');
+    jw_raw(w, h->ids.data, h->ids.length);
+    jw_end(w, ']');
+    buf_clear(&h->ids);
+}
+
+static void put_end(const struct completion *c, struct choice *h, struct jw *w)
+{
+    jw_key(w, "logprobs");
+    if (c->params.n_logprobs >= 0 && h->logprobs.items.length)
+        logprob_list_write(&h->logprobs, c->api, w);
+    else
+        jw_null(w);
+    jw_key_text(w, "finish_reason", h->finish_reason);
+    if (h->finish_reason) {
+        jw_key(w, "stop_reason"); /* which stop string or token; null: end of text, or length */
+        if (h->stop_string_index >= 0 && (uint32_t)h->stop_string_index < c->params.n_stop)
+            jw_text(w, c->params.stop[h->stop_string_index]);
+        else if (h->stop_token >= 0 && c->params.n_stop_tokens)
+            jw_int(w, h->stop_token);
+        else
+            jw_null(w);
+    }
+    put_ids(c, h, w);
+}
+
+static void put_choice(const struct completion *c, struct choice *h, struct jw *w)
+{
+    jw_begin(w, '{');
+    jw_key_int(w, "index", h->index);
+    if (c->api == API_CHAT) {
+        jw_key(w, "message");
+        jw_begin(w, '{');
+        jw_key_text(w, "role", "assistant");
+        jw_key(w, "content");
+        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+        jw_end(w, '}');
+    } else {
+        jw_key(w, "text");
+        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+    }
+    put_end(c, h, w);
+    if (c->params.return_token_ids)
+        put_prompt_ids(h->prompt, w);
+    jw_end(w, '}');
+}
+
+void completion_render(struct completion *c, struct buf *out)
+{
+    struct jw w = {.out = out};
+    jw_begin(&w, '{');
+    put_head(c, &w, false);
+    jw_key(&w, "choices");
+    jw_begin(&w, '[');
+    for (uint32_t i = 0; i < c->n_choices; i++)
+        put_choice(c, &c->choices[i], &w);
+    jw_end(&w, ']');
+    put_usage(c, &w);
+    if (c->params.timings)
+        put_timings(&c->choices[0], &w);
+    jw_end(&w, '}');
+}
+
+static void put_delta(const struct completion *c, struct choice *h, struct jw *w, bool first)
+{
+    jw_begin(w, '{');
+    jw_key_int(w, "index", h->index);
+    if (c->api == API_CHAT) {
+        jw_key(w, "delta");
+        jw_begin(w, '{');
+        if (first) {
+            jw_key_text(w, "role", "assistant");
+            jw_key_text(w, "content", "");
+        } else if (h->text.length || !h->finish_reason) {
+            jw_key(w, "content");
+            jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+        }
+        jw_end(w, '}');
+    } else {
+        jw_key(w, "text");
+        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+    }
+    if (first) {
+        jw_key(w, "logprobs");
+        jw_null(w);
+        jw_key(w, "finish_reason");
+        jw_null(w);
+        if (c->params.return_token_ids)
+            put_prompt_ids(h->prompt, w);
+    } else {
+        put_end(c, h, w);
+        buf_clear(&h->text);
+    }
+    jw_end(w, '}');
+}
+
+static void put_chunk(struct completion *c, struct choice *h, struct buf *out, bool first)
+{
+    struct jw w = {.out = out};
+    sse_frame_begin(out);
+    jw_begin(&w, '{');
+    put_head(c, &w, true);
+    jw_key(&w, "choices");
+    jw_begin(&w, '[');
+    put_delta(c, h, &w, first);
+    jw_end(&w, ']');
+    if (c->params.continuous_usage)
+        put_usage(c, &w);
+    else if (c->params.include_usage) {
+        jw_key(&w, "usage");
+        jw_null(&w);
+    }
+    if (c->params.timings && !first)
+        put_timings(h, &w);
+    jw_end(&w, '}');
+    sse_frame_end(out);
+}
+
+void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out)
+{
+    bool wants_first = c->api == API_CHAT || c->params.return_token_ids;
+    if (!h->begun && wants_first)
+        put_chunk(c, h, out, true);
+    h->begun = true;
+    /* What ends a chat choice has an empty delta, as clients of OpenAI expect: text goes before it. */
+    if (c->api == API_CHAT && h->finish_reason && (h->text.length || h->logprobs.items.length)) {
+        const char *reason = h->finish_reason;
+        h->finish_reason = NULL;
+        put_chunk(c, h, out, false);
+        h->finish_reason = reason;
+    }
+    put_chunk(c, h, out, false);
+}
+
+void completion_render_usage(struct completion *c, struct buf *out)
+{
+    struct jw w = {.out = out};
+    sse_frame_begin(out);
+    jw_begin(&w, '{');
+    put_head(c, &w, true);
+    jw_key(&w, "choices");
+    jw_begin(&w, '[');
+    jw_end(&w, ']');
+    put_usage(c, &w);
+    jw_end(&w, '}');
+    sse_frame_end(out);
+}

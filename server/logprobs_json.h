@@ -1,0 +1,24 @@
+/* Log-probabilities in the two forms that OpenAI's APIs have. Pure but for growing buffers. */
+#ifndef LK_LOGPROBS_JSON_H
+#define LK_LOGPROBS_JSON_H
+
+#include "api_parse.h"
+
+struct tokenizer;
+
+/* Entries gathered since the last write; each buffer holds JSON values with commas.
+ * Chat: `items`. Completions: four parallel lists. */
+struct logprob_list {
+    struct buf items; /* chat: {"token","logprob","bytes","top_logprobs"}; completions: tokens */
+    struct buf values, tops, offsets;
+    uint32_t n_chars; /* characters of all tokens so far: text_offset */
+};
+void logprob_list_init(struct logprob_list *l);
+void logprob_list_fini(struct logprob_list *l);
+/* Adds the event's token. `known` false: nothing predicted it (a prompt's first token). */
+void logprob_list_add(struct logprob_list *l, enum api api, const struct tokenizer *t, bool as_ids,
+                      const struct event *e, bool known);
+/* The value of "logprobs"; forgets the entries. */
+void logprob_list_write(struct logprob_list *l, enum api api, struct jw *w);
+
+#endif

@@ -1,0 +1,263 @@
+/* Counters and their text (Prometheus exposition format 0.0.4). Histograms have fixed buckets from 1 ms to
+ * 100 s. The vLLM names are those that the Gateway API inference extension scrapes (its proposal 003):
+ * exactly one series of lora_requests_info, with the time as its value. */
+#include "metrics.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+
+#define VOICES_MAX 1024U
+
+static const double bounds[METRICS_BUCKETS] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
+                                               1,     2,     5,     10,   20,   30,   50,  75,  100};
+
+struct metrics {
+    struct voice_metrics *voices; /* newest first */
+    size_t n_voices;
+    struct voice_metrics other; /* when memory or the bound is reached */
+    uint64_t http[6];           /* by hundreds */
+    uint64_t loads_ok, loads_failed;
+};
+
+struct metrics *metrics_create(void)
+{
+    struct metrics *m = mem_zalloc(sizeof *m);
+    if (m)
+        snprintf(m->other.name, sizeof m->other.name, "other");
+    return m;
+}
+
+void metrics_destroy(struct metrics *m)
+{
+    while (m && m->voices) {
+        struct voice_metrics *v = m->voices;
+        m->voices = v->next;
+        mem_free(v);
+    }
+    mem_free(m);
+}
+
+struct voice_metrics *metrics_voice(struct metrics *m, const char *name)
+{
+    for (struct voice_metrics *v = m->voices; v; v = v->next)
+        if (strcmp(v->name, name) == 0)
+            return v;
+    struct voice_metrics *v = m->n_voices < VOICES_MAX ? mem_zalloc(sizeof *v) : NULL;
+    if (!v)
+        return &m->other;
+    snprintf(v->name, sizeof v->name, "%s", name);
+    v->next = m->voices;
+    m->voices = v;
+    m->n_voices++;
+    return v;
+}
+
+void metrics_count_request(struct voice_metrics *v, int http_status)
+{
+    for (int i = 0; i < METRICS_STATUSES; i++) {
+        if (v->requests[i].status == 0 || i == METRICS_STATUSES - 1)
+            v->requests[i].status = http_status;
+        if (v->requests[i].status == http_status) {
+            v->requests[i].n++;
+            return;
+        }
+    }
+}
+
+void metrics_count_http(struct metrics *m, int http_status)
+{
+    int hundreds = http_status / 100;
+    m->http[hundreds >= 1 && hundreds <= 5 ? hundreds : 0]++;
+}
+
+void metrics_count_load(struct metrics *m, int ok)
+{
+    *(ok ? &m->loads_ok : &m->loads_failed) += 1;
+}
+
+void histogram_add(struct histogram *h, double seconds)
+{
+    int i = 0;
+    while (i < METRICS_BUCKETS && seconds > bounds[i])
+        i++;
+    h->counts[i]++;
+    h->sum += seconds;
+}
+
+/* ---- text */
+
+static void head(struct buf *out, const char *name, const char *type, const char *help)
+{
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void number(struct buf *out, const char *name, const char *type, const char *help, double v)
+{
+    head(out, name, type, help);
+    buf_printf(out, "%s %.15g\n", name, v);
+}
+
+static void put_histogram(struct buf *out, const char *name, const char *voice, const struct histogram *h)
+{
+    uint64_t n = 0;
+    for (int i = 0; i <= METRICS_BUCKETS; i++) {
+        n += h->counts[i];
+        buf_printf(out, "%s_bucket{adapter=\"%s\",le=\"", name, voice);
+        if (i < METRICS_BUCKETS)
+            buf_printf(out, "%g\"} %llu\n", bounds[i], (unsigned long long)n);
+        else
+            buf_printf(out, "+Inf\"} %llu\n", (unsigned long long)n);
+    }
+    buf_printf(out, "%s_sum{adapter=\"%s\"} %.9g\n", name, voice, h->sum);
+    buf_printf(out, "%s_count{adapter=\"%s\"} %llu\n", name, voice, (unsigned long long)n);
+}
+
+static const struct voice_metrics *next_voice(const struct metrics *m, const struct voice_metrics *v)
+{
+    if (!v)
+        return m->voices ? m->voices : &m->other;
+    return v == &m->other ? NULL : v->next ? v->next : &m->other;
+}
+
+#define EACH_VOICE(v) (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v))
+
+static void put_requests(const struct metrics *m, struct buf *out)
+{
+    head(out, "lorikeet_requests_total", "counter",
+         "Generation requests answered, by voice and HTTP status.");
+    for
+        EACH_VOICE(v)
+    for (int i = 0; i < METRICS_STATUSES && v->requests[i].status; i++)
+        buf_printf(out, "lorikeet_requests_total{adapter=\"%s\",status=\"%d\"} %llu\n", v->name,
+                   v->requests[i].status, (unsigned long long)v->requests[i].n);
+    head(out, "lorikeet_requests_cancelled_total", "counter", "Requests whose client left before the end.");
+    for
+        EACH_VOICE(v)
+    buf_printf(out, "lorikeet_requests_cancelled_total{adapter=\"%s\"} %llu\n", v->name,
+               (unsigned long long)v->n_cancelled);
+    head(out, "lorikeet_http_responses_total", "counter", "All answers, by the hundreds of their status.");
+    for (int i = 1; i <= 5; i++)
+        buf_printf(out, "lorikeet_http_responses_total{status=\"%dxx\"} %llu\n", i,
+                   (unsigned long long)m->http[i]);
+}
+
+struct per_voice {
+    const char *name, *type, *help;
+    size_t offset;
+    bool wide; /* uint64_t, else uint32_t */
+};
+
+static void put_voice_numbers(const struct metrics *m, struct buf *out)
+{
+    static const struct per_voice rows[] = {
+        {"lorikeet_prompt_tokens_total", "counter", "Prompt tokens of finished generations.",
+         offsetof(struct voice_metrics, prompt_tokens), true},
+        {"lorikeet_cached_tokens_total", "counter", "Prompt tokens that needed no computing.",
+         offsetof(struct voice_metrics, cached_tokens), true},
+        {"lorikeet_generated_tokens_total", "counter", "Tokens generated.",
+         offsetof(struct voice_metrics, generated_tokens), true},
+        {"lorikeet_generations_waiting", "gauge", "Generations that wait for their first step.",
+         offsetof(struct voice_metrics, n_waiting), false},
+        {"lorikeet_generations_running", "gauge", "Generations in the batch.",
+         offsetof(struct voice_metrics, n_running), false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        head(out, rows[i].name, rows[i].type, rows[i].help);
+        for
+            EACH_VOICE(v)
+            {
+                const char *at = (const char *)v + rows[i].offset;
+                uint64_t n =
+                    rows[i].wide ? *(const uint64_t *)(const void *)at : *(const uint32_t *)(const void *)at;
+                buf_printf(out, "%s{adapter=\"%s\"} %llu\n", rows[i].name, v->name, (unsigned long long)n);
+            }
+    }
+}
+
+static void put_histograms(const struct metrics *m, struct buf *out)
+{
+    static const struct per_voice rows[] = {
+        {"lorikeet_time_to_first_token_seconds", NULL, "From the request's headers to its first token.",
+         offsetof(struct voice_metrics, ttft), false},
+        {"lorikeet_inter_token_seconds", NULL, "Between two tokens of a generation.",
+         offsetof(struct voice_metrics, inter_token), false},
+        {"lorikeet_request_duration_seconds", NULL, "From the request's headers to the end of its answer.",
+         offsetof(struct voice_metrics, duration), false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        head(out, rows[i].name, "histogram", rows[i].help);
+        for
+            EACH_VOICE(v)
+            {
+                const char *at = (const char *)v + rows[i].offset;
+                put_histogram(out, rows[i].name, v->name, (const struct histogram *)(const void *)at);
+            }
+    }
+}
+
+static void put_engine(const struct server *s, struct buf *out)
+{
+    struct engine_stats e;
+    engine_stats(s->engine, &e);
+    double used = e.kv_pages ? 1.0 - (double)e.kv_pages_free / e.kv_pages : 0;
+    number(out, "lorikeet_queue_length", "gauge", "Generations that wait.", e.n_waiting);
+    number(out, "lorikeet_sequences_running", "gauge", "Sequences in the batch.", e.n_running);
+    number(out, "lorikeet_sequences_paused", "gauge", "Sequences that wait for KV memory.", e.n_paused);
+    number(out, "lorikeet_preemptions_total", "counter", "Sequences paused so far.", (double)e.n_preemptions);
+    number(out, "lorikeet_steps_total", "counter", "Steps of the engine.", (double)e.n_steps);
+    number(out, "lorikeet_step_seconds_total", "counter", "Time in steps.", (double)e.step_ns / 1e9);
+    number(out, "lorikeet_batch_rows", "gauge", "Token rows of the last step.", (double)e.batch_rows);
+    number(out, "lorikeet_batch_rows_total", "counter", "Token rows of all steps.", (double)e.sum_batch_rows);
+    number(out, "lorikeet_kv_usage_ratio", "gauge", "Share of the KV pages in use.", used);
+    number(out, "lorikeet_kv_pages", "gauge", "KV pages in all.", e.kv_pages);
+    number(out, "lorikeet_step_allocations_total", "counter", "Heap allocations inside steps (should be 0).",
+           (double)e.step_allocations);
+    number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);
+    number(out, "vllm:num_requests_waiting", "gauge", "As vLLM calls it.", e.n_waiting);
+    number(out, "vllm:kv_cache_usage_perc", "gauge", "As vLLM calls it: 0 to 1.", used);
+}
+
+static void put_adapters(const struct server *s, struct buf *out)
+{
+    size_t n = registry_count(s->registry);
+    number(out, "lorikeet_adapters_loaded", "gauge", "Adapters that can be asked for.", (double)n);
+    head(out, "lorikeet_adapter_bytes", "gauge", "Memory of each adapter's current version.");
+    for (size_t i = 0; i < n; i++) {
+        const struct adapter_version *v = registry_at(s->registry, i);
+        buf_printf(out, "lorikeet_adapter_bytes{adapter=\"%s\",generation=\"%llu\"} %zu\n", v->name,
+                   (unsigned long long)v->generation, v->lora ? v->lora->size_bytes : 0);
+    }
+    head(out, "lorikeet_adapter_loads_total", "counter", "Loads tried so far.");
+    buf_printf(out, "lorikeet_adapter_loads_total{result=\"ok\"} %llu\n",
+               (unsigned long long)s->metrics->loads_ok);
+    buf_printf(out, "lorikeet_adapter_loads_total{result=\"failed\"} %llu\n",
+               (unsigned long long)s->metrics->loads_failed);
+    /* Resident adapters can all share a batch: none waits for a place. */
+    head(out, "vllm:lora_requests_info", "gauge", "Adapters ready to serve; the value is the time.");
+    buf_printf(out, "vllm:lora_requests_info{max_lora=\"%u\",running_lora_adapters=\"",
+               s->conf->adapters_max);
+    for (size_t i = 0; i < n; i++)
+        buf_printf(out, "%s%s", i ? "," : "", registry_at(s->registry, i)->name);
+    buf_printf(out, "\",waiting_lora_adapters=\"\"} %.3f\n", (double)clock_wall_ms() / 1000);
+}
+
+void metrics_render(const struct server *s, struct buf *out)
+{
+    size_t n_connections = 0;
+    for (size_t i = 0; i < s->n_listeners; i++)
+        n_connections += http_n_connections(s->listeners[i]);
+    head(out, "lorikeet_info", "gauge", "Version and base.");
+    buf_printf(out, "lorikeet_info{version=\"%s\",base=\"%s\"} 1\n", LORIKEET_VERSION, s->base.name);
+    number(out, "lorikeet_ready", "gauge", "1 while requests are taken.", s->state == SERVER_READY);
+    number(out, "lorikeet_connections", "gauge", "Open connections.", (double)n_connections);
+    put_requests(s->metrics, out);
+    put_voice_numbers(s->metrics, out);
+    put_histograms(s->metrics, out);
+    if (s->engine)
+        put_engine(s, out);
+    put_adapters(s, out);
+}

@@ -1,0 +1,104 @@
+/* The table of routes. Knows paths and methods; what they do is in api_*.c. */
+#include "router.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api.h"
+#include "api_render.h"
+#include "server.h"
+
+#define DATA PLANE_DATA
+#define ADMIN PLANE_ADMIN
+#define BOTH (PLANE_DATA | PLANE_ADMIN)
+
+static const struct route routes[] = {
+    {"POST", "/v1/chat/completions", DATA, api_chat_completions},
+    {"POST", "/v1/completions", DATA, api_completions},
+    {"GET", "/v1/models", BOTH, api_models},
+    {"GET", "/v1/models/*", BOTH, api_model},
+    {"POST", "/tokenize", DATA, api_tokenize},
+    {"POST", "/v1/tokenize", DATA, api_tokenize},
+    {"POST", "/detokenize", DATA, api_detokenize},
+    {"POST", "/v1/detokenize", DATA, api_detokenize},
+    {"POST", "/apply-template", DATA, api_apply_template},
+    {"POST", "/v1/apply-template", DATA, api_apply_template},
+    {"POST", "/v1/load_lora_adapter", ADMIN, api_adapter_load},
+    {"POST", "/v1/unload_lora_adapter", ADMIN, api_adapter_unload},
+    {"GET", "/v1/lora_adapters", ADMIN, api_adapter_list},
+    {"GET", "/livez", BOTH, api_livez},
+    {"GET", "/readyz", BOTH, api_readyz},
+    {"GET", "/health", BOTH, api_health},
+    {"GET", "/v1/health", BOTH, api_health},
+    {"GET", "/version", BOTH, api_version},
+    {"GET", "/metrics", BOTH, api_metrics},
+};
+
+static bool path_matches(const char *pattern, const char *path)
+{
+    size_t n = strlen(pattern);
+    if (pattern[n - 1] == '*')
+        return strncmp(pattern, path, n - 1) == 0 && path[n - 1];
+    return strcmp(pattern, path) == 0;
+}
+
+const struct route *router_find(const char *method, const char *path, enum plane plane, char *allow,
+                                size_t allow_bytes)
+{
+    const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
+    size_t n = 0;
+    allow[0] = '\0';
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        const struct route *route = &routes[i];
+        if (!(route->planes & plane) || !path_matches(route->path, path))
+            continue;
+        if (strcmp(route->method, wanted) == 0)
+            return route;
+        n += (size_t)snprintf(allow + n, allow_bytes - n, "%s%s%s", n ? ", " : "", route->method,
+                              strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
+    }
+    return NULL;
+}
+
+static void allow_origin(struct request *r)
+{
+    const char *origin = r->server->conf->cors_origin;
+    if (!origin || r->plane != PLANE_DATA || !r->origin)
+        return;
+    reply_header(r, "Access-Control-Allow-Origin", origin);
+    reply_header(r, "Access-Control-Expose-Headers", "X-Request-Id, X-Adapter, X-Adapter-Generation");
+    if (strcmp(origin, "*") != 0)
+        reply_header(r, "Vary", "Origin");
+}
+
+static void answer_options(struct request *r, const char *allow)
+{
+    reply_header(r, "Allow", allow);
+    if (r->server->conf->cors_origin && r->plane == PLANE_DATA) {
+        reply_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        reply_header(r, "Access-Control-Allow-Headers",
+                     "Content-Type, Authorization, X-Adapter, X-Request-Id");
+        reply_header(r, "Access-Control-Max-Age", "600");
+    }
+    reply_send(r, 204, NULL, NULL, 0);
+}
+
+void router_dispatch(struct request *r)
+{
+    char allow[80];
+    allow_origin(r);
+    const struct route *route = router_find(r->method, r->path, r->plane, allow, sizeof allow);
+    if (route) {
+        route->handle(r);
+    } else if (!allow[0]) {
+        char message[200];
+        snprintf(message, sizeof message, "no such path: %s %.120s", r->method, r->path);
+        reply_error(r, 404, message, NULL, "not_found");
+    } else if (strcmp(r->method, "OPTIONS") == 0) {
+        answer_options(r, allow);
+    } else {
+        reply_header(r, "Allow", allow);
+        reply_error(r, 405, "this path has another method; see the Allow header", NULL, "method_not_allowed");
+    }
+}

@@ -1,0 +1,17 @@
+/* Server-sent events: how a stream of JSON values is framed. */
+#ifndef LK_SSE_H
+#define LK_SSE_H
+
+#include "base/buf.h"
+#include "request.h"
+
+/* A frame around one JSON value in `b`: begin, write the value, end. Pure. */
+void sse_frame_begin(struct buf *b);
+void sse_frame_end(struct buf *b);
+
+void sse_begin(struct request *r); /* status 200 and the headers that proxies need */
+bool sse_send(struct request *r, const struct buf *frames);
+bool sse_ping(struct request *r); /* a comment: keeps proxies patient and finds dead peers */
+bool sse_done(struct request *r); /* the frame [DONE], and the end */
+
+#endif
