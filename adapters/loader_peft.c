@@ -87,7 +87,7 @@ static bool parse_place_alone(const char *path, enum lora_site *site, uint32_t *
 static enum status place_tensor(struct content *c, const struct tensor *t, struct error *err)
 {
     char path[512];
-    size_t kind;
+    size_t kind = 0;
     enum lora_site site;
     uint32_t layer;
     enum status s = split_key(c, t->name, path, sizeof path, &kind, err);

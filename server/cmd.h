@@ -8,6 +8,6 @@ int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_check_config(int argc, char **argv);
-int cmd_version(void);
+int cmd_version(int argc, char **argv);
 
 #endif

@@ -1,0 +1,38 @@
+/* The program: a subcommand, its arguments, an exit code. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd.h"
+
+static const char usage_text[] =
+    "usage: lorikeet serve --model PATH [--adapter NAME=PATH[:SCALE]]... [--adapters DIR] [--listen "
+    "ADDRESS]\n"
+    "       lorikeet run --model PATH [--adapter NAME=PATH] -p \"prompt\"    one generation in the terminal\n"
+    "       lorikeet chat [--url URL] [--adapter NAME]                     a chat with a running server\n"
+    "       lorikeet inspect PATH                                          what a model or an adapter is\n"
+    "       lorikeet check-config FILE                                     whether a configuration is right\n"
+    "       lorikeet --version\n"
+    "`lorikeet COMMAND --help` says more; `man lorikeet` says all.\n";
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+    } commands[] = {{"serve", cmd_serve},
+                    {"run", cmd_run},
+                    {"chat", cmd_chat},
+                    {"inspect", cmd_inspect},
+                    {"check-config", cmd_check_config},
+                    {"--version", cmd_version},
+                    {"version", cmd_version}};
+    const char *name = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
+    int asked = strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (!asked && name[0])
+        fprintf(stderr, "lorikeet: unknown command \"%s\"\n", name);
+    fputs(usage_text, asked ? stdout : stderr);
+    return asked ? 0 : 2;
+}
