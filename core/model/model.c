@@ -94,8 +94,9 @@ static void describe_layers(struct model *m)
     }
 }
 
-enum status model_open(const struct model_files *files, const struct model_options *options,
-                       struct model **out, struct error *err)
+/* options NULL: everything is checked, but no weight is read, and the model can't compute. */
+static enum status build(const struct model_files *files, const struct model_options *options,
+                         struct model **out, struct error *err)
 {
     *out = NULL;
     const struct family *family = family_find(files->config.model_type);
@@ -109,13 +110,13 @@ enum status model_open(const struct model_files *files, const struct model_optio
     if (!m)
         return fail(err, STATUS_NO_MEMORY, "model");
     m->config = files->config;
-    m->kernels = options->kernels;
+    m->kernels = options ? options->kernels : NULL;
     m->family = family;
     m->info.family = family->name;
     enum status status = check_config(&m->config, err);
     if (status == STATUS_OK)
         status = derive(m, err);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && options)
         status = model_digest(files, options->quant, m->info.digest, err);
     if (status == STATUS_OK)
         status = weights_load(m, files, options, err);
@@ -126,6 +127,22 @@ enum status model_open(const struct model_files *files, const struct model_optio
     describe_layers(m);
     *out = m;
     return STATUS_OK;
+}
+
+enum status model_open(const struct model_files *files, const struct model_options *options,
+                       struct model **out, struct error *err)
+{
+    require(options && options->kernels);
+    return build(files, options, out, err);
+}
+
+enum status model_check(const struct model_files *files, struct error *err)
+{
+    struct model *m;
+    enum status status = build(files, NULL, &m, err);
+    if (status == STATUS_OK)
+        model_close(m);
+    return status;
 }
 
 void model_close(struct model *m)

@@ -16,7 +16,7 @@
 struct loader {
     struct model *m;
     const struct tensors *tensors;
-    const struct model_options *options;
+    const struct model_options *options; /* NULL: names, shapes and types are checked, nothing is read */
     const struct tensor_names *names;
     const struct tensor **bound; /* [n_bound] tensors that the model uses */
     size_t n_bound, bound_limit;
@@ -70,6 +70,8 @@ static enum status load_vector(struct loader *l, const char *name, uint32_t n, s
     if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", name,
                     dtype_name(t->dtype));
+    if (!l->options)
+        return STATUS_OK;
     void *raw = mem_alloc(t->size_bytes);
     float *in_order = mem_array(n, sizeof *in_order);
     *out = mem_array(n, sizeof **out);
@@ -201,7 +203,7 @@ static enum status load_matrix(struct loader *l, const char *name, struct row_or
     struct fill_job job = {
         .tensors = l->tensors, .tensor = t, .w = w, .order = order, .failed = ATOMIC_FLAG_INIT};
     size_t size_bytes;
-    enum dtype type = target_type(l->options->quant, t->dtype, cols, is_embedding);
+    enum dtype type = target_type(l->options ? l->options->quant : QUANT_AUTO, t->dtype, cols, is_embedding);
     if (!dtype_row_bytes(t->dtype, cols, &job.source_row_bytes) ||
         !dtype_row_bytes(type, cols, &job.row_bytes))
         return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", name, cols,
@@ -209,6 +211,8 @@ static enum status load_matrix(struct loader *l, const char *name, struct row_or
     status = packed_shape(type, rows, cols, w, &size_bytes, err);
     if (status != STATUS_OK)
         return fail_within(err, "%s", name);
+    if (!l->options)
+        return STATUS_OK;
     w->data = mem_aligned(64, size_bytes);
     if (!w->data)
         return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", name, size_bytes);
