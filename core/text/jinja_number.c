@@ -1,0 +1,150 @@
+/* Numbers and text in fields: sign, prefix, digits, groups of thousands, fill and alignment. */
+#include "jinja_number.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "jinja.h"
+
+#define FLOAT_ROOM 400 /* digits before the point, sign, exponent */
+
+bool field_check(struct render *r, const struct field *f)
+{
+    if (f->width <= JINJA_MAX_WIDTH && f->precision <= JINJA_MAX_WIDTH)
+        return true;
+    jv_too_large(r, "a formatted field wider than %d", JINJA_MAX_WIDTH);
+    return false;
+}
+
+static bool put_fill(struct render *r, const struct field *f, int64_t n)
+{
+    for (; n > 0; n--)
+        if (!jv_put(r, f->fill_len ? f->fill : " ", f->fill_len ? f->fill_len : 1))
+            return false;
+    return true;
+}
+
+/* head (sign and prefix) and body, n_chars together, in the field. */
+static bool put_aligned(struct render *r, const struct field *f, const char *head, const struct jstr *body)
+{
+    int64_t room = f->width - (int64_t)(strlen(head) + body->n_chars), left = 0;
+    if (room < 0)
+        room = 0;
+    if (!jv_step_bytes(r, (size_t)room))
+        return false;
+    if (f->align == '>' || f->align == '=')
+        left = room;
+    else if (f->align == '^')
+        left = room / 2;
+    bool inside = f->align == '=';
+    return (inside || put_fill(r, f, left)) && jv_puts(r, head) && (!inside || put_fill(r, f, left)) &&
+           jv_put(r, body->data, body->len) && put_fill(r, f, room - left);
+}
+
+bool field_put_text(struct render *r, const struct field *f, const struct jstr *s)
+{
+    struct field own = *f;
+    if (!own.align)
+        own.align = '<';
+    if (f->precision >= 0 && (int64_t)s->n_chars > f->precision)
+        s = jstr_part(r, s, 0, jstr_offset(s, (size_t)f->precision));
+    return s && put_aligned(r, &own, "", s);
+}
+
+/* Digits with a separator before every third (ints in other bases: fourth) from the right of the whole part.
+ */
+static const struct jstr *grouped(struct render *r, const struct field *f, const char *digits, int every)
+{
+    size_t whole = strspn(digits, "0123456789abcdefABCDEF"), mark = r->out.length;
+    if (!f->group)
+        return jstr_new(r, digits, strlen(digits));
+    for (size_t i = 0; i < whole; i++) {
+        bool separate = i && (whole - i) % (size_t)every == 0;
+        if ((separate && !jv_put(r, &f->group, 1)) || !jv_put(r, digits + i, 1))
+            return NULL;
+    }
+    return jv_puts(r, digits + whole) ? render_take(r, mark) : NULL;
+}
+
+static bool put_number(struct render *r, const struct field *f, const char *head, const struct jstr *digits)
+{
+    struct field own = *f;
+    if (!own.align)
+        own.align = '>';
+    return digits && put_aligned(r, &own, head, digits);
+}
+
+static const char *sign_of(const struct field *f, bool negative)
+{
+    return negative ? "-" : f->sign == '+' ? "+" : f->sign == ' ' ? " " : "";
+}
+
+bool field_put_int(struct render *r, const struct field *f, int64_t v)
+{
+    char digits[80], head[8];
+    uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    int base = f->type == 'x' || f->type == 'X' ? 16 : f->type == 'o' ? 8 : f->type == 'b' ? 2 : 10;
+    const char *letters = f->type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
+    size_t at = sizeof digits - 1;
+    digits[at] = '\0';
+    do
+        digits[--at] = letters[magnitude % (uint64_t)base];
+    while (magnitude /= (uint64_t)base);
+    const char *prefix = !f->alternate || base == 10 ? ""
+                         : base == 8                 ? "0o"
+                         : base == 2                 ? "0b"
+                         : f->type == 'X'            ? "0X"
+                                                     : "0x";
+    snprintf(head, sizeof head, "%s%s", sign_of(f, v < 0), prefix);
+    const struct jstr *body = grouped(r, f, digits + at, base == 10 ? 3 : 4);
+    if (body && f->precision > (int64_t)body->len) { /* %.5d: zeros in front */
+        const struct jstr *zero = jstr_literal(r, "0");
+        zero = zero ? jstr_repeat(r, zero, f->precision - body->len) : NULL;
+        body = zero ? jstr_cat(r, zero, body) : NULL;
+    }
+    return put_number(r, f, head, body);
+}
+
+/* Without a type: like g, but a whole number keeps one decimal; without precision, the shortest digits. */
+static bool plain_float(struct render *r, const struct field *f, double v, char *text, size_t size)
+{
+    if (f->precision >= 0) {
+        snprintf(text, size, "%.*g", f->precision ? (int)f->precision : 1, v);
+        if (!strpbrk(text, ".e"))
+            snprintf(text + strlen(text), size - strlen(text), ".0");
+        return true;
+    }
+    size_t mark = r->out.length;
+    if (!jv_put_float(r, v))
+        return false;
+    snprintf(text, size, "%s", r->out.data + mark);
+    render_cut(r, mark);
+    return true;
+}
+
+bool field_put_float(struct render *r, const struct field *f, double v)
+{
+    size_t size = FLOAT_ROOM + (f->precision > 0 ? (size_t)f->precision : 0);
+    char *text = jv_alloc(r, size), format[8];
+    bool percent = f->type == '%', negative = signbit(v) && !isnan(v);
+    int precision = f->precision < 0 ? 6 : (int)f->precision;
+    if (!text || !jv_step_bytes(r, size))
+        return false;
+    double magnitude = fabs(percent ? v * 100 : v);
+    if (isnan(v) || isinf(v)) {
+        snprintf(text, size, "%s", isnan(v) ? "nan" : "inf");
+        if (f->type && isupper((unsigned char)f->type))
+            snprintf(text, size, "%s", isnan(v) ? "NAN" : "INF");
+    } else if (!f->type) {
+        if (!plain_float(r, f, magnitude, text, size))
+            return false;
+    } else {
+        snprintf(format, sizeof format, f->alternate ? "%%#.*%c" : "%%.*%c", percent ? 'f' : f->type);
+        snprintf(text, size, format, precision, magnitude);
+    }
+    if (percent)
+        snprintf(text + strlen(text), size - strlen(text), "%%");
+    return put_number(r, f, sign_of(f, negative), grouped(r, f, text, 3));
+}
