@@ -126,6 +126,8 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
         text = repaired.data;
         length = repaired.length;
     }
+    if (s == STATUS_OK && newer_found(text, length))
+        regex_state_expect_newer(e.regex);
     if (s == STATUS_OK && options->add_special)
         s = push_all(&e, t->before, t->n_before);
     if (s == STATUS_OK)

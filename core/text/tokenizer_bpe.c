@@ -469,10 +469,10 @@ static bool has_bytes(const struct bpe *b, const char *text, unsigned n)
     return b->byte_fallback && !b->raw;
 }
 
-/* The unknown token for characters before `at`, of whose text it is no part. */
-static enum status add_unknown(struct part *p, const char *at)
+/* A symbol that is not the one of the text at `at`: a byte, or the unknown token. */
+static enum status add_foreign(struct part *p, int32_t id, const char *at)
 {
-    enum status s = add_symbol(p, (uint32_t)p->b->unknown, at);
+    enum status s = add_symbol(p, (uint32_t)id, at);
     p->plain = false;
     return s;
 }
@@ -490,23 +490,22 @@ static enum status encode_symbols(struct part *p, const char *word, size_t lengt
         int32_t id = b->raw ? b->bytes[c] : character_symbol(b, word + i, n, c, i == 0, i + n == length);
         if (id >= 0) {
             if (unknown)
-                s = add_unknown(p, word + i);
+                s = add_foreign(p, b->unknown, word + i);
             unknown = false;
             if (s == STATUS_OK)
                 s = add_symbol(p, (uint32_t)id, word + i);
         } else if (has_bytes(b, word + i, n)) {
             for (unsigned k = 0; k < n && s == STATUS_OK; k++)
-                s = add_symbol(p, (uint32_t)b->bytes[(uint8_t)word[i + k]], word + i);
-            p->plain = false;
+                s = add_foreign(p, b->bytes[(uint8_t)word[i + k]], word + i);
         } else {
             if (unknown && !b->fuse_unknown)
-                s = add_unknown(p, word + i);
+                s = add_foreign(p, b->unknown, word + i);
             unknown = b->unknown >= 0;
             p->plain = false;
         }
     }
     if (unknown && s == STATUS_OK)
-        s = add_unknown(p, word + length);
+        s = add_foreign(p, b->unknown, word + length);
     return s;
 }
 

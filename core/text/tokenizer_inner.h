@@ -76,20 +76,31 @@ struct pattern {
 LK_MUST_USE enum status pattern_regex(struct pattern *p, struct arena *a, const char *onig, size_t length,
                                       struct error *err);
 struct regex_state *regex_state_create(void);
+void regex_state_expect_newer(struct regex_state *s); /* texts to come may hold newer characters */
 void regex_state_destroy(struct regex_state *s);
 
 /* Walks over the matches of a pattern in a text, as Oniguruma's find_iter does. */
 struct matcher {
     const struct pattern *pattern;
+    struct regex_state *state;
     const char *text;
     size_t length, at, last_end;
     bool any;
+    struct buf copy; /* of a text with newer characters */
 };
 struct span {
     size_t start, end;
 };
+/* `text` stays as long as the matcher. False: no memory. fini after either. */
+bool matcher_init(struct matcher *m, const struct pattern *p, struct text_ref text, struct regex_state *s);
+void matcher_fini(struct matcher *m);
 /* 1: *match is the next match; 0: no more; -1: the pattern ran into its limit. */
-int matcher_next(struct matcher *m, struct regex_state *s, struct span *match);
+int matcher_next(struct matcher *m, struct span *match);
+
+/* Characters younger than PCRE2's Unicode (tokenizer_newer.c): are there any, and older ones in their place.
+ */
+bool newer_found(const char *text, size_t length);
+void newer_replace(char *text, size_t length);
 
 /* Rewrites an Oniguruma (Ruby syntax) pattern as PCRE2's; refuses what has no exact counterpart. */
 LK_MUST_USE enum status onig_translate(const char *onig, size_t length, struct buf *out, struct error *err);

@@ -27,19 +27,22 @@ bool char_is_word(uint32_t c)
 int replace_all(const struct pattern *p, struct text_ref text, struct text_ref with, struct buf *out,
                 struct regex_state *regex)
 {
-    struct matcher m = {.pattern = p, .text = text.text, .length = text.length};
+    struct matcher m;
     struct span match;
     size_t done = 0;
-    int found;
+    int found = -2;
     buf_clear(out);
     if (text.length == 0)
         return 0;
-    while ((found = matcher_next(&m, regex, &match)) == 1) {
-        buf_append(out, text.text + done, match.start - done);
-        buf_append(out, with.text, with.length);
-        done = match.end;
+    if (matcher_init(&m, p, text, regex)) {
+        while ((found = matcher_next(&m, &match)) == 1) {
+            buf_append(out, text.text + done, match.start - done);
+            buf_append(out, with.text, with.length);
+            done = match.end;
+        }
+        buf_append(out, text.text + done, text.length - done);
     }
-    buf_append(out, text.text + done, text.length - done);
+    matcher_fini(&m);
     return out->failed ? -2 : found;
 }
 

@@ -20,6 +20,7 @@ struct regex {
 
 struct regex_state {
     pcre2_match_data *data;
+    bool expect_newer;
 };
 
 static void regex_destroy(void *data)
@@ -95,6 +96,11 @@ struct regex_state *regex_state_create(void)
     return s;
 }
 
+void regex_state_expect_newer(struct regex_state *s)
+{
+    s->expect_newer = true;
+}
+
 void regex_state_destroy(struct regex_state *s)
 {
     if (!s)
@@ -103,19 +109,19 @@ void regex_state_destroy(struct regex_state *s)
     mem_free(s);
 }
 
-static int regex_search(const struct matcher *m, struct regex_state *s, size_t from, struct span *match)
+static int regex_search(const struct matcher *m, size_t from, struct span *match)
 {
+    pcre2_match_data *data = m->state->data;
     const struct regex *r = m->pattern->regex;
-    int rc =
-        pcre2_match(r->code, (PCRE2_SPTR)m->text, m->length, from, PCRE2_NO_UTF_CHECK, s->data, r->context);
+    int rc = pcre2_match(r->code, (PCRE2_SPTR)m->text, m->length, from, PCRE2_NO_UTF_CHECK, data, r->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(r->code, (PCRE2_SPTR)m->text, m->length, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                         s->data, r->context);
+                         data, r->context);
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
     if (rc < 0)
         return -1;
-    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(s->data);
+    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(data);
     *match = (struct span){v[0], v[1]};
     return 1;
 }
@@ -132,10 +138,28 @@ static int literal_search(const struct matcher *m, size_t from, struct span *mat
     return 1;
 }
 
-int matcher_next(struct matcher *m, struct regex_state *s, struct span *match)
+bool matcher_init(struct matcher *m, const struct pattern *p, struct text_ref text, struct regex_state *s)
+{
+    *m = (struct matcher){.pattern = p, .state = s, .text = text.text, .length = text.length};
+    buf_init(&m->copy, 0);
+    if (!p->regex || !s->expect_newer || !newer_found(text.text, text.length))
+        return true;
+    if (!buf_append(&m->copy, text.text, text.length))
+        return false;
+    newer_replace(m->copy.data, m->copy.length);
+    m->text = m->copy.data;
+    return true;
+}
+
+void matcher_fini(struct matcher *m)
+{
+    buf_fini(&m->copy);
+}
+
+int matcher_next(struct matcher *m, struct span *match)
 {
     while (m->at <= m->length) {
-        int found = m->pattern->regex ? regex_search(m, s, m->at, match) : literal_search(m, m->at, match);
+        int found = m->pattern->regex ? regex_search(m, m->at, match) : literal_search(m, m->at, match);
         if (found <= 0)
             return found;
         if (match->start == match->end && m->any && m->last_end == match->end) {

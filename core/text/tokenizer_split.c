@@ -74,29 +74,40 @@ static enum status take(struct cutter *c, struct span piece, bool is_match)
     return s;
 }
 
-static enum status cut_by_pattern(struct encoder *e, uint32_t step, struct text_ref text, bool at_start)
+static enum status walk_matches(struct cutter *c, struct matcher *m)
 {
-    const struct split_step *rule = &e->t->splitter.steps[step];
-    struct cutter c = {.e = e, .step = rule, .text = text, .next_step = step + 1, .at_start = at_start};
-    struct matcher m = {.pattern = &rule->pattern, .text = text.text, .length = text.length};
+    const struct split_step *rule = c->step;
     struct span match;
     size_t done = 0;
     int found;
-    while ((found = matcher_next(&m, e->regex, &match)) == 1) {
+    while ((found = matcher_next(m, &match)) == 1) {
         enum status s = STATUS_OK;
         if (done < match.start)
-            s = take(&c, (struct span){done, match.start}, rule->invert);
+            s = take(c, (struct span){done, match.start}, rule->invert);
         if (s == STATUS_OK)
-            s = take(&c, match, !rule->invert);
+            s = take(c, match, !rule->invert);
         if (s != STATUS_OK)
             return s;
         done = match.end;
     }
     if (found < 0)
-        return fail(e->err, STATUS_TOO_LARGE,
+        return fail(c->e->err, STATUS_TOO_LARGE,
                     "the tokenizer's pre-tokenizer pattern takes too long on this text");
-    enum status s = done < text.length ? take(&c, (struct span){done, text.length}, rule->invert) : STATUS_OK;
-    return s == STATUS_OK ? flush_held(&c) : s;
+    enum status s =
+        done < c->text.length ? take(c, (struct span){done, c->text.length}, rule->invert) : STATUS_OK;
+    return s == STATUS_OK ? flush_held(c) : s;
+}
+
+static enum status cut_by_pattern(struct encoder *e, uint32_t step, struct text_ref text, bool at_start)
+{
+    const struct split_step *rule = &e->t->splitter.steps[step];
+    struct cutter c = {.e = e, .step = rule, .text = text, .next_step = step + 1, .at_start = at_start};
+    struct matcher m;
+    enum status s = matcher_init(&m, &rule->pattern, text, e->regex) ? STATUS_OK : encoder_no_memory(e);
+    if (s == STATUS_OK)
+        s = walk_matches(&c, &m);
+    matcher_fini(&m);
+    return s;
 }
 
 static bool starts_with(struct text_ref text, struct text_ref with)
