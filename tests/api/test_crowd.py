@@ -33,8 +33,10 @@ def read_stream(s):
 
 def running(server):
     text = server.admin_request("GET", "/metrics")[1]
-    return sum(float(line.split()[-1]) for line in text.splitlines()
-               if line.startswith(("lorikeet_requests_running", "lorikeet_requests_waiting")))
+    values = [float(line.split()[-1]) for line in text.splitlines()
+              if line.startswith(("lorikeet_generations_running{", "lorikeet_generations_waiting{"))]
+    assert values
+    return sum(values)
 
 
 def settle(server):

@@ -102,7 +102,7 @@ def test_logit_bias_and_bans(client, server):
 
 
 @pytest.mark.parametrize("body, named", [
-    (dict(temperature=-1), "temperature"), (dict(top_p=0), "top_p"), (dict(max_tokens=-5), "max_tokens"),
+    (dict(temperature=-1), "temperature"), (dict(top_p=1.5), "top_p"), (dict(max_tokens=-5), "max_tokens"),
     (dict(n=0), "n"), (dict(stop=[1]), "stop"), (dict(logit_bias={"x": 1}), "logit_bias"),
     (dict(messages=[]), "messages"), (dict(messages=[{"role": "user"}]), "content"), (dict(messages="hi"), "messages"),
     (dict(stream="yes"), "stream"), (dict(top_logprobs=50, logprobs=True), "top_logprobs"),

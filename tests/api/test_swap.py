@@ -67,8 +67,8 @@ def test_add_list_remove(server):
     assert status == 200 and "visitor" in text
     assert load(server, "C", "visitor")[0] == 400  # taken, unless load_inplace
     status, text = server.admin_request("GET", "/v1/lora_adapters")
-    row = next(a for a in json.loads(text)["data"] if a["id"] == "visitor")
-    assert row["generation"] >= 1 and row["rank"] == 1 and len(row["digest"]) >= 16
+    row = next(a for a in json.loads(text)["data"] if a["lora_name"] == "visitor")
+    assert row["generation"] >= 1 and row["rank_max"] == 1 and len(row["digest"]) >= 16
     assert server.post("/v1/completions", {"model": "visitor", "prompt": "x", "max_tokens": 3, "temperature": 0})[1][
         "choices"][0]["text"] == "CCC"
     assert server.admin_request("POST", "/v1/unload_lora_adapter", {"lora_name": "visitor"})[0] == 200

@@ -11,8 +11,12 @@ fi
 out=$(timeout 800 $venv/bin/python -m pytest -q -rsfE --tb=short -p no:cacheprovider tests/api 2>&1)
 rc=$?
 echo "$out" | tail -60
-number() { echo "$out" | tail -1 | grep -oE "[0-9]+ $1" | cut -d' ' -f1 | head -1; }
-failed=$(($(number failed || true) + $(number error || true)))
+number() { # of tests that pytest's last line counts as $1
+    local n
+    n=$(echo "$out" | tail -1 | grep -oE "[0-9]+ $1" | head -1)
+    echo "${n%% *}" | grep . || echo 0
+}
+failed=$(($(number failed) + $(number error)))
 [ $rc -ne 0 ] && [ "$failed" -eq 0 ] && failed=1
-echo "$(($(number passed || true) + 0)) passed, $failed failed, $(($(number skipped || true) + 0)) skipped"
+echo "$(number passed) passed, $failed failed, $(number skipped) skipped"
 exit $rc
