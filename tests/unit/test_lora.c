@@ -1,0 +1,229 @@
+/* core/model/lora.c: what an adapter is built from, what it looks like in memory, and what is refused by
+ * name. */
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "model_inner.h"
+
+#define MODEL "tests/golden/data/models/llama/f32"
+
+static struct model *m;
+static struct model_files *files;
+static const uint8_t digest[32] = {1, 2, 3};
+
+static int open_model(void **state)
+{
+    (void)state;
+    const struct kernels *k;
+    struct error err;
+    if (kernels_select("scalar", ACT_MODE_INT8, &k, &err) != STATUS_OK ||
+        model_files_open(MODEL, &files, &err) != STATUS_OK ||
+        model_open(files, &(struct model_options){.kernels = k}, &m, &err) != STATUS_OK)
+        return -1;
+    return 0;
+}
+
+static int close_model(void **state)
+{
+    (void)state;
+    model_close(m);
+    model_files_close(files);
+    return 0;
+}
+
+/* A pair of the right shape with values that tell row and column. */
+static struct lora_pair pair(enum lora_site site, uint32_t layer, uint32_t rank, enum dtype type)
+{
+    struct lora_pair p = {
+        .site = site, .layer = layer, .a_type = type, .b_type = type, .rank = rank, .scale = 2};
+    assert_true(model_site_shape(m, site, &p.out, &p.in));
+    size_t n_a = (size_t)rank * p.in, n_b = (size_t)rank * p.out;
+    float *values = malloc((n_a > n_b ? n_a : n_b) * sizeof *values);
+    void *a = malloc(n_a * 4), *b = malloc(n_b * 4);
+    assert_true(values && a && b);
+    for (size_t i = 0; i < n_a; i++)
+        values[i] = (float)((double)(i % 251) - 100 + site);
+    assert_true(quantize_row(type, values, n_a, a));
+    for (size_t i = 0; i < n_b; i++)
+        values[i] = (float)((double)(i % 127) - 60 + layer);
+    assert_true(quantize_row(type, values, n_b, b));
+    free(values);
+    p.a = a;
+    p.b = b;
+    return p;
+}
+
+static void pair_fini(struct lora_pair *p)
+{
+    free((void *)(uintptr_t)p->a);
+    free((void *)(uintptr_t)p->b);
+}
+
+static void rows_equal(const struct packed *w, uint32_t row_begin, uint32_t n, enum dtype type,
+                       const void *src)
+{
+    float *packed_row = malloc(w->cols * sizeof *packed_row), *row = malloc(w->cols * sizeof *row);
+    uint64_t row_bytes;
+    assert_true(packed_row && row && dtype_row_bytes(type, w->cols, &row_bytes));
+    for (uint32_t r = 0; r < n; r++) {
+        packed_row_f32(w, row_begin + r, packed_row);
+        dequantize_row(type, (const uint8_t *)src + r * row_bytes, w->cols, row);
+        assert_memory_equal(packed_row, row, w->cols * sizeof *row);
+    }
+    free(packed_row);
+    free(row);
+}
+
+static void packs_what_it_is_given(void **state)
+{
+    (void)state;
+    /* q and v of one layer with odd ranks and different types; the head */
+    struct lora_pair p[3] = {pair(LORA_SITE_V, 1, 5, DTYPE_F16), pair(LORA_SITE_Q, 1, 3, DTYPE_BF16),
+                             pair(LORA_SITE_LM_HEAD, 0, 4, DTYPE_F32)};
+    struct lora *l;
+    struct error err;
+    assert_int_equal(lora_build(m, p, 3, digest, &l, &err), STATUS_OK);
+    assert_int_equal(l->rank_max, 5);
+    assert_int_equal(l->t_max, 12); /* 3 → 4, 5 → 8 */
+    assert_int_equal(l->n_parameters, 5 * (32 + 16) + 3 * (32 + 32) + 4 * (32 + 384));
+    assert_memory_equal(l->digest, digest, 32);
+    const struct lora_group *g = &l->layers[1].group[LORA_GROUP_QKV];
+    assert_int_equal(g->a.type, DTYPE_F32); /* two types side by side are widened */
+    assert_int_equal(g->part[0].t_offset, 0);
+    assert_int_equal(g->part[2].t_offset, 4);
+    assert_null(g->part[1].b.data);
+    assert_int_equal(g->part[0].b.type, DTYPE_BF16);
+    assert_true(g->part[0].scale == 2);
+    rows_equal(&g->a, 4, 5, DTYPE_F16, p[0].a);
+    rows_equal(&g->a, 0, 3, DTYPE_BF16, p[1].a);
+    rows_equal(&g->part[2].b, 0, p[0].out, DTYPE_F16, p[0].b);
+    rows_equal(&l->lm_head.part[0].b, 0, 384, DTYPE_F32, p[2].b);
+    float padding[32];
+    packed_row_f32(&g->a, 3, padding);
+    for (int i = 0; i < 32; i++)
+        assert_true(padding[i] == 0);
+    assert_null(l->layers[0].group[LORA_GROUP_QKV].a.data);
+    assert_null(l->layers[1].group[LORA_GROUP_DOWN].a.data);
+    assert_ptr_equal(lora_acquire(l), l);
+    lora_release(l);
+    assert_int_equal(l->rank_max, 5); /* still there: one reference is left */
+    lora_release(l);
+    lora_release(NULL);
+    assert_null(lora_acquire(NULL));
+    for (int i = 0; i < 3; i++)
+        pair_fini(&p[i]);
+}
+
+static void refuses_by_name(void **state)
+{
+    (void)state;
+    struct lora_pair good = pair(LORA_SITE_UP, 1, 4, DTYPE_F32), p[2] = {good, good};
+    struct lora *l;
+    struct error err;
+    assert_int_equal(lora_build(m, p, 0, digest, &l, &err), STATUS_MISMATCH);
+    assert_null(l);
+    const struct {
+        struct lora_pair pair;
+        enum status status;
+        const char *text;
+    } bad[] = {
+        {{.site = LORA_SITE_UP, .layer = 2, .rank = 4, .in = 32, .out = 48},
+         STATUS_MISMATCH,
+         "model.layers.2.mlp.up_proj: the base has no such module"},
+        {{.site = LORA_SITE_LM_HEAD, .layer = 1, .rank = 4, .in = 32, .out = 384},
+         STATUS_MISMATCH,
+         "lm_head"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 96, .out = 48},
+         STATUS_MISMATCH,
+         "model.layers.1.mlp.up_proj: lora_A takes 96 inputs"},
+        {{.site = LORA_SITE_Q, .layer = 0, .rank = 4, .in = 32, .out = 16}, STATUS_MISMATCH, "is [32, 32]"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 0, .in = 32, .out = 48}, STATUS_MISMATCH, "rank is 0"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 1U << 30, .in = 32, .out = 48},
+         STATUS_MISMATCH,
+         "rank is"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .b_type = DTYPE_Q8_0},
+         STATUS_UNSUPPORTED,
+         "types f32 and q8_0"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .scale = NAN},
+         STATUS_INVALID,
+         "scale"},
+        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .scale = INFINITY},
+         STATUS_INVALID,
+         "scale"},
+        {{.site = LORA_SITE_COUNT, .rank = 4}, STATUS_MISMATCH, "no such module"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(lora_build(m, &bad[i].pair, 1, digest, &l, &err), bad[i].status);
+        assert_non_null(strstr(err.text, bad[i].text));
+        assert_null(l);
+    }
+    assert_int_equal(lora_build(m, p, 2, digest, &l, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "model.layers.1.mlp.up_proj: two pairs"));
+    pair_fini(&good);
+}
+
+static void sites_have_names_and_paths(void **state)
+{
+    (void)state;
+    for (unsigned s = 0; s < LORA_SITE_COUNT; s++) {
+        enum lora_site site, parsed;
+        char path[128];
+        uint32_t layer;
+        assert_true(lora_site_find(lora_site_name((enum lora_site)s), &site));
+        assert_int_equal(site, s);
+        model_site_path(m, site, 1, path, sizeof path);
+        assert_true(model_site_parse(m, path, &parsed, &layer));
+        assert_int_equal(parsed, s);
+        assert_int_equal(layer, s == LORA_SITE_LM_HEAD ? 0 : 1);
+    }
+    static const char *const bad[] = {"",
+                                      "model.layers.",
+                                      "model.layers.2.mlp.up_proj",
+                                      "model.layers.-1.mlp.up_proj",
+                                      "model.layers.01.mlp.up_proj",
+                                      "model.layers.1.mlp.up_projx",
+                                      "model.layers.1.up_proj",
+                                      "model.layers.99999999999999999999.mlp.up_proj",
+                                      "xmodel.layers.1.mlp.up_proj",
+                                      "lm_head.weight",
+                                      "model.layers. 1.mlp.up_proj",
+                                      "model.embed_tokens"};
+    enum lora_site site;
+    uint32_t layer;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(model_site_parse(m, bad[i], &site, &layer));
+    assert_false(lora_site_find("qkv_proj", &site));
+    assert_string_equal(lora_site_name(LORA_SITE_COUNT), "?");
+}
+
+static void survives_short_memory(void **state)
+{
+    (void)state;
+    struct lora_pair p = pair(LORA_SITE_DOWN, 0, 2, DTYPE_F32);
+    struct lora *l;
+    struct error err;
+    enum status status = STATUS_NO_MEMORY;
+    for (uint64_t n = 1; status != STATUS_OK; n++) {
+        mem_fail_at(n);
+        status = lora_build(m, &p, 1, digest, &l, &err);
+        mem_fail_at(0);
+        assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !l && n < 20));
+    }
+    lora_release(l);
+    pair_fini(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(packs_what_it_is_given),
+        cmocka_unit_test(refuses_by_name),
+        cmocka_unit_test(sites_have_names_and_paths),
+        cmocka_unit_test(survives_short_memory),
+    };
+    return cmocka_run_group_tests(tests, open_model, close_model);
+}
