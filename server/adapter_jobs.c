@@ -102,6 +102,22 @@ void adapter_jobs_destroy(struct adapter_jobs *j)
     mem_free(j);
 }
 
+void adapter_jobs_stop(struct adapter_jobs *j)
+{
+    while (j && j->first) {
+        struct task *t = j->first;
+        j->first = t->next;
+        t->job.status = fail(&t->job.err, STATUS_UNAVAILABLE, "the server is going down");
+        if (t->job.done)
+            t->job.done(&t->job, t->job.data);
+        free_task(t);
+    }
+    if (j) {
+        j->last = &j->first;
+        j->n_waiting = 0;
+    }
+}
+
 bool adapter_jobs_busy(const struct adapter_jobs *j)
 {
     return j->active || j->first;

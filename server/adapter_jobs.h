@@ -42,6 +42,8 @@ LK_MUST_USE enum status adapter_jobs_add(struct adapter_jobs *j, const struct ad
  */
 void adapter_jobs_scan(struct adapter_jobs *j);
 bool adapter_jobs_busy(const struct adapter_jobs *j);
+/* Forgets what waits, telling who asked; what a worker is at now still comes to its end. */
+void adapter_jobs_stop(struct adapter_jobs *j);
 /* The name no longer belongs to the adapters folder (loaded or unloaded by hand). */
 void adapter_jobs_forget(struct adapter_jobs *j, const char *name);
 

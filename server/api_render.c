@@ -214,8 +214,6 @@ const char *error_type_of(int http_status)
     switch (http_status) {
     case 401:
         return "authentication_error";
-    case 404:
-        return "not_found_error";
     case 429:
         return "rate_limit_error";
     case 503:

@@ -277,6 +277,15 @@ static void add_id(struct choice *h, int32_t token)
         buf_printf(&h->ids, h->ids.length ? ",%d" : "%d", token);
 }
 
+static void add_logprobs(struct completion *c, struct choice *h, const struct event *e, bool known)
+{
+    struct logprob_style style = {.api = c->api,
+                                  .tokenizer = c->server->base.text->tokenizer,
+                                  .as_ids = c->params.tokens_as_ids,
+                                  .skip_special = c->params.skip_special_tokens};
+    logprob_list_add(&h->logprobs, &style, e, known);
+}
+
 static void on_token(struct completion *c, struct choice *h, const struct event *e)
 {
     const struct gen_params *p = &c->params;
@@ -292,14 +301,12 @@ static void on_token(struct completion *c, struct choice *h, const struct event 
     c->metrics->generated_tokens++;
     add_id(h, e->token);
     if (p->n_logprobs >= 0)
-        logprob_list_add(&h->logprobs, c->api, c->server->base.text->tokenizer, p->tokens_as_ids, e, true);
+        add_logprobs(c, h, e, true);
 }
 
 static void on_prompt_token(struct completion *c, struct choice *h, const struct event *e)
 {
-    bool known = h->n_scored++ > 0; /* nothing predicts a prompt's first token */
-    logprob_list_add(&h->logprobs, c->api, c->server->base.text->tokenizer, c->params.tokens_as_ids, e,
-                     known);
+    add_logprobs(c, h, e, h->n_scored++ > 0); /* nothing predicts a prompt's first token */
 }
 
 static void on_final(struct completion *c, struct choice *h)

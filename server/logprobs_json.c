@@ -128,35 +128,37 @@ static uint32_t count_chars(const char *s, size_t length)
     return n;
 }
 
-static void add_completion(struct logprob_list *l, const struct tokenizer *t, bool as_ids,
-                           const struct event *e, bool known)
+static void add_completion(struct logprob_list *l, const struct logprob_style *style, const struct event *e,
+                           bool known)
 {
+    const struct tokenizer *t = style->tokenizer;
     bool comma = l->items.length > 0;
     struct jw tokens = {.out = &l->items, .comma = comma}, values = {.out = &l->values, .comma = comma},
               tops = {.out = &l->tops, .comma = comma}, offsets = {.out = &l->offsets, .comma = comma};
     struct piece p;
-    piece_of(t, e->token, as_ids, &p);
+    piece_of(t, e->token, style->as_ids, &p);
     jw_bytes(&tokens, p.bytes, p.length);
     jw_int(&offsets, l->n_chars);
     if (known) {
         jw_float(&values, shown(e->logprob));
-        put_tops(&tops, t, as_ids, e);
+        put_tops(&tops, t, style->as_ids, e);
     } else {
         jw_null(&values);
         jw_null(&tops);
     }
     size_t n = 0;
     const char *bytes = tokenizer_piece(t, e->token, &n);
-    l->n_chars += bytes ? count_chars(bytes, n) : 0;
+    if (bytes && !(style->skip_special && tokenizer_is_special(t, e->token)))
+        l->n_chars += count_chars(bytes, n);
 }
 
-void logprob_list_add(struct logprob_list *l, enum api api, const struct tokenizer *t, bool as_ids,
-                      const struct event *e, bool known)
+void logprob_list_add(struct logprob_list *l, const struct logprob_style *style, const struct event *e,
+                      bool known)
 {
-    if (api == API_CHAT)
-        add_chat(l, t, as_ids, e);
+    if (style->api == API_CHAT)
+        add_chat(l, style->tokenizer, style->as_ids, e);
     else
-        add_completion(l, t, as_ids, e, known);
+        add_completion(l, style, e, known);
 }
 
 static void put_list(struct jw *w, const char *key, struct buf *b)

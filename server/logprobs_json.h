@@ -6,6 +6,14 @@
 
 struct tokenizer;
 
+/* How tokens are shown. */
+struct logprob_style {
+    enum api api;
+    const struct tokenizer *tokenizer;
+    bool as_ids;       /* "token_id:N" instead of the text */
+    bool skip_special; /* special tokens are no part of the text: text_offset leaves them out */
+};
+
 /* Entries gathered since the last write; each buffer holds JSON values with commas.
  * Chat: `items`. Completions: four parallel lists. */
 struct logprob_list {
@@ -16,8 +24,8 @@ struct logprob_list {
 void logprob_list_init(struct logprob_list *l);
 void logprob_list_fini(struct logprob_list *l);
 /* Adds the event's token. `known` false: nothing predicted it (a prompt's first token). */
-void logprob_list_add(struct logprob_list *l, enum api api, const struct tokenizer *t, bool as_ids,
-                      const struct event *e, bool known);
+void logprob_list_add(struct logprob_list *l, const struct logprob_style *style, const struct event *e,
+                      bool known);
 /* The value of "logprobs"; forgets the entries. */
 void logprob_list_write(struct logprob_list *l, enum api api, struct jw *w);
 

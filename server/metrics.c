@@ -118,9 +118,10 @@ static void put_histogram(struct buf *out, const char *name, const char *voice, 
 
 static const struct voice_metrics *next_voice(const struct metrics *m, const struct voice_metrics *v)
 {
+    const struct voice_metrics *last = m->other.requests[0].status ? &m->other : NULL;
     if (!v)
-        return m->voices ? m->voices : &m->other;
-    return v == &m->other ? NULL : v->next ? v->next : &m->other;
+        return m->voices ? m->voices : last;
+    return v == &m->other ? NULL : v->next ? v->next : last;
 }
 
 #define EACH_VOICE(v) (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v))

@@ -118,6 +118,7 @@ static void stop(struct server *s)
         next = c->next;
         completion_cancel(c);
     }
+    adapter_jobs_stop(s->jobs);
     uv_timer_start(&s->second, on_tick, 0, END_TICK_MS);
 }
 
