@@ -45,7 +45,7 @@ enum status encoder_push(struct encoder *e, uint32_t id)
 
 enum status encoder_word(struct encoder *e, struct text_ref word)
 {
-    return e->t->bpe ? bpe_encode(e->t->bpe, e, word.text, word.length)
+    return e->t->bpe ? bpe_encode(e->t->bpe, e, word)
                      : unigram_encode(e->t->unigram, e, word.text, word.length);
 }
 
@@ -53,7 +53,9 @@ enum status encoder_word(struct encoder *e, struct text_ref word)
 static enum status encode_rest(struct encoder *e, struct text_ref text, bool at_start, bool parse_special)
 {
     const struct tokenizer *t = e->t;
-    enum status s = normalizer_run(&t->normalizer, &text, e->normal, e->regex, e->err);
+    e->normal.cut = !at_start;
+    enum status s = normalizer_run(&t->normalizer, &text, &e->normal, e->err);
+    at_start = !e->normal.cut;
     struct added_cursor c = {.set = &t->normal_added, .text = text, .parse_special = parse_special};
     struct span piece;
     const struct added_token *token;
@@ -88,20 +90,20 @@ static enum status push_all(struct encoder *e, const uint32_t *ids, uint32_t n_i
 static bool encoder_init(struct encoder *e)
 {
     for (int i = 0; i < 2; i++)
-        buf_init(&e->normal[i], 1U << 30);
+        buf_init(&e->normal.buffers[i], 1U << 30);
     for (int i = 0; i < STEPS_MAX; i++)
         buf_init(&e->split[i], 1U << 30);
-    e->regex = regex_state_create();
-    return e->regex != NULL;
+    e->normal.regex = regex_state_create();
+    return e->normal.regex != NULL;
 }
 
 static void encoder_fini(struct encoder *e)
 {
     for (int i = 0; i < 2; i++)
-        buf_fini(&e->normal[i]);
+        buf_fini(&e->normal.buffers[i]);
     for (int i = 0; i < STEPS_MAX; i++)
         buf_fini(&e->split[i]);
-    regex_state_destroy(e->regex);
+    regex_state_destroy(e->normal.regex);
     bpe_scratch_fini(&e->bpe);
     mem_free(e->unigram.nodes);
 }
@@ -127,7 +129,7 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
         length = repaired.length;
     }
     if (s == STATUS_OK && newer_found(text, length))
-        regex_state_expect_newer(e.regex);
+        regex_state_expect_newer(e.normal.regex);
     if (s == STATUS_OK && options->add_special)
         s = push_all(&e, t->before, t->n_before);
     if (s == STATUS_OK)
@@ -193,21 +195,23 @@ void tokenizer_destroy(struct tokenizer *t)
 static enum status normal_pattern(struct tokenizer *t, struct text_ref content, struct text_ref *pattern,
                                   struct error *err)
 {
-    struct buf buffers[2];
-    struct regex_state *regex = regex_state_create();
-    enum status s = regex ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "added_tokens: not enough memory");
-    buf_init(&buffers[0], 1U << 24);
-    buf_init(&buffers[1], 1U << 24);
+    struct normal_scratch scratch = {.regex = regex_state_create()};
+    enum status s =
+        scratch.regex ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "added_tokens: not enough memory");
+    buf_init(&scratch.buffers[0], 1U << 24);
+    buf_init(&scratch.buffers[1], 1U << 24);
     if (s == STATUS_OK)
-        s = normalizer_run(&t->normalizer, &content, buffers, regex, err);
+        regex_state_expect_newer(scratch.regex);
+    if (s == STATUS_OK)
+        s = normalizer_run(&t->normalizer, &content, &scratch, err);
     if (s == STATUS_OK) {
         *pattern = (struct text_ref){arena_strndup(t->arena, content.text, content.length), content.length};
         if (!pattern->text)
             s = fail(err, STATUS_NO_MEMORY, "added_tokens: not enough memory");
     }
-    buf_fini(&buffers[0]);
-    buf_fini(&buffers[1]);
-    regex_state_destroy(regex);
+    buf_fini(&scratch.buffers[0]);
+    buf_fini(&scratch.buffers[1]);
+    regex_state_destroy(scratch.regex);
     return s;
 }
 
@@ -217,7 +221,7 @@ enum status tokenizer_add_token(struct tokenizer *t, const struct added_spec *sp
     /* A token that the model has keeps the model's id, as the reference does. */
     int32_t known = text_map_find(&t->vocab.map, t->vocab.texts, spec->content.text, spec->content.length);
     uint32_t id = known >= 0 ? (uint32_t)known : spec->id;
-    enum status s = known >= 0 ? STATUS_OK : vocab_add(&t->vocab, t->arena, id, spec->content, field, err);
+    enum status s = known >= 0 ? STATUS_OK : vocab_add(&t->vocab, id, spec->content, field, err);
     if (s != STATUS_OK)
         return s;
     if (t->vocab.flags[id] & TOKEN_ADDED)

@@ -139,35 +139,33 @@ static int32_t merge_side(const struct vocab *v, struct text_ref text, const cha
     return id;
 }
 
-enum status bpe_add_merge(struct bpe *b, const struct vocab *v, struct text_ref left, struct text_ref right,
-                          uint32_t rank, const char *field, struct error *err)
+enum status bpe_add_merge(struct bpe *b, const struct vocab *v, const struct merge_text *merge,
+                          struct error *err)
 {
-    struct merge m = {.rank = rank};
-    int32_t l = merge_side(v, left, field, err), r = l < 0 ? -1 : merge_side(v, right, field, err);
+    struct text_ref right = merge->right;
+    int32_t l = merge_side(v, merge->left, merge->field, err), r = -1, merged = -1;
+    if (l >= 0)
+        r = merge_side(v, right, merge->field, err);
     if (r < 0)
         return STATUS_FORMAT;
     if (right.length < b->prefix.length)
-        return fail(err, STATUS_FORMAT, "%s: \"%s\" is shorter than continuing_subword_prefix", field,
+        return fail(err, STATUS_FORMAT, "%s: \"%s\" is shorter than continuing_subword_prefix", merge->field,
                     v->texts[r].text);
     right.text += b->prefix.length;
     right.length -= b->prefix.length;
-    if (left.length + right.length > TOKEN_BYTES_MAX)
-        return fail(err, STATUS_TOO_LARGE, "%s: the merged token is longer than %u bytes", field,
-                    TOKEN_BYTES_MAX);
     struct buf joined;
     buf_init(&joined, 0);
-    bool fine = buf_append(&joined, left.text, left.length) && buf_append(&joined, right.text, right.length);
+    bool fine = buf_append(&joined, merge->left.text, merge->left.length) &&
+                buf_append(&joined, right.text, right.length);
     struct text_ref text = {joined.data, (uint32_t)joined.length};
-    int32_t merged = fine ? merge_side(v, text, field, err) : -1;
+    if (fine)
+        merged = merge_side(v, text, merge->field, err);
     buf_fini(&joined);
     if (!fine)
-        return fail(err, STATUS_NO_MEMORY, "%s: not enough memory", field);
+        return fail(err, STATUS_NO_MEMORY, "%s: not enough memory", merge->field);
     if (merged < 0)
         return STATUS_FORMAT;
-    m.left = (uint32_t)l;
-    m.right = (uint32_t)r;
-    m.merged = (uint32_t)merged;
-    bpe_put_merge(b, &m);
+    bpe_put_merge(b, &(struct merge){(uint32_t)l, (uint32_t)r, merge->rank, (uint32_t)merged});
     return STATUS_OK;
 }
 
@@ -438,26 +436,25 @@ static enum status add_symbol(struct part *p, uint32_t id, const char *at)
     return STATUS_OK;
 }
 
-/* The symbol of one character, with what the model puts before or behind it; -1: none. */
-static int32_t character_symbol(const struct bpe *b, const char *text, unsigned n, uint32_t c, bool first,
-                                bool last)
+/* The symbol of the character word[at], n bytes, with what the model puts before or behind it; -1: none. */
+static int32_t character_symbol(const struct bpe *b, struct text_ref word, size_t at, unsigned n, uint32_t c)
 {
-    bool prefixed = !first && b->prefix.length > 0, suffixed = last && b->suffix.length > 0;
+    bool prefixed = at > 0 && b->prefix.length > 0, suffixed = at + n == word.length && b->suffix.length > 0;
     if (!prefixed && !suffixed)
-        return c < 65536 ? b->bmp[c] : text_map_find(&b->map, b->words, text, n);
+        return c < 65536 ? b->bmp[c] : text_map_find(&b->map, b->words, word.text + at, n);
     char whole[2 * 64 + 4];
-    size_t at = 0;
+    size_t length = 0;
     if (prefixed) {
         memcpy(whole, b->prefix.text, b->prefix.length);
-        at = b->prefix.length;
+        length = b->prefix.length;
     }
-    memcpy(whole + at, text, n);
-    at += n;
+    memcpy(whole + length, word.text + at, n);
+    length += n;
     if (suffixed) {
-        memcpy(whole + at, b->suffix.text, b->suffix.length);
-        at += b->suffix.length;
+        memcpy(whole + length, b->suffix.text, b->suffix.length);
+        length += b->suffix.length;
     }
-    return text_map_find(&b->map, b->words, whole, at);
+    return text_map_find(&b->map, b->words, whole, length);
 }
 
 /* "<0xNN>" for each byte of an unknown character, if the vocabulary has them all. */
@@ -477,47 +474,48 @@ static enum status add_foreign(struct part *p, int32_t id, const char *at)
     return s;
 }
 
-static enum status encode_symbols(struct part *p, const char *word, size_t length)
+static enum status encode_symbols(struct part *p, struct text_ref word)
 {
     const struct bpe *b = p->b;
     bool unknown = false; /* an unknown token waits: the next unknown character may join it */
     enum status s = STATUS_OK;
     unsigned n = 1;
-    for (size_t i = 0; i < length && s == STATUS_OK; i += n) {
-        uint32_t c = (uint8_t)word[i];
+    for (size_t i = 0; i < word.length && s == STATUS_OK; i += n) {
+        const char *at = word.text + i;
+        uint32_t c = (uint8_t)*at;
         if (!b->raw)
-            n = utf8_step(word + i, length - i, &c);
-        int32_t id = b->raw ? b->bytes[c] : character_symbol(b, word + i, n, c, i == 0, i + n == length);
+            n = utf8_step(at, word.length - i, &c);
+        int32_t id = b->raw ? b->bytes[c] : character_symbol(b, word, i, n, c);
         if (id >= 0) {
             if (unknown)
-                s = add_foreign(p, b->unknown, word + i);
+                s = add_foreign(p, b->unknown, at);
             unknown = false;
             if (s == STATUS_OK)
-                s = add_symbol(p, (uint32_t)id, word + i);
-        } else if (has_bytes(b, word + i, n)) {
+                s = add_symbol(p, (uint32_t)id, at);
+        } else if (has_bytes(b, at, n)) {
             for (unsigned k = 0; k < n && s == STATUS_OK; k++)
-                s = add_foreign(p, b->bytes[(uint8_t)word[i + k]], word + i);
+                s = add_foreign(p, b->bytes[(uint8_t)at[k]], at);
         } else {
             if (unknown && !b->fuse_unknown)
-                s = add_foreign(p, b->unknown, word + i);
+                s = add_foreign(p, b->unknown, at);
             unknown = b->unknown >= 0;
             p->plain = false;
         }
     }
     if (unknown && s == STATUS_OK)
-        s = add_foreign(p, b->unknown, word + length);
+        s = add_foreign(p, b->unknown, word.text + word.length);
     return s;
 }
 
-enum status bpe_encode(const struct bpe *b, struct encoder *e, const char *word, size_t length)
+enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref word)
 {
     bool bare = b->prefix.length == 0 && b->suffix.length == 0;
-    int32_t id = length <= b->longest ? text_map_find(&b->map, b->words, word, length) : -1;
+    int32_t id = word.length <= b->longest ? text_map_find(&b->map, b->words, word.text, word.length) : -1;
     /* relaxed: see finish_part */
     if (id >= 0 && (b->ignore_merges || (bare && __atomic_load_n(&b->whole[id], __ATOMIC_RELAXED) == 1)))
         return encoder_push(e, (uint32_t)id);
-    struct part part = {.b = b, .e = e, .text = word, .plain = bare};
+    struct part part = {.b = b, .e = e, .text = word.text, .plain = bare};
     e->bpe.n_symbols = 0;
-    enum status s = encode_symbols(&part, word, length);
-    return s == STATUS_OK ? finish_part(&part, word + length) : s;
+    enum status s = encode_symbols(&part, word);
+    return s == STATUS_OK ? finish_part(&part, word.text + word.length) : s;
 }

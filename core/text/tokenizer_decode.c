@@ -138,6 +138,8 @@ enum status decoder_finish(struct tokenizer *t, struct error *err)
         if (d->steps[i].kind == DECODE_METASPACE && d->steps[i].drop_at_start)
             first = arena_array(t->arena, (size_t)v->n_ids + 1, sizeof *first);
     bool fine = pieces && first && m.is_byte && m.regex;
+    if (m.regex)
+        regex_state_expect_newer(m.regex);
     for (uint32_t id = 0; id < v->n_ids && fine; id++)
         fine = !v->texts[id].text || make_both(&m, v->texts[id], id, &pieces[id], &first[id]);
     /* A normalised added token is decoded from its normalised text, so that the decoder can undo that. */

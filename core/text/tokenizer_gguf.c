@@ -213,8 +213,8 @@ static enum status add_text(struct source *s, uint32_t id, const char *text, siz
     else if (!utf8_is_valid(b.data, b.length))
         status = fail(s->err, STATUS_FORMAT, KEY "tokens[%u]: it is not UTF-8", id);
     else
-        status = vocab_add(&t->vocab, t->arena, id, (struct text_ref){b.data, (uint32_t)b.length},
-                           KEY "tokens", s->err);
+        status =
+            vocab_add(&t->vocab, id, (struct text_ref){b.data, (uint32_t)b.length}, KEY "tokens", s->err);
     buf_fini(&b);
     return status;
 }
@@ -343,9 +343,10 @@ static enum status read_merges(struct source *s)
         if (!space || length > TOKEN_BYTES_MAX)
             return fail(s->err, STATUS_FORMAT,
                         "%s: \"%.80s\": expected two tokens with one space between them", field, text);
-        struct text_ref left = {text, (uint32_t)(space - text)};
-        struct text_ref right = {space + 1, (uint32_t)(length - left.length - 1)};
-        status = bpe_add_merge(t->bpe, &t->vocab, left, right, (uint32_t)i, field, s->err);
+        struct merge_text m = {.rank = (uint32_t)i, .field = field};
+        m.left = (struct text_ref){text, (uint32_t)(space - text)};
+        m.right = (struct text_ref){space + 1, (uint32_t)(length - m.left.length - 1)};
+        status = bpe_add_merge(t->bpe, &t->vocab, &m, s->err);
     }
     return status == STATUS_OK ? bpe_finish(t->bpe, t->arena, s->err) : status;
 }

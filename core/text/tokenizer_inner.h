@@ -47,6 +47,7 @@ void text_map_add(struct text_map *m, const struct text_ref *texts, uint32_t id)
 enum token_flags { TOKEN_PRESENT = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4 };
 
 struct vocab {
+    struct arena *arena;
     uint32_t n_ids;         /* highest id + 1 */
     struct text_ref *texts; /* [n_ids]; text NULL where an id has no token */
     uint8_t *flags;         /* [n_ids], enum token_flags */
@@ -54,8 +55,8 @@ struct vocab {
 };
 bool vocab_init(struct vocab *v, struct arena *a, uint32_t n_ids);
 /* Copies the text. STATUS_FORMAT if the id or the text is taken; `field` names the place in the file. */
-LK_MUST_USE enum status vocab_add(struct vocab *v, struct arena *a, uint32_t id, struct text_ref text,
-                                  const char *field, struct error *err);
+LK_MUST_USE enum status vocab_add(struct vocab *v, uint32_t id, struct text_ref text, const char *field,
+                                  struct error *err);
 
 /* GPT-2's printable stand-ins for the 256 bytes: byte → code point, and back (-1: none). */
 uint32_t byte_level_char(uint8_t byte);
@@ -99,6 +100,8 @@ int matcher_next(struct matcher *m, struct span *match);
 
 /* Characters younger than PCRE2's Unicode (tokenizer_newer.c): are there any, and older ones in their place.
  */
+uint32_t newer_stand_in(uint32_t code_point); /* 0: it is none */
+bool normal_is_inert(uint32_t code_point);    /* not for normal forms, as the reference has them */
 bool newer_found(const char *text, size_t length);
 void newer_replace(char *text, size_t length);
 
@@ -133,9 +136,14 @@ struct normalizer {
     struct normal_step steps[STEPS_MAX];
     uint32_t n_steps;
 };
-/* *text becomes the normalised text: the same bytes, or in one of the two buffers. */
+struct normal_scratch {
+    struct buf buffers[2];
+    struct regex_state *regex;
+    bool cut; /* set when a step takes characters away from the start */
+};
+/* *text becomes the normalised text: the same bytes, or in one of the buffers. */
 LK_MUST_USE enum status normalizer_run(const struct normalizer *n, struct text_ref *text,
-                                       struct buf buffers[2], struct regex_state *regex, struct error *err);
+                                       struct normal_scratch *scratch, struct error *err);
 /* Replaces every match in text by `with`, into out. -1: the pattern ran into its limit; -2: no memory. */
 int replace_all(const struct pattern *p, struct text_ref text, struct text_ref with, struct buf *out,
                 struct regex_state *regex);
@@ -205,12 +213,16 @@ LK_MUST_USE enum status bpe_init(struct bpe *b, struct arena *a, const struct vo
                                  struct error *err);
 LK_MUST_USE enum status bpe_merges_init(struct bpe *b, struct arena *a, size_t n_merges, struct error *err);
 /* A pair that is there already takes the new rank. `field` names the place in the file. */
-LK_MUST_USE enum status bpe_add_merge(struct bpe *b, const struct vocab *v, struct text_ref left,
-                                      struct text_ref right, uint32_t rank, const char *field,
+struct merge_text {
+    struct text_ref left, right;
+    uint32_t rank;
+    const char *field;
+};
+LK_MUST_USE enum status bpe_add_merge(struct bpe *b, const struct vocab *v, const struct merge_text *merge,
                                       struct error *err);
 void bpe_put_merge(struct bpe *b, const struct merge *m);
 LK_MUST_USE enum status bpe_finish(struct bpe *b, struct arena *a, struct error *err);
-LK_MUST_USE enum status bpe_encode(const struct bpe *b, struct encoder *e, const char *word, size_t length);
+LK_MUST_USE enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref word);
 
 /* ---- unigram (tokenizer_unigram.c) */
 
@@ -319,10 +331,10 @@ struct tokenizer {
 
 struct encoder {
     const struct tokenizer *t;
-    struct regex_state *regex;
     struct token_list *out;
     size_t limit_count, limit_ids; /* of out; what the caller asked for */
-    struct buf normal[2], split[STEPS_MAX];
+    struct normal_scratch normal;
+    struct buf split[STEPS_MAX];
     struct bpe_scratch bpe;
     struct unigram_scratch unigram;
     struct error *err;

@@ -61,8 +61,8 @@ static enum status read_vocab(struct tokenizer *t, const json_t *vocab, struct e
         size_t length = json_object_iter_key_len(i);
         struct text_ref text = {json_object_iter_key(i),
                                 length <= TOKEN_BYTES_MAX ? (uint32_t)length : TOKEN_BYTES_MAX + 1};
-        s = vocab_add(&t->vocab, t->arena, (uint32_t)json_integer_value(json_object_iter_value(i)), text,
-                      "model.vocab", err);
+        s = vocab_add(&t->vocab, (uint32_t)json_integer_value(json_object_iter_value(i)), text, "model.vocab",
+                      err);
     }
     return s;
 }
@@ -94,24 +94,23 @@ static enum status get_bool(const json_t *model, const char *key, bool *value, s
 }
 
 /* "a b" or ["a", "b"] */
-static enum status merge_sides(const json_t *value, const char *field, struct text_ref *left,
-                               struct text_ref *right, struct error *err)
+static enum status merge_sides(const json_t *value, struct merge_text *m, struct error *err)
 {
     if (json_is_string(value)) {
         const char *text = json_string_value(value), *end = text + json_string_length(value);
         const char *space = memchr(text, ' ', (size_t)(end - text));
         if (!space || memchr(space + 1, ' ', (size_t)(end - space - 1)))
             return fail(err, STATUS_FORMAT, "%s: \"%.80s\": expected two tokens with one space between them",
-                        field, text);
-        *left = (struct text_ref){text, (uint32_t)(space - text)};
-        *right = (struct text_ref){space + 1, (uint32_t)(end - space - 1)};
+                        m->field, text);
+        m->left = (struct text_ref){text, (uint32_t)(space - text)};
+        m->right = (struct text_ref){space + 1, (uint32_t)(end - space - 1)};
         return STATUS_OK;
     }
     const json_t *l = json_array_get(value, 0), *r = json_array_get(value, 1);
     if (json_array_size(value) != 2 || !json_is_string(l) || !json_is_string(r))
-        return fail(err, STATUS_FORMAT, "%s: expected \"left right\" or [\"left\", \"right\"]", field);
-    *left = (struct text_ref){json_string_value(l), (uint32_t)json_string_length(l)};
-    *right = (struct text_ref){json_string_value(r), (uint32_t)json_string_length(r)};
+        return fail(err, STATUS_FORMAT, "%s: expected \"left right\" or [\"left\", \"right\"]", m->field);
+    m->left = (struct text_ref){json_string_value(l), (uint32_t)json_string_length(l)};
+    m->right = (struct text_ref){json_string_value(r), (uint32_t)json_string_length(r)};
     return STATUS_OK;
 }
 
@@ -121,14 +120,15 @@ static enum status read_merges(struct tokenizer *t, const json_t *merges, struct
     uint32_t rank = 0;
     for (size_t i = 0; i < json_array_size(merges) && s == STATUS_OK; i++) {
         const json_t *value = json_array_get(merges, i);
-        struct text_ref left, right;
         char field[FIELD_BYTES];
+        struct merge_text m = {.rank = rank, .field = field};
         if (json_is_string(value) && strncmp(json_string_value(value), "#version", 8) == 0)
             continue;
         snprintf(field, sizeof field, "model.merges[%zu]", i);
-        s = merge_sides(value, field, &left, &right, err);
+        s = merge_sides(value, &m, err);
         if (s == STATUS_OK)
-            s = bpe_add_merge(t->bpe, &t->vocab, left, right, rank++, field, err);
+            s = bpe_add_merge(t->bpe, &t->vocab, &m, err);
+        rank++;
     }
     return s == STATUS_OK ? bpe_finish(t->bpe, t->arena, err) : s;
 }
@@ -202,7 +202,7 @@ static enum status read_scores(struct tokenizer *t, const json_t *vocab, double 
         size_t length = json_string_length(text);
         struct text_ref ref = {json_string_value(text),
                                length <= TOKEN_BYTES_MAX ? (uint32_t)length : TOKEN_BYTES_MAX + 1};
-        enum status s = vocab_add(&t->vocab, t->arena, (uint32_t)i, ref, field, err);
+        enum status s = vocab_add(&t->vocab, (uint32_t)i, ref, field, err);
         if (s != STATUS_OK)
             return s;
         scores[i] = json_number_value(score);

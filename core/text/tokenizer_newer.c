@@ -55,10 +55,26 @@ static const struct newer_range ranges[] = {
     {0x1FAE8, 0x1FAE9, 0x1F300}, {0x1FAF7, 0x1FAF8, 0x1F300}, {0x1FBCB, 0x1FBEF, 0x1D100},
     {0x2B739, 0x2B739, 0x20000}, {0x2EBF0, 0x2EE5D, 0x20000}, {0x31350, 0x323AF, 0x20000},
 };
+
+/* Newer than 10.0, with a decomposition or a combining class. */
+static const struct {
+    uint32_t first, last;
+} inert[] = {
+    {0x7FD, 0x7FD}, {0x898, 0x89F}, {0x8CA, 0x8D3}, {0x9FE, 0x9FE}, {0xC3C, 0xC3C}, {0xD3B, 0xD3C},
+    {0xEBA, 0xEBA}, {0x1715, 0x1715}, {0x1ABF, 0x1ACE}, {0x1DF6, 0x1DFA}, {0x32FF, 0x32FF},
+    {0xA7F2, 0xA7F4}, {0xA82C, 0xA82C}, {0xAB69, 0xAB69}, {0x10781, 0x10785}, {0x10787, 0x107B0},
+    {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
+    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
+    {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F},
+    {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C},
+    {0x1FBF0, 0x1FBF9},
+};
 /* clang-format on */
 
 /* The older character for a newer one, else 0. */
-static uint32_t find_stand_in(uint32_t c)
+uint32_t newer_stand_in(uint32_t c)
 {
     size_t low = 0, high = sizeof ranges / sizeof *ranges;
     while (low < high) {
@@ -86,7 +102,7 @@ bool newer_found(const char *text, size_t length)
         if (!is_candidate((unsigned char)text[i]))
             continue;
         utf8_step(text + i, length - i, &c);
-        if (find_stand_in(c))
+        if (newer_stand_in(c))
             return true;
     }
     return false;
@@ -99,8 +115,23 @@ void newer_replace(char *text, size_t length)
         if (!is_candidate((unsigned char)text[i]))
             continue;
         utf8_step(text + i, length - i, &c);
-        c = find_stand_in(c);
+        c = newer_stand_in(c);
         if (c)
             utf8_put(text + i, c);
     }
+}
+
+bool normal_is_inert(uint32_t c)
+{
+    size_t low = 0, high = sizeof inert / sizeof *inert;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (c < inert[middle].first)
+            high = middle;
+        else if (c > inert[middle].last)
+            low = middle + 1;
+        else
+            return true;
+    }
+    return false;
 }

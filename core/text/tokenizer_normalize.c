@@ -20,7 +20,8 @@ bool char_is_word(uint32_t c)
     if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
         (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D)
         return true;
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    uint32_t older = newer_stand_in(c);
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)(older ? older : c));
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
 }
 
@@ -62,7 +63,7 @@ static bool all_below(struct text_ref text, uint32_t limit)
     return true;
 }
 
-static bool to_normal_form(enum normal_kind kind, struct text_ref *text, struct buf *out)
+static bool append_normal_form(enum normal_kind kind, const char *text, size_t length, struct buf *out)
 {
     static const int forms[] = {
         [NORMAL_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
@@ -70,15 +71,36 @@ static bool to_normal_form(enum normal_kind kind, struct text_ref *text, struct 
         [NORMAL_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
         [NORMAL_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
     };
-    if (all_below(*text, kind == NORMAL_NFC ? 0x300 : 0x80))
+    if (length == 0)
         return true;
     utf8proc_uint8_t *made = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text->text, (utf8proc_ssize_t)text->length,
-                                      &made, (utf8proc_option_t)forms[kind]);
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &made,
+                                      (utf8proc_option_t)forms[kind]);
     bool fine = n >= 0 && buf_append(out, made, (size_t)n);
     free(made);
-    *text = (struct text_ref){out->data, (uint32_t)out->length};
     return fine;
+}
+
+/* Inert characters take no part in a normal form: what is between them is brought into form on its own. */
+static bool to_normal_form(enum normal_kind kind, struct text_ref *text, struct buf *out)
+{
+    uint32_t done = 0;
+    if (all_below(*text, kind == NORMAL_NFC ? 0x300 : 0x80))
+        return true;
+    for (uint32_t i = 0, n; i < text->length; i += n) {
+        uint32_t c;
+        n = utf8_step(text->text + i, text->length - i, &c);
+        if (c < 0x300 || !normal_is_inert(c))
+            continue;
+        if (!append_normal_form(kind, text->text + done, i - done, out) ||
+            !buf_append(out, text->text + i, n))
+            return false;
+        done = i + n;
+    }
+    if (!append_normal_form(kind, text->text + done, text->length - done, out))
+        return false;
+    *text = (struct text_ref){out->data, (uint32_t)out->length};
+    return true;
 }
 
 static bool to_lower(struct text_ref *text, struct buf *out)
@@ -181,20 +203,21 @@ static enum status run_step(const struct normal_step *step, struct text_ref *tex
     return STATUS_OK;
 }
 
-enum status normalizer_run(const struct normalizer *n, struct text_ref *text, struct buf buffers[2],
-                           struct regex_state *regex, struct error *err)
+enum status normalizer_run(const struct normalizer *n, struct text_ref *text, struct normal_scratch *scratch,
+                           struct error *err)
 {
     int turn = 0;
     for (uint32_t i = 0; i < n->n_steps; i++) {
         /* A step may hand on its input (then its buffer stays free) or a part of it. */
-        const struct buf *holder = &buffers[turn];
-        bool held =
-            holder->capacity > 0 && text->text >= holder->data && text->text <= holder->data + holder->length;
-        if (held)
+        const struct buf *holder = &scratch->buffers[turn];
+        const char *begin = text->text;
+        if (holder->capacity > 0 && begin >= holder->data && begin <= holder->data + holder->length)
             turn = !turn;
-        enum status s = run_step(&n->steps[i], text, &buffers[turn], regex, err);
+        enum status s = run_step(&n->steps[i], text, &scratch->buffers[turn], scratch->regex, err);
         if (s != STATUS_OK)
             return s;
+        if (n->steps[i].kind == NORMAL_STRIP && text->text != begin)
+            scratch->cut = true;
         if (text->length > UINT32_MAX / 8)
             return fail(err, STATUS_TOO_LARGE, "the text grows above 512 MiB while it is normalised");
     }

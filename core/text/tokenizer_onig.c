@@ -2,9 +2,10 @@
  * UCP, multi-line). This file rewrites one into the other so that both match the same text, and refuses by
  * name what has no exact counterpart. Where they differ:
  *
- *   \s is White_Space (PCRE2 counts U+180E in) · \w is Alphabetic, M, Nd, Pc (PCRE2 10.42: L, N, _) · \h is a
- *   hex digit · \v is one control character · \p{Han} is the script (PCRE2: its extensions) · X{1,3}+ repeats
- *   the interval (PCRE2: possessive) · [a[bc]] and [a&&[^b]] are sets (PCRE2: literal brackets).
+ *   \s is White_Space (PCRE2 counts U+180E in) · \w is Alphabetic, M, Nd, Pc, and outside brackets ²³¹¼½¾ too
+ *   (PCRE2 10.42: L, N, _) · \h is a hex digit · \v is one control character · \p{Han} is the script (PCRE2:
+ * its extensions) · X{1,3}+ repeats the interval (PCRE2: possessive) · [a[bc]] and [a&&[^b]] are sets (PCRE2:
+ *   literal brackets).
  *
  * Source: Oniguruma doc/RE and doc/SYNTAX.md; pcre2pattern(3). No state beyond one call. */
 #include <ctype.h>
@@ -17,6 +18,7 @@
 
 #define DEPTH_MAX 40
 #define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_ALONE WORD_SET "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define HEX_SET "0-9A-Fa-f"
 
 struct translator {
@@ -436,10 +438,9 @@ static enum status translate_escape(struct translator *t)
         }
     }
     if (at_text(t, "\\b") || at_text(t, "\\B")) {
-        bool inside = t->in[t->at + 1] == 'B';
-        buf_puts(t->out,
-                 inside ? "(?:(?<=[" WORD_SET "])(?=[" WORD_SET "])|(?<![" WORD_SET "])(?![" WORD_SET "]))"
-                        : "(?:(?<=[" WORD_SET "])(?![" WORD_SET "])|(?<![" WORD_SET "])(?=[" WORD_SET "]))");
+        char yes = t->in[t->at + 1] == 'B' ? '=' : '!', no = yes == '=' ? '!' : '=';
+        buf_printf(t->out, "(?:(?<=[%s])(?%c[%s])|(?<![%s])(?%c[%s]))", WORD_ALONE, yes, WORD_ALONE,
+                   WORD_ALONE, no, WORD_ALONE);
         t->at += 2;
         return STATUS_OK;
     }
@@ -458,7 +459,7 @@ static enum status translate_escape(struct translator *t)
     else if (set_is_single(e.set) && (!e.negated || set_negate(e.set)))
         buf_puts(t->out, e.set);
     else
-        buf_printf(t->out, "[%s%s]", e.negated ? "^" : "", e.set);
+        buf_printf(t->out, "[%s%s]", e.negated ? "^" : "", strcmp(e.set, WORD_SET) == 0 ? WORD_ALONE : e.set);
     return STATUS_OK;
 }
 

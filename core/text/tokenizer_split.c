@@ -103,7 +103,8 @@ static enum status cut_by_pattern(struct encoder *e, uint32_t step, struct text_
     const struct split_step *rule = &e->t->splitter.steps[step];
     struct cutter c = {.e = e, .step = rule, .text = text, .next_step = step + 1, .at_start = at_start};
     struct matcher m;
-    enum status s = matcher_init(&m, &rule->pattern, text, e->regex) ? STATUS_OK : encoder_no_memory(e);
+    enum status s =
+        matcher_init(&m, &rule->pattern, text, e->normal.regex) ? STATUS_OK : encoder_no_memory(e);
     if (s == STATUS_OK)
         s = walk_matches(&c, &m);
     matcher_fini(&m);

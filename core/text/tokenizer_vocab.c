@@ -58,13 +58,14 @@ void text_map_add(struct text_map *m, const struct text_ref *texts, uint32_t id)
 
 bool vocab_init(struct vocab *v, struct arena *a, uint32_t n_ids)
 {
+    v->arena = a;
     v->n_ids = n_ids;
     v->texts = arena_array(a, (size_t)n_ids + 1, sizeof *v->texts);
     v->flags = arena_array(a, (size_t)n_ids + 1, 1);
     return v->texts && v->flags && text_map_init(&v->map, a, n_ids);
 }
 
-enum status vocab_add(struct vocab *v, struct arena *a, uint32_t id, struct text_ref text, const char *field,
+enum status vocab_add(struct vocab *v, uint32_t id, struct text_ref text, const char *field,
                       struct error *err)
 {
     require(id < v->n_ids);
@@ -78,7 +79,7 @@ enum status vocab_add(struct vocab *v, struct arena *a, uint32_t id, struct text
     if (other >= 0)
         return fail(err, STATUS_FORMAT, "%s: \"%.*s\" has two ids, %d and %u; a token must have one", field,
                     SHOWN(text), other, id);
-    char *copy = arena_strndup(a, text.text, text.length);
+    char *copy = arena_strndup(v->arena, text.text, text.length);
     if (!copy)
         return fail(err, STATUS_NO_MEMORY, "%s: not enough memory for the vocabulary", field);
     v->texts[id] = (struct text_ref){copy, text.length};
