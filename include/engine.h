@@ -52,7 +52,7 @@ struct generation {
     struct lora *lora;     /* or NULL; the engine keeps a reference of its own until the final event */
     struct sampling sampling;
     uint32_t max_tokens; /* 0: nothing is generated (echo, prompt_logprobs); clipped to the context */
-    uint32_t min_tokens;
+    uint32_t min_tokens; /* stop tokens are banned for so many; stop strings are looked for in text behind */
     bool ignore_eos;
     const int32_t *stop_tokens; /* besides the model's eos */
     uint32_t n_stop_tokens;
@@ -67,10 +67,12 @@ struct generation {
 
 enum event_kind {
     EVENT_STARTED, /* its first prompt chunk is about to run */
-    EVENT_PROMPT,  /* one prompt token with its logprobs, in order; only if n_prompt_logprobs >= 0 */
+    EVENT_PROMPT,  /* one prompt token with its logprobs, in order; only if n_prompt_logprobs >= 0. The first
+                      token has none: its event says logprob 0, n_top 0 */
     EVENT_TOKEN,   /* one generated token; its text may be empty (held back for a stop string or half a
-                      character) */
-    EVENT_TEXT,    /* more text of the token before: text longer than one event holds */
+                      character). A stop token has its event too, with text only if include_stop */
+    EVENT_TEXT,    /* more text behind the token before: longer than one event holds, or what was held back
+                      when the end came (cancelled ones too) */
     EVENT_DONE,
     EVENT_FAILED,
 };
@@ -86,7 +88,7 @@ struct event {
     uint64_t id; /* what engine_submit gave */
     enum event_kind kind;
     int32_t token;
-    float logprob; /* of token */
+    float logprob; /* of token; never below -9999, so always finite */
     uint32_t n_top;
     struct token_logprob top[LOGPROBS_MAX]; /* descending */
     uint32_t n_text;
@@ -124,12 +126,12 @@ LK_MUST_USE enum status engine_create(const struct model *m, const struct text_m
 void engine_destroy(struct engine *e);
 
 /* Hands one generation to the engine. Never blocks. Thread: front.
- * STATUS_FULL: too many wait (then nothing was kept); STATUS_INVALID / STATUS_TOO_LARGE: a bad parameter or a
- * prompt above the context, named. */
+ * STATUS_FULL: n_sequences + queue_limit run or wait (then nothing was kept); STATUS_INVALID /
+ * STATUS_TOO_LARGE: a bad parameter or a prompt above the context, named. */
 LK_MUST_USE enum status engine_submit(struct engine *e, const struct generation *g, uint64_t *id,
                                       struct error *err);
 /* Asks for an early end; takes effect within a step; EVENT_DONE with FINISH_CANCELLED follows. Unknown ids
- * are ignored. */
+ * are ignored. Never blocks, is never lost. Thread: front. */
 void engine_cancel(struct engine *e, uint64_t id);
 /* The next event, false if none waits. Thread: front. */
 bool engine_poll(struct engine *e, struct event *out);

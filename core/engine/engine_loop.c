@@ -141,6 +141,7 @@ static struct sequence *enact(struct engine *e, const struct schedule_entry *p)
     bool waits = p->index >= e->n_sequences;
     struct sequence *q = waits ? NULL : &e->sequences[p->index];
     if (p->pause) {
+        require(q); /* who waits has nothing to give back */
         q->state = SEQUENCE_PAUSED;
         counter_add(&e->counters.n_preemptions, 1);
         sequence_give_pages(q, e->kv);

@@ -4,8 +4,9 @@
  * Candidates are 64-bit keys whose ascending order is (logit descending, id ascending), so one comparison
  * decides and there are no ties. They are sorted only as far as they are needed: the best 64 first, then four
  * times as many, until the kept ones end or the draw is found. Each part is one scan over the row with a
- * rising threshold, which for usual settings costs little more than reading the row once. A draw walks the
- * candidates in that order, so the token depends on row, history and generator alone.
+ * rising threshold, which for usual settings costs little more than reading the row once; what goes further
+ * (a flat distribution) is a radix sort of the whole vocabulary. A draw walks the candidates in that order,
+ * so the token depends on row, history and generator alone.
  *
  * Owner of the scratch: the calling worker. It knows no sequence states, text or stop strings. */
 #include "sampler.h"
@@ -17,6 +18,7 @@
 #include "base/mem.h"
 
 #define FIRST_BEST 64U
+#define SORTED_IN_PARTS 4096U /* beyond that everything is sorted at once */
 
 void rng_seed(struct rng *r, uint64_t seed)
 {
@@ -56,8 +58,9 @@ enum status sampler_scratch_init(struct sampler_scratch *s, uint32_t n_vocab,
     *s = (struct sampler_scratch){.n_vocab = n_vocab, .argmax = argmax};
     s->logits = mem_array(n_vocab, sizeof *s->logits);
     s->keys = mem_array(n_vocab, sizeof *s->keys);
+    s->spare = mem_array(n_vocab, sizeof *s->spare);
     s->counts = mem_array(n_vocab, sizeof *s->counts);
-    if (s->logits && s->keys && s->counts)
+    if (s->logits && s->keys && s->spare && s->counts)
         return STATUS_OK;
     sampler_scratch_fini(s);
     return fail(err, STATUS_NO_MEMORY, "no memory to sample from a vocabulary of %u tokens", n_vocab);
@@ -67,6 +70,7 @@ void sampler_scratch_fini(struct sampler_scratch *s)
 {
     mem_free(s->logits);
     mem_free(s->keys);
+    mem_free(s->spare);
     mem_free(s->counts);
     *s = (struct sampler_scratch){0};
 }
@@ -208,17 +212,57 @@ static void sort_keys(uint64_t *k, size_t n)
     }
 }
 
+/* Least digit first, on the logit's half of the keys: they come in order of ids, and every pass keeps that
+ * among equals. The result is in `k`; `spare` is as long. */
+static void radix_sort(uint64_t *k, uint64_t *spare, size_t n)
+{
+    for (unsigned shift = 32; shift < 64; shift += 8) {
+        size_t begin[256] = {0}, sum = 0;
+        for (size_t i = 0; i < n; i++)
+            begin[k[i] >> shift & 255U]++;
+        for (unsigned digit = 0; digit < 256; digit++) {
+            size_t count = begin[digit];
+            begin[digit] = sum;
+            sum += count;
+        }
+        for (size_t i = 0; i < n; i++)
+            spare[begin[k[i] >> shift & 255U]++] = k[i];
+        uint64_t *sorted = spare; /* four passes: the last one ends where the first began */
+        spare = k;
+        k = sorted;
+    }
+}
+
 /* The candidates of one row, sorted as far as somebody looked. */
 struct ranking {
     const float *row;
-    uint64_t *keys;
+    uint64_t *keys, *spare;
     uint32_t n, n_sorted;
     bool complete; /* no candidate behind keys[n_sorted - 1] */
 };
 
-/* Sorts the next `want` best behind those already sorted. */
+/* Sorts all candidates behind those already sorted. */
+static void rank_all(struct ranking *r)
+{
+    uint64_t *out = r->keys + r->n_sorted, after = r->n_sorted ? out[-1] : 0;
+    size_t n = 0;
+    for (uint32_t id = 0; id < r->n; id++) {
+        uint64_t key = key_of(r->row[id], id);
+        if (r->row[id] > -INFINITY && (r->n_sorted == 0 || key > after))
+            out[n++] = key;
+    }
+    radix_sort(out, r->spare, n);
+    r->n_sorted += (uint32_t)n;
+    r->complete = true;
+}
+
+/* Sorts at least the next `want` best behind those already sorted. */
 static void rank_more(struct ranking *r, uint32_t want)
 {
+    if (want > SORTED_IN_PARTS) {
+        rank_all(r);
+        return;
+    }
     uint64_t *out = r->keys + r->n_sorted;
     size_t room = r->n - r->n_sorted, n = 0;
     if (want > room)
@@ -343,7 +387,7 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
         uint32_t best = s->argmax(row, s->n_vocab);
         return best < s->n_vocab && row[best] > -INFINITY ? (int32_t)best : -1;
     }
-    struct ranking ranking = {.row = row, .keys = s->keys, .n = s->n_vocab};
+    struct ranking ranking = {.row = row, .keys = s->keys, .spare = s->spare, .n = s->n_vocab};
     if (p->top_k > 0)
         rank_more(&ranking, (uint32_t)p->top_k < s->n_vocab ? (uint32_t)p->top_k : s->n_vocab);
     return draw(p, &ranking, rng_unit(r));

@@ -22,6 +22,7 @@ struct sampler_scratch {
     uint32_t n_vocab;
     float *logits;    /* [n_vocab] the row after bias, penalties and bans */
     uint64_t *keys;   /* [n_vocab] candidates, best first */
+    uint64_t *spare;  /* [n_vocab] while they are sorted */
     uint32_t *counts; /* [n_vocab] of the penalties, all 0 between calls */
     uint32_t (*argmax)(const float *x, uint32_t n);
 };

@@ -12,7 +12,7 @@
 #include "logprobs.h"
 #include "sampler.h"
 
-#define N_BIG 6000U
+#define N_BIG 20000U
 
 static uint32_t plain_argmax(const float *x, uint32_t n)
 {
@@ -159,8 +159,8 @@ static void draws_equal_a_full_sort(void **state)
                 row[i] = -INFINITY;
         }
         struct sampling p = neutral();
-        p.temperature = (float)(0.1 + 2 * rng_unit(&noise));
-        p.top_k = round % 3 == 0 ? (int32_t)(rng_unit(&noise) * 3000) : 0;
+        p.temperature = round % 7 == 1 ? 50 : (float)(0.1 + 2 * rng_unit(&noise));
+        p.top_k = round % 3 == 0 ? (int32_t)(rng_unit(&noise) * 9000) : 0;
         p.top_p = round % 4 < 2 ? (float)(0.05 + 0.95 * rng_unit(&noise)) : 1;
         p.min_p = round % 5 == 0 ? (float)rng_unit(&noise) : 0;
         uint32_t kept = define(&p, row, N_BIG, c);
