@@ -6,6 +6,28 @@
 #include "panel.h"
 #include "vec_body.h"
 
+/* Loops over a tile's rows and panels are unrolled, so that its sums live in registers. Sanitizers make such
+ * code very slow to compile: their builds keep the loops and use small tiles. Results don't depend on tiles.
+ */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#undef TILE_ROWS
+#undef TILE_PANELS
+#undef TILE_CASES
+#undef F32_PANELS
+#define TILE_ROWS 2
+#define TILE_PANELS(rows) 2
+#define TILE_CASES(X) X(1) X(2)
+#define F32_PANELS 1
+#define F32_ROWS 2
+#define F32_ONE_ROW_PANELS 2
+#define UNROLL(n)
+#else
+#define F32_ROWS 4 /* of a dequantising tile, by F32_PANELS; or one row by more panels */
+#define F32_ONE_ROW_PANELS 4
+#define UNROLL_PRAGMA(text) _Pragma(#text)
+#define UNROLL(n) UNROLL_PRAGMA(GCC unroll n)
+#endif
+
 /* y = sum, or y += scale * sum, for the columns of the panel that exist. */
 VEC void matmul_store(const struct matmul_args *a, uint32_t row, uint32_t panel, struct v16 sum)
 {

@@ -22,13 +22,13 @@ VEC void tile_step(struct tile t, const uint8_t *const *w, const float *const *x
                    struct v16 sum[TILE_ROWS][4])
 {
     struct v16 value[4];
-#pragma GCC unroll 4
+    UNROLL(4)
     for (uint32_t p = 0; p < t.panels; p++)
         value[p] = weights(t.type, w[p], k);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < t.rows; r++) {
         struct v16 activation = v16_set1(x[r][k]);
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             sum[r][p] = v16_fma(value[p], activation, sum[r][p]);
     }
@@ -40,13 +40,13 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     struct v16 sum[TILE_ROWS][4];
     const uint8_t *w[4];
     const float *x[TILE_ROWS];
-#pragma GCC unroll 4
+    UNROLL(4)
     for (uint32_t p = 0; p < t.panels; p++)
         w[p] = panel_at(a, panel + p);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < t.rows; r++) {
         x[r] = a->x->x + (size_t)(row + r) * a->x->x_stride;
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             sum[r][p] = v16_set1(0);
     }
@@ -57,9 +57,9 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     }
     if (even < cols)
         tile_step(t, w, x, even, sum);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < t.rows; r++) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             matmul_store(a, row + r, panel + p, sum[r][p]);
     }

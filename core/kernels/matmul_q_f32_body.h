@@ -22,22 +22,22 @@ VEC void half_f32(struct tile t, const struct q_panels *w, uint32_t i, uint32_t 
     struct v16 offset = v16_set1((float)t.l->offset);
     for (uint32_t kq = 0; kq < 4; kq++) {
         struct line line[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             line[p] = block_line(t.l, w->unit[p] + (size_t)i * t.l->block_bytes, kq, half);
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t j = 0; j < 4; j++) {
             struct v16 value[4];
-#pragma GCC unroll 4
+            UNROLL(4)
             for (uint32_t p = 0; p < t.panels; p++) {
                 value[p] = v16_mul(w->scales[p], v16_sub(line_floats(line[p], j), offset));
                 if (t.l->min_at)
                     value[p] = v16_add(value[p], w->mins[p]);
             }
-#pragma GCC unroll 8
+            UNROLL(8)
             for (uint32_t r = 0; r < t.rows; r++) {
                 struct v16 activation = v16_set1(x[r][16 * half + 4 * kq + j]);
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (uint32_t p = 0; p < t.panels; p++)
                     sum[r][p] = v16_fma(value[p], activation, sum[r][p]);
             }
@@ -50,9 +50,9 @@ VEC void block_f32(struct tile t, const uint8_t *const *data, uint32_t b, const 
 {
     struct q_panels w;
     uint32_t i = b % t.l->unit_blocks;
-#pragma GCC unroll 2
+    UNROLL(2)
     for (uint32_t half = 0; half < 2; half++) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++) {
             w.unit[p] = panel_unit(t.l, data[p], b);
             w.scales[p] = block_scales(t.l, w.unit[p], i, half);
@@ -68,46 +68,46 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     const uint8_t *data[4];
     const float *x[TILE_ROWS];
     struct v16 sum[TILE_ROWS][4];
-#pragma GCC unroll 4
+    UNROLL(4)
     for (uint32_t p = 0; p < t.panels; p++)
         data[p] = panel_at(a, panel + p);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < t.rows; r++) {
         x[r] = a->x->x + (size_t)(row + r) * a->x->x_stride;
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             sum[r][p] = v16_set1(0);
     }
     for (uint32_t b = 0; b < a->w->cols / ACT_BLOCK; b++) {
         block_f32(t, data, b, x, sum);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (uint32_t r = 0; r < t.rows; r++)
             x[r] += ACT_BLOCK;
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < t.rows; r++) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (uint32_t p = 0; p < t.panels; p++)
             matmul_store(a, row + r, panel + p, sum[r][p]);
     }
 }
 
-/* Tiles of 1 row by 4 panels, or of 4 rows by 1 or 2: eight types would make longer lists long code. */
+/* Tiles of few shapes: eight types would make a longer list long code. */
 VEC void rows_f32(const struct matmul_args *a, const struct panel_layout *l, uint32_t panel,
                   uint32_t n_panels)
 {
     uint32_t row = a->row_begin;
-    for (; a->row_end - row >= 4; row += 4) {
+    for (; a->row_end - row >= F32_ROWS; row += F32_ROWS) {
         uint32_t p = 0;
         for (; p + F32_PANELS <= n_panels; p += F32_PANELS)
-            tile(a, panel + p, row, (struct tile){l, 4, F32_PANELS});
+            tile(a, panel + p, row, (struct tile){l, F32_ROWS, F32_PANELS});
         for (; p < n_panels && F32_PANELS > 1; p++)
-            tile(a, panel + p, row, (struct tile){l, 4, 1});
+            tile(a, panel + p, row, (struct tile){l, F32_ROWS, 1});
     }
     for (; row < a->row_end; row++) {
         uint32_t p = 0;
-        for (; p + 4 <= n_panels; p += 4)
-            tile(a, panel + p, row, (struct tile){l, 1, 4});
+        for (; p + F32_ONE_ROW_PANELS <= n_panels; p += F32_ONE_ROW_PANELS)
+            tile(a, panel + p, row, (struct tile){l, 1, F32_ONE_ROW_PANELS});
         for (; p < n_panels; p++)
             tile(a, panel + p, row, (struct tile){l, 1, 1});
     }
@@ -116,7 +116,7 @@ VEC void rows_f32(const struct matmul_args *a, const struct panel_layout *l, uin
 VEC void matmul_dequantized(const struct matmul_args *a, const struct panel_layout *l)
 {
     for (uint32_t p = a->panel_begin; p < a->panel_end;) {
-        uint32_t left = a->panel_end - p, n = left < 4 ? left : 4;
+        uint32_t left = a->panel_end - p, n = left < F32_ONE_ROW_PANELS ? left : F32_ONE_ROW_PANELS;
         rows_f32(a, l, p, n);
         p += n;
     }

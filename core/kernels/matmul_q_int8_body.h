@@ -20,7 +20,7 @@ VEC int32_t four(const int8_t *q)
 VEC struct v16i dot16(struct line w, const int8_t *q)
 {
     struct v16i dot = v16i_set1(0);
-#pragma GCC unroll 4
+    UNROLL(4)
     for (uint32_t i = 0; i < 16; i += 4)
         dot = dot4(dot, w, four(q + i), false);
     return dot;
@@ -31,11 +31,11 @@ VEC void dot_half(const struct panel_layout *l, const uint8_t *block, uint32_t h
                   uint32_t b, uint32_t n_rows, struct v16i *dot)
 {
     bool is_signed = dot_is_signed(l->offset);
-#pragma GCC unroll 4
+    UNROLL(4)
     for (uint32_t kq = 0; kq < 4; kq++) {
         struct line w = line_centre(block_line(l, block, kq, half), l->offset);
         size_t at = (size_t)b * ACT_BLOCK + 16 * half + 4 * kq;
-#pragma GCC unroll 8
+        UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++)
             dot[r] = dot4(dot[r], w, four(x->q[r] + at), is_signed);
     }
@@ -46,19 +46,19 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
                      uint32_t b, uint32_t n_rows, struct v16 *sum)
 {
     struct v16i dot[TILE_ROWS];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         dot[r] = v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]);
     dot_half(l, unit + (size_t)i * l->block_bytes, 0, x, b, n_rows, dot);
     dot_half(l, unit + (size_t)i * l->block_bytes, 1, x, b, n_rows, dot);
     struct v16 scales = block_scales(l, unit, i, 0);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
     if (l->min_at == 0)
         return;
     struct v16 mins = block_mins(l, unit, i);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)x->sum[r][b]), sum[r]);
 }
@@ -72,19 +72,19 @@ VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_
     bool is_signed = dot_is_signed(l->offset);
     struct line offsets = line_set1((int8_t)l->offset);
     struct v16i share[TILE_ROWS], dot[TILE_ROWS];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         share[r] = is_signed ? v16i_set1(0) : dot16(offsets, x->q[r] + (size_t)b * ACT_BLOCK);
-#pragma GCC unroll 2
+    UNROLL(2)
     for (uint32_t half = 0; half < 2; half++) {
         struct v16 scales = block_scales(l, unit, i, half);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++) {
             int32_t whole = is_signed || half == 0 ? 0 : -l->offset * x->sum[r][b];
             dot[r] = half == 0 ? v16i_sub(v16i_set1(0), share[r]) : v16i_add(v16i_set1(whole), share[r]);
         }
         dot_half(l, block, half, x, b, n_rows, dot);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
     }
@@ -98,7 +98,7 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
     uint32_t n_blocks = a->w->cols / ACT_BLOCK;
     struct q_rows x;
     struct v16 sum[TILE_ROWS];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++) {
         size_t at = (size_t)(row + r) * n_blocks;
         x.q[r] = a->x->q + at * ACT_BLOCK;
@@ -113,7 +113,7 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
         else
             block_plain(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         matmul_store(a, row + r, panel, sum[r]);
 }
