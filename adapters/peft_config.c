@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -179,9 +180,7 @@ static enum status compile(const char *key, const char *shown, pcre2_code **out,
     if (n > PATTERN_BYTES_MAX)
         return fail(err, STATUS_TOO_LARGE, "%s: alpha_pattern: a pattern of %zu bytes, at most %d", shown, n,
                     PATTERN_BYTES_MAX);
-    memcpy(text, "(.*\\.)?(", 8);
-    memcpy(text + 8, key, n);
-    memcpy(text + 8 + n, ")$", 3);
+    snprintf(text, sizeof text, "(.*\\.)?(%s)$", key);
     *out = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
                          PCRE2_ANCHORED | PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     if (*out)

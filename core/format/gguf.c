@@ -166,7 +166,7 @@ static enum status place_tensors(struct gguf *g, const struct cursor *c, uint64_
 
 static enum status read_all(struct gguf *g, struct cursor *c, struct error *err)
 {
-    uint64_t n_tensors, n_pairs, alignment;
+    uint64_t n_tensors = 0, n_pairs = 0, alignment = ALIGNMENT_DEFAULT;
     enum status s = read_front(c, &g->version, &n_tensors, &n_pairs, err);
     if (s == STATUS_OK)
         s = check_counts(c, g->tensors, n_tensors, n_pairs, err);

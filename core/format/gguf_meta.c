@@ -395,7 +395,9 @@ static enum status find_array(const struct gguf *g, const char *key, const struc
                               struct error *err)
 {
     enum status s = find(g, key, out, err);
-    return s == STATUS_OK && (*out)->type != GGUF_ARRAY ? wrong_type(g, *out, "an array", err) : s;
+    if (s != STATUS_OK || !*out)
+        return s;
+    return (*out)->type == GGUF_ARRAY ? STATUS_OK : wrong_type(g, *out, "an array", err);
 }
 
 enum status gguf_get_array(const struct gguf *g, const char *key, uint64_t *n_items, struct error *err)
