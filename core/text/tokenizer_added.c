@@ -139,9 +139,11 @@ bool added_next(struct added_cursor *c, struct span *piece, const struct added_t
         if ((found->special && !c->parse_special) || (found->single_word && is_inside_word(text, start, end)))
             continue;
         if (found->left_strip)
-            start = spaces_begin(text, start, c->done < start ? c->done : start);
+            start = c->done < start ? spaces_begin(text, start, c->done) : c->done;
         if (found->right_strip)
             end = spaces_end(text, end);
+        if (start >= end)
+            continue; /* all of it was white space that a token before has swallowed */
         if (c->done < start) {
             *piece = (struct span){c->done, start};
             c->done = start;
