@@ -104,6 +104,7 @@ enum node_kind {
     N_CALL_BLOCK,   /* a: call, params, c: body */
     N_FILTER_BLOCK, /* b: filter, c: body */
     N_WITH,         /* list: target, value, …; c: body */
+    N_GENERATION,   /* params, c: body */
     N_SCOPE,        /* c: body */
     N_BREAK,
     N_CONTINUE,

@@ -37,7 +37,7 @@ static enum status check_def(const struct checker *c, struct node *n, bool soft)
     n->def = filter ? filter_find(name->data, name->len) : test_find(name->data, name->len);
     if (n->def || soft)
         return STATUS_OK;
-    return jinja_fail_at(c->t, n->pos, c->err, STATUS_UNSUPPORTED, "no %s named '%.*s'",
+    return jinja_fail_at(c->t, n->pos, c->err, STATUS_UNSUPPORTED, "No %s named '%.*s'.",
                          filter ? "filter" : "test", (int)name->len, name->data);
 }
 
@@ -52,7 +52,7 @@ static enum status check(const struct checker *c, struct node *n, bool soft)
     /* A new frame of Jinja's: what is inside no longer stands directly inside the if. */
     bool new_frame = n->kind == N_FOR || n->kind == N_MACRO || n->kind == N_CALL_BLOCK ||
                      n->kind == N_SET_BLOCK || n->kind == N_FILTER_BLOCK || n->kind == N_WITH ||
-                     n->kind == N_SCOPE;
+                     n->kind == N_SCOPE || n->kind == N_GENERATION;
     bool filter_inside = n->kind == N_SET_BLOCK || n->kind == N_FILTER_BLOCK;
     soft |= is_if;
     if (status == STATUS_OK)

@@ -328,6 +328,13 @@ static enum flow exec_call_block(struct render *r, const struct node *n)
     return flow_of(!jv_is_error(text) && jv_put_str(r, text));
 }
 
+static enum flow exec_generation(struct render *r, const struct node *n)
+{
+    struct jmacro macro = {.node = n, .scope = r->scope};
+    struct jv text = jinja_call_macro(r, &macro, &(struct call){0});
+    return flow_of(!jv_is_error(text) && jv_put_str(r, text));
+}
+
 static enum flow exec_with(struct render *r, const struct node *n)
 {
     struct scope *saved = r->scope;
@@ -378,6 +385,8 @@ static enum flow exec_kind(struct render *r, const struct node *n)
         return exec_filter_block(r, n);
     case N_WITH:
         return exec_with(r, n);
+    case N_GENERATION:
+        return exec_generation(r, n);
     case N_SCOPE:
         return exec_scoped(r, n);
     case N_BREAK:

@@ -29,8 +29,7 @@ static struct jv filter_first(struct render *r, const struct call *c)
 
 static struct jv filter_last(struct render *r, const struct call *c)
 {
-    struct jv reversed =
-        c->self.tag == JV_UNDEFINED ? jiter_new(r, "generator", jseq_new(r, 0)) : jv_reversed(r, c->self);
+    struct jv reversed = jv_reversed(r, c->self);
     if (jv_is_error(reversed))
         return reversed;
     const struct jseq *items = reversed.iter->items;
@@ -64,14 +63,13 @@ static struct jv filter_join(struct render *r, const struct call *c)
 
 static struct jv filter_reverse(struct render *r, const struct call *c)
 {
-    static const enum jv_tag none = JV_NONE;
     if (c->self.tag == JV_STR) {
-        struct jv bounds[3] = {jv_tagged(none), jv_tagged(none), jv_int(-1)};
+        struct jv bounds[3] = {jv_none(), jv_none(), jv_int(-1)};
         return jv_slice(r, c->self, bounds);
     }
     if (!jv_iterable(c->self))
         return jv_raise(r, "FilterArgumentError", "argument must be iterable");
-    if (c->self.tag != JV_ITER && c->self.tag != JV_UNDEFINED)
+    if (c->self.tag != JV_ITER)
         return jv_reversed(r, c->self);
     struct jseq *items = jv_items(r, c->self);
     struct jv reversed = items ? jv_reversed(r, jv_of_seq(JV_LIST, items)) : jv_tagged(JV_ERROR);
@@ -97,17 +95,22 @@ static struct jv multi_key(struct render *r, struct jv item, const struct jstr *
     return jv_of_seq(JV_LIST, keys);
 }
 
+/* Python compares lists of keys, of which equal ones need no order: two dicts may be equal. */
+static struct jv sort_key(struct render *r, struct jv item, struct jv attribute, bool case_sensitive)
+{
+    if (attribute.tag == JV_STR)
+        return multi_key(r, item, attribute.s, case_sensitive);
+    struct jv key = key_of(r, item, attribute, case_sensitive);
+    return jv_is_error(key) ? key : jv_of_seq(JV_LIST, jseq_copy(r, &key, 1));
+}
+
 static struct jv filter_sort(struct render *r, const struct call *c)
 {
-    bool case_sensitive = call_bool(c, 1);
-    struct jv attribute = c->a[2];
     struct jseq *items = jv_items(r, c->self), *keys = NULL;
-    bool multi = attribute.tag == JV_STR && memchr(attribute.s->data, ',', attribute.s->len);
     items = items ? jseq_copy(r, items->items, items->n) : NULL;
     keys = items ? jseq_new(r, items->n) : NULL;
     for (size_t i = 0; keys && i < items->n; i++) {
-        keys->items[i] = multi ? multi_key(r, items->items[i], attribute.s, case_sensitive)
-                               : key_of(r, items->items[i], attribute, case_sensitive);
+        keys->items[i] = sort_key(r, items->items[i], c->a[2], call_bool(c, 1));
         if (jv_is_error(keys->items[i]))
             return keys->items[i];
     }
@@ -234,25 +237,26 @@ static bool fill(struct render *r, struct jseq *row, size_t n, struct jv with)
 static struct jv filter_batch(struct render *r, const struct call *c)
 {
     struct deferral d = defer_begin(r);
-    struct jseq *rows = jseq_new(r, 0), *row = NULL;
+    struct jseq *rows = jseq_new(r, 0), *row = rows ? jseq_new(r, 0) : NULL;
     struct jcursor cursor;
     struct jv item;
     int64_t width = 0;
     int more = -1;
-    if (!call_int(r, c, 0, &width) || !rows || !jcursor_begin(r, &cursor, c->self))
+    if (!row || !call_int(r, c, 0, &width) || !jcursor_begin(r, &cursor, c->self))
         return defer_end(r, &d, rows, false);
     while ((more = jcursor_next(r, &cursor, &item)) > 0) {
-        if (!row || (int64_t)row->n == width) {
-            row = jseq_new(r, 0);
-            if (!row || !jseq_push(r, rows, jv_of_seq(JV_LIST, row)))
-                return jv_tagged(JV_ERROR);
+        if ((int64_t)row->n == width) {
+            bool pushed = jseq_push(r, rows, jv_of_seq(JV_LIST, row));
+            row = pushed ? jseq_new(r, 0) : NULL;
         }
-        if (!jseq_push(r, row, item))
+        if (!row || !jseq_push(r, row, item))
             return jv_tagged(JV_ERROR);
     }
-    if (row && more == 0 && width > 0 && !fill(r, row, (size_t)width, c->a[1]))
+    if (more < 0 || !row->n)
+        return defer_end(r, &d, rows, more == 0);
+    if ((width > 0 && !fill(r, row, (size_t)width, c->a[1])) || !jseq_push(r, rows, jv_of_seq(JV_LIST, row)))
         return jv_tagged(JV_ERROR);
-    return defer_end(r, &d, rows, more == 0);
+    return defer_end(r, &d, rows, true);
 }
 
 static struct jv filter_slice(struct render *r, const struct call *c)

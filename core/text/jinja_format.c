@@ -220,8 +220,10 @@ struct jv jv_format_percent(struct render *r, const struct jstr *format, struct 
         if (sign && !read_directive(&p))
             return jv_tagged(JV_ERROR);
     }
-    bool single = args.tag == JV_STR || args.tag == JV_NONE || jv_is_number(args);
-    if ((args.tag == JV_TUPLE && p.next < args.seq->n) || (single && p.next == 0))
+    /* What could be asked for keys may be left over; a tuple or any other value may not. */
+    bool keyed =
+        args.tag == JV_DICT || args.tag == JV_LIST || args.tag == JV_RANGE || args.tag == JV_UNDEFINED;
+    if (args.tag == JV_TUPLE ? p.next < args.seq->n : !keyed && p.next == 0)
         return jv_raise(r, "TypeError", "not all arguments converted during string formatting");
     const struct jstr *result = render_take(r, mark);
     return jv_of_str(result ? jstr_mark(r, result, format->safe) : NULL);

@@ -38,7 +38,8 @@ static int next_char(struct render *r, struct jcursor *c, struct jv *item)
     if (c->at >= s->len)
         return 0;
     jchar_decode(s->data + c->at, s->len - c->at, &n);
-    *item = jv_of_str(jstr_part(r, s, c->at, c->at + n));
+    const struct jstr *one = jstr_part(r, s, c->at, c->at + n);
+    *item = jv_of_str(one ? jstr_mark(r, one, false) : NULL); /* iterating Markup gives plain characters */
     c->at += n;
     return jv_is_error(*item) ? -1 : 1;
 }
@@ -294,7 +295,7 @@ struct jv jv_slice(struct render *r, struct jv v, const struct jv bounds[3])
 
 struct jv jv_reversed(struct render *r, struct jv v)
 {
-    if (v.tag == JV_ITER || !jv_iterable(v) || v.tag == JV_LOOP || v.tag == JV_UNDEFINED)
+    if (v.tag == JV_ITER || !jv_iterable(v) || v.tag == JV_LOOP)
         return jv_raise(r, "TypeError", "'%s' object is not reversible", jv_type_name(v));
     struct jseq *items = jv_items(r, v);
     struct jseq *reversed = items ? jseq_new(r, items->n) : NULL;

@@ -86,8 +86,6 @@ static bool put_json_string(struct render *r, const struct jstr *s, bool ascii)
         uint32_t c = jchar_decode(s->data + at, s->len - at, &n);
         if (c >= 0x20 && c != '"' && c != '\\' && (c < 0x7f || !ascii))
             continue;
-        if (c == 0x7f)
-            continue;
         if (!jv_put(r, s->data + plain, at - plain) || !put_json_char(r, c))
             return false;
         plain = at + n;

@@ -101,7 +101,7 @@ static bool split_space(struct render *r, const struct jstr *s, int64_t most, st
     while (at < s->len) {
         size_t end = at, n;
         if (most-- == 0)
-            return push_part(r, parts, s, at, s->len - jchar_space_suffix(s->data, s->len));
+            return push_part(r, parts, s, at, s->len);
         while (end < s->len && !jchar_is_space(jchar_decode(s->data + end, s->len - end, &n)))
             end += n;
         if (!push_part(r, parts, s, at, end))
@@ -118,7 +118,7 @@ static bool rsplit_space(struct render *r, const struct jstr *s, int64_t most, s
     while (end > 0) {
         size_t at = end;
         if (most-- == 0)
-            return push_part(r, parts, s, jchar_space_prefix(s->data, s->len), end);
+            return push_part(r, parts, s, 0, end);
         while (at > 0) {
             size_t start = at - 1, n;
             while (start > 0 && ((unsigned char)s->data[start] & 0xc0) == 0x80)

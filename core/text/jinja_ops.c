@@ -74,7 +74,8 @@ static struct jv int_op(struct render *r, int op, int64_t a, int64_t b)
     case T_FLOORDIV:
     case T_MOD:
         if (b == 0)
-            return jv_raise(r, "ZeroDivisionError", "integer division or modulo by zero");
+            return jv_raise(r, "ZeroDivisionError",
+                            op == T_MOD ? "integer modulo by zero" : "integer division or modulo by zero");
         if (b == -1) {
             over = op == T_FLOORDIV && __builtin_sub_overflow(0, a, &result);
             result = op == T_MOD ? 0 : result;

@@ -284,17 +284,14 @@ static struct node *parse_with(struct parser *p, size_t pos)
     return n->c ? node_seal(p, n) : NULL;
 }
 
-/* A body of its own variables, as if it were a macro that is called at once. */
+/* As if it were a macro that is called at once, which is what it is in transformers. */
 static struct node *parse_generation(struct parser *p, size_t pos)
 {
-    struct body_context context = {.outer = p->body};
-    struct node *n = node_new(p, N_SCOPE, pos);
+    struct node *n = node_new(p, N_GENERATION, pos);
     if (!n)
         return NULL;
-    p->body = &context;
-    n->c = parse_until(p, "endgeneration");
-    p->body = context.outer;
-    return n->c ? node_seal(p, n) : NULL;
+    n->params = parser_alloc(p, sizeof *n->params);
+    return n->params ? parse_macro_body(p, n, "endgeneration") : NULL;
 }
 
 /* Chat templates are plain text: escaping is off, and can only be switched off again. */

@@ -40,11 +40,12 @@ static bool read_spec(struct render *r, const char *spec, size_t len, struct fie
         p++;
     }
     if (p < end && *p == '0') {
-        if (!f->align) {
-            f->align = '=';
+        if (!f->fill_len) {
             f->fill[0] = '0';
             f->fill_len = 1;
         }
+        if (!f->align)
+            f->align = '=';
         p++;
     }
     p = read_number(p, end, &f->width);
@@ -141,7 +142,7 @@ static struct jv value_by_number(struct formatter *f, size_t i)
 {
     if (i < f->c->n_pos)
         return f->c->pos[i];
-    return jv_raise(f->r, "IndexError", "Replacement index %zu out of range for positional args tuple", i);
+    return jv_raise(f->r, "IndexError", "tuple index out of range");
 }
 
 static struct jv value_by_name(struct formatter *f, const struct jstr *name)
@@ -226,7 +227,7 @@ static struct jv convert(struct formatter *f, struct jv v, const struct jstr *co
         return jv_of_str(jv_to_str(f->r, v));
     if (conversion->len == 1 && (conversion->data[0] == 'r' || conversion->data[0] == 'a'))
         return jv_of_str(jv_repr(f->r, v));
-    return jv_raise(f->r, "ValueError", "Unknown conversion specifier '%.*s'", (int)conversion->len,
+    return jv_raise(f->r, "ValueError", "Unknown conversion specifier %.*s", (int)conversion->len,
                     conversion->data);
 }
 
