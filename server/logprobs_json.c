@@ -31,18 +31,32 @@ static double shown(float logprob)
     return logprob > -9999 ? (double)logprob : -9999.0;
 }
 
-/* A token's text as it is shown: its bytes, or "token_id:N". */
+#define PIECE_SHOWN_MAX 64U
+
+/* A token's text as it is shown: its characters, or "token_id:N". Part of a character has no text:
+ * completions then say "bytes:\\xNN…" as OpenAI's do, so that two such tokens differ. */
 struct piece {
     const char *bytes;
     size_t length;
-    char id[24];
+    char own[PIECE_SHOWN_MAX];
 };
+
+static void show_bytes(struct piece *p)
+{
+    char shown[PIECE_SHOWN_MAX];
+    int n = snprintf(shown, sizeof shown, "bytes:");
+    for (size_t i = 0; i < p->length && (size_t)n + 5 < sizeof shown; i++)
+        n += snprintf(shown + n, sizeof shown - (size_t)n, "\\x%02x", (unsigned char)p->bytes[i]);
+    memcpy(p->own, shown, sizeof shown);
+    p->bytes = p->own;
+    p->length = (size_t)n;
+}
 
 static void piece_of(const struct tokenizer *t, int32_t token, bool as_ids, struct piece *p)
 {
     if (as_ids) {
-        p->length = (size_t)snprintf(p->id, sizeof p->id, "token_id:%d", token);
-        p->bytes = p->id;
+        p->length = (size_t)snprintf(p->own, sizeof p->own, "token_id:%d", token);
+        p->bytes = p->own;
         return;
     }
     p->bytes = tokenizer_piece(t, token, &p->length);
@@ -50,6 +64,13 @@ static void piece_of(const struct tokenizer *t, int32_t token, bool as_ids, stru
         p->bytes = "";
         p->length = 0;
     }
+}
+
+static void piece_as_key(const struct tokenizer *t, int32_t token, bool as_ids, struct piece *p)
+{
+    piece_of(t, token, as_ids, p);
+    if (utf8_valid_prefix(p->bytes, p->length) != p->length)
+        show_bytes(p);
 }
 
 static void put_chat_token(struct jw *w, const struct tokenizer *t, bool as_ids,
@@ -97,7 +118,7 @@ static void put_tops(struct jw *w, const struct tokenizer *t, bool as_ids, const
         if (i < e->n_top)
             lp = e->top[i];
         struct piece *p = &seen[n_seen];
-        piece_of(t, lp.token, as_ids, p);
+        piece_as_key(t, lp.token, as_ids, p);
         uint32_t j = 0;
         while (j < n_seen && (seen[j].length != p->length || memcmp(seen[j].bytes, p->bytes, p->length) != 0))
             j++;
@@ -136,7 +157,7 @@ static void add_completion(struct logprob_list *l, const struct logprob_style *s
     struct jw tokens = {.out = &l->items, .comma = comma}, values = {.out = &l->values, .comma = comma},
               tops = {.out = &l->tops, .comma = comma}, offsets = {.out = &l->offsets, .comma = comma};
     struct piece p;
-    piece_of(t, e->token, style->as_ids, &p);
+    piece_as_key(t, e->token, style->as_ids, &p);
     jw_bytes(&tokens, p.bytes, p.length);
     jw_int(&offsets, l->n_chars);
     if (known) {
