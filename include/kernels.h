@@ -3,13 +3,14 @@
  *
  * The promise all others build on (batch-invariance): every output number is summed in an order that depends
  * on nothing but the two rows it is made of: not on how many other rows are in the batch, not on the panel
- * range, not on the thread. Scalar files are the definition; other instruction sets equal them exactly in
- * integer sums and within `kernel_tolerance` in floats.
+ * range, not on the thread. Scalar files are the definition; other instruction sets repeat their additions in
+ * the same order, so all give the same bits (NaN payloads aside).
  *
  * Packed weights ("P16"): 16 output rows form a panel, K runs inside it, panel after panel:
  *
- *   float types   [panel][k][16 rows]                                 (BF16/F16: [panel][k/2][16 rows][2])
- *   Q8_0 …        [panel][k/32][ 8 lines u8 w+offset: [kq][16 rows][4] | 16 scales | (16 mins) ]
+ *   F32, F16        [panel][k][16 rows]
+ *   BF16            [panel][k/2][16 rows][2]
+ *   quantised       [panel][32 k: [k/4][16 rows][4] | scales | mins], drawn in core/kernels/panel.h
  *
  * The exact layout of a type belongs to its pack function; nobody outside core/kernels looks inside. Rows are
  * padded to 16 with zeros, K must be a multiple of the type's block (float types: any K). Base addresses are

@@ -140,11 +140,12 @@ static void dequantize_block(enum dtype type, const uint8_t *p, float *y)
     float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
     for (unsigned k = 0; k < dtype_info(type)->block_size; k++) {
         float scale = d, min = dmin;
+        unsigned block = k / 32, half = k / 16;
         if (l->kind == PANEL_K) {
-            scale = d * (float)b.scale[k / 32];
-            min = -(dmin * (float)b.min[k / 32]);
+            scale = d * (float)b.scale[block];
+            min = -(dmin * (float)b.min[block]);
         } else if (l->kind == PANEL_K16) {
-            scale = d * (float)(int8_t)b.scale[k / 16];
+            scale = d * (float)(int8_t)b.scale[half];
         }
         float v = scale * (float)((int32_t)b.u[k] - l->offset);
         y[k] = l->min_at ? v + min : v;
