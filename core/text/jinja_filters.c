@@ -178,7 +178,7 @@ static struct jv filter_round(struct render *r, const struct call *c)
     if (!jv_is_number(c->self) || digits < -300 || digits > 300)
         return jv_raise(r, "TypeError", "must be real number, not %s", jv_type_name(c->self));
     double unit = pow(10, (double)digits), scaled = jv_as_float(c->self) * unit;
-    return jv_float((ceiling ? ceil(scaled) : floor(scaled)) / unit);
+    return jv_float(((ceiling ? ceil(scaled) : floor(scaled)) + 0.0) / unit); /* Python's are ints: no -0 */
 }
 
 static struct jv filter_filesizeformat(struct render *r, const struct call *c)
@@ -195,7 +195,7 @@ static struct jv filter_filesizeformat(struct render *r, const struct call *c)
     if (bytes == 1)
         return jv_of_str(jstr_literal(r, "1 Byte"));
     if (bytes < base) {
-        snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
+        snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes) + 0.0);
         return jv_of_str(jstr_new(r, text, strlen(text)));
     }
     int i = 0;

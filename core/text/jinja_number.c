@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "jinja.h"
@@ -53,19 +54,26 @@ bool field_put_text(struct render *r, const struct field *f, const struct jstr *
     return s && put_aligned(r, &own, "", s);
 }
 
-/* Digits with a separator before every third (ints in other bases: fourth) from the right of the whole part.
- */
-static const struct jstr *grouped(struct render *r, const struct field *f, const char *digits, int every)
+/* Digits with a separator before every third (in other bases: fourth) from the right of the whole part. Where
+ * zeros fill the field, they are grouped too. */
+static const struct jstr *grouped(struct render *r, const struct field *f, const char *head,
+                                  const char *digits)
 {
-    size_t whole = strspn(digits, "0123456789abcdefABCDEF"), mark = r->out.length;
+    int64_t every = f->type && strchr("xXob", f->type) ? 4 : 3, zeros = 0;
+    int64_t n_whole = (int64_t)strspn(digits, every == 4 ? "0123456789abcdefABCDEF" : "0123456789");
+    int64_t room = f->width - (int64_t)strlen(head) - (int64_t)strlen(digits + n_whole);
+    size_t mark = r->out.length;
     if (!f->group)
         return jstr_new(r, digits, strlen(digits));
-    for (size_t i = 0; i < whole; i++) {
-        bool separate = i && (whole - i) % (size_t)every == 0;
-        if ((separate && !jv_put(r, &f->group, 1)) || !jv_put(r, digits + i, 1))
+    if (f->align == '=' && f->fill_len == 1 && f->fill[0] == '0')
+        while (n_whole && n_whole + zeros + (n_whole + zeros - 1) / every < room)
+            zeros++;
+    for (int64_t i = -zeros; i < n_whole; i++) {
+        bool separate = i > -zeros && (n_whole - i) % every == 0;
+        if ((separate && !jv_put(r, &f->group, 1)) || !jv_put(r, i < 0 ? "0" : digits + i, 1))
             return NULL;
     }
-    return jv_puts(r, digits + whole) ? render_take(r, mark) : NULL;
+    return jv_puts(r, digits + n_whole) ? render_take(r, mark) : NULL;
 }
 
 static bool put_number(struct render *r, const struct field *f, const char *head, const struct jstr *digits)
@@ -98,7 +106,7 @@ bool field_put_int(struct render *r, const struct field *f, int64_t v)
                          : f->type == 'X'            ? "0X"
                                                      : "0x";
     snprintf(head, sizeof head, "%s%s", sign_of(f, v < 0), prefix);
-    const struct jstr *body = grouped(r, f, digits + at, base == 10 ? 3 : 4);
+    const struct jstr *body = grouped(r, f, head, digits + at);
     if (body && f->precision > (int64_t)body->len) { /* %.5d: zeros in front */
         const struct jstr *zero = jstr_literal(r, "0");
         zero = zero ? jstr_repeat(r, zero, f->precision - body->len) : NULL;
@@ -107,16 +115,40 @@ bool field_put_int(struct render *r, const struct field *f, int64_t v)
     return put_number(r, f, head, body);
 }
 
-/* Without a type: like g, but a whole number keeps one decimal; without precision, the shortest digits. */
-static bool plain_float(struct render *r, const struct field *f, double v, char *text, size_t size)
+/* Without type but with precision: as g, but a whole number keeps one decimal, and what has as many digits
+ * before the point as the precision is written with an exponent. */
+static void plain_precise(const struct field *f, double v, char *text, size_t size)
 {
-    if (f->precision >= 0) {
-        snprintf(text, size, "%.*g", f->precision ? (int)f->precision : 1, v);
+    int precision = f->precision ? (int)f->precision : 1;
+    snprintf(text, size, "%.*e", precision - 1, v);
+    char *e = strchr(text, 'e');
+    if (atoi(e + 1) + 1 != precision) {
+        snprintf(text, size, f->alternate ? "%#.*g" : "%.*g", precision, v);
         if (!strpbrk(text, ".e"))
             snprintf(text + strlen(text), size - strlen(text), ".0");
+        return;
+    }
+    if (f->alternate) {
+        snprintf(text, size, "%#.*e", precision - 1, v);
+        return;
+    }
+    char *end = e;
+    if (memchr(text, '.', (size_t)(e - text))) {
+        while (end[-1] == '0')
+            end--;
+        end -= end[-1] == '.';
+    }
+    memmove(end, e, strlen(e) + 1);
+}
+
+/* Without either: the shortest digits that read back. */
+static bool plain_float(struct render *r, const struct field *f, double v, char *text, size_t size)
+{
+    size_t mark = r->out.length;
+    if (f->precision >= 0) {
+        plain_precise(f, v, text, size);
         return true;
     }
-    size_t mark = r->out.length;
     if (!jv_put_float(r, v))
         return false;
     snprintf(text, size, "%s", r->out.data + mark);
@@ -146,5 +178,6 @@ bool field_put_float(struct render *r, const struct field *f, double v)
     }
     if (percent)
         snprintf(text + strlen(text), size - strlen(text), "%%");
-    return put_number(r, f, sign_of(f, negative), grouped(r, f, text, 3));
+    const char *sign = sign_of(f, negative);
+    return put_number(r, f, sign, grouped(r, f, sign, text));
 }

@@ -7,13 +7,13 @@
 struct field {
     char fill[4];
     size_t fill_len;
-    char align; /* '<', '>', '^', '=' (between sign and digits) or 0: the type's own */
-    char sign;  /* '+', ' ' or 0 */
-    bool alternate;
-    char group;        /* ',' or '_' or 0 */
-    int64_t width;     /* 0: none */
-    int64_t precision; /* -1: none */
-    char type;         /* 0: none given */
+    char align;           /* '<', '>', '^', '=' (between sign and digits) or 0: the type's own */
+    char sign;            /* '+', ' ' or 0 */
+    bool alternate, zero; /* # and 0 were given */
+    char group;           /* ',' or '_' or 0 */
+    int64_t width;        /* 0: none */
+    int64_t precision;    /* -1: none */
+    char type;            /* 0: none given */
 };
 
 bool field_check(struct render *r, const struct field *f); /* width and precision within bounds */

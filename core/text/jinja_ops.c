@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "jinja.h"
 
@@ -264,13 +265,16 @@ struct jv jv_round(struct render *r, struct jv v, int64_t digits)
         return jv_raise(r, "TypeError", "type %s doesn't define __round__ method", jv_type_name(v));
     if (isnan(v.f) || isinf(v.f) || digits > 300)
         return v;
-    if (digits < 0) {
-        if (digits < -308)
-            return jv_float(copysign(0.0, v.f));
-        double unit = pow(10, (double)-digits);
-        return jv_float(nearbyint(v.f / unit) * unit);
-    }
     /* The C library rounds the exact binary value, half to even, as Python does. */
+    if (digits < 0) {
+        snprintf(text, sizeof text, "%.30e", v.f);
+        double unit = digits < -308 ? HUGE_VAL : pow(10, (double)-digits);
+        int64_t kept = atoi(strchr(text, 'e') + 1) + digits; /* significant digits but one */
+        if (kept < 0)
+            return jv_float(copysign(fabs(v.f) > unit / 2 ? unit : 0.0, v.f));
+        snprintf(text, sizeof text, "%.*e", (int)kept, v.f);
+        return jv_float(strtod(text, NULL));
+    }
     snprintf(text, sizeof text, "%.*f", digits > 150 ? 150 : (int)digits, v.f);
     return jv_float(strtod(text, NULL));
 }

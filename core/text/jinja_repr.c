@@ -130,7 +130,7 @@ static bool put_range(struct render *r, const struct jrange *v)
     char text[96];
     int n = snprintf(text, sizeof text, "range(%lld, %lld", (long long)v->start, (long long)v->stop);
     if (v->step != 1)
-        n += snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)v->step);
+        snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)v->step);
     return jv_puts(r, text) && jv_puts(r, ")");
 }
 

@@ -44,8 +44,10 @@ static bool read_spec(struct render *r, const char *spec, size_t len, struct fie
             f->fill[0] = '0';
             f->fill_len = 1;
         }
-        if (!f->align)
+        if (!f->align) {
             f->align = '=';
+            f->zero = true;
+        }
         p++;
     }
     p = read_number(p, end, &f->width);
@@ -85,6 +87,10 @@ static bool put_int_field(struct render *r, struct field *f, struct jv v)
         jv_raise(r, "ValueError", "Precision not allowed in integer format specifier");
         return false;
     }
+    if (f->group == ',' && f->type && strchr("bdoxXnc", f->type) && f->type != 'd') {
+        jv_raise(r, "ValueError", "Cannot specify ',' with '%c'.", f->type);
+        return false;
+    }
     if (f->type != 'c')
         return field_put_int(r, f, jv_as_int(v));
     char bytes[4];
@@ -109,12 +115,16 @@ bool jv_put_formatted(struct render *r, struct jv v, const char *spec, size_t le
     if (!read_spec(r, spec, len, &f))
         return false;
     if (v.tag == JV_STR) {
-        if (f.align == '=' && f.fill[0] == '0')
+        if (f.zero)
             f.align = '<';
         if (f.type && f.type != 's')
             return bad_code(r, &f, v);
-        if (f.sign || f.align == '=') {
-            jv_raise(r, "ValueError", "sign and '=' are not allowed in string format specifier");
+        if (f.sign || f.align == '=' || f.alternate || f.group) {
+            jv_raise(r, "ValueError", "%s not allowed in string format specifier",
+                     f.sign           ? "Sign"
+                     : f.align == '=' ? "'=' alignment"
+                     : f.alternate    ? "Alternate form (#)"
+                                      : "Grouping");
             return false;
         }
         return field_put_text(r, &f, v.s);
