@@ -52,6 +52,11 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     }
     uint32_t cols = a->w->cols, even = cols & ~1U;
     for (uint32_t k = 0; k < even; k += 2) {
+        if (t.type != DTYPE_F32 && t.rows >= 4 && row == a->row_begin) {
+            UNROLL(4)
+            for (uint32_t p = 0; p < t.panels; p++)
+                prefetch_lines(w[p] + (size_t)k * PANEL_ROWS * 2, 64);
+        }
         tile_step(t, w, x, k, sum);
         tile_step(t, w, x, k + 1, sum);
     }

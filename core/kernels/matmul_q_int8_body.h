@@ -26,15 +26,15 @@ VEC struct v16i dot16(struct line w, const int8_t *q)
     return dot;
 }
 
-/* dot[r] += one half of the block times row r's 16 values. */
+/* dot[r] += one half of the block times one digit of row r's 16 values. */
 VEC void dot_half(const struct panel_layout *l, const uint8_t *block, uint32_t half, const struct q_rows *x,
-                  uint32_t b, uint32_t n_rows, struct v16i *dot)
+                  size_t digits, uint32_t n_rows, struct v16i *dot)
 {
     bool is_signed = dot_is_signed(l->offset);
     UNROLL(4)
     for (uint32_t kq = 0; kq < 4; kq++) {
         struct line w = line_centre(block_line(l, block, kq, half), l->offset);
-        size_t at = (size_t)b * ACT_BLOCK + 16 * half + 4 * kq;
+        size_t at = digits + 16 * half + 4 * kq;
         UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++)
             dot[r] = dot4(dot[r], w, four(x->q[r] + at), is_signed);
@@ -46,11 +46,19 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
                      uint32_t b, uint32_t n_rows, struct v16 *sum)
 {
     struct v16i dot[TILE_ROWS];
+    const uint8_t *block = unit + (size_t)i * l->block_bytes;
+    size_t high = (size_t)b * ACT_DIGITS * ACT_BLOCK, low = high + ACT_BLOCK;
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
-        dot[r] = v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]);
-    dot_half(l, unit + (size_t)i * l->block_bytes, 0, x, b, n_rows, dot);
-    dot_half(l, unit + (size_t)i * l->block_bytes, 1, x, b, n_rows, dot);
+        dot[r] = v16i_set1(0);
+    dot_half(l, block, 0, x, high, n_rows, dot);
+    dot_half(l, block, 1, x, high, n_rows, dot);
+    UNROLL(8)
+    for (uint32_t r = 0; r < n_rows; r++)
+        dot[r] = v16i_add(v16i_times256(dot[r]),
+                          v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]));
+    dot_half(l, block, 0, x, low, n_rows, dot);
+    dot_half(l, block, 1, x, low, n_rows, dot);
     struct v16 scales = block_scales(l, unit, i, 0);
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
@@ -72,18 +80,27 @@ VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_
     bool is_signed = dot_is_signed(l->offset);
     struct line offsets = line_set1((int8_t)l->offset);
     struct v16i share[TILE_ROWS], dot[TILE_ROWS];
+    size_t high = (size_t)b * ACT_DIGITS * ACT_BLOCK, low = high + ACT_BLOCK;
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
-        share[r] = is_signed ? v16i_set1(0) : dot16(offsets, x->q[r] + (size_t)b * ACT_BLOCK);
+        share[r] = is_signed ? v16i_set1(0)
+                             : v16i_add(v16i_times256(dot16(offsets, x->q[r] + high)),
+                                        dot16(offsets, x->q[r] + low));
     UNROLL(2)
     for (uint32_t half = 0; half < 2; half++) {
         struct v16 scales = block_scales(l, unit, i, half);
         UNROLL(8)
+        for (uint32_t r = 0; r < n_rows; r++)
+            dot[r] = v16i_set1(0);
+        dot_half(l, block, half, x, high, n_rows, dot);
+        UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++) {
             int32_t whole = is_signed || half == 0 ? 0 : -l->offset * x->sum[r][b];
-            dot[r] = half == 0 ? v16i_sub(v16i_set1(0), share[r]) : v16i_add(v16i_set1(whole), share[r]);
+            dot[r] = v16i_times256(dot[r]);
+            dot[r] = half == 0 ? v16i_sub(dot[r], share[r])
+                               : v16i_add(dot[r], v16i_add(v16i_set1(whole), share[r]));
         }
-        dot_half(l, block, half, x, b, n_rows, dot);
+        dot_half(l, block, half, x, low, n_rows, dot);
         UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
@@ -101,13 +118,15 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++) {
         size_t at = (size_t)(row + r) * n_blocks;
-        x.q[r] = a->x->q + at * ACT_BLOCK;
+        x.q[r] = a->x->q + at * ACT_DIGITS * ACT_BLOCK;
         x.d[r] = a->x->d + at;
         x.sum[r] = a->x->sum + at;
         sum[r] = v16_set1(0);
     }
     for (uint32_t b = 0; b < n_blocks; b++) {
         const uint8_t *unit = panel_unit(l, data, b);
+        if (row == a->row_begin) /* later tiles find the panel in the cache */
+            prefetch_lines(unit + (size_t)(b % l->unit_blocks) * l->block_bytes, l->block_bytes);
         if (l->kind == PANEL_K16)
             block_halves(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);
         else

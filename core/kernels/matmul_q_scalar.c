@@ -1,7 +1,8 @@
 /* Products with quantised weights, the definition.
  *
- * int8: within a block of 32 (Q6_K: each half) the products of weight and rounded activation are summed as
- * integers, exact in any order; blocks are added in ascending order, each by one fused multiply-add:
+ * int8: within a block of 32 (Q6_K: each half) the products of weight and rounded activation (256*high + low)
+ * are summed as integers, exact in any order and within 2^29; blocks are added in ascending order, each by
+ * one fused multiply-add:
  *
  *     sum = fma((float)dot, scale * d, sum);   with mins then   sum = fma(min, d * (float)sum_q, sum)
  *
@@ -24,14 +25,14 @@ static int32_t dot(const struct panel_layout *l, const uint8_t *u, const int8_t 
 {
     int32_t sum = 0;
     for (uint32_t k = 0; k < n; k++)
-        sum += ((int32_t)u[k] - l->offset) * q[k];
+        sum += ((int32_t)u[k] - l->offset) * (256 * q[k] + q[ACT_BLOCK + k]);
     return sum;
 }
 
 static float add_block_int8(const struct panel_layout *l, const struct panel_lane *v, const struct acts *x,
                             size_t block, float sum)
 {
-    const int8_t *q = x->q + block * ACT_BLOCK;
+    const int8_t *q = x->q + block * ACT_DIGITS * ACT_BLOCK;
     float d = x->d[block];
     if (l->kind == PANEL_K16) {
         sum = fmaf((float)dot(l, v->u, q, 16), v->scale[0] * d, sum);

@@ -1,7 +1,8 @@
-/* Activations to int8 per 32 values, the definition: d = amax/127, q = x*(1/d) rounded half away from zero,
- * as ggml's quantize_row_q8_0_ref, but d stays f32.
- * A block whose d is not a normal number has no usable reciprocal: near zero it becomes all zeros (the values
- * are below 2^-119); with an infinity or a NaN inside, d is NaN, so that the fault reaches the output. */
+/* Activations to two int8 digits per 32 values, the definition: step = amax/127; high = x*(1/step) rounded
+ * half away from zero, as ggml's quantize_row_q8_0_ref; low = the rest in 256ths, rounded likewise; d =
+ * step/256 in f32. A block whose d is not a normal number has no usable reciprocal: near zero it becomes all
+ * zeros (the values are below 2^-119); with an infinity or a NaN inside, d is NaN, so that the fault reaches
+ * the output. */
 #include <float.h>
 #include <math.h>
 
@@ -21,10 +22,14 @@ static void quantize_block(const float *x, uint32_t n, int8_t *q, float *d_out, 
     float inverse = usable ? 1.0f / d : 0;
     int32_t sum = 0;
     for (uint32_t i = 0; i < ACT_BLOCK; i++) {
-        q[i] = (int8_t)(usable && i < n ? (int32_t)roundf(x[i] * inverse) : 0);
-        sum += q[i];
+        float in_steps = usable && i < n ? x[i] * inverse : 0, high = roundf(in_steps);
+        float low = roundf((in_steps - high) * 256.0f); /* both exact: the difference and the power of two */
+        low = low > 127.0f ? 127.0f : low < -127.0f ? -127.0f : low;
+        q[i] = (int8_t)high;
+        q[ACT_BLOCK + i] = (int8_t)low;
+        sum += 256 * (int32_t)high + (int32_t)low;
     }
-    *d_out = usable ? d : finite ? 0 : NAN;
+    *d_out = usable ? d / 256.0f : finite ? 0 : NAN;
     *sum_out = sum;
 }
 
@@ -36,7 +41,7 @@ void quantize_rows_scalar(const struct acts *a, uint32_t row_begin, uint32_t row
             size_t at = (size_t)row * n_blocks + b;
             uint32_t left = a->cols - b * ACT_BLOCK;
             quantize_block(a->x + (size_t)row * a->x_stride + (size_t)b * ACT_BLOCK,
-                           left < ACT_BLOCK ? left : ACT_BLOCK, a->q + at * ACT_BLOCK, &a->d[at],
+                           left < ACT_BLOCK ? left : ACT_BLOCK, a->q + at * ACT_DIGITS * ACT_BLOCK, &a->d[at],
                            &a->sum[at]);
         }
     }

@@ -223,6 +223,10 @@ VEC struct v16i v16i_sub(struct v16i x, struct v16i y)
 {
     return (struct v16i){_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)};
 }
+VEC struct v16i v16i_times256(struct v16i x)
+{
+    return (struct v16i){_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)};
+}
 VEC struct v16 v16i_float(struct v16i x)
 {
     return (struct v16){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
