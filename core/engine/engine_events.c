@@ -45,9 +45,9 @@ void engine_score_row(struct engine *e, const struct row *r)
     struct event event = {.id = q->submission->id,
                           .kind = EVENT_PROMPT,
                           .token = r->token,
-                          .logprob = r->logprob,
-                          .n_top = r->n_top};
-    memcpy(event.top, r->top, r->n_top * sizeof *r->top);
+                          .logprob = r->logprobs.logprob,
+                          .n_top = r->logprobs.n_top};
+    memcpy(event.top, r->logprobs.top, r->logprobs.n_top * sizeof event.top[0]);
     emit(e, &event);
     q->n_scored++;
     if (q->submission->g.max_tokens == 0 && q->n_scored + 1 == q->submission->g.n_prompt)
@@ -166,25 +166,25 @@ void engine_accept_row(struct engine *e, const struct row *r)
     bool stops = sequence_is_stop_token(q, r->token);
     size_t n = stops && !g->include_stop ? 0 : detokenizer_push(&q->detokenizer, r->token, e->text_in);
     const char *text = e->text_in;
-    int32_t match = -1;
+    struct stop_found found = {n, -1};
     if (g->n_stop_strings && q->n_generated > g->min_tokens) {
         const struct stop_strings strings = {g->stop_strings, g->n_stop_strings, g->include_stop};
-        n = stop_push(&q->hold, &strings, e->text_in, n, e->text_out, &match);
+        found = stop_push(&q->hold, &strings, e->text_in, n, e->text_out);
         text = e->text_out;
     }
     struct event event = {.id = q->submission->id,
                           .kind = EVENT_TOKEN,
                           .token = r->token,
-                          .logprob = r->logprob,
-                          .n_top = r->n_top};
-    memcpy(event.top, r->top, r->n_top * sizeof *r->top);
-    emit_text(e, &event, text, n);
-    if (!stops && match < 0 && q->n_generated < g->max_tokens)
+                          .logprob = r->logprobs.logprob,
+                          .n_top = r->logprobs.n_top};
+    memcpy(event.top, r->logprobs.top, r->logprobs.n_top * sizeof event.top[0]);
+    emit_text(e, &event, text, found.n_shown);
+    if (!stops && found.match < 0 && q->n_generated < g->max_tokens)
         return;
-    if (match < 0)
+    if (found.match < 0)
         flush_text(e, q); /* behind a stop string nothing is shown */
-    event = (struct event){.reason = stops || match >= 0 ? FINISH_STOP : FINISH_LENGTH,
-                           .stop_token = match < 0 && stops ? r->token : -1,
-                           .stop_string_index = match};
+    event = (struct event){.reason = stops || found.match >= 0 ? FINISH_STOP : FINISH_LENGTH,
+                           .stop_token = found.match < 0 && stops ? r->token : -1,
+                           .stop_string_index = found.match};
     end_sequence(e, q, &event, NULL);
 }

@@ -8,6 +8,7 @@
 #include "base/queue.h"
 #include "base/team.h"
 #include "engine.h"
+#include "logprobs.h"
 #include "scheduler.h"
 #include "sequence.h"
 
@@ -49,9 +50,7 @@ struct row {
     struct sequence *sequence;
     int32_t scored; /* the prompt token that came next, or -1: sample one */
     int32_t token;  /* the result */
-    float logprob;
-    uint32_t n_top;
-    struct token_logprob top[LOGPROBS_MAX];
+    struct logprobs logprobs;
 };
 
 struct engine {

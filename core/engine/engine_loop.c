@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "engine_inner.h"
-#include "logprobs.h"
 
 /* ---- inbox ---- */
 
@@ -211,10 +210,10 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
                                          .n_banned = early ? g->n_stop_tokens : 0};
         r->token = sampler_pick(&in, &q->rng, scratch);
     }
-    r->logprob = 0;
-    r->n_top = 0;
+    r->logprobs.logprob = 0;
+    r->logprobs.n_top = 0;
     if (n_top >= 0 && r->token >= 0)
-        r->n_top = logprobs_row(logits, scratch->n_vocab, r->token, &r->logprob, (uint32_t)n_top, r->top);
+        logprobs_row(logits, scratch->n_vocab, r->token, (uint32_t)n_top, &r->logprobs);
 }
 
 /* Every row is one worker's, with that worker's scratch; a sequence samples at most once in a step. */

@@ -26,8 +26,7 @@ static uint32_t best_tokens(const float *row, uint32_t n_vocab, uint32_t n_top, 
     return n;
 }
 
-uint32_t logprobs_row(const float *row, uint32_t n_vocab, int32_t token, float *logprob, uint32_t n_top,
-                      struct token_logprob *top)
+void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out)
 {
     require(token >= 0 && (uint32_t)token < n_vocab && n_top <= LOGPROBS_MAX);
     float largest = -INFINITY;
@@ -38,9 +37,8 @@ uint32_t logprobs_row(const float *row, uint32_t n_vocab, int32_t token, float *
         if (row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
             sum += exp((double)row[i] - (double)largest);
     double log_sum = (double)largest + log(sum);
-    *logprob = bounded((double)row[token] - log_sum);
-    uint32_t n = best_tokens(row, n_vocab, n_top, top);
-    for (uint32_t i = 0; i < n; i++)
-        top[i].logprob = bounded((double)top[i].logprob - log_sum);
-    return n;
+    out->logprob = bounded((double)row[token] - log_sum);
+    out->n_top = best_tokens(row, n_vocab, n_top, out->top);
+    for (uint32_t i = 0; i < out->n_top; i++)
+        out->top[i].logprob = bounded((double)out->top[i].logprob - log_sum);
 }

@@ -6,9 +6,13 @@
 
 #include "engine.h"
 
-/* log softmax(row)[token], and the n_top most probable tokens, descending, equals by lower id.
- * top: [n_top <= LOGPROBS_MAX]. Returns how many were written. */
-uint32_t logprobs_row(const float *row, uint32_t n_vocab, int32_t token, float *logprob, uint32_t n_top,
-                      struct token_logprob *top);
+struct logprobs {
+    float logprob; /* of the token */
+    uint32_t n_top;
+    struct token_logprob top[LOGPROBS_MAX]; /* descending, equals by lower id */
+};
+
+/* log softmax(row)[token], and the n_top most probable tokens (fewer if not so many are possible). */
+void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out);
 
 #endif

@@ -32,27 +32,26 @@ static bool begins_a_stop(const struct stop_strings *s, const char *tail, size_t
     return false;
 }
 
-size_t stop_push(struct stop_hold *h, const struct stop_strings *s, const char *text, size_t n_text,
-                 char *dst, int32_t *match)
+struct stop_found stop_push(struct stop_hold *h, const struct stop_strings *s, const char *text,
+                            size_t n_text, char *dst)
 {
     size_t n = h->n_bytes, length;
     memcpy(dst, h->bytes, n);
     memcpy(dst + n, text, n_text);
     n += n_text;
     for (size_t end = h->n_bytes + 1; end <= n; end++) {
-        *match = match_ending_at(s, dst, end, &length);
-        if (*match >= 0) {
+        int32_t match = match_ending_at(s, dst, end, &length);
+        if (match >= 0) {
             h->n_bytes = 0;
-            return s->include ? end : end - length;
+            return (struct stop_found){s->include ? end : end - length, match};
         }
     }
-    *match = -1;
     size_t held = n < STOP_STRING_BYTES_MAX ? n : STOP_STRING_BYTES_MAX - 1;
     while (held && !begins_a_stop(s, dst + n - held, held))
         held--;
     memcpy(h->bytes, dst + n - held, held);
     h->n_bytes = (uint32_t)held;
-    return n - held;
+    return (struct stop_found){n - held, -1};
 }
 
 size_t stop_end(struct stop_hold *h, char *dst)

@@ -21,11 +21,14 @@ struct stop_hold {
     char bytes[STOP_STRING_BYTES_MAX];
 };
 
+struct stop_found {
+    size_t n_shown; /* bytes of text that are safe to show */
+    int32_t match;  /* the stop string that ended first (of several ending there the longest), or -1 */
+};
 /* Takes a piece of text and writes what is safe to show to dst (room for n_text + STOP_STRING_BYTES_MAX).
- * *match becomes the index of the stop string that ended first (of several ending there the longest), or -1.
  * After a match nothing is held; text behind it is dropped. */
-size_t stop_push(struct stop_hold *h, const struct stop_strings *s, const char *text, size_t n_text,
-                 char *dst, int32_t *match);
+struct stop_found stop_push(struct stop_hold *h, const struct stop_strings *s, const char *text,
+                            size_t n_text, char *dst);
 /* The end of the text: what was held back. dst: STOP_STRING_BYTES_MAX bytes. */
 size_t stop_end(struct stop_hold *h, char *dst);
 

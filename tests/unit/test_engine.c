@@ -675,8 +675,16 @@ static void bad_parameters_are_named(void **state)
     g = plain(prompt_abc, 3);
     g.lora = &stranger;
     check_refused(e, &g, STATUS_MISMATCH, "another base");
+    engine_destroy(e);
+}
+
+static void prompts_beyond_the_context_are_refused(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    struct engine *e = engine_with(&m, (struct engine_options){.context = 100});
     static int32_t prompt[100];
-    g = plain(prompt, 100);
+    struct generation g = plain(prompt, 100);
     check_refused(e, &g, STATUS_TOO_LARGE, "context length is 100");
     g.n_prompt = 99;
     struct record *r = run_one(e, &g);
@@ -799,6 +807,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_refuses),
         cmocka_unit_test(lower_priority_values_run_first),
         cmocka_unit_test(bad_parameters_are_named),
+        cmocka_unit_test(prompts_beyond_the_context_are_refused),
         cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(short_memory_is_an_error),
         cmocka_unit_test(statistics_add_up),

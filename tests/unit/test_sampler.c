@@ -378,25 +378,27 @@ static void logprobs_are_of_the_raw_row(void **state)
 {
     (void)state;
     const float row[5] = {logf(1), logf(4), logf(2), logf(4), -INFINITY};
-    struct token_logprob top[LOGPROBS_MAX];
-    float lp;
-    assert_int_equal(logprobs_row(row, 5, 2, &lp, 3, top), 3);
-    assert_float_equal(lp, logf(2.0F / 11), 1e-6);
+    struct logprobs l;
+    logprobs_row(row, 5, 2, 3, &l);
+    assert_int_equal(l.n_top, 3);
+    assert_float_equal(l.logprob, logf(2.0F / 11), 1e-6);
     const int32_t order[] = {1, 3, 2}; /* equals by lower id */
     for (int i = 0; i < 3; i++)
-        assert_int_equal(top[i].token, order[i]);
-    assert_float_equal(top[0].logprob, logf(4.0F / 11), 1e-6);
-    assert_float_equal(top[2].logprob, logf(2.0F / 11), 1e-6);
-    assert_int_equal(logprobs_row(row, 5, 4, &lp, 0, top), 0);
-    assert_true(lp == -9999.0F);
-    assert_int_equal(logprobs_row(row, 5, 0, &lp, LOGPROBS_MAX, top),
-                     4); /* an impossible token isn't listed */
+        assert_int_equal(l.top[i].token, order[i]);
+    assert_float_equal(l.top[0].logprob, logf(4.0F / 11), 1e-6);
+    assert_float_equal(l.top[2].logprob, logf(2.0F / 11), 1e-6);
+    logprobs_row(row, 5, 4, 0, &l);
+    assert_int_equal(l.n_top, 0);
+    assert_true(l.logprob == -9999.0F);
+    logprobs_row(row, 5, 0, LOGPROBS_MAX, &l);
+    assert_int_equal(l.n_top, 4); /* an impossible token isn't listed */
     float big[100];
     for (int i = 0; i < 100; i++)
         big[i] = (float)(i * 61 % 100);
-    assert_int_equal(logprobs_row(big, 100, 0, &lp, LOGPROBS_MAX, top), LOGPROBS_MAX);
+    logprobs_row(big, 100, 0, LOGPROBS_MAX, &l);
+    assert_int_equal(l.n_top, LOGPROBS_MAX);
     for (uint32_t i = 0; i < LOGPROBS_MAX; i++)
-        assert_int_equal(top[i].token * 61 % 100, 99 - i);
+        assert_int_equal(l.top[i].token * 61 % 100, 99 - i);
 }
 
 static void scratch_survives_short_memory(void **state)

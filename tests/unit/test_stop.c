@@ -50,7 +50,9 @@ static void check_pieces(const struct table *t, uint32_t cuts)
         bool boundary = ((unsigned char)t->text[end] & 0xC0U) != 0x80U;
         if (end < n && (!boundary || !(cuts >> (end % 31) & 1U)))
             continue;
-        at += stop_push(&hold, &s, t->text + begin, end - begin, at, &match);
+        struct stop_found found = stop_push(&hold, &s, t->text + begin, end - begin, at);
+        at += found.n_shown;
+        match = found.match;
         assert_true(hold.n_bytes < 16);
         begin = end;
     }
@@ -81,10 +83,9 @@ static void nothing_is_held_longer_than_needed(void **state)
     const struct stop_strings s = {stops, 1, false};
     struct stop_hold hold = {0};
     char out[600];
-    int32_t match;
-    assert_int_equal(stop_push(&hold, &s, "xE", 2, out, &match), 1);
-    assert_int_equal(stop_push(&hold, &s, "N", 1, out, &match), 0);
-    assert_int_equal(stop_push(&hold, &s, "x", 1, out, &match), 3); /* "ENx" */
+    assert_int_equal(stop_push(&hold, &s, "xE", 2, out).n_shown, 1);
+    assert_int_equal(stop_push(&hold, &s, "N", 1, out).n_shown, 0);
+    assert_int_equal(stop_push(&hold, &s, "x", 1, out).n_shown, 3); /* "ENx" */
     assert_memory_equal(out, "ENx", 3);
     assert_int_equal(hold.n_bytes, 0);
 }
@@ -98,17 +99,17 @@ static void the_longest_string_fits(void **state)
     const char *const stops[] = {longest};
     const struct stop_strings s = {stops, 1, false};
     struct stop_hold hold = {0};
-    int32_t match;
     for (uint32_t i = 0; i + 1 < STOP_STRING_BYTES_MAX; i++) {
-        assert_int_equal(stop_push(&hold, &s, "a", 1, out, &match), 0);
+        assert_int_equal(stop_push(&hold, &s, "a", 1, out).n_shown, 0);
         assert_int_equal(hold.n_bytes, i + 1);
     }
-    assert_int_equal(stop_push(&hold, &s, "a", 1, out, &match), 0);
-    assert_int_equal(match, 0);
+    struct stop_found found = stop_push(&hold, &s, "a", 1, out);
+    assert_int_equal(found.n_shown, 0);
+    assert_int_equal(found.match, 0);
     memset(out, 'b', sizeof out);
     hold.n_bytes = 0;
-    assert_int_equal(stop_push(&hold, &s, longest, STOP_STRING_BYTES_MAX - 1, out, &match), 0);
-    assert_int_equal(stop_push(&hold, &s, "b", 1, out, &match), STOP_STRING_BYTES_MAX);
+    assert_int_equal(stop_push(&hold, &s, longest, STOP_STRING_BYTES_MAX - 1, out).n_shown, 0);
+    assert_int_equal(stop_push(&hold, &s, "b", 1, out).n_shown, STOP_STRING_BYTES_MAX);
 }
 
 int main(void)
