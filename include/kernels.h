@@ -27,6 +27,7 @@
 
 #define PANEL_ROWS 16U
 #define ACT_BLOCK 32U /* activations are quantised per 32 values */
+#define ACT_DIGITS 2U /* int8 digits of an activation */
 
 /* A weight matrix [rows, cols] packed for streaming. Immutable. The struct does not own `data`. */
 struct packed {
@@ -45,10 +46,12 @@ struct acts {
     const float *x; /* [n_rows, x_stride], x_stride >= cols */
     size_t x_stride;
     uint32_t n_rows, cols;
-    /* int8 form, filled by quantize_rows; NULL when no matrix wants it. cols padded to 32 with zeros. */
-    int8_t *q;    /* [n_rows, cols32] */
-    float *d;     /* [n_rows, cols32/32] scale: x ~ d*q */
-    int32_t *sum; /* [n_rows, cols32/32] sum of q in the block */
+    /* int8 form, filled by quantize_rows; NULL when no matrix wants it. cols padded to 32 with zeros. Two
+     * int8 digits a value, so that rounding activations costs 16-bit precision, not 8 (8 bits alone move the
+     * logits of a small model by tenths): x ~ d * (256*high + low). */
+    int8_t *q;    /* [n_rows, cols32/32, ACT_DIGITS, 32] the block's high digits, then its low ones */
+    float *d;     /* [n_rows, cols32/32] */
+    int32_t *sum; /* [n_rows, cols32/32] sum of 256*high + low in the block */
 };
 
 /* y[row, panel_begin*16 .. panel_end*16) = W x (accumulate: += scale * W x) for all rows of x; columns >=
@@ -95,8 +98,9 @@ struct kernels {
     /* Matrix products by weight type; with act_mode F32 the quantised ones dequantise in registers. */
     matmul_fn *matmul[DTYPE_COUNT]; /* NULL for types that are not weights */
 
-    /* Rounds rows [row_begin, row_end) of a->x to int8 per 32 values: d = amax/127, q = round-half-away(x/d)
-     * as ggml's Q8_0, sum = sum(q). */
+    /* Rounds rows [row_begin, row_end) of a->x per 32 values: step = amax/127, high = round-half-away(x/step)
+     * as ggml's Q8_0, low = what is left of x/step in 256ths, rounded likewise and kept within 127; d =
+     * step/256. */
     void (*quantize_rows)(const struct acts *a, uint32_t row_begin, uint32_t row_end);
 
     /* y = x / sqrt(mean(x^2) + eps) * (w + w_offset); arXiv 1910.07467 eq. 4. w_offset 1 for Gemma's HF

@@ -51,7 +51,7 @@ static bool allocate_activations(struct step_space *s)
         cols = m->q_dim > cols ? m->q_dim : cols;
         cols = c->intermediate_size > cols ? c->intermediate_size : cols;
         size_t n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
-        s->act_q = block(s, rows, n_blocks * ACT_BLOCK, sizeof(int8_t));
+        s->act_q = block(s, rows, n_blocks * ACT_DIGITS * ACT_BLOCK, sizeof(int8_t));
         s->act_d = block(s, rows, n_blocks, sizeof(float));
         s->act_sum = block(s, rows, n_blocks, sizeof(int32_t));
     }

@@ -84,7 +84,7 @@ static void product_create(struct lab *lab, struct product *p)
     size_t n = (size_t)p->n_x * p->cols, n_blocks = (size_t)p->n_x * ((p->cols + 31) / 32);
     product_weights(lab, p);
     p->x_mem = guarded_create(n * 4, 4, true);
-    p->q_mem = guarded_create(n_blocks * 32, 1, true);
+    p->q_mem = guarded_create(n_blocks * ACT_DIGITS * 32, 1, true);
     p->d_mem = guarded_create(n_blocks * 4, 4, true);
     p->sum_mem = guarded_create(n_blocks * 4, 4, true);
     fill_floats(lab, p->fill, p->x_mem.p, n);
@@ -136,7 +136,8 @@ static void check_against_double(struct lab *lab, struct product *p, enum act_mo
             double sum = 0, size = 0;
             for (uint32_t k = 0; k < p->cols; k++) {
                 size_t block = (size_t)row * n_blocks + k / 32;
-                double x = int8 ? (double)p->x.d[block] * p->x.q[block * 32 + k % 32]
+                const int8_t *q = p->x.q + block * ACT_DIGITS * 32 + k % 32;
+                double x = int8 ? (double)p->x.d[block] * (256 * q[0] + q[32])
                                 : (double)p->x.x[(size_t)row * p->cols + k];
                 double w = p->plain[(size_t)c * p->cols + k];
                 sum += w * x;
@@ -286,7 +287,7 @@ static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
     if (fill == FILL_EXTREMES)
         values[random_u64(lab) % cols] = random_u64(lab) % 2 ? NAN : -INFINITY;
     for (unsigned i = 0; i < 2; i++) {
-        q[i] = guarded_create((size_t)n_rows * n_blocks * 32, 1, true);
+        q[i] = guarded_create((size_t)n_rows * n_blocks * ACT_DIGITS * 32, 1, true);
         d[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
         sum[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
     }
@@ -302,7 +303,7 @@ static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
         if (isa == 0)
             continue;
         size_t n = (size_t)n_rows * n_blocks;
-        expect(lab, memcmp(q[0].p, q[1].p, n * 32) == 0, where[0], where[1],
+        expect(lab, memcmp(q[0].p, q[1].p, n * ACT_DIGITS * 32) == 0, where[0], where[1],
                "int8 values differ from scalar");
         expect(lab, memcmp(sum[0].p, sum[1].p, n * 4) == 0, where[0], where[1], "sums differ from scalar");
         expect_same(lab, d[1].p, d[0].p, n, where);
