@@ -16,6 +16,7 @@
 #define JINJA_MAX_NESTING 100
 #define JINJA_MAX_HEIGHT 300
 #define JINJA_MAX_SOURCE (1U << 20)
+#define JINJA_MAX_NAMES 4096
 #define JINJA_MAX_RANGE 100000
 #define JINJA_MAX_WIDTH 100000 /* of a formatted field */
 

@@ -101,6 +101,8 @@ struct jv jv_equal(struct render *r, struct jv a, struct jv b)
     case JV_UNDEFINED:
         return jv_bool(true);
     case JV_STR:
+        if (a.s->len > 256 && a.s->len == b.s->len && !jv_step_bytes(r, a.s->len))
+            return jv_tagged(JV_ERROR);
         return jv_bool(jstr_equal(a.s, b.s));
     case JV_LIST:
     case JV_TUPLE:

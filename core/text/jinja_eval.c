@@ -1,6 +1,5 @@
 /* Expressions. Recursion follows the tree, whose height is bounded, and calls, whose depth is: the sum is
  * counted in nesting, so that the C stack is bounded too. */
-#include <stdio.h>
 #include <string.h>
 
 #include "jinja.h"
@@ -106,14 +105,11 @@ static struct jv eval_condition(struct render *r, const struct node *n)
         return jinja_eval(r, n->b);
     if (n->c)
         return jinja_eval(r, n->c);
-    unsigned line, column;
-    jinja_position(r->t, n->pos, &line, &column);
-    char *hint = jv_alloc(r, 128);
-    if (!hint)
+    struct jundef *u = jv_alloc(r, sizeof *u);
+    if (!u)
         return jv_tagged(JV_ERROR);
-    snprintf(hint, 128,
-             "the inline if-expression on line %u evaluated to false and no else section was defined.", line);
-    return jv_undefined_hint(r, hint);
+    u->condition = n;
+    return (struct jv){.tag = JV_UNDEFINED, .undef = u};
 }
 
 static struct jv eval_slice(struct render *r, const struct node *n)

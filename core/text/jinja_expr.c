@@ -391,10 +391,12 @@ static struct node *parse_subscript(struct parser *p, struct node *object)
         return node_seal(p, n);
     }
     size_t from = pending_count(p);
-    do {
+    while (peek(p)->type != T_RBRACKET) {
         if (!pending_push(p, parse_index(p)))
             return NULL;
-    } while (skip_if(p, T_COMMA));
+        if (!skip_if(p, T_COMMA))
+            break;
+    }
     n->b = node_new(p, N_TUPLE, open->pos);
     if (!n->b || !pending_take(p, from, n->b) || !expect(p, T_RBRACKET))
         return NULL;

@@ -190,7 +190,7 @@ static struct jv filter_truncate(struct render *r, const struct call *c)
         return jv_raise(r, "TypeError", "truncate needs a string, not %s", jv_type_name(c->self));
     const struct jstr *s =
         jstr_part(r, c->self.s, 0, jstr_offset(c->self.s, (size_t)(length - end->n_chars)));
-    size_t last = s ? jstr_rfind(s, s->len, blank) : JSTR_NONE;
+    size_t last = s ? jstr_rfind(r, s, s->len, blank) : JSTR_NONE;
     if (s && !call_bool(c, 1) && last != JSTR_NONE)
         s = jstr_part(r, s, 0, last);
     return jv_of_str(s ? jstr_cat(r, s, end) : NULL);

@@ -35,6 +35,10 @@ static bool fill_from(struct render *r, struct jdict *d, struct jv source)
     struct jcursor cursor;
     struct jv item;
     int more;
+    if (source.tag == JV_UNDEFINED) {
+        jv_raise_undefined(r, source);
+        return false;
+    }
     if (source.tag == JV_DICT) {
         source.tag = JV_VIEW;
         source.kind = JVIEW_ITEMS;

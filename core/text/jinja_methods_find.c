@@ -70,7 +70,7 @@ static struct jv search(struct render *r, const struct call *c, bool from_right,
     if (s && !jv_step_bytes(r, s->len))
         return jv_tagged(JV_ERROR);
     if (s)
-        found = from_right ? jstr_rfind(s, s->len, what) : jstr_find(s, 0, what);
+        found = from_right ? jstr_rfind(r, s, s->len, what) : jstr_find(s, 0, what);
     if (r->err.status != STATUS_OK)
         return jv_tagged(JV_ERROR);
     if (found != JSTR_NONE)

@@ -150,12 +150,12 @@ static bool rsplit_at(struct render *r, const struct jstr *s, const struct jstr 
                       struct jseq *parts)
 {
     size_t end = s->len, found;
-    while (most-- != 0 && (found = jstr_rfind(s, end, separator)) != JSTR_NONE) {
+    while (most-- != 0 && (found = jstr_rfind(r, s, end, separator)) != JSTR_NONE) {
         if (!push_part(r, parts, s, found + separator->len, end))
             return false;
         end = found;
     }
-    return push_part(r, parts, s, 0, end);
+    return r->err.status == STATUS_OK && push_part(r, parts, s, 0, end);
 }
 
 static struct jv split(struct render *r, const struct call *c, bool from_right)
@@ -202,9 +202,9 @@ static struct jv partition(struct render *r, const struct call *c, bool from_rig
         return jv_tagged(JV_ERROR);
     if (!separator->len)
         return jv_raise(r, "ValueError", "empty separator");
-    size_t found = from_right ? jstr_rfind(s, s->len, separator) : jstr_find(s, 0, separator);
+    size_t found = from_right ? jstr_rfind(r, s, s->len, separator) : jstr_find(s, 0, separator);
     struct jseq *parts = jseq_new(r, 0);
-    bool ok = parts != NULL;
+    bool ok = parts != NULL && r->err.status == STATUS_OK;
     if (found == JSTR_NONE)
         ok = ok && push_part(r, parts, s, 0, from_right ? 0 : s->len) && push_part(r, parts, s, 0, 0) &&
              push_part(r, parts, s, from_right ? 0 : s->len, s->len);

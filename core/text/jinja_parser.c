@@ -255,6 +255,12 @@ uint32_t parser_intern(struct parser *p, const struct jstr *name)
     for (size_t i = 0; i < t->n; i++)
         if (jstr_equal(t->names[i], name))
             return (uint32_t)i;
+    if (t->n >= JINJA_MAX_NAMES && !p->failed) {
+        p->failed = true;
+        jinja_fail_at(p->t, peek(p)->pos, p->err, STATUS_TOO_LARGE, "more than %d different names",
+                      JINJA_MAX_NAMES);
+        return 0;
+    }
     if (t->n == t->capacity) {
         size_t capacity = t->capacity ? t->capacity * 2 : 64;
         const struct jstr **names = parser_alloc(p, capacity * sizeof(*names));

@@ -191,12 +191,31 @@ size_t jstr_find(const struct jstr *s, size_t from, const struct jstr *what)
     return found ? (size_t)(found - s->data) : JSTR_NONE;
 }
 
-size_t jstr_rfind(const struct jstr *s, size_t to, const struct jstr *what)
+static char *reversed_copy(struct render *r, const char *data, size_t len)
+{
+    char *copy = jv_alloc(r, len);
+    for (size_t i = 0; copy && i < len; i++)
+        copy[i] = data[len - 1 - i];
+    return copy;
+}
+
+/* Long texts are searched reversed, in linear time. */
+static size_t rfind_long(struct render *r, const struct jstr *s, size_t to, const struct jstr *what)
+{
+    char *text = jv_step_bytes(r, to) ? reversed_copy(r, s->data, to) : NULL;
+    char *wanted = text ? reversed_copy(r, what->data, what->len) : NULL;
+    const char *found = wanted ? memmem(text, to, wanted, what->len) : NULL;
+    return found ? to - (size_t)(found - text) - what->len : JSTR_NONE;
+}
+
+size_t jstr_rfind(struct render *r, const struct jstr *s, size_t to, const struct jstr *what)
 {
     if (to > s->len)
         to = s->len;
     if (what->len > to)
         return JSTR_NONE;
+    if (what->len > 32)
+        return rfind_long(r, s, to, what);
     for (size_t at = to - what->len;; at--) {
         if (memcmp(s->data + at, what->data, what->len) == 0)
             return at;
@@ -224,6 +243,8 @@ const struct jstr *jstr_strip(struct render *r, const struct jstr *s, const stru
         jchar_decode(s->data + from, to - from, &n);
         if (!has_char(chars, s->data + from, n))
             break;
+        if (!jv_step_bytes(r, chars->len))
+            return NULL;
         from += n;
     }
     while ((sides & STRIP_RIGHT) && to > from) {
@@ -232,6 +253,8 @@ const struct jstr *jstr_strip(struct render *r, const struct jstr *s, const stru
             at--;
         if (!has_char(chars, s->data + at, to - at))
             break;
+        if (!jv_step_bytes(r, chars->len))
+            return NULL;
         to = at;
     }
     return jstr_part(r, s, from, to);

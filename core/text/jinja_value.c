@@ -142,6 +142,13 @@ struct jv jv_raise_undefined(struct render *r, struct jv undefined)
     const struct jundef *u = undefined.undef;
     if (u->hint)
         return jv_raise(r, "UndefinedError", "%s", u->hint);
+    if (u->condition) {
+        unsigned line, column;
+        jinja_position(r->t, u->condition->pos, &line, &column);
+        return jv_raise(
+            r, "UndefinedError",
+            "the inline if-expression on line %u evaluated to false and no else section was defined.", line);
+    }
     if (u->unsafe)
         return jv_raise(r, "SecurityError", "access to attribute '%.*s' of '%s' object is unsafe.",
                         (int)u->name.s->len, u->name.s->data, jv_type_name(u->obj));

@@ -108,7 +108,8 @@ struct jundef {
     const char *hint; /* or NULL */
     struct jv obj;    /* JV_MISSING: a name */
     struct jv name;
-    bool unsafe; /* SecurityError */
+    bool unsafe;                  /* SecurityError */
+    const struct node *condition; /* the x if y without else that was false; or NULL */
 };
 
 struct jmacro {
@@ -260,7 +261,8 @@ const struct jstr *jstr_escape(struct render *r, const struct jstr *s); /* & < >
 size_t jstr_offset(const struct jstr *s, size_t char_index);            /* byte offset of a character */
 #define JSTR_NONE SIZE_MAX
 size_t jstr_find(const struct jstr *s, size_t from, const struct jstr *what); /* byte offset */
-size_t jstr_rfind(const struct jstr *s, size_t to, const struct jstr *what);  /* ends at or before to */
+/* Ends at or before to; JSTR_NONE also after an error. */
+size_t jstr_rfind(struct render *r, const struct jstr *s, size_t to, const struct jstr *what);
 const struct jstr *jstr_strip(struct render *r, const struct jstr *s, const struct jstr *chars, int sides);
 #define STRIP_LEFT 1
 #define STRIP_RIGHT 2
