@@ -75,14 +75,11 @@ static bool words_init(struct bpe *b, struct arena *a, const struct vocab *v)
 static bool symbols_init(struct bpe *b, struct arena *a)
 {
     for (unsigned i = 0; i < 256; i++) {
-        char text[8];
         static const char digits[] = "0123456789ABCDEF";
-        memcpy(text, "<0x00>", 6);
-        text[3] = digits[i >> 4];
-        text[4] = digits[i & 15];
+        char text[] = {'<', '0', 'x', digits[i >> 4], digits[i & 15], '>'};
         char byte = (char)i;
         b->bytes[i] = b->raw             ? text_map_find(&b->map, b->words, &byte, 1)
-                      : b->byte_fallback ? text_map_find(&b->map, b->words, text, 6)
+                      : b->byte_fallback ? text_map_find(&b->map, b->words, text, sizeof text)
                                          : -1;
     }
     if (b->raw)

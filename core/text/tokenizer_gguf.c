@@ -253,6 +253,7 @@ static bool is_mark_run(struct text_ref text)
 /* Control and unknown tokens are special; user-defined ones are found in any text. */
 static enum status add_tokens(struct source *s)
 {
+    require(s->types != NULL);
     struct tokenizer *t = s->t;
     const char *name = "";
     size_t length;
@@ -397,6 +398,7 @@ static bool is_made_of_text(const struct source *s, int32_t id)
 /* Ranks by score, highest first; equal scores have equal ranks, and then the leftmost pair goes first. */
 static uint32_t *rank_tokens(const struct source *s)
 {
+    require(s->scores != NULL);
     uint32_t n = s->t->vocab.n_ids, rank = 0;
     struct ranked *order = mem_array(n, sizeof *order);
     uint32_t *ranks = mem_array(n, sizeof *ranks);

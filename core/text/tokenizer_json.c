@@ -29,7 +29,7 @@ static enum status check_id(const json_t *value, const char *field, uint32_t *id
 static enum status count_ids(const json_t *vocab, const json_t *added, uint32_t *n_ids, struct error *err)
 {
     json_t *v = (json_t *)(uintptr_t)vocab; /* jansson iterates over non-const objects only */
-    uint32_t id, highest = 0;
+    uint32_t id = 0, highest = 0;
     enum status s = STATUS_OK;
     for (void *i = json_object_iter(v); i && s == STATUS_OK; i = json_object_iter_next(v, i)) {
         s = check_id(json_object_iter_value(i), "model.vocab", &id, err);
@@ -224,7 +224,7 @@ static enum status read_unigram(struct tokenizer *t, const json_t *model, struct
     if (s == STATUS_OK)
         s = get_bool(model, "byte_fallback", &u->byte_fallback, err);
     if (s == STATUS_OK && unknown && !json_is_null(unknown)) {
-        uint32_t id;
+        uint32_t id = 0;
         s = check_id(unknown, "model.unk_id", &id, err);
         if (s == STATUS_OK && id >= u->n_model_ids)
             s = fail(err, STATUS_FORMAT, "model.unk_id: %u is no token; the vocabulary has %u", id,

@@ -347,7 +347,7 @@ static enum status template_token(struct section *s, const json_t *value, const 
     if (!json_is_array(ids))
         return wrong(s, "special_tokens", "each SpecialToken of `single`, with its ids");
     for (size_t i = 0; i < json_array_size(ids); i++) {
-        uint32_t id;
+        uint32_t id = 0;
         enum status status = check_id(s, json_array_get(ids, i), "special_tokens", &id);
         if (status == STATUS_OK)
             status = append_special(s, list, n, id);
@@ -390,7 +390,7 @@ static enum status one_post_processor(struct section *s, const char *type, const
         return post_template(s, value);
     if (strcmp(type, "RobertaProcessing") != 0 && strcmp(type, "BertProcessing") != 0)
         return unsupported(s, type);
-    uint32_t cls, sep;
+    uint32_t cls = 0, sep = 0;
     enum status status = check_id(s, json_array_get(json_object_get(value, "cls"), 1), "cls", &cls);
     if (status == STATUS_OK)
         status = check_id(s, json_array_get(json_object_get(value, "sep"), 1), "sep", &sep);

@@ -41,6 +41,11 @@ static enum status refuse(struct translator *t, const char *what)
     return fail(t->err, STATUS_UNSUPPORTED, "pattern, character %zu: %s is not supported", t->at + 1, what);
 }
 
+static enum status malformed(struct translator *t, const char *what)
+{
+    return fail(t->err, STATUS_FORMAT, "pattern, character %zu: %s", t->at + 1, what);
+}
+
 static bool at_text(const struct translator *t, const char *s)
 {
     size_t n = strlen(s);
@@ -193,7 +198,7 @@ static enum status escape_property(struct translator *t, struct escape *e, bool 
 {
     const char *close = at_text(t, "{") ? memchr(t->in + t->at, '}', t->length - t->at) : NULL;
     if (!close)
-        return refuse(t, "\\p without {name}");
+        return malformed(t, "\\p without {name}");
     const char *name = t->in + t->at + 1;
     if (*name == '^') {
         negated = !negated;
@@ -212,11 +217,11 @@ static enum status escape_hex(struct translator *t, struct escape *e, char kind)
     if (kind == 'u') {
         n = hex_digits(t, t->at, 4, &e->code);
         if (n != 4)
-            return refuse(t, "\\u without four hex digits");
+            return malformed(t, "\\u without four hex digits");
     } else if (at_text(t, "{")) {
         n = hex_digits(t, t->at + 1, 6, &e->code);
         if (n == 0 || t->at + 1 + (size_t)n >= t->length || t->in[t->at + 1 + (size_t)n] != '}')
-            return refuse(t, "this \\x{…}");
+            return malformed(t, "a \\x{…} that is no hex number");
         n += 2;
     } else {
         n = hex_digits(t, t->at, 2, &e->code);
@@ -236,7 +241,7 @@ static enum status parse_escape(struct translator *t, struct escape *e)
     static const char to[] = "\n\t\r\f\v\a\033";
     *e = (struct escape){.code = 0};
     if (t->at >= t->length)
-        return refuse(t, "a backslash at the end");
+        return malformed(t, "a backslash at the end");
     char c = t->in[t->at];
     const char *control = memchr(from, c, sizeof from - 1);
     if ((unsigned char)c >= 0x80 || ispunct((unsigned char)c) || c == ' ') {
@@ -392,7 +397,7 @@ static enum status parse_class(struct translator *t, struct char_class *c)
     while (s == STATUS_OK && t->at < t->length && t->in[t->at] != ']') {
         bool alone = c->members.length == 0;
         if (at_text(t, "&&") && alone) {
-            s = refuse(t, "&& without a set before it");
+            s = malformed(t, "&& without a set before it");
         } else if (at_text(t, "&&")) {
             put_operand(&item, c, false);
             buf_clear(&c->members);
@@ -407,9 +412,9 @@ static enum status parse_class(struct translator *t, struct char_class *c)
         }
     }
     if (s == STATUS_OK && t->at >= t->length)
-        s = refuse(t, "a set without its closing bracket");
+        s = malformed(t, "a set without its closing bracket");
     if (s == STATUS_OK && c->members.length == 0)
-        s = refuse(t, "an empty set");
+        s = malformed(t, "an empty set");
     if (s == STATUS_OK && item.length > 0) {
         put_operand(&item, c, true);
         buf_clear(&c->members);
@@ -541,7 +546,7 @@ static enum status translate_group(struct translator *t, bool first)
     if (s != STATUS_OK)
         return s;
     if (!at_text(t, ")"))
-        return refuse(t, "a group without its closing parenthesis");
+        return malformed(t, "a group without its closing parenthesis");
     t->at++;
     buf_putc(t->out, ')');
     return STATUS_OK;
@@ -575,7 +580,7 @@ static enum status translate_sequence(struct translator *t)
             buf_putc(t->out, c);
             t->at++;
         } else if ((strchr("*+?", c) && c) || (c == '{' && interval_length(t))) {
-            s = refuse(t, "a quantifier without something to repeat");
+            s = malformed(t, "a quantifier without something to repeat");
         } else {
             uint32_t code;
             t->at += utf8_step(t->in + t->at, t->length - t->at, &code);
@@ -596,7 +601,7 @@ enum status onig_translate(const char *onig, size_t length, struct buf *out, str
         return fail(err, STATUS_FORMAT, "pattern: it is not UTF-8");
     enum status s = translate_sequence(&t);
     if (s == STATUS_OK && t.at < length)
-        s = refuse(&t, "a closing parenthesis without its group");
+        s = malformed(&t, "a closing parenthesis without its group");
     if (s == STATUS_OK && out->failed)
         s = fail(err, STATUS_NO_MEMORY, "pattern: not enough memory");
     return s;
