@@ -1,0 +1,96 @@
+/* What the doors of core/kernels refuse, and packing in parts. The arithmetic is checked by tests/kernels. */
+#include "tests/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    struct packed w;
+    struct error err;
+    size_t size;
+    assert_int_equal(packed_shape(DTYPE_F32, 17, 5, &w, &size, &err), STATUS_OK);
+    assert_int_equal(w.n_panels, 2);
+    assert_int_equal(size, 2 * 16 * 5 * 4);
+    assert_null(w.data);
+    assert_int_equal(packed_shape(DTYPE_BF16, 16, 5, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 16 * 6 * 2); /* pairs of k */
+    assert_int_equal(packed_shape(DTYPE_Q8_0, 16, 64, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 2 * 16 * 34); /* as many bytes as in the file */
+    assert_int_equal(packed_shape(DTYPE_Q4_0, 16, 64, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 2 * 16 * 18);
+    assert_int_equal(packed_shape(DTYPE_Q4_K, 16, 250, &w, &size, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "250"));
+    assert_non_null(strstr(err.text, "q4_k"));
+    assert_int_equal(packed_shape(DTYPE_I32, 16, 64, &w, &size, &err), STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "i32"));
+    assert_int_equal(packed_shape(DTYPE_F32, 0, 64, &w, &size, &err), STATUS_MISMATCH);
+    assert_int_equal(packed_shape(DTYPE_F32, UINT32_MAX, 64, &w, &size, &err), STATUS_MISMATCH);
+}
+
+/* Panels begun in another order, over dirty memory, hold the same bytes. */
+static void test_fill_in_parts(void **state)
+{
+    (void)state;
+    enum { ROWS = 40, COLS = 7 };
+    float src[ROWS * COLS], row[COLS];
+    struct packed whole, parts;
+    size_t size;
+    for (int i = 0; i < ROWS * COLS; i++)
+        src[i] = (float)(i + 1);
+    assert_int_equal(packed_shape(DTYPE_F32, ROWS, COLS, &whole, &size, NULL), STATUS_OK);
+    parts = whole;
+    whole.data = aligned_alloc(64, (size + 63) / 64 * 64);
+    parts.data = aligned_alloc(64, (size + 63) / 64 * 64);
+    assert_true(whole.data && parts.data);
+    memset(whole.data, 0, size);
+    memset(parts.data, 0xff, size);
+    packed_fill(&whole, 0, ROWS, src);
+    packed_fill(&parts, 32, ROWS, src + 32 * COLS);
+    packed_fill(&parts, 0, 32, src);
+    assert_memory_equal(whole.data, parts.data, size);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        packed_row_f32(&parts, r, row);
+        assert_memory_equal(row, src + r * COLS, sizeof row);
+    }
+    free(whole.data);
+    free(parts.data);
+}
+
+static void test_select(void **state)
+{
+    (void)state;
+    const struct kernels *k = NULL, *again = NULL;
+    struct error err;
+    char cpu[200], small[4];
+    assert_int_equal(kernels_select("auto", ACT_MODE_F32, &k, &err), STATUS_OK);
+    assert_int_equal(k->act_mode, ACT_MODE_F32);
+    assert_int_equal(kernels_select(k->isa, ACT_MODE_F32, &again, &err), STATUS_OK);
+    assert_ptr_equal(k, again);
+    assert_int_equal(kernels_select("scalar", ACT_MODE_INT8, &k, &err), STATUS_OK);
+    assert_string_equal(k->isa, "scalar");
+    assert_non_null(k->matmul[DTYPE_Q6_K]);
+    assert_null(k->matmul[DTYPE_I8]);
+    assert_int_equal(kernels_select("sse9", ACT_MODE_INT8, &k, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.text, "sse9"));
+#if defined(__x86_64__)
+    assert_int_equal(kernels_select("neon", ACT_MODE_INT8, &k, &err), STATUS_UNSUPPORTED);
+#endif
+    cpu_describe(cpu, sizeof cpu);
+    assert_true(strlen(cpu) > 0);
+    cpu_describe(small, sizeof small);
+    assert_true(strlen(small) < sizeof small);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_fill_in_parts),
+        cmocka_unit_test(test_select),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
