@@ -1,6 +1,6 @@
 /* Expressions, weakest binding first:
  *
- *   a if b else c · or · and · not · == != < > <= >= in · + - · ~ · * / // % · ** · - + · .x [x] (x) |f is t
+ *   a if b else c, or, and, not, == != < > <= >= in, + -, ~, * / // %, **, - +, then .x [x] (x) |f is t
  *
  * Chains of one level become one node with many operands, so that long sums don't make deep trees. */
 #include <string.h>
@@ -233,7 +233,7 @@ static struct node *parse_strings(struct parser *p, const struct token *first)
     const struct jstr *joined = text.failed ? NULL : jinja_const_str(p->t->arena, text.data, text.length);
     buf_fini(&text);
     if (!joined)
-        return parse_fail(p, first->pos, "out of memory");
+        return parser_no_memory(p);
     n->value = jv_of_str(joined);
     return node_seal(p, n);
 }

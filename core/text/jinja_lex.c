@@ -194,7 +194,7 @@ static enum status lex_string(struct lexer *l)
     if (jinja_unescape(l->s + start + 1, p - start - 1, &text, &message))
         status = add_text(l, T_STRING, start, text.data, text.length);
     else
-        status = lex_fail(l, start, message);
+        status = text.failed ? no_memory(l) : lex_fail(l, start, message);
     buf_fini(&text);
     advance(l, p + 1);
     return status;

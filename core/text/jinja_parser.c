@@ -63,13 +63,19 @@ struct node *parse_fail(struct parser *p, size_t pos, const char *format, ...)
     return NULL;
 }
 
+struct node *parser_no_memory(struct parser *p)
+{
+    if (!p->failed)
+        fail(p->err, STATUS_NO_MEMORY, "%s: the template needs too much memory", p->t->shown);
+    p->failed = true;
+    return NULL;
+}
+
 void *parser_alloc(struct parser *p, size_t size)
 {
     void *memory = arena_alloc(p->t->arena, size);
-    if (!memory && !p->failed) {
-        p->failed = true;
-        fail(p->err, STATUS_NO_MEMORY, "%s: the template needs too much memory", p->t->shown);
-    }
+    if (!memory)
+        parser_no_memory(p);
     return memory;
 }
 
@@ -233,8 +239,7 @@ bool pending_push(struct parser *p, struct node *child)
         return false;
     if (buf_append(&p->pending, &child, sizeof child))
         return true;
-    p->failed = true;
-    fail(p->err, STATUS_NO_MEMORY, "%s: out of memory", p->t->shown);
+    parser_no_memory(p);
     return false;
 }
 

@@ -53,6 +53,7 @@ struct node *parse_fail(struct parser *p, size_t pos, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 const char *token_text(const struct token *t, char buffer[80]);
 
+struct node *parser_no_memory(struct parser *p); /* NULL */
 void *parser_alloc(struct parser *p, size_t size);
 struct node *node_new(struct parser *p, enum node_kind kind, size_t pos);
 struct node *node_seal(struct parser *p, struct node *n); /* when its children stand: height */
