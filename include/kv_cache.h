@@ -23,7 +23,7 @@ struct kv_shape {
 
 struct kv_cache;
 
-size_t kv_page_bytes(const struct kv_shape *s);
+size_t kv_page_bytes(const struct kv_shape *s); /* a multiple of 64; 0 when it overflows */
 /* n_pages pages; memory is reserved at once and touched as pages are first used. */
 LK_MUST_USE enum status kv_cache_create(const struct kv_shape *s, uint32_t n_pages, struct kv_cache **out,
                                         struct error *err);

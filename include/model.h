@@ -31,7 +31,8 @@ struct model_options {
  * missing or surplus weight is refused by its name. `files` may be closed afterwards. */
 LK_MUST_USE enum status model_open(const struct model_files *files, const struct model_options *options,
                                    struct model **out, struct error *err);
-/* The same checks without reading weights: STATUS_OK if model_open would find family, options and tensors in order. */
+/* The same checks without reading weights: STATUS_OK if model_open would find family, options and tensors in
+ * order. */
 LK_MUST_USE enum status model_check(const struct model_files *files, struct error *err);
 void model_close(struct model *m);
 
@@ -62,7 +63,8 @@ bool model_site_parse(const struct model *m, const char *path, enum lora_site *s
  * --------------------------------------------------------------------------------------------------- */
 
 /* A sequence's part of a step: n_tokens consecutive tokens that start at position `position`; positions
- * before it are in its pages already, and pages for the new ones have been acquired. */
+ * before it are in its pages already, and pages for the new ones have been acquired. position + n_tokens is
+ * at most the configuration's max_position. */
 struct batch_seq {
     const struct lora *lora; /* or NULL: the base */
     const int32_t *tokens;   /* [n_tokens], checked to be < vocab_size by the caller */
@@ -90,7 +92,8 @@ LK_MUST_USE enum status step_reserve_rank(struct step_space *s, uint32_t t_max, 
 
 /* Runs the batch: writes K and V into the pages and logits rows [n_logit_rows, vocab_size] in order of
  * sequences, then tokens; *logits points into `s` until the next step. Each row's numbers depend on that
- * row's sequence alone. Caller's bugs (sizes above the space's) end in require(). Thread: engine. */
+ * row's sequence alone; its own step's K and V are read from the pages too, so chunking a prompt changes
+ * nothing. Caller's bugs (sizes above the space's) end in require(). Thread: engine. */
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits);
 

@@ -194,14 +194,13 @@ static void place_logits(struct step_space *s)
         if (n == 0)
             continue;
         require(n <= s->n_logit_rows_max - s->n_logit_rows);
-        struct segment *last = s->n_head_segments ? &s->head_segments[s->n_head_segments - 1] : NULL;
-        if (!last || last->lora != q->lora) {
-            last = &s->head_segments[s->n_head_segments++];
-            *last = (struct segment){.lora = q->lora, .row_begin = s->n_logit_rows};
-        }
+        uint32_t n_before = s->n_head_segments;
+        if (n_before == 0 || s->head_segments[n_before - 1].lora != q->lora)
+            s->head_segments[s->n_head_segments++] =
+                (struct segment){.lora = q->lora, .row_begin = s->n_logit_rows};
         for (uint32_t t = q->logits_begin; t < q->n_tokens; t++)
             s->logit_row[s->n_logit_rows++] = s->first_row[i] + t;
-        last->row_end = s->n_logit_rows;
+        s->head_segments[s->n_head_segments - 1].row_end = s->n_logit_rows;
     }
 }
 

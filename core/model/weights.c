@@ -25,29 +25,32 @@ struct loader {
 
 /* ---- one tensor ---- */
 
-static enum status find_tensor(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
-                               const struct tensor **out, struct error *err)
+/* NULL: `err` says what is wrong with it. cols 0: a vector. */
+static const struct tensor *find_tensor(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
+                                        struct error *err)
 {
     const struct tensor *t = tensors_find(l->tensors, name);
     char wanted[48], found[96];
     uint32_t n_dims = cols ? 2 : 1;
     snprintf(wanted, sizeof wanted, cols ? "[%u, %u]" : "[%u]", rows, cols);
-    if (!t)
-        return fail(err, STATUS_FORMAT, "%s: tensor is missing, expected %s for a %s model", name, wanted,
-                    l->m->family->name);
+    if (!t) {
+        fail(err, STATUS_FORMAT, "%s: tensor is missing, expected %s for a %s model", name, wanted,
+             l->m->family->name);
+        return NULL;
+    }
     if (t->n_dims != n_dims || t->shape[0] != rows || (cols && t->shape[1] != cols)) {
         size_t at = 0;
         for (uint32_t i = 0; i < t->n_dims && i < TENSOR_DIMS_MAX; i++)
             at += (size_t)snprintf(found + at, sizeof found - at, "%s%llu", i ? ", " : "",
                                    (unsigned long long)t->shape[i]);
-        return fail(err, STATUS_FORMAT, "%s: shape [%s], expected %s by the configuration", name, found,
-                    wanted);
+        found[at] = '\0'; /* no dimension at all: a scalar */
+        fail(err, STATUS_FORMAT, "%s: shape [%s], expected %s by the configuration", name, found, wanted);
+        return NULL;
     }
     require(l->n_bound < l->bound_limit);
     l->bound[l->n_bound++] = t;
     l->m->info.n_parameters += t->n_values;
-    *out = t;
-    return STATUS_OK;
+    return t;
 }
 
 /* Where a Hugging Face row lies in the file. */
@@ -63,28 +66,28 @@ static uint64_t file_row(struct row_order o, uint64_t row)
 static enum status load_vector(struct loader *l, const char *name, uint32_t n, struct row_order order,
                                float **out, struct error *err)
 {
-    const struct tensor *t;
-    enum status status = find_tensor(l, name, n, 0, &t, err);
-    if (status != STATUS_OK)
-        return status;
+    const struct tensor *t = find_tensor(l, name, n, 0, err);
+    if (!t)
+        return STATUS_FORMAT;
     if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", name,
                     dtype_name(t->dtype));
-    if (!l->options)
-        return STATUS_OK;
     void *raw = mem_alloc(t->size_bytes);
     float *in_order = mem_array(n, sizeof *in_order);
+    enum status status = STATUS_NO_MEMORY;
     *out = mem_array(n, sizeof **out);
-    if (!raw || !in_order || !*out)
-        status = fail(err, STATUS_NO_MEMORY, "%s: %u values", name, n);
-    if (status == STATUS_OK)
-        status = tensor_read(l->tensors, t, 0, t->size_bytes, raw, err);
-    if (status == STATUS_OK) {
-        dequantize_row(t->dtype, raw, n, in_order);
-        for (uint32_t i = 0; i < n; i++)
-            (*out)[i] = in_order[file_row(order, i)];
-        l->m->info.size_bytes += n * sizeof **out;
+    if (!raw || !in_order || !*out) {
+        fail(err, STATUS_NO_MEMORY, "%s: %u values", name, n);
+        goto end;
     }
+    status = tensor_read(l->tensors, t, 0, t->size_bytes, raw, err);
+    if (status != STATUS_OK)
+        goto end;
+    dequantize_row(t->dtype, raw, n, in_order);
+    for (uint32_t i = 0; i < n; i++)
+        (*out)[i] = in_order[file_row(order, i)];
+    l->m->info.size_bytes += n * sizeof **out;
+end:
     mem_free(raw);
     mem_free(in_order);
     return status;
@@ -195,11 +198,10 @@ static enum dtype target_type(enum quant quant, enum dtype source, uint32_t cols
 static enum status load_matrix(struct loader *l, const char *name, struct row_order order, bool is_embedding,
                                struct packed *w, struct error *err)
 {
-    const struct tensor *t;
     uint32_t rows = w->rows, cols = w->cols;
-    enum status status = find_tensor(l, name, rows, cols, &t, err);
-    if (status != STATUS_OK)
-        return status;
+    const struct tensor *t = find_tensor(l, name, rows, cols, err);
+    if (!t)
+        return STATUS_FORMAT;
     struct fill_job job = {
         .tensors = l->tensors, .tensor = t, .w = w, .order = order, .failed = ATOMIC_FLAG_INIT};
     size_t size_bytes;
@@ -208,7 +210,7 @@ static enum status load_matrix(struct loader *l, const char *name, struct row_or
         !dtype_row_bytes(type, cols, &job.row_bytes))
         return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", name, cols,
                     dtype_name(t->dtype));
-    status = packed_shape(type, rows, cols, w, &size_bytes, err);
+    enum status status = packed_shape(type, rows, cols, w, &size_bytes, err);
     if (status != STATUS_OK)
         return fail_within(err, "%s", name);
     if (!l->options)
