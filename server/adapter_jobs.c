@@ -216,7 +216,7 @@ static void publish(struct adapter_jobs *j, struct adapter_job *job)
               LOG_TEXT("adapter", job->name), LOG_NUMBER("generation", job->version->generation),
               LOG_TEXT("digest", job->version->digest_hex), LOG_NUMBER("rank", job->version->report.rank_max),
               LOG_NUMBER("bytes", job->version->lora ? job->version->lora->size_bytes : 0),
-              LOG_NUMBER("ms", job->version->load_ns / 1000000));
+              LOG_NUMBER("ms", (double)job->version->load_ns / 1e6));
 }
 
 static void scanned(struct adapter_jobs *j, struct task *t)

@@ -68,7 +68,7 @@ static json_t *read_message(struct reader *r, const json_t *m, size_t index)
                   param, describe_json(content, text, sizeof text));
     else if ((!content || json_is_null(content)) && strcmp(role, "assistant") != 0)
         read_fail(r, STATUS_INVALID, param, "%s.content: missing", param);
-    json_t *copy = r->status == STATUS_OK ? json_copy((json_t *)(uintptr_t)m) : NULL;
+    json_t *copy = r->status == STATUS_OK && role ? json_copy((json_t *)(uintptr_t)m) : NULL;
     if (!copy)
         return NULL;
     if (strcmp(role, "developer") == 0) /* templates know it as system */

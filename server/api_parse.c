@@ -13,6 +13,10 @@
 
 const char *describe_json(const json_t *v, char *dst, size_t dst_bytes)
 {
+    if (!v) {
+        snprintf(dst, dst_bytes, "nothing");
+        return dst;
+    }
     switch (json_typeof(v)) {
     case JSON_STRING:
         snprintf(dst, dst_bytes, "the string \"%.*s%s\"",

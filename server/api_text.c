@@ -110,7 +110,7 @@ static enum status tokenize_body(struct text_job *job, const json_t *body)
     read_bool(&r, "parse_special", &o.parse_special);
     read_bool(&r, "with_pieces", &with_pieces);
     read_bool(&r, "return_token_strs", &strings);
-    if (r.status == STATUS_OK && tokenizer_encode(t, text, strlen(text), &o, &ids, &err) != STATUS_OK)
+    if (r.status == STATUS_OK && text && tokenizer_encode(t, text, strlen(text), &o, &ids, &err) != STATUS_OK)
         read_fail(&r, err.status, "content", "%s", err.text);
     if (r.status == STATUS_OK) {
         struct jw w = {.out = &job->out};

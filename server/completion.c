@@ -429,7 +429,7 @@ static void log_end(const struct completion *c, int64_t ns)
               LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
               LOG_NUMBER("generation", c->voice.version ? c->voice.version->generation : 0),
               LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
-              LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", ns / 1000000),
+              LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", (double)ns / 1e6),
               LOG_TEXT("end", c->r->gone              ? "client left"
                               : c->fault.error.status ? c->fault.error.text
                                                       : "ok"));

@@ -11,6 +11,7 @@
  * Owner: front thread. Not here: what a path means, JSON. */
 #include "http.h"
 
+#include <microhttpd.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -140,9 +141,9 @@ static void make_request_id(struct http *h, struct request *r, const char *their
     }
     h->n_requests++;
     uint64_t mixed = (h->id_base + h->n_requests) * 0x9e3779b97f4a7c15U;
-    mixed ^= mixed >> 29;
+    mixed = (mixed ^ mixed >> 29) * 0xbf58476d1ce4e5b9U;
     snprintf(r->id, sizeof r->id, "%012llx%016llx", (unsigned long long)clock_wall_ms(),
-             (unsigned long long)(mixed * 0xbf58476d1ce4e5b9U));
+             (unsigned long long)mixed);
 }
 
 /* ---- hang-ups of suspended connections */
@@ -226,7 +227,7 @@ static enum MHD_Result on_headers(struct http *h, struct conn *c, const char *pa
     if (status != 0)
         refuse(x, status, message);
     if (status != 0 && !drop)
-        return answer_queue(x);
+        return answer_queue(x) ? MHD_YES : MHD_NO;
     uint64_t pace = (x->policy.chunked ? h->o.body_bytes_max : announced) / BODY_BYTES_PER_S;
     x->deadline_ns = r->started_ns + h->o.body_timeout_ms * NS_PER_MS + (int64_t)pace * NS_PER_S;
     return MHD_YES;
@@ -257,7 +258,7 @@ static enum MHD_Result on_complete(struct exchange *x)
     if (!x->begun || x->streaming)
         watch(x->conn);
     if (x->begun)
-        return answer_queue(x);
+        return answer_queue(x) ? MHD_YES : MHD_NO;
     exchange_suspend(x);
     return MHD_YES;
 }

@@ -1,5 +1,6 @@
 /* Answers: what handlers write goes into the exchange's buffer, and the library pulls it out when the socket
  * has room. An empty buffer suspends the connection; a stream whose reader is too far behind is cut. */
+#include <microhttpd.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -138,7 +139,7 @@ static void add_headers(struct exchange *x, struct MHD_Response *response)
 }
 
 /* Hands the begun answer to the library. Only inside the request callback. */
-enum MHD_Result answer_queue(struct exchange *x)
+bool answer_queue(struct exchange *x)
 {
     struct MHD_Response *response;
     uint64_t size = x->streaming ? MHD_SIZE_UNKNOWN : x->out.length;
@@ -147,11 +148,11 @@ enum MHD_Result answer_queue(struct exchange *x)
     else
         response = MHD_create_response_from_callback(size, 16384, read_answer, x, NULL);
     if (!response)
-        return MHD_NO;
+        return false;
     add_headers(x, response);
     x->phase = PHASE_REPLYING;
     x->progress_ns = clock_now_ns();
     enum MHD_Result ok = MHD_queue_response(x->conn->mhd, (unsigned)x->r.status, response);
     MHD_destroy_response(response);
-    return ok;
+    return ok == MHD_YES;
 }

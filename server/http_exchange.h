@@ -3,10 +3,11 @@
 #ifndef LK_HTTP_EXCHANGE_H
 #define LK_HTTP_EXCHANGE_H
 
-#include <microhttpd.h>
-
 #include "http.h"
 #include "http_policy.h"
+
+struct MHD_Connection;
+struct MHD_Daemon;
 
 struct header {
     struct header *next;
@@ -70,6 +71,6 @@ void exchange_suspend(struct exchange *x); /* only inside the library's callback
 void exchange_gone(struct exchange *x);    /* nobody reads any more: tells the handler, once */
 
 /* http_answer.c: hands the begun answer to the library; only inside its request callback. */
-enum MHD_Result answer_queue(struct exchange *x);
+bool answer_queue(struct exchange *x);
 
 #endif

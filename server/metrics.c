@@ -124,22 +124,18 @@ static const struct voice_metrics *next_voice(const struct metrics *m, const str
     return v == &m->other ? NULL : v->next ? v->next : last;
 }
 
-#define EACH_VOICE(v) (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v))
-
 static void put_requests(const struct metrics *m, struct buf *out)
 {
     head(out, "lorikeet_requests_total", "counter",
          "Generation requests answered, by voice and HTTP status.");
-    for
-        EACH_VOICE(v)
-    for (int i = 0; i < METRICS_STATUSES && v->requests[i].status; i++)
-        buf_printf(out, "lorikeet_requests_total{adapter=\"%s\",status=\"%d\"} %llu\n", v->name,
-                   v->requests[i].status, (unsigned long long)v->requests[i].n);
+    for (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v))
+        for (int i = 0; i < METRICS_STATUSES && v->requests[i].status; i++)
+            buf_printf(out, "lorikeet_requests_total{adapter=\"%s\",status=\"%d\"} %llu\n", v->name,
+                       v->requests[i].status, (unsigned long long)v->requests[i].n);
     head(out, "lorikeet_requests_cancelled_total", "counter", "Requests whose client left before the end.");
-    for
-        EACH_VOICE(v)
-    buf_printf(out, "lorikeet_requests_cancelled_total{adapter=\"%s\"} %llu\n", v->name,
-               (unsigned long long)v->n_cancelled);
+    for (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v))
+        buf_printf(out, "lorikeet_requests_cancelled_total{adapter=\"%s\"} %llu\n", v->name,
+                   (unsigned long long)v->n_cancelled);
     head(out, "lorikeet_http_responses_total", "counter", "All answers, by the hundreds of their status.");
     for (int i = 1; i <= 5; i++)
         buf_printf(out, "lorikeet_http_responses_total{status=\"%dxx\"} %llu\n", i,
@@ -168,14 +164,12 @@ static void put_voice_numbers(const struct metrics *m, struct buf *out)
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         head(out, rows[i].name, rows[i].type, rows[i].help);
-        for
-            EACH_VOICE(v)
-            {
-                const char *at = (const char *)v + rows[i].offset;
-                uint64_t n =
-                    rows[i].wide ? *(const uint64_t *)(const void *)at : *(const uint32_t *)(const void *)at;
-                buf_printf(out, "%s{adapter=\"%s\"} %llu\n", rows[i].name, v->name, (unsigned long long)n);
-            }
+        for (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v)) {
+            const char *at = (const char *)v + rows[i].offset;
+            uint64_t n =
+                rows[i].wide ? *(const uint64_t *)(const void *)at : *(const uint32_t *)(const void *)at;
+            buf_printf(out, "%s{adapter=\"%s\"} %llu\n", rows[i].name, v->name, (unsigned long long)n);
+        }
     }
 }
 
@@ -191,12 +185,10 @@ static void put_histograms(const struct metrics *m, struct buf *out)
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         head(out, rows[i].name, "histogram", rows[i].help);
-        for
-            EACH_VOICE(v)
-            {
-                const char *at = (const char *)v + rows[i].offset;
-                put_histogram(out, rows[i].name, v->name, (const struct histogram *)(const void *)at);
-            }
+        for (const struct voice_metrics *v = next_voice(m, NULL); v; v = next_voice(m, v)) {
+            const char *at = (const char *)v + rows[i].offset;
+            put_histogram(out, rows[i].name, v->name, (const struct histogram *)(const void *)at);
+        }
     }
 }
 

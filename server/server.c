@@ -294,7 +294,7 @@ static void on_request_finished(struct request *r)
     metrics_count_http(s->metrics, r->status);
     LOG_EVENT(&s->log, LOG_DEBUG, "request", LOG_TEXT("request", r->id), LOG_TEXT("method", r->method),
               LOG_TEXT("path", r->path), LOG_NUMBER("status", r->status),
-              LOG_NUMBER("us", (clock_now_ns() - r->started_ns) / 1000));
+              LOG_NUMBER("ms", (double)(clock_now_ns() - r->started_ns) / 1e6));
 }
 
 static enum status open_listener(struct server *s, const char *address, enum plane plane, struct error *err)

@@ -62,7 +62,7 @@ static enum status one_name(struct request *r, const char *model, const char **n
 enum status voice_resolve(struct request *r, const char *model, struct voice *out, struct fault *f)
 {
     struct server *s = r->server;
-    const char *name = NULL;
+    const char *name = "";
     *out = (struct voice){0};
     enum status st = one_name(r, model, &name, f);
     if (st != STATUS_OK)
