@@ -8,10 +8,15 @@
 /* Line kq (0-3) of a block's half: bytes [16 rows][4] of k = 16*half + 4*kq ... */
 VEC struct line block_line(const struct panel_layout *l, const uint8_t *block, uint32_t kq, uint32_t half)
 {
-    if (l->block_bytes == 512)
+    if (l->bits == 8)
         return line_load(block + (size_t)(4 * half + kq) * 64);
     struct line both = line_load(block + (size_t)kq * 64);
-    return half == 0 ? line_low(both) : line_high(both);
+    struct line low = half == 0 ? line_low(both) : line_high(both);
+    if (l->bits == 4)
+        return low;
+    uint32_t shift = panel_high_shift(l, 4 * half + kq);
+    struct line high = line_load(block + 256 + (size_t)panel_high_line(l, 4 * half) * 64);
+    return line_with_high(low, high, shift, l->bits == 5 ? 1 : 3);
 }
 
 /* Scales of a block's half (which matters for Q6_K alone). */

@@ -1,6 +1,6 @@
 /* Stored rows into 16-row panels, and back. Lossless: a panel holds the same numbers in another order
- * (panel.h), so packed_row_f32 gives what dequantize_row gives. Q5_0, Q5_1, Q5_K and Q6_K take a byte a value
- * here, more than in the file; the others keep their size. */
+ * (panel.h), so packed_row_f32 gives what dequantize_row gives. Sizes are the file's, but for the K types'
+ * sub-scales, a byte each here (Q4_K +2.8 %, Q5_K +2.3 %, Q6_K +1 %). */
 #include <string.h>
 
 #include "base/mem.h"
@@ -70,16 +70,20 @@ static void fill_bf16(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_
     }
 }
 
-/* Writes 32 values of one row into a panel block. */
+/* Writes 32 values of one row into a panel block, which is zero there. */
 static void put_block(const struct panel_layout *l, uint8_t *block, uint32_t lane, const uint8_t *u)
 {
     for (uint32_t k = 0; k < ACT_BLOCK; k++) {
-        if (l->block_bytes == 512) {
-            block[(k / 4 * PANEL_ROWS + lane) * 4 + k % 4] = u[k];
-        } else {
-            uint32_t shift = k < 16 ? 0 : 4;
-            uint8_t *byte = &block[(k % 16 / 4 * PANEL_ROWS + lane) * 4 + k % 4];
-            *byte = (uint8_t)(*byte | u[k] << shift);
+        uint32_t kq = k / 4, at = lane * 4 + k % 4;
+        if (l->bits == 8) {
+            block[kq * 64 + at] = u[k];
+            continue;
+        }
+        uint8_t *low = &block[kq % 4 * 64 + at];
+        *low = (uint8_t)(*low | (u[k] & 15U) << (kq < 4 ? 0 : 4));
+        if (l->bits > 4) {
+            uint8_t *high = &block[256 + panel_high_line(l, kq) * 64 + at];
+            *high = (uint8_t)(*high | (unsigned)(u[k] >> 4) << panel_high_shift(l, kq));
         }
     }
 }
@@ -150,10 +154,17 @@ void panel_lane_read(const struct panel_layout *l, const uint8_t *panel, uint32_
     uint32_t i = block % l->unit_blocks;
     const uint8_t *p = unit + (size_t)i * l->block_bytes;
     for (uint32_t k = 0; k < ACT_BLOCK; k++) {
-        if (l->block_bytes == 512)
-            out->u[k] = p[(k / 4 * PANEL_ROWS + lane) * 4 + k % 4];
-        else
-            out->u[k] = p[(k % 16 / 4 * PANEL_ROWS + lane) * 4 + k % 4] >> (k < 16 ? 0 : 4) & 15;
+        uint32_t kq = k / 4, at = lane * 4 + k % 4;
+        if (l->bits == 8) {
+            out->u[k] = p[kq * 64 + at];
+            continue;
+        }
+        uint32_t value = p[kq % 4 * 64 + at] >> (kq < 4 ? 0 : 4) & 15U;
+        if (l->bits > 4) {
+            uint32_t high = p[256 + panel_high_line(l, kq) * 64 + at] >> panel_high_shift(l, kq);
+            value |= (high & ((1U << (l->bits - 4)) - 1)) << 4;
+        }
+        out->u[k] = (uint8_t)value;
     }
     const uint8_t *scales = unit + l->scale_at, *mins = unit + l->min_at;
     out->min = 0;

@@ -7,6 +7,8 @@
  *     unit = [block 0 | block 1 | … | scales (| mins)]
  *     block, 8 bits a value: 8 lines [kq][16 rows][4], k = 4*kq + j
  *     block, 4 bits a value: 4 lines [kq][16 rows][4], low nibbles are kq 0-3, high nibbles kq 4-7
+ *     block, 5 bits: the same, then 1 line [16 rows][4] whose bit kq is the fifth
+ *     block, 6 bits: the same, then 2 lines: bits 2*(kq%4) and up of line kq/4 are the fifth and sixth
  *
  * Plain types (2 blocks a unit): scales and mins are f16 [block][16 rows].
  * K types (8 blocks a unit): scales [block][16] u8, mins [block][16] u8, then d [16] f16, dmin [16] f16;
@@ -26,29 +28,40 @@ enum panel_kind { PANEL_PLAIN, PANEL_K, PANEL_K16 };
 
 struct panel_layout {
     enum panel_kind kind;
+    uint32_t bits; /* of a value */
     uint32_t unit_blocks, unit_bytes, block_bytes;
     int32_t offset;
     uint32_t scale_at, min_at; /* byte offsets in the unit; min_at 0: no mins */
     uint32_t d_at;             /* K types: f16 d[16], dmin[16] */
 };
 
-/* type, kind, blocks a unit, bytes a unit, bytes a block, offset, scale_at, min_at, d_at */
+/* type, kind, bits, blocks a unit, bytes a unit, bytes a block, offset, scale_at, min_at, d_at */
 #define PANEL_LIST(X)                                                                                        \
-    X(Q8_0, PANEL_PLAIN, 2, 1088, 512, 128, 1024, 0, 0)                                                      \
-    X(Q4_0, PANEL_PLAIN, 2, 576, 256, 8, 512, 0, 0)                                                          \
-    X(Q4_1, PANEL_PLAIN, 2, 640, 256, 0, 512, 576, 0)                                                        \
-    X(Q5_0, PANEL_PLAIN, 2, 1088, 512, 16, 1024, 0, 0)                                                       \
-    X(Q5_1, PANEL_PLAIN, 2, 1152, 512, 0, 1024, 1088, 0)                                                     \
-    X(Q4_K, PANEL_K, 8, 2368, 256, 0, 2048, 2176, 2304)                                                      \
-    X(Q5_K, PANEL_K, 8, 4416, 512, 0, 4096, 4224, 4352)                                                      \
-    X(Q6_K, PANEL_K16, 8, 4416, 512, 32, 4096, 0, 4352)
+    X(Q8_0, PANEL_PLAIN, 8, 2, 1088, 512, 128, 1024, 0, 0)                                                   \
+    X(Q4_0, PANEL_PLAIN, 4, 2, 576, 256, 8, 512, 0, 0)                                                       \
+    X(Q4_1, PANEL_PLAIN, 4, 2, 640, 256, 0, 512, 576, 0)                                                     \
+    X(Q5_0, PANEL_PLAIN, 5, 2, 704, 320, 16, 640, 0, 0)                                                      \
+    X(Q5_1, PANEL_PLAIN, 5, 2, 768, 320, 0, 640, 704, 0)                                                     \
+    X(Q4_K, PANEL_K, 4, 8, 2368, 256, 0, 2048, 2176, 2304)                                                   \
+    X(Q5_K, PANEL_K, 5, 8, 2880, 320, 0, 2560, 2688, 2816)                                                   \
+    X(Q6_K, PANEL_K16, 6, 8, 3392, 384, 32, 3072, 0, 3328)
 
 /* layout_Q8_0 and so on: constants that fold away where a function is instantiated for one type. */
-#define PANEL_CONST(name, kind, blocks, bytes, block_bytes, offset, scale_at, min_at, d_at)                  \
+#define PANEL_CONST(name, kind, bits, blocks, bytes, block_bytes, offset, scale_at, min_at, d_at)            \
     static const struct panel_layout layout_##name                                                           \
-        __attribute__((unused)) = {kind, blocks, bytes, block_bytes, offset, scale_at, min_at, d_at};
+        __attribute__((unused)) = {kind, bits, blocks, bytes, block_bytes, offset, scale_at, min_at, d_at};
 PANEL_LIST(PANEL_CONST)
 #undef PANEL_CONST
+
+/* Where the bits above the fourth of the values of kq lie: line (of those behind the nibbles) and shift. */
+static inline uint32_t panel_high_line(const struct panel_layout *l, uint32_t kq)
+{
+    return l->bits == 5 ? 0 : kq / 4;
+}
+static inline uint32_t panel_high_shift(const struct panel_layout *l, uint32_t kq)
+{
+    return l->bits == 5 ? kq : kq % 4 * 2;
+}
 
 /* NULL for types that are not quantised. */
 const struct panel_layout *panel_layout_of(enum dtype type);

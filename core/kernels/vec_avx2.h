@@ -253,6 +253,15 @@ VEC struct line line_high(struct line x)
     return (struct line){_mm256_and_si256(_mm256_srli_epi16(x.a, 4), mask),
                          _mm256_and_si256(_mm256_srli_epi16(x.b, 4), mask)};
 }
+/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
+{
+    __m256i bits = _mm256_set1_epi8(mask);
+    __m256i a = _mm256_and_si256(_mm256_srli_epi16(high.a, (int)shift), bits);
+    __m256i b = _mm256_and_si256(_mm256_srli_epi16(high.b, (int)shift), bits);
+    return (struct line){_mm256_or_si256(low.a, _mm256_slli_epi16(a, 4)),
+                         _mm256_or_si256(low.b, _mm256_slli_epi16(b, 4))};
+}
 VEC struct v16 line_floats(struct line x, uint32_t j) /* byte j of each row's 4 */
 {
     __m256i mask = _mm256_set1_epi32(255);

@@ -212,6 +212,12 @@ VEC struct line line_high(struct line a)
 {
     return (struct line){_mm512_and_si512(_mm512_srli_epi16(a.u, 4), _mm512_set1_epi8(15))};
 }
+/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
+{
+    __m512i bits = _mm512_and_si512(_mm512_srli_epi16(high.u, shift), _mm512_set1_epi8(mask));
+    return (struct line){_mm512_or_si512(low.u, _mm512_slli_epi16(bits, 4))};
+}
 VEC struct v16 line_floats(struct line a, uint32_t j) /* byte j of each row's 4 */
 {
     __m512i byte = _mm512_and_si512(_mm512_srli_epi32(a.u, 8 * j), _mm512_set1_epi32(255));

@@ -241,6 +241,14 @@ VEC struct line line_high(struct line a)
 {
     QUARTERS(struct line, r.u[i] = vshrq_n_u8(a.u[i], 4));
 }
+/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
+{
+    int8x16_t right = vdupq_n_s8((int8_t) - (int32_t)shift);
+    uint8x16_t bits = vdupq_n_u8((uint8_t)mask);
+    QUARTERS(struct line,
+             r.u[i] = vorrq_u8(low.u[i], vshlq_n_u8(vandq_u8(vshlq_u8(high.u[i], right), bits), 4)));
+}
 VEC struct v16 line_floats(struct line a, uint32_t j) /* byte j of each row's 4 */
 {
     int32x4_t right = vdupq_n_s32(-8 * (int32_t)j);
