@@ -75,7 +75,7 @@ script() {
 }
 
 if build release all programs; then
-    script check bash tests/check.sh
+    script check bash tests/check.sh quick
     for t in build/release/tests/kernels/check; do [ -x $t ] && script kernels $t; done
 fi
 if build asan build/asan/lorikeet unit; then
