@@ -6,6 +6,8 @@
 #include "server.h"
 
 #define N_BUCKETS 1024U
+#define EVENTS_A_TURN                                                                                        \
+    512 /* an engine that is quicker than this thread must not keep it from its connections */
 
 struct bridge {
     struct server *server;
@@ -70,7 +72,8 @@ static struct sink **find(struct bridge *b, uint64_t id)
 void bridge_drain(struct bridge *b)
 {
     struct event e;
-    while (b->server->engine && engine_poll(b->server->engine, &e)) {
+    int n = 0;
+    while (n < EVENTS_A_TURN && b->server->engine && engine_poll(b->server->engine, &e)) {
         struct sink **at = find(b, e.id), *sink = *at;
         require(sink); /* the engine's contract: nothing comes after the final event */
         if (e.kind == EVENT_DONE || e.kind == EVENT_FAILED) {
@@ -78,7 +81,10 @@ void bridge_drain(struct bridge *b)
             b->n_open--;
         }
         sink->on_event(sink, &e);
+        n++;
     }
+    if (n == EVENTS_A_TURN)
+        bridge_wake(b);
 }
 
 size_t bridge_n_open(const struct bridge *b)

@@ -25,7 +25,7 @@ void bridge_wake(void *data);
 LK_MUST_USE enum status bridge_submit(struct bridge *b, const struct generation *g, struct sink *sink,
                                       struct error *err);
 void bridge_cancel(struct bridge *b, const struct sink *sink);
-/* Hands over what waits. Also called at the end, after the engine's thread is gone. */
+/* Hands over what waits, or as much of it as fits into one turn of the loop. */
 void bridge_drain(struct bridge *b);
 size_t bridge_n_open(const struct bridge *b);
 /* Closes the handle; the memory goes when the loop has closed it. */

@@ -197,6 +197,8 @@ static enum status submit(struct completion *c, struct choice *h)
     /* Choices of one prompt differ by their seed, and are the same again with the same request. */
     g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n : random_seed();
     enum status s = bridge_submit(c->server->bridge, &g, &h->sink, &c->fault.error);
+    if (s == STATUS_TOO_LARGE)
+        snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
     if (s == STATUS_OK) {
         h->open = true;
         c->n_open++;

@@ -32,7 +32,8 @@ static void make_fingerprint(const struct server *s, struct voice *v)
     static const uint8_t no_adapter[32];
     const struct kernels *k = s->base.kernels;
     char how[96];
-    snprintf(how, sizeof how, "%s act%d %s", k->isa, (int)k->act_mode, LORIKEET_VERSION);
+    snprintf(how, sizeof how, "%s act%d kv-%s %s %s", k->isa, (int)k->act_mode, s->conf->kv_type,
+             s->conf->quant, LORIKEET_VERSION);
     gnutls_hash_hd_t hash;
     uint8_t digest[32] = {0};
     if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) == 0) {

@@ -80,6 +80,13 @@ def test_request_ids_are_kept_or_made(server):
 def test_paths_and_methods(server):
     status, answer = server.get("/v1/nothing")
     assert status == 404 and "/v1/nothing" in answer["error"]["message"]
+    assert " 404 " in raw(server, "GET /livez%00x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").splitlines()[0]
+    assert " 200 " in raw(server, "GET /%6civez?a=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").splitlines()[0]
+    for path in ("/v1/models/../../etc", "/v1/models/..%2f..%2fetc", "/v1/models/%ff"):
+        assert " 404 " in raw(server, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").splitlines()[0]
+    long = "a" * 40000
+    for line in (f"GET /{long} HTTP/1.1", f"GET /livez HTTP/1.1\r\nX: {long}"):
+        assert raw(server, f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n").split()[1] in ("414", "431")
     answer = raw(server, "DELETE /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert " 405 " in answer.splitlines()[0] and "\r\nAllow: POST\r\n" in answer
     answer = raw(server, "OPTIONS /v1/completions HTTP/1.1\r\nHost: x\r\nOrigin: http://a\r\nConnection: close\r\n\r\n")

@@ -222,6 +222,10 @@ static void framing(void **state)
         {"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", "415"},
         {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", "413"},
         {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\nExpect: 100-continue\r\n\r\n", "413"},
+        {"GET / HTTP/2.0\r\nHost: x\r\n\r\n", "505"},
+        {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n", "400"},
+        {"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\nabc\r\n",
+         "413"},
         {"NONSENSE\r\n\r\n", ""}, /* the library closes without a word */
     };
     struct stage *s = stage_open("127.0.0.1:0");
