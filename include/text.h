@@ -67,8 +67,9 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t lengt
  * ---------------------------------------------------------------------------------------- */
 
 /* Turns ids into text as they come. The concatenation of all output equals tokenizer_decode of all ids. One
- * exception: a run of byte-fallback tokens that is no UTF-8 as a whole is all U+FFFD in tokenizer_decode, while
- * the stream shows its good characters as soon as they are complete. A fixed-size struct: no allocation. */
+ * exception: a run of byte-fallback tokens that is no UTF-8 as a whole is all U+FFFD in tokenizer_decode,
+ * while the stream shows its good characters as soon as they are complete. A fixed-size struct: no
+ * allocation. */
 struct detokenizer {
     const struct tokenizer *tokenizer;
     bool skip_special;

@@ -62,8 +62,8 @@ static void pause_briefly(void)
 #endif
 }
 
-/* Call after the word was changed with seq_cst order, which pairs with wait_while: either the sleeper sees the new
- * value, or we see the sleeper. */
+/* Call after the word was changed with seq_cst order, which pairs with wait_while: either the sleeper sees
+ * the new value, or we see the sleeper. */
 static void wake_sleepers(struct signal_word *w)
 {
     if (atomic_load_explicit(&w->n_sleepers, memory_order_seq_cst))
@@ -95,8 +95,8 @@ static unsigned wait_while(struct signal_word *w, unsigned old, unsigned spins)
 
 static void finish_task(struct team *t)
 {
-    /* seq_cst includes release (our writes reach the caller) and pairs with wait_while. The word isn't touched again:
-     * the caller may have begun the next task already. */
+    /* seq_cst includes release (our writes reach the caller) and pairs with wait_while. The word isn't
+     * touched again: the caller may have begun the next task already. */
     if (atomic_fetch_sub_explicit(&t->pending.value, 1, memory_order_seq_cst) == 1)
         wake_sleepers(&t->pending);
 }
