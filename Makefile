@@ -36,7 +36,7 @@ ifeq ($(filter deps test-deps clean help,$(MAKECMDGOALS)),)
 PKG_CFLAGS  = $(shell pkg-config --cflags $(LIBS) 2>/dev/null)
 PKG_LIBS    = $(shell pkg-config --libs $(LIBS) 2>/dev/null)
 endif
-LDLIBS_ALL = $(PKG_LIBS) -lm -lpthread
+LDLIBS_ALL = -Wl,--as-needed $(PKG_LIBS) -lm -lpthread
 
 # The suffix alone sets instruction-set flags; files of another architecture are left out.
 ISA_avx2   := -mavx2 -mfma -mf16c
