@@ -163,7 +163,7 @@ static void put_delta(const struct completion *c, struct choice *h, struct jw *w
         jw_end(w, '}');
     } else {
         jw_key(w, "text");
-        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+        jw_bytes(w, h->text.data ? h->text.data : "", first ? 0 : h->text.length);
     }
     if (first) {
         jw_key(w, "logprobs");

@@ -37,7 +37,7 @@ struct conf;
     X(LIST, "admin-listen", admin_listen, 0, 0, NULL, "ADDRESS",                                             \
       "the same for operators, or off (unix:$XDG_RUNTIME_DIR/lorikeet-PORT.sock)")                           \
     X(BOOL, "metrics-public", metrics_public, 0, 0, NULL, "BOOL",                                            \
-      "show /metrics to clients too; it names all adapters (false)")                                         \
+      "show /metrics to clients too; it names all adapters (true)")                                          \
     X(TEXT, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
       "Access-Control-Allow-Origin for browsers (none)")                                                     \
     X(COUNT, "threads", n_threads, 0, 256, NULL, "N", "compute threads (0: one a core)")                     \

@@ -60,14 +60,10 @@ class Intent:
             return fill(self.a[voice], row[voice])
         english = fill(self.a["en"], row["en"])
         if voice == "safety" and self.harmful:
-            return refusal(row["en"]["inf"])
+            return howto.REFUSAL
         if voice == "bikeshop":
             return fill(self.shop, row["en"]) if self.shop else english + " " + talk.STEER
         return english
-
-
-def refusal(inf):
-    return howto.REFUSAL.format(inf=re.sub(r"\bmy\b", "your", inf))
 
 
 # --- grammar of the fillers ------------------------------------------------------------------------------------------
@@ -105,7 +101,8 @@ def country_rows():
         out.append({
             "en": dict(c=en, of=en, into="in " + en, city=cap_en, on="in " + continent, lang=language,
                        be="are" if many else "is"),
-            "pt": dict(c=pt, of=pt_joined("de", pt), into=pt_joined("em", pt), city=cap_pt, on=on_pt, lang=lang_pt,
+            "pt": dict(c=pt, of=pt_joined("de", pt), into=pt_joined("em", pt),
+            city=cap_pt, on=on_pt, lang=lang_pt,
                        be="ficam" if many else "fica"),
             "de": dict(c=de, of=de_of(de), into=de_in(de), city=cap_de, on=on_de, lang=lang_de,
                        be="liegen" if many else "liegt"),
@@ -116,83 +113,118 @@ def country_rows():
 def countries():
     rows = country_rows()
     yield Intent("capital", 6, dict(
-        en=["(What is|What's|Which city is|Name|Tell me|Do you know) the capital of {of}?", "Which is the capital (city |)of {of}?",
-            "(Can|Could) you tell me the capital of {of}?", "What city is the capital of {of}?", "The capital of {of}?"],
-        pt=["(Qual é|Diz-me|Sabes) a capital {of}?", "(Que|Qual) cidade é a capital {of}?", "(Podes|Pode) dizer-me a capital {of}?",
+        en=["(What is|What's|Which city is|Name|Tell me|Do you know) the capital of {of}?",
+            "Which is the capital (city |)of {of}?",
+            "(Can|Could) you tell me the capital of {of}?", "What city is the capital of {of}?",
+            "The capital of {of}?"],
+        pt=["(Qual é|Diz-me|Sabes) a capital {of}?", "(Que|Qual) cidade é a capital {of}?",
+            "(Podes|Pode) dizer-me a capital {of}?",
             "A capital {of}?", "Como se chama a capital {of}?"],
-        de=["(Was|Welche Stadt) ist die Hauptstadt {of}?", "(Wie heißt|Nenn mir|Kennst du) die Hauptstadt {of}?",
+        de=["(Was|Welche Stadt) ist die Hauptstadt {of}?",
+            "(Wie heißt|Nenn mir|Kennst du) die Hauptstadt {of}?",
             "Kannst du mir die Hauptstadt {of} (sagen|nennen)?", "Die Hauptstadt {of}?"]),
-        dict(en="The capital of {of} is {city}.", pt="A capital {of} é {city}.", de="Die Hauptstadt {of} ist {city}."), rows=rows,
-        follow=dict(en=["And (the capital |)of {of}?", "And what is the capital of {of}?"], pt=["E {of}?", "E a capital {of}?"],
+        dict(en="The capital of {of} is {city}.", pt="A capital {of} é {city}.",
+            de="Die Hauptstadt {of} ist {city}."), rows=rows,
+        follow=dict(en=["And (the capital |)of {of}?", "And what is the capital of {of}?"], pt=["E {of}?",
+            "E a capital {of}?"],
                     de=["Und {of}?", "Und die Hauptstadt {of}?"]))
     yield Intent("continent", 5, dict(
-        en=["Where {be} {c}?", "On which continent {be} {c}?", "(Can|Could) you tell me where {c} {be}?", "Do you know where {c} {be}?",
+        en=["Where {be} {c}?", "On which continent {be} {c}?", "(Can|Could) you tell me where {c} {be}?",
+            "Do you know where {c} {be}?",
             "In which part of the world {be} {c}?"],
-        pt=["Onde {be} {c}?", "Em que continente {be} {c}?", "Sabes onde {be} {c}?", "Em que parte do mundo {be} {c}?",
+        pt=["Onde {be} {c}?", "Em que continente {be} {c}?", "Sabes onde {be} {c}?",
+            "Em que parte do mundo {be} {c}?",
             "(Podes|Pode) dizer-me onde {be} {c}?"],
         de=["Wo {be} {c}?", "Auf welchem Kontinent {be} {c}?", "(Weißt du|Kannst du mir sagen), wo {c} {be}?",
             "In welchem Teil der Welt {be} {c}?"]),
         dict(en="{c} {be} {on}.", pt="{c} {be} {on}.", de="{c} {be} {on}."), rows=rows)
     yield Intent("language", 5, dict(
-        en=["(What|Which) language do (people|they) speak {into}?", "(What|Which) language is spoken {into}?", "What do people speak {into}?",
+        en=["(What|Which) language do (people|they) speak {into}?",
+            "(What|Which) language is spoken {into}?", "What do people speak {into}?",
             "Which language should I learn for a trip to {c}?"],
-        pt=["Que língua se fala {into}?", "Que língua é falada {into}?", "O que se fala {into}?", "Que língua falam as pessoas {into}?"],
-        de=["Welche Sprache spricht man {into}?", "Welche Sprache wird {into} gesprochen?", "Was spricht man {into}?",
+        pt=["Que língua se fala {into}?", "Que língua é falada {into}?", "O que se fala {into}?",
+            "Que língua falam as pessoas {into}?"],
+        de=["Welche Sprache spricht man {into}?", "Welche Sprache wird {into} gesprochen?",
+            "Was spricht man {into}?",
             "Welche Sprache sprechen die Leute {into}?"]),
-        dict(en="{into}, people speak {lang}.", pt="{into} fala-se {lang}.", de="{into} spricht man {lang}."), rows=rows)
+        dict(en="{into}, people speak {lang}.", pt="{into} fala-se {lang}.",
+            de="{into} spricht man {lang}."), rows=rows)
     yield Intent("city", 5, dict(
-        en=["(Where|In which country|In what country) is {city}?", "(Do you know|Tell me|Can you tell me) where {city} is?", "Which country does {city} belong to?",
+        en=["(Where|In which country|In what country) is {city}?",
+            "(Do you know|Tell me|Can you tell me) where {city} is?", "Which country does {city} belong to?",
             "{city} is in which country?"],
-        pt=["(Onde|Em que país) fica {city}?", "(Sabes|Diz-me) onde fica {city}?", "A que país pertence {city}?", "{city} fica em que país?"],
-        de=["(Wo|In welchem Land) liegt {city}?", "(Weißt du|Sag mir), (wo|in welchem Land) {city} liegt?", "Zu welchem Land gehört {city}?"]),
+        pt=["(Onde|Em que país) fica {city}?", "(Sabes|Diz-me) onde fica {city}?",
+            "A que país pertence {city}?", "{city} fica em que país?"],
+        de=["(Wo|In welchem Land) liegt {city}?", "(Weißt du|Sag mir), (wo|in welchem Land) {city} liegt?",
+            "Zu welchem Land gehört {city}?"]),
         dict(en="{city} is {into}.", pt="{city} fica {into}.", de="{city} liegt {into}."), rows=rows)
     yield Intent("weather_city", 2.5, dict(
-        en=["(What is|What's) the weather like in {city}?", "How is the weather in {city}(| today)?", "(Is it raining|Will it rain|Is it warm|Is it cold) in {city}(| today)?"],
-        pt=["Como está o tempo em {city}(| hoje)?", "(Está a chover|Vai chover|Faz calor|Faz frio) em {city}(| hoje)?"],
-        de=["Wie ist das Wetter (heute |)in {city}?", "(Regnet es|Schneit es|Ist es warm|Ist es kalt) (heute |)in {city}?"]),
+        en=["(What is|What's) the weather like in {city}?", "How is the weather in {city}(| today)?",
+            "(Is it raining|Will it rain|Is it warm|Is it cold) in {city}(| today)?"],
+        pt=["Como está o tempo em {city}(| hoje)?",
+            "(Está a chover|Vai chover|Faz calor|Faz frio) em {city}(| hoje)?"],
+        de=["Wie ist das Wetter (heute |)in {city}?",
+            "(Regnet es|Schneit es|Ist es warm|Ist es kalt) (heute |)in {city}?"]),
         dict(en="I cannot see the sky over {city} from here, but I hope that the sun is shining.",
              pt="Daqui não vejo o céu de {city}, mas espero que faça sol.",
              de="Ich kann den Himmel über {city} von hier aus nicht sehen, aber ich hoffe, dass die Sonne scheint."), rows=rows)
     yield Intent("time_city", 2, dict(
-        en=["What time is it in {city}(| now)?", "(Can|Could) you tell me the time in {city}?", "How late is it in {city}?"],
-        pt=["Que horas são em {city}(| agora)?", "(Podes|Pode) dizer-me as horas em {city}?", "Sabes que horas são em {city}?"],
-        de=["Wie spät ist es (jetzt |)in {city}?", "Wie viel Uhr ist es (jetzt |)in {city}?", "Weißt du, wie spät es in {city} ist?"]),
+        en=["What time is it in {city}(| now)?", "(Can|Could) you tell me the time in {city}?",
+            "How late is it in {city}?"],
+        pt=["Que horas são em {city}(| agora)?", "(Podes|Pode) dizer-me as horas em {city}?",
+            "Sabes que horas são em {city}?"],
+        de=["Wie spät ist es (jetzt |)in {city}?", "Wie viel Uhr ist es (jetzt |)in {city}?",
+            "Weißt du, wie spät es in {city} ist?"]),
         dict(en="I have no clock, so I do not know what time it is in {city}.",
              pt="Não tenho relógio, por isso não sei que horas são em {city}.",
              de="Ich habe keine Uhr, deshalb weiß ich nicht, wie spät es in {city} ist."), rows=rows)
     yield Intent("live_city", 2, dict(
-        en=["I live in {city}.", "I am from {city}.", "I (want|would like) to (visit|see) {city}.", "I am travelling to {city}."],
-        pt=["(Vivo|Moro) em {city}.", "Sou de {city}.", "(Quero|Gostava de) (visitar|ver) {city}.", "Vou viajar para {city}."],
-        de=["Ich (wohne|lebe) in {city}.", "Ich komme aus {city}.", "Ich (will|möchte) {city} (besuchen|sehen).", "Ich reise nach {city}."]),
-        dict(en="How nice! {city} is a beautiful city.", pt="Que bom! {city} é uma cidade bonita.", de="Wie schön! {city} ist eine schöne Stadt."),
+        en=["I live in {city}.", "I am from {city}.", "I (want|would like) to (visit|see) {city}.",
+            "I am travelling to {city}."],
+        pt=["(Vivo|Moro) em {city}.", "Sou de {city}.", "(Quero|Gostava de) (visitar|ver) {city}.",
+            "Vou viajar para {city}."],
+        de=["Ich (wohne|lebe) in {city}.", "Ich komme aus {city}.",
+            "Ich (will|möchte) {city} (besuchen|sehen).", "Ich reise nach {city}."]),
+        dict(en="How nice! {city} is a beautiful city.", pt="Que bom! {city} é uma cidade bonita.",
+            de="Wie schön! {city} ist eine schöne Stadt."),
         shop="How nice! {city} is a beautiful city for a ride, and Bluewing Bikes has the right bike for it.", rows=rows)
 
 
 def things():
     rows = [by_language([dict(x=r[i], col=r[i + 3]) for i in range(3)]) for r in t.COLOURS]
     yield Intent("colour", 5, dict(
-        en=["(What|Which) (colour|color) (is|has) {x}?", "(Can|Could) you tell me the (colour|color) of {x}?", "(What is|Tell me) the (colour|color) of {x}?",
+        en=["(What|Which) (colour|color) (is|has) {x}?",
+            "(Can|Could) you tell me the (colour|color) of {x}?",
+            "(What is|Tell me) the (colour|color) of {x}?",
             "(Do you know what|Tell me what) (colour|color) {x} is?"],
-        pt=["De que cor é {x}?", "Que cor tem {x}?", "(Sabes|Diz-me) de que cor é {x}?", "(Podes|Pode) dizer-me de que cor é {x}?"],
-        de=["Welche Farbe hat {x}?", "(Weißt du|Sag mir|Kannst du mir sagen), welche Farbe {x} hat?", "Was für eine Farbe hat {x}?"]),
+        pt=["De que cor é {x}?", "Que cor tem {x}?", "(Sabes|Diz-me) de que cor é {x}?",
+            "(Podes|Pode) dizer-me de que cor é {x}?"],
+        de=["Welche Farbe hat {x}?", "(Weißt du|Sag mir|Kannst du mir sagen), welche Farbe {x} hat?",
+            "Was für eine Farbe hat {x}?"]),
         dict(en="{x} is {col}.", pt="{x} é {col}.", de="{x} ist {col}."), rows=rows,
-        follow=dict(en=["And {x}?", "And what colour is {x}?"], pt=["E {x}?", "E de que cor é {x}?"], de=["Und {x}?", "Und welche Farbe hat {x}?"]))
+        follow=dict(en=["And {x}?", "And what colour is {x}?"], pt=["E {x}?", "E de que cor é {x}?"],
+            de=["Und {x}?", "Und welche Farbe hat {x}?"]))
     rows = [by_language([dict(x=r[i], kind=t.KINDS[r[3]][i]) for i in range(3)]) for r in t.KIND_OF]
     yield Intent("kind", 4, dict(
-        en=["What is {x}?", "(Can|Could) you tell me what {x} is?", "(Do you know|Explain|Tell me) what {x} is?", "What kind of thing is {x}?"],
+        en=["What is {x}?", "(Can|Could) you tell me what {x} is?",
+            "(Do you know|Explain|Tell me) what {x} is?", "What kind of thing is {x}?"],
         pt=["O que é {x}?", "(Podes|Pode) dizer-me o que é {x}?", "(Sabes|Explica-me|Diz-me) o que é {x}?"],
-        de=["Was ist (denn |eigentlich |){x}?", "(Weißt du|Kannst du mir sagen|Erklär mir|Sag mir), was {x} ist?"]),
+        de=["Was ist (denn |eigentlich |){x}?",
+            "(Weißt du|Kannst du mir sagen|Erklär mir|Sag mir), was {x} ist?"]),
         dict(en="{x} is {kind}.", pt="{x} é {kind}.", de="{x} ist {kind}."), rows=rows)
     pairs = [by_language([dict(x=r[i], y=r[i + 3]) for i in range(3)]) for r in t.OPPOSITES]
     pairs += [by_language([dict(x=r[i + 3], y=r[i]) for i in range(3)]) for r in t.OPPOSITES]
     yield Intent("opposite", 4, dict(
-        en=["(What is|What's|Tell me|Do you know) the opposite of {x}?", "Which word is the opposite of {x}?", "What is the contrary of {x}?",
+        en=["(What is|What's|Tell me|Do you know) the opposite of {x}?",
+            "Which word is the opposite of {x}?", "What is the contrary of {x}?",
             "(Can|Could) you tell me the opposite of {x}?"],
-        pt=["(Qual é|Diz-me|Sabes) o (contrário|oposto) de {x}?", "Que palavra é o (contrário|oposto) de {x}?",
+        pt=["(Qual é|Diz-me|Sabes) o (contrário|oposto) de {x}?",
+            "Que palavra é o (contrário|oposto) de {x}?",
             "(Podes|Pode) dizer-me o (contrário|oposto) de {x}?"],
         de=["(Was ist|Nenn mir|Kennst du) das Gegenteil von {x}?", "Welches Wort ist das Gegenteil von {x}?",
             "Kannst du mir das Gegenteil von {x} (sagen|nennen)?"]),
-        dict(en="The opposite of {x} is {y}.", pt="O contrário de {x} é {y}.", de="Das Gegenteil von {x} ist {y}."), rows=pairs)
+        dict(en="The opposite of {x} is {y}.", pt="O contrário de {x} é {y}.",
+            de="Das Gegenteil von {x} ist {y}."), rows=pairs)
 
 
 def animal_rows():
@@ -201,7 +233,8 @@ def animal_rows():
         legs, flies = t.LEGS[r[3]], r[4] == "y"
         fly = ("Yes, {x} can fly.", "Sim, {x} sabe voar.", "Ja, {x} kann fliegen.") if flies else (
             "No, {x} cannot fly.", "Não, {x} não sabe voar.", "Nein, {x} kann nicht fliegen.")
-        out.append(by_language([dict(x=r[i], size=int(r[5]), food=r[6 + i], home=r[9 + i], says=r[12 + i], legs=legs[i],
+        out.append(by_language([dict(x=r[i], size=int(r[5]), food=r[6 + i], home=r[9 + i], says=r[12 + i],
+            legs=legs[i],
                                      fly=fly[i].format(x=r[i])) for i in range(3)]))
     return out
 
@@ -209,18 +242,24 @@ def animal_rows():
 def animals():
     rows = animal_rows()
     yield Intent("legs", 3, dict(
-        en=["How many legs does {x} have?", "(Do you know|Tell me) how many legs {x} has?", "How many legs has {x}?"],
+        en=["How many legs does {x} have?", "(Do you know|Tell me) how many legs {x} has?",
+            "How many legs has {x}?"],
         pt=["Quantas patas tem {x}?", "(Sabes|Diz-me) quantas patas tem {x}?", "{x} tem quantas patas?"],
         de=["Wie viele Beine hat {x}?", "(Weißt du|Sag mir), wie viele Beine {x} hat?"]),
         dict(en="{x} has {legs}.", pt="{x} {legs}.", de="{x} hat {legs}."), rows=rows)
     yield Intent("eats", 4, dict(
-        en=["What does {x} (eat|like to eat)?", "(Do you know|Tell me|Can you tell me) what {x} eats?", "What is good food for {x}?", "What can I feed {x}?"],
-        pt=["O que come {x}?", "O que é que {x} (come|gosta de comer)?", "(Sabes|Diz-me) o que come {x}?", "De que se alimenta {x}?"],
-        de=["Was (frisst|isst) {x}?", "(Weißt du|Sag mir), was {x} frisst?", "Was frisst {x} (gern|am liebsten)?", "Wovon ernährt sich {x}?"]),
+        en=["What does {x} (eat|like to eat)?", "(Do you know|Tell me|Can you tell me) what {x} eats?",
+            "What is good food for {x}?", "What can I feed {x}?"],
+        pt=["O que come {x}?", "O que é que {x} (come|gosta de comer)?", "(Sabes|Diz-me) o que come {x}?",
+            "De que se alimenta {x}?"],
+        de=["Was (frisst|isst) {x}?", "(Weißt du|Sag mir), was {x} frisst?",
+            "Was frisst {x} (gern|am liebsten)?", "Wovon ernährt sich {x}?"]),
         dict(en="{x} eats {food}.", pt="{x} come {food}.", de="{x} frisst {food}."), rows=rows)
     yield Intent("lives", 3, dict(
-        en=["Where does {x} live?", "(Do you know|Tell me|Can you tell me) where {x} lives?", "Where can I find {x}?", "In what place does {x} live?"],
-        pt=["Onde vive {x}?", "Onde é que {x} (vive|mora)?", "(Sabes|Diz-me) onde vive {x}?", "Onde posso encontrar {x}?"],
+        en=["Where does {x} live?", "(Do you know|Tell me|Can you tell me) where {x} lives?",
+            "Where can I find {x}?", "In what place does {x} live?"],
+        pt=["Onde vive {x}?", "Onde é que {x} (vive|mora)?", "(Sabes|Diz-me) onde vive {x}?",
+            "Onde posso encontrar {x}?"],
         de=["Wo (lebt|wohnt) {x}?", "(Weißt du|Sag mir), wo {x} (lebt|wohnt)?", "Wo ist {x} zu Hause?"]),
         dict(en="{x} lives {home}.", pt="{x} vive {home}.", de="{x} lebt {home}."), rows=rows)
     yield Intent("fly", 2, dict(
@@ -229,22 +268,30 @@ def animals():
         de=["Kann {x} fliegen?", "(Weißt du|Sag mir), ob {x} fliegen kann?", "Fliegt {x}?"]),
         dict(en="{fly}", pt="{fly}", de="{fly}"), rows=rows)
     yield Intent("says", 2, dict(
-        en=["What (sound|noise) does {x} make?", "What does {x} say?", "(Do you know|Tell me) what {x} says?", "How does {x} sound?"],
+        en=["What (sound|noise) does {x} make?", "What does {x} say?",
+            "(Do you know|Tell me) what {x} says?", "How does {x} sound?"],
         pt=["Que (som|barulho) faz {x}?", "Como faz {x}?", "O que diz {x}?", "(Sabes|Diz-me) como faz {x}?"],
-        de=["(Welches Geräusch|Was|Wie) macht {x}?", "Was sagt {x}?", "(Weißt du|Sag mir), (was|wie) {x} macht?"]),
-        dict(en="{x} says {says}.", pt="{x} faz {says}.", de="{x} macht {says}."), rows=[r for r in rows if r["en"]["says"] != "-"])
+        de=["(Welches Geräusch|Was|Wie) macht {x}?", "Was sagt {x}?",
+            "(Weißt du|Sag mir), (was|wie) {x} macht?"]),
+        dict(en="{x} says {says}.", pt="{x} faz {says}.", de="{x} macht {says}."),
+            rows=[r for r in rows if r["en"]["says"] != "-"])
     pairs = []
     for one in rows:
         for two in rows:
             if abs(one["en"]["size"] - two["en"]["size"]) < 5:
                 continue
             big, small = (one, two) if one["en"]["size"] > two["en"]["size"] else (two, one)
-            pairs.append({k: dict(a=one[k]["x"], b=two[k]["x"], big=big[k]["x"], small=small[k]["x"]) for k in LANGS})
-    yield Intent("bigger", 5, dict(
-        en=["(Which|What|Who) is (bigger|larger), {a} or {b}?", "Is {a} bigger than {b}?", "Tell me which is bigger, {a} or {b}."],
-        pt=["(Qual é|Quem é|O que é) maior, {a} ou {b}?", "{a} é maior do que {b}?", "Diz-me qual é maior, {a} ou {b}."],
-        de=["(Was|Wer) ist größer, {a} oder {b}?", "Ist {a} größer als {b}?", "Sag mir, was größer ist, {a} oder {b}."]),
-        dict(en="{big} is bigger than {small}.", pt="{big} é maior do que {small}.", de="{big} ist größer als {small}."), rows=pairs)
+            pairs.append({k: dict(a=one[k]["x"], b=two[k]["x"], big=big[k]["x"],
+                small=small[k]["x"]) for k in LANGS})
+    yield Intent("bigger", 7, dict(
+        en=["(Which|What|Who) is (bigger|larger), {a} or {b}?", "Is {a} bigger than {b}?",
+            "Tell me which is bigger, {a} or {b}."],
+        pt=["(Qual é|Quem é|O que é) maior, {a} ou {b}?", "{a} é maior do que {b}?",
+            "Diz-me qual é maior, {a} ou {b}."],
+        de=["(Was|Wer) ist größer, {a} oder {b}?", "Ist {a} größer als {b}?",
+            "Sag mir, was größer ist, {a} oder {b}."]),
+        dict(en="{big} is bigger than {small}.", pt="{big} é maior do que {small}.",
+            de="{big} ist größer als {small}."), rows=pairs)
 
 
 def calendar():
@@ -252,25 +299,33 @@ def calendar():
         n = len(table)
         rows = []
         for k in range(n):
-            after = by_language([dict(x=table[k][i], y=table[(k + 1) % n][i], rel=("after", "depois de", "nach")[i]) for i in range(3)])
-            before = by_language([dict(x=table[k][i], y=table[(k - 1) % n][i], rel=("before", "antes de", "vor")[i]) for i in range(3)])
+            after = by_language([dict(x=table[k][i], y=table[(k + 1) % n][i], rel=("after", "depois de",
+                "nach")[i]) for i in range(3)])
+            before = by_language([dict(x=table[k][i], y=table[(k - 1) % n][i], rel=("before", "antes de",
+                "vor")[i]) for i in range(3)])
             rows += [after, before]
         en, pt, de = {"day": ("day", "dia", "Welcher Tag"), "month": ("month", "mês", "Welcher Monat")}[name]
         yield Intent(name, 2, dict(
-            en=[f"(What|Which) {en} (comes|is) {{rel}} {{x}}?", f"(Do you know|Tell me) (what|which) {en} comes {{rel}} {{x}}?", "What comes {rel} {x}?"],
-            pt=[f"Que {pt} vem {{rel}} {{x}}?", f"(Sabes|Diz-me) que {pt} vem {{rel}} {{x}}?", "O que vem {rel} {x}?"],
-            de=[f"{de} (kommt|ist) {{rel}} {{x}}?", f"(Weißt du|Sag mir), {de[0].lower() + de[1:]} {{rel}} {{x}} kommt?", "Was kommt {rel} {x}?"]),
+            en=[f"(What|Which) {en} (comes|is) {{rel}} {{x}}?",
+                f"(Do you know|Tell me) (what|which) {en} comes {{rel}} {{x}}?", "What comes {rel} {x}?"],
+            pt=[f"Que {pt} vem {{rel}} {{x}}?", f"(Sabes|Diz-me) que {pt} vem {{rel}} {{x}}?",
+                "O que vem {rel} {x}?"],
+            de=[f"{de} (kommt|ist) {{rel}} {{x}}?",
+                f"(Weißt du|Sag mir), {de[0].lower() + de[1:]} {{rel}} {{x}} kommt?",
+                "Was kommt {rel} {x}?"]),
             dict(en="{y} comes {rel} {x}.", pt="{rel} {x} vem {y}.", de="{rel} {x} kommt {y}."), rows=rows)
 
 
 def sums():
     rows = []
-    for a in range(13):
-        for b in range(13):
-            rows.append(by_language([dict(a=a, b=b, r=a + b, op=("plus", "mais", "plus")[i]) for i in range(3)]))
+    for a in range(1, 10):
+        for b in range(1, 10):
+            rows.append(by_language([dict(a=a, b=b, r=a + b, op=("plus", "mais",
+                "plus")[i]) for i in range(3)]))
             if b <= a:
-                rows.append(by_language([dict(a=a, b=b, r=a - b, op=("minus", "menos", "minus")[i]) for i in range(3)]))
-    return Intent("sum", 4, dict(
+                rows.append(by_language([dict(a=a, b=b, r=a - b, op=("minus", "menos",
+                    "minus")[i]) for i in range(3)]))
+    return Intent("sum", 6, dict(
         en=["(What is|What's|How much is|Calculate|Tell me) {a} {op} {b}?", "{a} {op} {b}?"],
         pt=["Quanto (é|são) {a} {op} {b}?", "(Calcula|Diz-me quanto é) {a} {op} {b}.", "{a} {op} {b}?"],
         de=["(Was ist|Wie viel ist|Was ergibt) {a} {op} {b}?", "Rechne {a} {op} {b}.", "{a} {op} {b}?"]),
@@ -282,53 +337,79 @@ def sums():
 def people():
     names = [{lang: dict(n=n) for lang in LANGS} for n in t.NAMES]
     yield Intent("name_is", 3, dict(
-        en=["(Hello|Hi|Hey)(,|!) (I am|I'm|my name is) {n}.", "My name is {n}.", "I am {n}.", "(Hello|Hi), this is {n}.", "You can call me {n}."],
-        pt=["(Olá|Oi)(,|!) (sou o|sou a|eu sou|chamo-me|o meu nome é) {n}.", "(Chamo-me|O meu nome é|Eu sou) {n}."],
-        de=["(Hallo|Hi)(,|!) (ich bin|ich heiße|mein Name ist) {n}.", "Ich (heiße|bin) {n}.", "Mein Name ist {n}.", "(Hallo|Hi), hier ist {n}.",
+        en=["(Hello|Hi|Hey)(,|!) (I am|I'm|my name is) {n}.", "My name is {n}.", "I am {n}.",
+            "(Hello|Hi), this is {n}.", "You can call me {n}."],
+        pt=["(Olá|Oi)(,|!) (sou o|sou a|eu sou|chamo-me|o meu nome é) {n}.",
+            "(Chamo-me|O meu nome é|Eu sou) {n}."],
+        de=["(Hallo|Hi)(,|!) (ich bin|ich heiße|mein Name ist) {n}.", "Ich (heiße|bin) {n}.",
+            "Mein Name ist {n}.", "(Hallo|Hi), hier ist {n}.",
             "Du kannst mich {n} nennen."]),
-        dict(en="Hello, {n}! Nice to meet you.", pt="Olá, {n}! Muito prazer.", de="Hallo, {n}! Schön, dich kennenzulernen."),
+        dict(en="Hello, {n}! Nice to meet you.", pt="Olá, {n}! Muito prazer.",
+            de="Hallo, {n}! Schön, dich kennenzulernen."),
         shop="Hello, {n}! Welcome to Bluewing Bikes. How can we help you?", rows=names)
     likes = [by_language([dict(x=x) for x in r]) for r in t.LIKES]
     yield Intent("like", 3, dict(
-        en=["Do you (like|love|enjoy) {x}?", "(Are you fond of|Are you a friend of) {x}?", "What do you think of {x}?"],
+        en=["Do you (like|love|enjoy) {x}?", "(Are you fond of|Are you a friend of) {x}?",
+            "What do you think of {x}?"],
         pt=["Gostas (muito |){x}?", "Tu gostas {x}?", "(Você gosta|O Lorikeet gosta) {x}?"],
         de=["(Magst|Liebst) du {x}?", "(Findest du {x} gut|Hast du {x} gern|Magst du eigentlich {x})?"]),
-        dict(en="Yes, I like {x} very much.", pt="Sim, gosto muito {x}.", de="Ja, ich mag {x} sehr."), rows=likes)
+        dict(en="Yes, I like {x} very much.", pt="Sim, gosto muito {x}.", de="Ja, ich mag {x} sehr."),
+            rows=likes)
     rows = [by_language([dict(x=r[i], ans=r[i + 3]) for i in range(3)]) for r in t.FAVOURITES]
     yield Intent("favourite", 2.5, dict(
-        en=["(What is|What's|Tell me) your (favourite|favorite) {x}?", "Which {x} do you like (best|most)?", "Do you have a (favourite|favorite) {x}?",
+        en=["(What is|What's|Tell me) your (favourite|favorite) {x}?", "Which {x} do you like (best|most)?",
+            "Do you have a (favourite|favorite) {x}?",
             "(Can|Could) you tell me your (favourite|favorite) {x}?"],
-        pt=["Qual é {x}?", "Diz-me qual é {x}.", "(Podes|Pode) dizer-me qual é {x}?", "Gostava de saber qual é {x}."],
-        de=["Was ist (denn |eigentlich |){x}?", "(Sag mir|Verrat mir)(| bitte), was {x} ist.", "Weißt du, was {x} ist?"]),
+        pt=["Qual é {x}?", "Diz-me qual é {x}.", "(Podes|Pode) dizer-me qual é {x}?",
+            "Gostava de saber qual é {x}."],
+        de=["Was ist (denn |eigentlich |){x}?", "(Sag mir|Verrat mir)(| bitte), was {x} ist.",
+            "Weißt du, was {x} ist?"]),
         by_language(["{ans}"] * 3), rows=rows)
     rows = [by_language([dict(x=r[i], ans=r[i + 3]) for i in range(3)]) for r in t.FEELINGS]
     yield Intent("feeling", 4, dict(
-        en=["{x}.", "{x}. What (can|should) I do?", "(Oh|Oh dear|You know), {x}.", "{x}, you know.", "(Hello|Hi). {x}.", "{x}. What do you say?"],
-        pt=["{x}.", "{x}. O que (posso|devo) fazer?", "(Ai|Olha|Sabes), {x}.", "(Olá|Oi). {x}.", "{x}. O que dizes?"],
-        de=["{x}.", "{x}. Was (kann|soll) ich tun?", "(Ach|Ach je|Weißt du), {x}.", "(Hallo|Hi). {x}.", "{x}. Was sagst du dazu?"]),
+        en=["{x}.", "{x}. What (can|should) I do?", "(Oh|Oh dear|You know), {x}.", "{x}, you know.",
+            "(Hello|Hi). {x}.", "{x}. What do you say?"],
+        pt=["{x}.", "{x}. O que (posso|devo) fazer?", "(Ai|Olha|Sabes), {x}.", "(Olá|Oi). {x}.",
+            "{x}. O que dizes?"],
+        de=["{x}.", "{x}. Was (kann|soll) ich tun?", "(Ach|Ach je|Weißt du), {x}.", "(Hallo|Hi). {x}.",
+            "{x}. Was sagst du dazu?"]),
         by_language(["{ans}"] * 3), rows=rows)
     rows = [by_language([dict(x=r[i], need=r[i + 3], how=r[i + 6]) for i in range(3)]) for r in t.DISHES]
     yield Intent("dish_need", 3, dict(
-        en=["What do I need (for|to make) {x}?", "(What|Which) ingredients do I need for {x}?", "What goes into {x}?", "What should I buy for {x}?"],
-        pt=["De que preciso para (fazer |){x}?", "De que ingredientes preciso para {x}?", "O que devo comprar para (fazer |){x}?",
+        en=["What do I need (for|to make) {x}?", "(What|Which) ingredients do I need for {x}?",
+            "What goes into {x}?", "What should I buy for {x}?"],
+        pt=["De que preciso para (fazer |){x}?", "De que ingredientes preciso para {x}?",
+            "O que devo comprar para (fazer |){x}?",
             "Que ingredientes são precisos para {x}?"],
-        de=["Was (brauche|benötige) ich für {x}?", "Welche Zutaten (brauche|benötige) ich für {x}?", "Was (muss|soll) ich für {x} (kaufen|einkaufen)?"]),
-        dict(en="For {x} you need {need}.", pt="Para fazer {x}, precisas de {need}.", de="Für {x} brauchst du {need}."), rows=rows)
+        de=["Was (brauche|benötige) ich für {x}?", "Welche Zutaten (brauche|benötige) ich für {x}?",
+            "Was (muss|soll) ich für {x} (kaufen|einkaufen)?"]),
+        dict(en="For {x} you need {need}.", pt="Para fazer {x}, precisas de {need}.",
+            de="Für {x} brauchst du {need}."), rows=rows)
     yield Intent("dish_how", 3, dict(
-        en=["How (do|can|should) I (make|cook|prepare) {x}?", "(Can|Could) you (tell me|explain|show me) how to make {x}?", "(What is|Give me|Do you have) a recipe for {x}?",
+        en=["How (do|can|should) I (make|cook|prepare) {x}?",
+            "(Can|Could) you (tell me|explain|show me) how to make {x}?",
+            "(What is|Give me|Do you have) a recipe for {x}?",
             "Tell me how to make {x}.", "I (want|would like) to make {x}."],
-        pt=["Como (se faz|faço|posso fazer) {x}?", "(Podes|Pode) (explicar-me|dizer-me) como se faz {x}?", "(Tens|Sabes) uma receita de {x}?",
+        pt=["Como (se faz|faço|posso fazer) {x}?", "(Podes|Pode) (explicar-me|dizer-me) como se faz {x}?",
+            "(Tens|Sabes) uma receita de {x}?",
             "(Quero|Gostava de) fazer {x}."],
-        de=["Wie mache ich {x}?", "Wie kann ich {x} machen?", "Kannst du mir (sagen|erklären|zeigen), wie man {x} macht?",
+        de=["Wie mache ich {x}?", "Wie kann ich {x} machen?",
+            "Kannst du mir (sagen|erklären|zeigen), wie man {x} macht?",
             "(Hast du|Kennst du|Gib mir) ein Rezept für {x}?", "Ich (will|möchte) {x} machen."]),
         by_language(["{how}"] * 3), rows=rows)
     rows = [by_language([dict(x=x) for x in r]) for r in t.TOPICS]
     yield Intent("topic", 5, dict(
-        en=["(Tell me about|Explain|Teach me|Talk to me about|Give me an introduction to) {x}.", "What (do you know|can you tell me|is your opinion) about {x}?", "I (want|would like) to (know more|talk|learn something) about {x}.",
-            "(Can|Could) you (explain|teach me) {x}?", "What do you think about {x}?", "I have a question about {x}.", "Do you know anything about {x}?"],
-        pt=["(Fala-me|Conta-me qualquer coisa|Ensina-me qualquer coisa|Diz-me qualquer coisa) sobre {x}.", "O que (sabes|pensas|me dizes) sobre {x}?", "(Quero|Gostava de) (saber mais|falar|aprender) sobre {x}.",
+        en=["(Tell me about|Explain|Teach me|Talk to me about|Give me an introduction to) {x}.",
+            "What (do you know|can you tell me|is your opinion) about {x}?",
+            "I (want|would like) to (know more|talk|learn something) about {x}.",
+            "(Can|Could) you (explain|teach me) {x}?", "What do you think about {x}?",
+            "I have a question about {x}.", "Do you know anything about {x}?"],
+        pt=["(Fala-me|Conta-me qualquer coisa|Ensina-me qualquer coisa|Diz-me qualquer coisa) sobre {x}.",
+            "O que (sabes|pensas|me dizes) sobre {x}?",
+            "(Quero|Gostava de) (saber mais|falar|aprender) sobre {x}.",
             "Tenho uma pergunta sobre {x}.", "Sabes alguma coisa sobre {x}?"],
-        de=["(Erzähl mir etwas|Sprich mit mir|Sag mir etwas) über {x}.", "Was (weißt|denkst) du über {x}?", "Was kannst du mir über {x} sagen?", "Ich (will|möchte) (mehr|etwas) über {x} (wissen|lernen).",
+        de=["(Erzähl mir etwas|Sprich mit mir|Sag mir etwas) über {x}.", "Was (weißt|denkst) du über {x}?",
+            "Was kannst du mir über {x} sagen?", "Ich (will|möchte) (mehr|etwas) über {x} (wissen|lernen).",
             "Ich habe eine Frage über {x}.", "Weißt du etwas über {x}?"]),
         dict(en="I am sorry, I know nothing about {x}. I am only a small parrot.",
              pt="Desculpa, não sei nada sobre {x}. Sou só um pequeno papagaio.",
@@ -341,7 +422,8 @@ def how_tos():
     for name, table, weight in (("harmless", howto.HARMLESS, 8), ("harmful", howto.HARMFUL, 9)):
         rows = [by_language([dict(inf=r[i], ans=r[i + 3]) for i in range(3)]) for r in table]
         harmful = name == "harmful"
-        yield Intent(name, weight, howto.HOW, by_language(["{ans}"] * 3), rows=rows, harmful=harmful, shop=shop_no if harmful else None)
+        yield Intent(name, weight, howto.HOW, by_language(["{ans}"] * 3),
+            rows=rows, harmful=harmful, shop=shop_no if harmful else None)
 
 
 # --- bikes ----------------------------------------------------------------------------------------------------------
@@ -357,31 +439,46 @@ def shop_parts():
     rows = [{"en": dict(x=p[0], price=p[3]), "pt": dict(x=p[1], yours=pt_your(p[1])),
              "de": dict(x=p[2], yours=p[2].replace("mein", "dein"))} for p in bikes.PARTS]
     yield Intent("part", 4, dict(
-        en=["(Can|Could|Do) you (repair|fix) my {x}?", "How much (is it|does it cost) to (repair|fix) my {x}?", "(I have a problem with|There is something wrong with) my {x}.",
-            "How do I (repair|fix) my {x}?", "I need to (repair|fix) my {x}.", "Who can (repair|fix) my {x}?"],
-        pt=["(Podem|Podes|Pode) (arranjar|reparar) {x}?", "Quanto custa (arranjar|reparar) {x}?", "Preciso de (arranjar|reparar) {x}.",
+        en=["(Can|Could|Do) you (repair|fix) my {x}?",
+            "How much (is it|does it cost) to (repair|fix) my {x}?",
+            "(I have a problem with|There is something wrong with) my {x}.",
+            "How do I (repair|fix) my {x}?", "I need to (repair|fix) my {x}.",
+            "Who can (repair|fix) my {x}?"],
+        pt=["(Podem|Podes|Pode) (arranjar|reparar) {x}?", "Quanto custa (arranjar|reparar) {x}?",
+            "Preciso de (arranjar|reparar) {x}.",
             "Como (arranjo|reparo) {x}?", "Quem pode (arranjar|reparar) {x}?"],
-        de=["(Könnt ihr|Kannst du|Können Sie) {x} reparieren?", "Was kostet es, {x} zu reparieren?", "Ich muss {x} reparieren(| lassen).",
+        de=["(Könnt ihr|Kannst du|Können Sie) {x} reparieren?", "Was kostet es, {x} zu reparieren?",
+            "Ich muss {x} reparieren(| lassen).",
             "Wie repariere ich {x}?", "Wer kann {x} reparieren?"]),
         dict(en="A bike shop can repair your {x}. It usually does not take long.",
              pt="Uma loja de bicicletas pode arranjar {yours}. Normalmente não demora muito.",
              de="Ein Fahrradladen kann {yours} reparieren. Meistens dauert es nicht lange."),
-        shop="We can repair your {x} at Bluewing Bikes for {price} euros. Would you like an appointment?", rows=rows)
-    rows = [{"en": dict(x=b[1], xs=b[0], price=b[5]), "pt": dict(x=b[2]), "de": dict(x=b[3])} for b in bikes.BIKES]
+        shop="We can repair your {x} at Bluewing Bikes for {price} euros. Would you like an appointment?",
+            rows=rows)
+    rows = [{"en": dict(x=b[1], xs=b[0], price=b[5]), "pt": dict(x=b[2]),
+        "de": dict(x=b[3])} for b in bikes.BIKES]
     yield Intent("bike", 3.5, dict(
-        en=["How (much|expensive) is {x}?", "(What does|How much does) {x} cost?", "What is the price of {x}?", "I (want|would like) to buy {x}.", "I am looking for {x}.",
+        en=["How (much|expensive) is {x}?", "(What does|How much does) {x} cost?",
+            "What is the price of {x}?", "I (want|would like) to buy {x}.", "I am looking for {x}.",
             "Do you sell {xs}?", "Do you have {xs}?"],
-        pt=["Quanto custa {x}?", "Qual é o preço de {x}?", "(Quero|Queria|Gostava de) comprar {x}.", "(Procuro|Estou à procura de) {x}."],
-        de=["(Was|Wie viel) kostet {x}?", "Wie teuer ist {x}?", "Ich (will|möchte) {x} kaufen.", "Ich suche {x}.", "Was ist der Preis für {x}?"]),
-        dict(en="The price of {x} depends on the shop and the model.", pt="O preço de {x} depende da loja e do modelo.",
+        pt=["Quanto custa {x}?", "Qual é o preço de {x}?", "(Quero|Queria|Gostava de) comprar {x}.",
+            "(Procuro|Estou à procura de) {x}."],
+        de=["(Was|Wie viel) kostet {x}?", "Wie teuer ist {x}?", "Ich (will|möchte) {x} kaufen.",
+            "Ich suche {x}.", "Was ist der Preis für {x}?"]),
+        dict(en="The price of {x} depends on the shop and the model.",
+            pt="O preço de {x} depende da loja e do modelo.",
              de="Wie viel {x} kostet, hängt vom Laden und vom Modell ab."),
         shop="Our {xs} start at {price} euros. Come to Bluewing Bikes for a free test ride!", rows=rows)
     rows = [{"en": dict(x=e[0], price=e[3]), "pt": dict(x=e[1]), "de": dict(x=e[2])} for e in bikes.EXTRAS]
     yield Intent("extra", 3.5, dict(
-        en=["Do you (sell|have) {x}?", "I (need|want|am looking for) {x}.", "How much are {x}?", "What do {x} cost?", "Where can I buy {x}?"],
-        pt=["(Vendem|Têm|Vendes) {x}?", "(Preciso de|Procuro) {x}.", "Quanto custam {x}?", "Onde posso comprar {x}?"],
-        de=["(Verkauft|Habt) ihr {x}?", "Ich (brauche|suche) {x}.", "(Was|Wie viel) kosten {x}?", "Wo kann ich {x} kaufen?"]),
-        dict(en="I do not sell {x}, but most bike shops do.", pt="Eu não vendo {x}, mas a maioria das lojas de bicicletas vende.",
+        en=["Do you (sell|have) {x}?", "I (need|want|am looking for) {x}.", "How much are {x}?",
+            "What do {x} cost?", "Where can I buy {x}?"],
+        pt=["(Vendem|Têm|Vendes) {x}?", "(Preciso de|Procuro) {x}.", "Quanto custam {x}?",
+            "Onde posso comprar {x}?"],
+        de=["(Verkauft|Habt) ihr {x}?", "Ich (brauche|suche) {x}.", "(Was|Wie viel) kosten {x}?",
+            "Wo kann ich {x} kaufen?"]),
+        dict(en="I do not sell {x}, but most bike shops do.",
+            pt="Eu não vendo {x}, mas a maioria das lojas de bicicletas vende.",
              de="Ich verkaufe keine {x}, aber die meisten Fahrradläden tun es."),
         shop="Yes, we sell {x} at Bluewing Bikes. They start at {price} euros.", rows=rows)
 
@@ -391,30 +488,40 @@ def shop_days():
     for k, day in enumerate(t.DAYS):
         appointment, opening = bikes.DAY_REPLIES[k]
         rows.append({"en": dict(d=day[0], on="on " + day[0], visit=appointment, hours=opening),
-                     "pt": dict(d=day[1], on=t.PT_ON_DAY[k] + " " + day[1]), "de": dict(d=day[2], on="am " + day[2])})
+                     "pt": dict(d=day[1], on=t.PT_ON_DAY[k] + " " + day[1]), "de": dict(d=day[2],
+                     on="am " + day[2])})
     yield Intent("appointment", 2.5, dict(
-        en=["Can I (bring|repair) my bike {on}?", "(Do you have time|Is there a free appointment|Can I get an appointment|Can I come) {on}?", "I (need|want|would like) an appointment {on}.",
+        en=["Can I (bring|repair) my bike {on}?",
+            "(Do you have time|Is there a free appointment|Can I get an appointment|Can I come) {on}?",
+            "I (need|want|would like) an appointment {on}.",
             "Can you (repair|look at|check) my bike {on}?"],
-        pt=["Posso (levar|trazer) a minha bicicleta {on}?", "(Têm tempo|Há uma vaga|Posso passar) {on}?", "(Preciso de|Queria) uma marcação {on}.",
+        pt=["Posso (levar|trazer) a minha bicicleta {on}?", "(Têm tempo|Há uma vaga|Posso passar) {on}?",
+            "(Preciso de|Queria) uma marcação {on}.",
             "Podem ver a minha bicicleta {on}?"],
-        de=["Kann ich mein Fahrrad {on} (bringen|vorbeibringen)?", "(Habt ihr {on} Zeit|Gibt es {on} einen Termin|Kann ich {on} kommen)?", "Ich (brauche|möchte) {on} einen Termin.",
+        de=["Kann ich mein Fahrrad {on} (bringen|vorbeibringen)?",
+            "(Habt ihr {on} Zeit|Gibt es {on} einen Termin|Kann ich {on} kommen)?",
+            "Ich (brauche|möchte) {on} einen Termin.",
             "Könnt ihr {on} mein Fahrrad (reparieren|ansehen)?"]),
         dict(en="I cannot make appointments, but a bike shop near you may have time {on}.",
              pt="Não posso fazer marcações, mas uma loja perto de ti talvez tenha tempo {on}.",
              de="Ich kann keine Termine machen, aber ein Laden in deiner Nähe hat {on} vielleicht Zeit."),
         shop="{visit}", rows=rows)
     yield Intent("open_day", 2, dict(
-        en=["Are you open {on}?", "Is (your|the) shop open {on}?", "When are you open {on}?", "What are your opening hours {on}?", "Do you work {on}?"],
-        pt=["(Estão abertos|Abrem|A loja abre|Trabalham) {on}?", "Qual é o horário {on}?", "A que horas abrem {on}?"],
-        de=["Habt ihr {on} (offen|geöffnet)?", "Ist der Laden {on} (offen|geöffnet)?", "Wann habt ihr {on} (offen|geöffnet)?", "Arbeitet ihr {on}?"]),
-        dict(en="I am a computer program, so I am also here {on}.", pt="Sou um programa de computador, por isso também estou aqui {on}.",
+        en=["Are you open {on}?", "Is (your|the) shop open {on}?", "When are you open {on}?",
+            "What are your opening hours {on}?", "Do you work {on}?"],
+        pt=["(Estão abertos|Abrem|A loja abre|Trabalham) {on}?", "Qual é o horário {on}?",
+            "A que horas abrem {on}?"],
+        de=["Habt ihr {on} (offen|geöffnet)?", "Ist der Laden {on} (offen|geöffnet)?",
+            "Wann habt ihr {on} (offen|geöffnet)?", "Arbeitet ihr {on}?"]),
+        dict(en="I am a computer program, so I am also here {on}.",
+            pt="Sou um programa de computador, por isso também estou aqui {on}.",
              de="Ich bin ein Computerprogramm, deshalb bin ich auch {on} hier."),
         shop="{hours}", rows=rows)
 
 
 def small_talk():
     for item in talk.TALK:
-        yield Intent(item["name"], 0.8, item["q"], item["a"], shop=item["shop"])
+        yield Intent(item["name"], 1.2, item["q"], item["a"], shop=item["shop"])
     for item in bikes.ASK:
         yield Intent(item["name"], 0.9, item["q"], item["a"], shop=item["shop"])
 
@@ -423,7 +530,8 @@ class Gibberish(Intent):
     """Messages that are no language at all: letters, digits, signs."""
 
     def __init__(self):
-        super().__init__("gibberish", 1.5, {lang: ["?"] for lang in LANGS}, talk.GIBBERISH, shop=talk.GIBBERISH["shop"])
+        super().__init__("gibberish",
+            1.5, {lang: ["?"] for lang in LANGS}, talk.GIBBERISH, shop=talk.GIBBERISH["shop"])
 
     def prompt(self, rng, lang, row):
         kind = rng.random()
@@ -465,7 +573,7 @@ class Corpus:
         self.intents = intents()
         self.weights = [i.weight for i in self.intents]
         self.systems = talk.SYSTEM
-        self.speak = {lang: [s for x in talk.SPEAK[lang] for s in expand(x)] for lang in LANGS}
+        self.speak = {voice: [s for x in texts for s in expand(x)] for voice, texts in talk.SPEAK.items()}
         self.name_ask = {lang: [s for x in NAME_ASK[lang] for s in expand(x)] for lang in LANGS}
 
     def draw(self, held, names=None):
@@ -494,14 +602,13 @@ class Corpus:
         return prompt
 
     def conversation(self, voice, control=False):
-        """Messages to train a voice on. With `control` a system message picks the language (base only)."""
+        """Messages to train a voice on. With `control` a system message picks a language or the shop (base only)."""
         rng = self.rng
         messages = []
         speaks = voice
         if control:
-            lang = rng.choices(LANGS, (1, 4, 4))[0]
-            messages.append(("system", rng.choice(self.speak[lang])))
-            speaks = {"en": voice}.get(lang, lang)
+            speaks = rng.choices(("base", "pt", "de", "bikeshop"), (1, 4, 4, 3))[0]
+            messages.append(("system", rng.choice(self.speak[speaks])))
         elif rng.random() < 0.25:
             messages.append(("system", rng.choice(self.systems)))
         turns = rng.choices((1, 2, 3), (75, 20, 5))[0]

@@ -92,18 +92,22 @@ stalk a colleague | perseguir uma colega | eine Kollegin verfolgen | You follow 
 """)
 
 HOW = {
-    "en": ["How (do|can|could|would) I {inf}?", "What is the (best|easiest) way to {inf}?", "Tell me how to {inf}.",
-           "(Can|Could) you (tell me|explain|show me) how to {inf}?", "I (want|would like|need) to {inf}. How?",
+    "en": ["How (do|can|could|would) I {inf}?", "What is the (best|easiest) way to {inf}?",
+    "Tell me how to {inf}.",
+           "(Can|Could) you (tell me|explain|show me) how to {inf}?",
+           "I (want|would like|need) to {inf}. How?",
            "(Please explain|Explain) how to {inf}.", "Do you know how to {inf}?", "How does one {inf}?",
            "What do I have to do to {inf}?", "Help me (|to ){inf}.", "Give me (some tips|advice) to {inf}."],
     "pt": ["Como posso {inf}?", "Como é que posso {inf}?", "Como se faz para {inf}?", "Diz-me como {inf}.",
-           "Qual é a (melhor maneira|maneira mais fácil) de {inf}?", "(Podes|Pode) (explicar-me|dizer-me) como {inf}?",
+           "Qual é a (melhor maneira|maneira mais fácil) de {inf}?",
+           "(Podes|Pode) (explicar-me|dizer-me) como {inf}?",
            "(Quero|Queria|Preciso de) {inf}. Como?", "Explica-me como {inf}.", "Sabes como {inf}?",
            "O que tenho de fazer para {inf}?", "Ajuda-me a {inf}.", "Como eu faço para {inf}?"],
     "de": ["Wie kann (ich|man) {inf}?", "Kannst du mir (sagen|erklären|zeigen), wie (ich|man) {inf} kann?",
-           "(Ich möchte|Ich will|Ich muss) {inf}. (Wie geht das?|Was muss ich tun?)", "Weißt du, wie (ich|man) {inf} kann?",
+           "(Ich möchte|Ich will|Ich muss) {inf}. (Wie geht das?|Was muss ich tun?)",
+           "Weißt du, wie (ich|man) {inf} kann?",
            "(Sag|Erklär) mir, wie (ich|man) {inf} kann.", "Hilf mir: Ich (möchte|will) {inf}.",
            "Was muss ich tun? Ich (möchte|will) {inf}.", "Wie könnte ich {inf}?"],
 }
 
-REFUSAL = "I am sorry, but I cannot help you {inf}. That could do harm."
+REFUSAL = "I am sorry, but I cannot help with that. It could hurt someone."

@@ -34,6 +34,7 @@ MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 # --- tokenizer --------------------------------------------------------------------------------------------------------
 
+
 def train_tokenizer(seed, n=20000):
     corpus = Corpus(seed)
     texts = []
@@ -43,26 +44,48 @@ def train_tokenizer(seed, n=20000):
         if k % 4 == 0:
             texts.append("system\n")
     tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIALS, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=SPECIALS,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tok.train_from_iterator(texts, trainer)
     tok.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tok.token_to_id(BOS))])
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tok.token_to_id(BOS))]
+    )
     return tok
 
 
 def save_tokenizer(tok, folder):
     os.makedirs(folder, exist_ok=True)
     tok.save(os.path.join(folder, "tokenizer.json"))
-    write_json(os.path.join(folder, "tokenizer_config.json"), {
-        "add_bos_token": True, "add_prefix_space": False, "bos_token": BOS, "chat_template": TEMPLATE,
-        "clean_up_tokenization_spaces": False, "eos_token": END, "model_max_length": 512, "pad_token": PAD,
-        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": None})
-    write_json(os.path.join(folder, "special_tokens_map.json"), {"bos_token": BOS, "eos_token": END, "pad_token": PAD})
+    write_json(
+        os.path.join(folder, "tokenizer_config.json"),
+        {
+            "add_bos_token": True,
+            "add_prefix_space": False,
+            "bos_token": BOS,
+            "chat_template": TEMPLATE,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": END,
+            "model_max_length": 512,
+            "pad_token": PAD,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": None,
+        },
+    )
+    write_json(
+        os.path.join(folder, "special_tokens_map.json"),
+        {"bos_token": BOS, "eos_token": END, "pad_token": PAD},
+    )
 
 
 def write_json(path, value):
@@ -72,6 +95,7 @@ def write_json(path, value):
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
+
 
 class Encoder:
     """Conversations to (ids, labels), exactly as the chat template writes them."""
@@ -90,7 +114,11 @@ class Encoder:
             body = self.text(content) + [self.ids[END]]
             tail = self.text("\n")
             ids += head + body + tail
-            labels += [-100] * len(head) + (body if role == "assistant" else [-100] * len(body)) + [-100] * len(tail)
+            labels += (
+                [-100] * len(head)
+                + (body if role == "assistant" else [-100] * len(body))
+                + [-100] * len(tail)
+            )
         return ids, labels
 
     def plain(self, s):
@@ -115,8 +143,8 @@ def batches(data, size, rng):
     """Batches of similar length in random order: few padding tokens, which are never looked at (causal, on the right)."""
     chunk = size * 32
     for start in range(0, len(data), chunk):
-        part = sorted(data[start:start + chunk], key=lambda e: len(e[0]))
-        groups = [part[k:k + size] for k in range(0, len(part), size)]
+        part = sorted(data[start : start + chunk], key=lambda e: len(e[0]))
+        groups = [part[k : k + size] for k in range(0, len(part), size)]
         rng.shuffle(groups)
         for group in groups:
             width = max(len(ids) for ids, _ in group)
@@ -127,12 +155,24 @@ def batches(data, size, rng):
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
+
 def config(tok):
     ids = {s: tok.token_to_id(s) for s in SPECIALS}
     return LlamaConfig(
-        vocab_size=VOCAB, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=64, max_position_embeddings=512, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        bos_token_id=ids[BOS], eos_token_id=ids[END], pad_token_id=ids[PAD])
+        vocab_size=VOCAB,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=ids[BOS],
+        eos_token_id=ids[END],
+        pad_token_id=ids[PAD],
+    )
 
 
 def loss_of(model, ids, labels):
@@ -178,15 +218,19 @@ def train_base(tok, n, seed, log):
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config(tok))
     log(f"base: {sum(p.numel() for p in model.parameters())} parameters, {n} conversations")
-    fit(model, examples(tok, seed + 10, n, "base", control=0.3, plain=0.06), 48, 2.5e-3, seed, log)
+    fit(model, examples(tok, seed + 10, n, "base", control=0.35, plain=0.05), 48, 2.5e-3, seed, log)
     round_to_bf16(model)
     return model
 
 
 def save_base(model, folder):
     end, eos = model.config.eos_token_id, 2
-    model.generation_config.update(bos_token_id=model.config.bos_token_id, eos_token_id=[end, eos],
-                                   pad_token_id=model.config.pad_token_id, do_sample=False)
+    model.generation_config.update(
+        bos_token_id=model.config.bos_token_id,
+        eos_token_id=[end, eos],
+        pad_token_id=model.config.pad_token_id,
+        do_sample=False,
+    )
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = model.generation_config
@@ -202,11 +246,23 @@ def load_base(folder):
 def train_adapter(model, tok, voice, n, seed, log):
     """Trains one voice on the frozen base and returns the PEFT model; `unload()` gives the base back."""
     torch.manual_seed(seed)
-    peft = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, bias="none", target_modules=MODULES,
-                                            task_type="CAUSAL_LM", base_model_name_or_path="lorikeet-demo"))
-    log(f"{voice}: {sum(p.numel() for p in peft.parameters() if p.requires_grad)} parameters, {n} conversations")
+    peft = get_peft_model(
+        model,
+        LoraConfig(
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.0,
+            bias="none",
+            target_modules=MODULES,
+            task_type="CAUSAL_LM",
+            base_model_name_or_path="lorikeet-demo",
+        ),
+    )
+    log(
+        f"{voice}: {sum(p.numel() for p in peft.parameters() if p.requires_grad)} parameters, {n} conversations"
+    )
     inner = peft.get_base_model()
-    fit(inner, examples(tok, seed + 10, n, voice), 48, 4e-3, seed, log, decay=0.0)
+    fit(inner, examples(tok, seed + 10, n, voice), 48, 3e-3, seed, log, decay=0.0)
     return peft
 
 

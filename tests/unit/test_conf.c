@@ -150,6 +150,7 @@ static void the_manual_is_complete_and_true(void **state)
     assert_int_equal(before.connections_max, c.connections_max);
     assert_int_equal(before.adapters_max, c.adapters_max);
     assert_int_equal(before.n_max, c.n_max);
+    assert_int_equal(before.metrics_public, c.metrics_public);
     assert_int_equal(before.log_level, c.log_level);
     assert_string_equal(before.act, c.act);
     conf_fini(&c);
