@@ -5,7 +5,9 @@ import http.client, json, os, re, signal, socket, threading, time
 import pytest
 
 from conftest import ADAPTERS, LLAMA
-from harness import Server, free_port
+from harness import ROOT, Server, free_port
+
+DEMO = os.path.join(ROOT, "demo", "model")
 
 
 def raw(server, text, timeout=20):
@@ -194,8 +196,9 @@ def test_operators_wire_form(server):
 
 
 def test_pings_while_a_stream_waits():
-    with Server(LLAMA, extra=["--threads", "1", "--sequences", "1", "--ping-interval", "100ms"]) as s:
-        first = Stream(s, slow_body(256))
+    # The demo model: slow enough that the first stream outlasts a ping and its reader keeps up with it.
+    with Server(DEMO, extra=["--threads", "1", "--sequences", "1", "--ping-interval", "100ms"]) as s:
+        first = Stream(s, slow_body(128, max_tokens=200))
         assert first.begun.wait(30)
         waiting = Stream(s, {"model": "base", "prompt": [1, 5], "max_tokens": 2})
         time.sleep(2.5)
