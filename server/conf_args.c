@@ -40,7 +40,7 @@ static enum status split_flag(int argc, char **argv, int *i, char *key, const ch
 static enum status read_config_files(struct conf *c, int argc, char **argv, bool *help, struct error *err)
 {
     char key[KEY_BYTES_MAX];
-    const char *value;
+    const char *value = NULL;
     enum status s = STATUS_OK;
     for (int i = 1; i < argc && s == STATUS_OK;) {
         s = split_flag(argc, argv, &i, key, &value, err);
@@ -57,7 +57,7 @@ enum status conf_read_args(struct conf *c, int argc, char **argv, bool *help, st
     static const char *const lists[] = {"listen", "admin-listen", "adapter-root"};
     bool seen[3] = {false};
     char key[KEY_BYTES_MAX];
-    const char *value;
+    const char *value = NULL;
     *help = false;
     enum status s = read_config_files(c, argc, argv, help, err);
     for (int i = 1; i < argc && s == STATUS_OK && !*help;) {

@@ -82,10 +82,23 @@ static void store_number(struct conf *c, const struct option_row *r, double v)
         memcpy(at, &(uint32_t){(uint32_t)v}, sizeof(uint32_t));
 }
 
-static enum status set_count(struct conf *c, const struct option_row *r, const char *value, struct error *err)
+/* The number that a text begins with and what follows it; NaN, and the whole text, if it begins with no
+ * digit. */
+static double leading_number(const char *text, const char **rest)
 {
     char *end;
-    double v = isdigit((unsigned char)value[0]) ? strtod(value, &end) : NAN;
+    *rest = text;
+    if (!isdigit((unsigned char)text[0]))
+        return NAN;
+    double v = strtod(text, &end);
+    *rest = end;
+    return v;
+}
+
+static enum status set_count(struct conf *c, const struct option_row *r, const char *value, struct error *err)
+{
+    const char *end;
+    double v = leading_number(value, &end);
     if (!isfinite(v) || *end || v != floor(v))
         return refuse(r, value, "a whole number", err);
     if (v < r->min || v > r->max)
@@ -119,8 +132,8 @@ static enum status set_with_unit(struct conf *c, const struct option_row *r, con
     bool time = r->kind == KIND_DURATION;
     const char *expected =
         time ? "a time with a unit: 500ms, 30s, 5m" : "bytes with an optional unit: 65536, 64KiB, 2GiB";
-    char *end;
-    double v = isdigit((unsigned char)value[0]) ? strtod(value, &end) : NAN;
+    const char *end;
+    double v = leading_number(value, &end);
     if (!isfinite(v))
         return refuse(r, value, expected, err);
     while (*end == ' ')
