@@ -141,14 +141,16 @@ enum status content_add_pair(struct content *c, const struct slot *slot, float s
     enum status s = check_shapes(c, slot, err);
     if (s != STATUS_OK)
         return s;
-    struct lora_pair p = {.site = slot_site(c, slot),
-                          .layer = slot_layer(c, slot),
+    struct lora_pair p = {.module = {.site = slot_site(c, slot), .layer = slot_layer(c, slot)},
                           .a_type = slot->a->dtype,
                           .b_type = slot->b->dtype,
                           .rank = (uint32_t)slot->a->shape[0],
                           .in = (uint32_t)slot->a->shape[1],
                           .out = (uint32_t)slot->b->shape[0],
                           .scale = scale};
+    if (c->model && !model_module_of(c->model, slot_site(c, slot), slot_layer(c, slot), &p.module))
+        return fail(err, STATUS_MISMATCH, "%s: module '%s': this base has no such module", c->shown,
+                    slot->path);
     s = take_values(c, slot->a, &p.a, err);
     if (s == STATUS_OK)
         s = take_values(c, slot->b, &p.b, err);
@@ -172,9 +174,9 @@ void content_report(struct content *c)
         r->rank_min = p->rank < r->rank_min ? p->rank : r->rank_min;
         r->rank_max = p->rank > r->rank_max ? p->rank : r->rank_max;
         r->n_parameters += (uint64_t)p->rank * ((uint64_t)p->in + p->out);
-        if (!seen[p->site] && used < sizeof r->modules)
+        if (!seen[p->module.site] && used < sizeof r->modules)
             used += (size_t)snprintf(r->modules + used, sizeof r->modules - used, "%s%s", used ? " " : "",
-                                     lora_site_name(p->site));
-        seen[p->site] = true;
+                                     lora_site_name(p->module.site));
+        seen[p->module.site] = true;
     }
 }

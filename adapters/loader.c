@@ -161,7 +161,8 @@ static enum status build_version(struct loading *l, const struct adapter_source 
     if (st == STATUS_OK)
         st = finish_digest(l, s->scale, v, err);
     if (st == STATUS_OK)
-        st = lora_build(m, l->content->pairs, l->content->n_pairs, v->digest, &v->lora, err);
+        st = lora_build(m, &(struct lora_spec){.pairs = l->content->pairs, .n_pairs = l->content->n_pairs},
+                        v->digest, &v->lora, err);
     return st;
 }
 

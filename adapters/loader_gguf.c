@@ -139,8 +139,8 @@ static enum status unpermute(struct content *c, struct error *err)
 {
     struct lora_pair *p = &c->pairs[c->n_pairs - 1];
     const struct model_config *config = model_config(c->model);
-    uint32_t n_heads = p->site == LORA_SITE_Q ? config->n_heads : config->n_kv_heads;
-    if (p->site != LORA_SITE_Q && p->site != LORA_SITE_K)
+    uint32_t n_heads = p->module.site == LORA_SITE_Q ? config->n_heads : config->n_kv_heads;
+    if (p->module.site != LORA_SITE_Q && p->module.site != LORA_SITE_K)
         return STATUS_OK;
     size_t row_bytes = (size_t)p->rank * dtype_info(p->b_type)->block_bytes;
     char *rows = arena_array(c->arena, p->out, row_bytes);

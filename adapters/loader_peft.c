@@ -89,7 +89,7 @@ static enum status place_tensor(struct content *c, const struct tensor *t, struc
     char path[512];
     size_t kind = 0;
     enum lora_site site;
-    uint32_t layer;
+    uint32_t layer = 0;
     enum status s = split_key(c, t->name, path, sizeof path, &kind, err);
     if (s != STATUS_OK)
         return s;
@@ -101,8 +101,14 @@ static enum status place_tensor(struct content *c, const struct tensor *t, struc
                     "%s: tensor '%s': a copy of a base weight is expected only of lm_head", c->shown,
                     t->name);
     }
-    bool found =
-        c->model ? model_site_parse(c->model, path, &site, &layer) : parse_place_alone(path, &site, &layer);
+    struct model_module module;
+    bool found = c->model ? model_module_parse(c->model, path, &module) && module.kind == MODULE_LINEAR &&
+                                module.n_sites == 1
+                          : parse_place_alone(path, &site, &layer);
+    if (c->model && found) {
+        site = module.site;
+        layer = module.layer;
+    }
     if (!found)
         return fail(err, STATUS_MISMATCH, "%s: tensor '%s': %s has no module '%s' that can be adapted",
                     c->shown, t->name, c->model ? "this base" : "a model of a known kind", path);

@@ -1,6 +1,7 @@
-/* A low-rank adapter in memory: for each place in the model that it touches, A [r, in] and B [out, r], so
- * that y = W x + scale * B (A x) (Hu et al., arXiv 2106.09685, eq. 3). Immutable after building and
- * reference-counted; the one thing on which adapters and engine meet. Core knows no adapter names. */
+/* An adapter in memory: what it adds to, or puts in the place of, the modules of a base. Mostly pairs A [r,
+ * in] and B [out, r], so that y = W x + scale * B (A x) (Hu et al., arXiv 2106.09685, eq. 3). Immutable after
+ * building and reference-counted; the one thing on which adapters and engine meet. Core knows no adapter
+ * names. */
 #ifndef LK_LORA_H
 #define LK_LORA_H
 
@@ -15,7 +16,11 @@
 
 struct model;
 
-/* The linear modules that an adapter may touch. */
+/* ---- places in a base
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* The matrix products of the pass. A family that stores some of them as one fused tensor (phi3's qkv_proj,
+ * gpt2's c_attn) has them apart in memory: each output row is a sum of its own. */
 #define LORA_SITE_LIST(X)                                                                                    \
     X(Q, "q_proj")                                                                                           \
     X(K, "k_proj")                                                                                           \
@@ -24,6 +29,7 @@ struct model;
     X(GATE, "gate_proj")                                                                                     \
     X(UP, "up_proj")                                                                                         \
     X(DOWN, "down_proj")                                                                                     \
+    X(ROUTER, "router")                                                                                      \
     X(LM_HEAD, "lm_head")
 enum lora_site {
 #define LORA_SITE_ENUM(name, text) LORA_SITE_##name,
@@ -34,22 +40,135 @@ enum lora_site {
 const char *lora_site_name(enum lora_site s);
 bool lora_site_find(const char *name, enum lora_site *out);
 
+/* The norms of a layer, and the one before the head. */
+enum norm_id {
+    NORM_ATTN_IN,
+    NORM_ATTN_OUT,
+    NORM_FFN_IN,
+    NORM_FFN_OUT,
+    NORM_Q,
+    NORM_K,
+    NORM_LAYER_COUNT,
+    NORM_FINAL = NORM_LAYER_COUNT,
+    NORM_COUNT
+};
+
+/* A module of the base, as Hugging Face files and PEFT call it by its path; model_module_parse makes one. */
+enum module_kind {
+    MODULE_LINEAR,  /* sites site … site + n_sites - 1, their output rows one below another */
+    MODULE_EMBED,   /* the token embedding: out = hidden_size, in = vocab_size */
+    MODULE_NORM,    /* out = its length, in = 0 */
+    MODULE_EXPERTS, /* a layer's experts with their fused bare parameters; no linear module itself */
+};
+struct model_module {
+    enum module_kind kind;
+    uint32_t layer;      /* 0 outside layers */
+    int32_t expert;      /* LINEAR: index of the expert that it belongs to, or -1 */
+    enum lora_site site; /* LINEAR: the first */
+    uint32_t n_sites;    /* LINEAR: 1 to 3 */
+    enum norm_id norm;   /* NORM */
+    uint32_t out,
+        in; /* LINEAR: the whole weight is [out, in] (never transposed, even if the file has it so) */
+};
+
+/* ---- what an adapter is built from; all of it borrowed during lora_build, rows in Hugging Face order
+ * -------- */
+
+/* One A/B pair, row-major. EMBED: e += scale * B a, where `a` is [in, rank]: a row for each token (the
+ * transpose of PEFT's lora_embedding_A). */
+struct lora_pair {
+    struct model_module module; /* LINEAR or EMBED */
+    enum dtype a_type, b_type;  /* F32 F16 BF16 */
+    const void *a;              /* [rank, in] */
+    const void *b;              /* [out, rank] */
+    uint32_t rank, in, out;     /* what the file has; checked against the base */
+    float scale;                /* alpha / rank (rsLoRA: alpha / sqrt(rank)) times the user's scale */
+    const float *b_bias;        /* [out] or NULL; lora_bias: y += scale * (B A x + b_bias) */
+    /* [out] or NULL. DoRA (arXiv 2402.09353, eq. 5): y = m / |W + scale B A| * (W x + scale B A x) + bias,
+     * the norm over each output row; taken here from the base's stored weights. EMBED: per embedding
+     * dimension, the norm over the vocabulary. */
+    const float *magnitude;
+};
+
+/* A tensor that stands in the place of the base's (modules_to_save, trained biases). */
+struct lora_tensor {
+    struct model_module module; /* LINEAR, EMBED or NORM */
+    bool is_bias;               /* of the module; else its weight */
+    enum dtype type;            /* F32 F16 BF16 */
+    const void *data;           /* weight of LINEAR: [out, in]; of EMBED: [vocab, hidden]; vectors: [out] */
+    uint32_t rows, cols;        /* what the file has; cols 0: a vector */
+};
+
+struct lora_spec {
+    const struct lora_pair *pairs;
+    size_t n_pairs;
+    const struct lora_tensor *tensors;
+    size_t n_tensors;
+    /* Single rows of the embedding that are replaced (PEFT's trainable_token_indices), before the family's
+     * scale. With a tied head, or ids_in_head, its rows are replaced as well. */
+    const int32_t *row_ids;
+    const float *rows; /* [n_rows, hidden_size] */
+    size_t n_rows;
+    bool rows_in_head;
+    /* Activated LoRA (arXiv 2504.12397): acts from the last whole occurrence of these tokens in the prompt
+     * on; without one the answer is the base's. 0: always active. */
+    const int32_t *invocation;
+    size_t n_invocation;
+};
+
+/* ---- in memory
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
 /* Sites that read the same input share one stacked A, so that t = A x is computed once for all of them. */
-enum lora_group_id { LORA_GROUP_QKV, LORA_GROUP_O, LORA_GROUP_GATE_UP, LORA_GROUP_DOWN, LORA_GROUP_COUNT };
+enum lora_group_id {
+    LORA_GROUP_QKV,
+    LORA_GROUP_O,
+    LORA_GROUP_GATE_UP,
+    LORA_GROUP_DOWN,
+    LORA_GROUP_ROUTER,
+    LORA_GROUP_COUNT
+};
 
 struct lora_part {
     struct packed b;   /* [out, rank]; b.data NULL: this site is untouched */
-    uint32_t t_offset; /* first row of its A in the group's stacked A; a multiple of 4 */
+    uint32_t t_offset; /* first row of its A in the group's stacked A; a multiple of 4; parts of one fused
+                          module share their A */
     uint32_t rank;
     float scale;
+    const float *bias;      /* [out]: is added to y (scale and DoRA's factor are in it); or NULL */
+    const float *magnitude; /* [out] DoRA's m / norm: W x is multiplied by it (B has it inside); or NULL */
 };
 struct lora_group {
     struct packed a; /* [sum of padded ranks, in]; a.data NULL: no part in this group */
     struct lora_part part[3];
 };
+
+/* What stands in the place of a layer's weights and vectors; NULL or data NULL: the base's stays. */
+struct lora_replaced {
+    struct packed w[LORA_SITE_COUNT];
+    const float *bias[LORA_SITE_COUNT];
+    const float *norm[NORM_COUNT], *norm_bias[NORM_COUNT];
+};
 struct lora_layer {
     struct lora_group group[LORA_GROUP_COUNT];
+    struct lora_group *experts;     /* [n_experts, 2]: GATE_UP and DOWN of each; NULL: untouched */
+    struct lora_replaced *replaced; /* NULL: nothing */
 };
+
+/* The embedding's part. */
+struct lora_embedding {
+    struct packed table;    /* [vocab, hidden] in the place of the base's; data NULL: the base's */
+    struct packed a, b;     /* [vocab, rank], [hidden, rank]; b.data NULL: no pair */
+    float scale;            /* of the pair */
+    const float *magnitude; /* [hidden] DoRA, or NULL */
+    uint32_t n_rows;        /* replaced single rows */
+    const int32_t *row_ids; /* [n_rows] ascending */
+    struct packed rows;     /* [n_rows, hidden] */
+    bool rows_in_head;
+};
+
+#define LORA_MEMBERS_MAX 8U
 
 struct lora {
     atomic_uint refs; /* any thread */
@@ -59,27 +178,36 @@ struct lora {
     uint32_t rank_max; /* largest rank of a part */
     uint32_t t_max;    /* most rows of a stacked A: scratch per batch row */
     uint64_t n_parameters;
-    size_t size_bytes;         /* resident: struct and packed data */
-    struct lora_layer *layers; /* [n_layers] */
-    struct lora_group lm_head; /* part[0] only */
-    void *memory;              /* packed data, one block in execution order */
+    size_t size_bytes; /* resident: structs and packed data; a composition's members are not counted */
+    struct lora_layer *layers;  /* [n_layers] */
+    struct lora_group lm_head;  /* part[0] only */
+    struct lora_replaced *ends; /* lm_head and the final norm; NULL: nothing */
+    struct lora_embedding embed;
+    int32_t *invocation; /* [n_invocation] */
+    uint32_t n_invocation;
+    void *memory; /* packed data, one block in execution order */
+
+    /* A composition: the weighted sum of its members' deltas; it has nothing of its own. */
+    uint32_t n_members;
+    struct lora_member {
+        struct lora *lora;
+        float weight;
+    } members[LORA_MEMBERS_MAX];
 };
 
-/* One A/B pair as an adapter file has it, row-major. Borrowed during lora_build. */
-struct lora_pair {
-    enum lora_site site;
-    uint32_t layer;            /* 0 for LM_HEAD */
-    enum dtype a_type, b_type; /* F32 F16 BF16 */
-    const void *a;             /* [rank, in] */
-    const void *b;             /* [out, rank], rows in Hugging Face order */
-    uint32_t rank, in, out;
-    float scale; /* alpha / rank (rsLoRA: alpha / sqrt(rank)) times the user's scale */
-};
-
-/* Checks shapes against the model (site, layer, in, out), packs, and returns one reference. STATUS_MISMATCH
- * names the module. Thread: any (workers). A pair given twice is refused. */
-LK_MUST_USE enum status lora_build(const struct model *m, const struct lora_pair *pairs, size_t n_pairs,
+/* Checks everything against the model (places, shapes, finite scales), packs, and returns one reference.
+ * STATUS_MISMATCH names the module. A place given twice is refused. Thread: any (workers). */
+LK_MUST_USE enum status lora_build(const struct model *m, const struct lora_spec *spec,
                                    const uint8_t digest[32], struct lora **out, struct error *err);
+/* y = W x + sum of weights[i] * (what loras[i] alone adds): exactly the deltas' weighted sum, ranks side by
+ * side, as PEFT's add_weighted_adapter("cat") has it. Takes references of its own; the digest is that of the
+ * members' digests and weights. STATUS_UNSUPPORTED for members that replace tensors or begin at invocation
+ * tokens and don't stand alone with weight 1. n: 1 to LORA_MEMBERS_MAX. Thread: any. */
+LK_MUST_USE enum status lora_compose(struct lora *const *loras, const float *weights, uint32_t n,
+                                     struct lora **out, struct error *err);
+/* Position of the first token that the adapter acts on, given the whole prompt: 0 without invocation tokens,
+ * else where their last whole occurrence begins; UINT32_MAX if there is none. */
+uint32_t lora_begin(const struct lora *l, const int32_t *prompt, uint32_t n_prompt);
 struct lora *lora_acquire(struct lora *l); /* returns l; NULL stays NULL */
 void lora_release(struct lora *l);         /* the last one frees; NULL is fine. Thread: any */
 

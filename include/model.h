@@ -50,14 +50,16 @@ enum dtype model_kv_type(const struct model *m,
                          const char *wanted); /* "auto" "f32" "f16"; auto: f32 on an f32 base */
 struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type);
 
-/* Shape of a module: [out, in]; false if this model has no such site (then an adapter for it doesn't fit). */
+/* Shape of a site: [out, in]; false if this model has no such site (then an adapter for it doesn't fit). In a
+ * model with experts GATE, UP and DOWN are those of its dense layers. */
 bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_rows, uint32_t *in_cols);
-/* The Hugging Face path of a module, "model.layers.3.self_attn.q_proj", into dst; for messages and PEFT key
- * matching. */
-void model_site_path(const struct model *m, enum lora_site site, uint32_t layer, char *dst, size_t dst_bytes);
-/* A Hugging Face module path ("model.layers.3.mlp.up_proj", "lm_head") to its site; false if this family has
- * none. */
-bool model_site_parse(const struct model *m, const char *path, enum lora_site *site, uint32_t *layer);
+/* A Hugging Face module path ("model.layers.3.mlp.up_proj", "lm_head", "model.norm") to the module; false if
+ * this model has none of that name. */
+bool model_module_parse(const struct model *m, const char *path, struct model_module *out);
+/* The module that holds a site of a layer (0 for LM_HEAD); false if there is none. */
+bool model_module_of(const struct model *m, enum lora_site site, uint32_t layer, struct model_module *out);
+/* The path of a module that one of these two gave, into dst; for messages. */
+void model_module_path(const struct model *m, const struct model_module *module, char *dst, size_t dst_bytes);
 
 /* ---- one step
  * --------------------------------------------------------------------------------------------------- */
@@ -71,6 +73,7 @@ struct batch_seq {
     uint32_t n_tokens, position;
     const uint32_t *pages; /* [ceil((position + n_tokens) / KV_PAGE_TOKENS)] */
     uint32_t logits_begin; /* logits are wanted for tokens [logits_begin, n_tokens); n_tokens: for none */
+    uint32_t lora_begin;   /* the adapter acts on positions >= this one (lora_begin()); 0: on all */
 };
 
 struct batch {

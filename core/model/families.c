@@ -6,39 +6,44 @@
 
 #include "model_inner.h"
 
-#define HF_SITES                                                                                             \
-    {                                                                                                        \
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",     \
-            "mlp.up_proj", "mlp.down_proj"                                                                   \
-    }
+static const struct module_name hf_modules[] = {
+    {"self_attn.q_proj", LORA_SITE_Q, 1}, {"self_attn.k_proj", LORA_SITE_K, 1},
+    {"self_attn.v_proj", LORA_SITE_V, 1}, {"self_attn.o_proj", LORA_SITE_O, 1},
+    {"mlp.gate_proj", LORA_SITE_GATE, 1}, {"mlp.up_proj", LORA_SITE_UP, 1},
+    {"mlp.down_proj", LORA_SITE_DOWN, 1}, {NULL, LORA_SITE_COUNT, 0}};
+
+static const struct module_name gguf_modules[] = {
+    {"attn_q", LORA_SITE_Q, 1},      {"attn_k", LORA_SITE_K, 1},      {"attn_v", LORA_SITE_V, 1},
+    {"attn_output", LORA_SITE_O, 1}, {"ffn_gate", LORA_SITE_GATE, 1}, {"ffn_up", LORA_SITE_UP, 1},
+    {"ffn_down", LORA_SITE_DOWN, 1}, {NULL, LORA_SITE_COUNT, 0}};
 
 static const struct tensor_names hf_llama = {
-    "model.embed_tokens.weight",
-    "lm_head.weight",
-    "model.norm.weight",
+    "model.embed_tokens",
+    "lm_head",
+    "model.norm",
     "model.layers.",
-    HF_SITES,
+    hf_modules,
     {"input_layernorm", NULL, "post_attention_layernorm", NULL, "self_attn.q_norm", "self_attn.k_norm"},
 };
 
 /* Gemma's post_attention_layernorm stands behind the attention; llama's of the same name before the
  * feed-forward. */
 static const struct tensor_names hf_gemma = {
-    "model.embed_tokens.weight",
-    "lm_head.weight",
-    "model.norm.weight",
+    "model.embed_tokens",
+    "lm_head",
+    "model.norm",
     "model.layers.",
-    HF_SITES,
+    hf_modules,
     {"input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
      "self_attn.q_norm", "self_attn.k_norm"},
 };
 
 const struct tensor_names gguf_names = {
-    "token_embd.weight",
-    "output.weight",
-    "output_norm.weight",
+    "token_embd",
+    "output",
+    "output_norm",
     "blk.",
-    {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"},
+    gguf_modules,
     {"attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"},
 };
 

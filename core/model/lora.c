@@ -44,7 +44,7 @@ static struct {
     [LORA_SITE_Q] = {LORA_GROUP_QKV, 0},        [LORA_SITE_K] = {LORA_GROUP_QKV, 1},
     [LORA_SITE_V] = {LORA_GROUP_QKV, 2},        [LORA_SITE_O] = {LORA_GROUP_O, 0},
     [LORA_SITE_GATE] = {LORA_GROUP_GATE_UP, 0}, [LORA_SITE_UP] = {LORA_GROUP_GATE_UP, 1},
-    [LORA_SITE_DOWN] = {LORA_GROUP_DOWN, 0},
+    [LORA_SITE_DOWN] = {LORA_GROUP_DOWN, 0},    [LORA_SITE_ROUTER] = {LORA_GROUP_ROUTER, 0},
 };
 
 /* The pairs of a group, NULL where a part is untouched. */
@@ -88,11 +88,11 @@ static enum status check_pair(const struct model *m, const struct lora_pair *p, 
 {
     char path[128];
     uint32_t out, in;
-    model_site_path(m, p->site, p->layer, path, sizeof path);
-    if (!model_site_shape(m, p->site, &out, &in) ||
-        p->layer >= (p->site == LORA_SITE_LM_HEAD ? 1 : m->config.n_layers))
-        return fail(err, STATUS_MISMATCH, "%s: the base has no such module (%s, %u layers)", path,
-                    m->family->name, m->config.n_layers);
+    out = p->module.out;
+    in = p->module.in;
+    model_module_path(m, &p->module, path, sizeof path);
+    if (p->module.kind != MODULE_LINEAR || p->module.n_sites != 1 || p->module.expert >= 0)
+        return fail(err, STATUS_UNSUPPORTED, "%s: only plain linear modules can be adapted yet", path);
     if (p->in != in || p->out != out)
         return fail(
             err, STATUS_MISMATCH,
@@ -117,12 +117,13 @@ static enum status place_pairs(struct builder *b, const struct lora_pair *pairs,
         enum status status = check_pair(b->m, p, err);
         if (status != STATUS_OK)
             return status;
-        bool head = p->site == LORA_SITE_LM_HEAD;
-        size_t slot = head ? b->n_slots - 1 : (size_t)p->layer * LORA_GROUP_COUNT + place_of[p->site].group;
-        const struct lora_pair **at = &b->slots[slot].pair[head ? 0 : place_of[p->site].part];
+        bool head = p->module.site == LORA_SITE_LM_HEAD;
+        size_t slot = head ? b->n_slots - 1
+                           : (size_t)p->module.layer * LORA_GROUP_COUNT + place_of[p->module.site].group;
+        const struct lora_pair **at = &b->slots[slot].pair[head ? 0 : place_of[p->module.site].part];
         if (*at) {
             char path[128];
-            model_site_path(b->m, p->site, p->layer, path, sizeof path);
+            model_module_path(b->m, &p->module, path, sizeof path);
             return fail(err, STATUS_MISMATCH, "%s: two pairs for one module", path);
         }
         *at = p;
@@ -239,9 +240,11 @@ static enum status build(struct builder *b, const struct lora_pair *pairs, size_
     return status;
 }
 
-enum status lora_build(const struct model *m, const struct lora_pair *pairs, size_t n_pairs,
-                       const uint8_t digest[32], struct lora **out, struct error *err)
+enum status lora_build(const struct model *m, const struct lora_spec *spec, const uint8_t digest[32],
+                       struct lora **out, struct error *err)
 {
+    const struct lora_pair *pairs = spec->pairs;
+    size_t n_pairs = spec->n_pairs;
     *out = NULL;
     if (n_pairs == 0)
         return fail(err, STATUS_MISMATCH, "the adapter touches no module");
@@ -282,4 +285,14 @@ void lora_release(struct lora *l)
     mem_free(l->memory);
     mem_free(l->layers);
     mem_free(l);
+}
+
+uint32_t lora_begin(const struct lora *l, const int32_t *prompt, uint32_t n_prompt)
+{
+    if (l->n_invocation == 0)
+        return 0;
+    for (uint32_t at = n_prompt; at >= l->n_invocation; at--)
+        if (memcmp(prompt + (at - l->n_invocation), l->invocation, l->n_invocation * sizeof *prompt) == 0)
+            return at - l->n_invocation;
+    return UINT32_MAX;
 }

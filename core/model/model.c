@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -155,7 +154,7 @@ void model_close(struct model *m)
             mem_free(l->w[s].data);
             mem_free(l->bias[s]);
         }
-        for (unsigned n = 0; n < NORM_COUNT; n++)
+        for (unsigned n = 0; n < NORM_LAYER_COUNT; n++)
             mem_free(l->norm[n]);
     }
     mem_free(m->layers);
@@ -213,47 +212,9 @@ bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_
         [LORA_SITE_DOWN] = {c->hidden_size, c->intermediate_size},
         [LORA_SITE_LM_HEAD] = {c->vocab_size, c->hidden_size},
     };
-    if ((unsigned)site >= LORA_SITE_COUNT)
+    if ((unsigned)site >= LORA_SITE_COUNT || site == LORA_SITE_ROUTER)
         return false;
     *out_rows = shape[site][0];
     *in_cols = shape[site][1];
     return true;
-}
-
-void model_site_path(const struct model *m, enum lora_site site, uint32_t layer, char *dst, size_t dst_bytes)
-{
-    const struct tensor_names *n = m->family->names;
-    if (site == LORA_SITE_LM_HEAD)
-        snprintf(dst, dst_bytes, "lm_head");
-    else if ((unsigned)site < LORA_SITE_LM_HEAD)
-        snprintf(dst, dst_bytes, "%s%u.%s", n->layer_prefix, layer, n->site[site]);
-    else
-        snprintf(dst, dst_bytes, "site %d", (int)site);
-}
-
-bool model_site_parse(const struct model *m, const char *path, enum lora_site *site, uint32_t *layer)
-{
-    const struct tensor_names *n = m->family->names;
-    size_t prefix = strlen(n->layer_prefix);
-    if (strcmp(path, "lm_head") == 0) {
-        *site = LORA_SITE_LM_HEAD;
-        *layer = 0;
-        return true;
-    }
-    const char *digits = path + prefix;
-    /* one spelling only: no sign, no space, no leading zero */
-    if (strncmp(path, n->layer_prefix, prefix) != 0 || *digits < '0' || *digits > '9' ||
-        (digits[0] == '0' && digits[1] != '.'))
-        return false;
-    char *end;
-    unsigned long index = strtoul(digits, &end, 10);
-    if (*end != '.' || index >= m->config.n_layers)
-        return false;
-    for (unsigned s = 0; s < N_LAYER_SITES; s++)
-        if (strcmp(end + 1, n->site[s]) == 0) {
-            *site = (enum lora_site)s;
-            *layer = (uint32_t)index;
-            return true;
-        }
-    return false;
 }

@@ -7,15 +7,20 @@
 #define N_LAYER_SITES ((unsigned)LORA_SITE_LM_HEAD) /* the sites before it live in layers */
 #define ROPE_HALF_MAX 256U                          /* most rotated pairs of a head */
 
-/* The RMS norms of a layer. */
-enum norm_id { NORM_ATTN_IN, NORM_ATTN_OUT, NORM_FFN_IN, NORM_FFN_OUT, NORM_Q, NORM_K, NORM_COUNT };
+/* A linear module of a layer: the sites that its output rows are, one below another. */
+struct module_name {
+    const char *suffix;
+    enum lora_site site;
+    uint32_t n_sites;
+};
 
-/* How a file calls its tensors: "PREFIX" layer "." suffix ".weight" (or ".bias"). NULL: has no such name. */
+/* How a file calls its tensors: MODULE ".weight" (or ".bias"), in layers PREFIX layer "." suffix. NULL: has
+ * no such name. */
 struct tensor_names {
-    const char *embed, *head, *final_norm; /* whole names */
+    const char *embed, *head, *final_norm; /* paths of modules */
     const char *layer_prefix;
-    const char *site[LORA_SITE_LM_HEAD];
-    const char *norm[NORM_COUNT];
+    const struct module_name *modules; /* ends with suffix NULL */
+    const char *norm[NORM_LAYER_COUNT];
 };
 
 /* A row of the family table: everything that differs between the architectures of the shared forward pass. */
@@ -50,7 +55,7 @@ void rope_row(const struct rope *r, uint32_t position, float *cos_out, float *si
 struct model_layer {
     struct packed w[LORA_SITE_LM_HEAD];
     float *bias[LORA_SITE_LM_HEAD]; /* [rows] or NULL */
-    float *norm[NORM_COUNT];        /* [hidden] or [head_dim]; NULL where the family has none */
+    float *norm[NORM_LAYER_COUNT];  /* [hidden] or [head_dim]; NULL where the family has none */
     uint32_t window;                /* 0: full attention */
     uint8_t rope;                   /* index into model.rope */
 };

@@ -262,18 +262,20 @@ static bool site_has_bias(const struct loader *l, enum lora_site site, const cha
     return c->mlp_bias;
 }
 
-static enum status load_site(struct loader *l, uint32_t layer, enum lora_site site, struct error *err)
+static enum status load_module(struct loader *l, uint32_t layer, const struct module_name *module,
+                               struct error *err)
 {
     struct model_layer *to = &l->m->layers[layer];
     char name[NAME_BYTES];
+    enum lora_site site = module->site;
     struct row_order order = site_order(l, site);
     struct packed *w = &to->w[site];
     require(model_site_shape(l->m, site, &w->rows, &w->cols));
-    layer_name(l, layer, l->names->site[site], "weight", name);
+    layer_name(l, layer, module->suffix, "weight", name);
     enum status status = load_matrix(l, name, order, false, w, err);
     if (status != STATUS_OK)
         return status;
-    layer_name(l, layer, l->names->site[site], "bias", name);
+    layer_name(l, layer, module->suffix, "bias", name);
     if (!site_has_bias(l, site, name))
         return STATUS_OK;
     return load_vector(l, name, w->rows, order, &to->bias[site], err);
@@ -286,7 +288,7 @@ static enum status load_norms(struct loader *l, uint32_t layer, struct error *er
     struct model_layer *to = &l->m->layers[layer];
     enum status status = STATUS_OK;
     char name[NAME_BYTES];
-    for (unsigned n = 0; n < NORM_COUNT && status == STATUS_OK; n++) {
+    for (unsigned n = 0; n < NORM_LAYER_COUNT && status == STATUS_OK; n++) {
         bool head = n == NORM_Q || n == NORM_K, post = n == NORM_ATTN_OUT || n == NORM_FFN_OUT;
         if ((head && !f->qk_norm) || (post && !f->post_norms))
             continue;
@@ -303,16 +305,20 @@ static enum status load_ends(struct loader *l, struct error *err)
     struct row_order as_it_is = {0};
     m->embed.rows = m->head.rows = m->config.vocab_size;
     m->embed.cols = m->head.cols = m->config.hidden_size;
-    enum status status = load_matrix(l, l->names->embed, as_it_is, true, &m->embed, err);
+    char embed[NAME_BYTES], head[NAME_BYTES], norm[NAME_BYTES];
+    snprintf(embed, sizeof embed, "%s.weight", l->names->embed);
+    snprintf(head, sizeof head, "%s.weight", l->names->head);
+    snprintf(norm, sizeof norm, "%s.weight", l->names->final_norm);
+    enum status status = load_matrix(l, embed, as_it_is, true, &m->embed, err);
     if (status != STATUS_OK)
         return status;
-    if (m->config.from_gguf ? !tensors_find(l->tensors, l->names->head) : m->config.tie_word_embeddings) {
+    if (m->config.from_gguf ? !tensors_find(l->tensors, head) : m->config.tie_word_embeddings) {
         m->head = m->embed;
         m->tied = true;
-    } else if ((status = load_matrix(l, l->names->head, as_it_is, true, &m->head, err)) != STATUS_OK) {
+    } else if ((status = load_matrix(l, head, as_it_is, true, &m->head, err)) != STATUS_OK) {
         return status;
     }
-    return load_vector(l, l->names->final_norm, m->config.hidden_size, as_it_is, &m->final_norm, err);
+    return load_vector(l, norm, m->config.hidden_size, as_it_is, &m->final_norm, err);
 }
 
 /* ---- what is left over ---- */
@@ -327,9 +333,10 @@ static bool ends_with(const char *s, const char *end)
  * them), and the copy of a tied head that some tools save. */
 static bool is_harmless(const struct loader *l, const char *name)
 {
+    size_t head = strlen(l->names->head);
     return ends_with(name, ".rotary_emb.inv_freq") ||
            (strcmp(name, "rope_freqs.weight") == 0 && l->m->config.rope.n_factors > 0) ||
-           (l->m->tied && strcmp(name, l->names->head) == 0);
+           (l->m->tied && strncmp(name, l->names->head, head) == 0 && strcmp(name + head, ".weight") == 0);
 }
 
 static bool is_bound(const struct loader *l, const struct tensor *t)
@@ -360,8 +367,8 @@ static enum status load_all(struct loader *l, struct error *err)
     enum status status = load_ends(l, err);
     for (uint32_t layer = 0; layer < l->m->config.n_layers && status == STATUS_OK; layer++) {
         status = load_norms(l, layer, err);
-        for (unsigned s = 0; s < N_LAYER_SITES && status == STATUS_OK; s++)
-            status = load_site(l, layer, (enum lora_site)s, err);
+        for (const struct module_name *n = l->names->modules; n->suffix && status == STATUS_OK; n++)
+            status = load_module(l, layer, n, err);
     }
     return status == STATUS_OK ? refuse_surplus(l, err) : status;
 }
@@ -373,7 +380,8 @@ enum status weights_load(struct model *m, const struct model_files *files,
                        .tensors = files->tensors,
                        .options = options,
                        .names = m->config.from_gguf ? &gguf_names : m->family->names,
-                       .bound_limit = 3 + (size_t)m->config.n_layers * (NORM_COUNT + 2 * N_LAYER_SITES)};
+                       .bound_limit =
+                           3 + (size_t)m->config.n_layers * (NORM_LAYER_COUNT + 2 * N_LAYER_SITES)};
     l.bound = mem_array(l.bound_limit, sizeof *l.bound);
     m->layers = mem_array(m->config.n_layers, sizeof *m->layers);
     if (!l.bound || !m->layers) {

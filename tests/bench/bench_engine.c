@@ -63,11 +63,12 @@ static struct lora *make_adapter(struct bench *b, uint64_t seed)
     struct lora_pair *pairs = mem_array((size_t)n_layers * LORA_SITE_LM_HEAD, sizeof *pairs);
     for (uint32_t layer = 0; layer < n_layers; layer++)
         for (int site = 0; site < LORA_SITE_LM_HEAD; site++) {
-            uint32_t out, in;
-            if (!model_site_shape(b->model, (enum lora_site)site, &out, &in))
+            struct model_module module;
+            if (!model_module_of(b->model, (enum lora_site)site, layer, &module) ||
+                module.site != (enum lora_site)site)
                 continue;
-            pairs[n++] = (struct lora_pair){.site = (enum lora_site)site,
-                                            .layer = layer,
+            uint32_t out = module.out, in = module.in;
+            pairs[n++] = (struct lora_pair){.module = module,
                                             .a_type = DTYPE_BF16,
                                             .b_type = DTYPE_BF16,
                                             .a = random_matrix(b->rank, in, &seed),
@@ -81,7 +82,8 @@ static struct lora *make_adapter(struct bench *b, uint64_t seed)
     memcpy(digest, &seed, sizeof seed);
     struct lora *l;
     struct error err;
-    if (lora_build(b->model, pairs, n, digest, &l, &err) != STATUS_OK)
+    if (lora_build(b->model, &(struct lora_spec){.pairs = pairs, .n_pairs = n}, digest, &l, &err) !=
+        STATUS_OK)
         die(&err);
     for (uint32_t i = 0; i < n; i++) {
         mem_free((void *)(uintptr_t)pairs[i].a);

@@ -38,9 +38,10 @@ static int close_model(void **state)
 /* A pair of the right shape with values that tell row and column. */
 static struct lora_pair pair(enum lora_site site, uint32_t layer, uint32_t rank, enum dtype type)
 {
-    struct lora_pair p = {
-        .site = site, .layer = layer, .a_type = type, .b_type = type, .rank = rank, .scale = 2};
-    assert_true(model_site_shape(m, site, &p.out, &p.in));
+    struct lora_pair p = {.a_type = type, .b_type = type, .rank = rank, .scale = 2};
+    assert_true(model_module_of(m, site, layer, &p.module));
+    p.out = p.module.out;
+    p.in = p.module.in;
     size_t n_a = (size_t)rank * p.in, n_b = (size_t)rank * p.out;
     float *values = malloc((n_a > n_b ? n_a : n_b) * sizeof *values);
     void *a = malloc(n_a * 4), *b = malloc(n_b * 4);
@@ -55,6 +56,11 @@ static struct lora_pair pair(enum lora_site site, uint32_t layer, uint32_t rank,
     p.a = a;
     p.b = b;
     return p;
+}
+
+static enum status build(const struct lora_pair *pairs, size_t n, struct lora **l, struct error *err)
+{
+    return lora_build(m, &(struct lora_spec){.pairs = pairs, .n_pairs = n}, digest, l, err);
 }
 
 static void pair_fini(struct lora_pair *p)
@@ -86,7 +92,7 @@ static void packs_what_it_is_given(void **state)
                              pair(LORA_SITE_LM_HEAD, 0, 4, DTYPE_F32)};
     struct lora *l;
     struct error err;
-    assert_int_equal(lora_build(m, p, 3, digest, &l, &err), STATUS_OK);
+    assert_int_equal(build(p, 3, &l, &err), STATUS_OK);
     assert_int_equal(l->rank_max, 5);
     assert_int_equal(l->t_max, 12); /* 3 → 4, 5 → 8 */
     assert_int_equal(l->n_parameters, 5 * (32 + 16) + 3 * (32 + 32) + 4 * (32 + 384));
@@ -124,44 +130,36 @@ static void refuses_by_name(void **state)
     struct lora_pair good = pair(LORA_SITE_UP, 1, 4, DTYPE_F32), p[2] = {good, good};
     struct lora *l;
     struct error err;
-    assert_int_equal(lora_build(m, p, 0, digest, &l, &err), STATUS_MISMATCH);
+    assert_int_equal(build(p, 0, &l, &err), STATUS_MISMATCH);
     assert_null(l);
     const struct {
+        enum lora_site site;
         struct lora_pair pair;
         enum status status;
         const char *text;
     } bad[] = {
-        {{.site = LORA_SITE_UP, .layer = 2, .rank = 4, .in = 32, .out = 48},
-         STATUS_MISMATCH,
-         "model.layers.2.mlp.up_proj: the base has no such module"},
-        {{.site = LORA_SITE_LM_HEAD, .layer = 1, .rank = 4, .in = 32, .out = 384},
-         STATUS_MISMATCH,
-         "lm_head"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 96, .out = 48},
+        {LORA_SITE_UP,
+         {.rank = 4, .in = 96, .out = 48},
          STATUS_MISMATCH,
          "model.layers.1.mlp.up_proj: lora_A takes 96 inputs"},
-        {{.site = LORA_SITE_Q, .layer = 0, .rank = 4, .in = 32, .out = 16}, STATUS_MISMATCH, "is [32, 32]"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 0, .in = 32, .out = 48}, STATUS_MISMATCH, "rank is 0"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 1U << 30, .in = 32, .out = 48},
-         STATUS_MISMATCH,
-         "rank is"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .b_type = DTYPE_Q8_0},
+        {LORA_SITE_Q, {.rank = 4, .in = 32, .out = 16}, STATUS_MISMATCH, "is [32, 32]"},
+        {LORA_SITE_UP, {.rank = 0, .in = 32, .out = 48}, STATUS_MISMATCH, "rank is 0"},
+        {LORA_SITE_UP, {.rank = 1U << 30, .in = 32, .out = 48}, STATUS_MISMATCH, "rank is"},
+        {LORA_SITE_UP,
+         {.rank = 4, .in = 32, .out = 48, .b_type = DTYPE_Q8_0},
          STATUS_UNSUPPORTED,
          "types f32 and q8_0"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .scale = NAN},
-         STATUS_INVALID,
-         "scale"},
-        {{.site = LORA_SITE_UP, .layer = 1, .rank = 4, .in = 32, .out = 48, .scale = INFINITY},
-         STATUS_INVALID,
-         "scale"},
-        {{.site = LORA_SITE_COUNT, .rank = 4}, STATUS_MISMATCH, "no such module"},
+        {LORA_SITE_UP, {.rank = 4, .in = 32, .out = 48, .scale = NAN}, STATUS_INVALID, "scale"},
+        {LORA_SITE_UP, {.rank = 4, .in = 32, .out = 48, .scale = INFINITY}, STATUS_INVALID, "scale"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        assert_int_equal(lora_build(m, &bad[i].pair, 1, digest, &l, &err), bad[i].status);
+        struct lora_pair pair_of_bad = bad[i].pair;
+        assert_true(model_module_of(m, bad[i].site, 1, &pair_of_bad.module));
+        assert_int_equal(build(&pair_of_bad, 1, &l, &err), bad[i].status);
         assert_non_null(strstr(err.text, bad[i].text));
         assert_null(l);
     }
-    assert_int_equal(lora_build(m, p, 2, digest, &l, &err), STATUS_MISMATCH);
+    assert_int_equal(build(p, 2, &l, &err), STATUS_MISMATCH);
     assert_non_null(strstr(err.text, "model.layers.1.mlp.up_proj: two pairs"));
     pair_fini(&good);
 }
@@ -169,17 +167,31 @@ static void refuses_by_name(void **state)
 static void sites_have_names_and_paths(void **state)
 {
     (void)state;
+    struct model_module module, parsed;
     for (unsigned s = 0; s < LORA_SITE_COUNT; s++) {
-        enum lora_site site, parsed;
+        enum lora_site site;
         char path[128];
-        uint32_t layer;
+        uint32_t layer = s == LORA_SITE_LM_HEAD ? 0 : 1;
         assert_true(lora_site_find(lora_site_name((enum lora_site)s), &site));
         assert_int_equal(site, s);
-        model_site_path(m, site, 1, path, sizeof path);
-        assert_true(model_site_parse(m, path, &parsed, &layer));
-        assert_int_equal(parsed, s);
-        assert_int_equal(layer, s == LORA_SITE_LM_HEAD ? 0 : 1);
+        assert_int_equal(model_module_of(m, site, layer, &module), s != LORA_SITE_ROUTER);
+        if (s == LORA_SITE_ROUTER)
+            continue;
+        model_module_path(m, &module, path, sizeof path);
+        assert_true(model_module_parse(m, path, &parsed));
+        assert_memory_equal(&parsed, &module, sizeof module);
+        assert_int_equal(parsed.layer, layer);
     }
+    static const char *const others[] = {"model.embed_tokens", "model.norm",
+                                         "model.layers.1.input_layernorm"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char path[128];
+        assert_true(model_module_parse(m, others[i], &parsed));
+        model_module_path(m, &parsed, path, sizeof path);
+        assert_string_equal(path, others[i]);
+    }
+    assert_false(model_module_of(m, LORA_SITE_UP, 2, &module));
+    assert_false(model_module_of(m, LORA_SITE_LM_HEAD, 1, &module));
     static const char *const bad[] = {"",
                                       "model.layers.",
                                       "model.layers.2.mlp.up_proj",
@@ -191,11 +203,10 @@ static void sites_have_names_and_paths(void **state)
                                       "xmodel.layers.1.mlp.up_proj",
                                       "lm_head.weight",
                                       "model.layers. 1.mlp.up_proj",
-                                      "model.embed_tokens"};
+                                      "model.layers.1.self_attn.q_norm"};
     enum lora_site site;
-    uint32_t layer;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_false(model_site_parse(m, bad[i], &site, &layer));
+        assert_false(model_module_parse(m, bad[i], &parsed));
     assert_false(lora_site_find("qkv_proj", &site));
     assert_string_equal(lora_site_name(LORA_SITE_COUNT), "?");
 }
@@ -209,7 +220,7 @@ static void survives_short_memory(void **state)
     enum status status = STATUS_NO_MEMORY;
     for (uint64_t n = 1; status != STATUS_OK; n++) {
         mem_fail_at(n);
-        status = lora_build(m, &p, 1, digest, &l, &err);
+        status = build(&p, 1, &l, &err);
         mem_fail_at(0);
         assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !l && n < 20));
     }
