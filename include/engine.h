@@ -27,22 +27,74 @@ struct logit_bias {
     float bias; /* added to the logit; -INFINITY bans */
 };
 
-/* Sampling parameters. Order of the chain: logit_bias, penalties, min_tokens' ban of stop tokens; then
- * temperature 0: argmax (lowest id among equals); else temperature, top_k, top_p, min_p, draw. logprobs are
- * of the log-softmax of the raw logits (OpenAI, vLLM). Definitions: penalties: OpenAI API reference
- * (presence, frequency) and arXiv 1909.05858 sec. 4.1 (repetition, over prompt and output); top_p: arXiv
- * 1904.09751; min_p: arXiv 2407.01082. */
+/* The samplers of the chain. Those that do nothing yet are known by name because clients of llama-server send
+ * its whole list. */
+enum sampler_kind {
+    SAMPLER_PENALTIES,
+    SAMPLER_TEMPERATURE,
+    SAMPLER_TOP_K,
+    SAMPLER_TYP_P,
+    SAMPLER_TOP_P,
+    SAMPLER_MIN_P,
+    SAMPLER_DRY,         /* nothing */
+    SAMPLER_TOP_N_SIGMA, /* nothing */
+    SAMPLER_XTC,         /* nothing */
+    SAMPLER_KINDS
+};
+
+/* Which samplers work, in which order; what isn't named isn't applied. */
+struct sampler_order {
+    bool is_set; /* false: the default, penalties temperature top_k typ_p top_p min_p */
+    uint8_t n;
+    uint8_t kinds[SAMPLER_KINDS]; /* enum sampler_kind, each at most once */
+};
+
+/* By name (llama-server's, its other spellings too) or by its letter; false: there is none. */
+bool sampler_find(const char *name, enum sampler_kind *out);
+bool sampler_find_letter(char letter, enum sampler_kind *out);
+const char *sampler_name(enum sampler_kind kind, char *letter);
+
+/* Sampling parameters. First, whatever the order: logit_bias, then min_tokens' ban of stop tokens. Then the
+ * chain; then one draw among the candidates that are left, by their weights exp(logit / temperature).
+ *
+ * The default order cuts as llama-server's does (top_k, typ_p, top_p, min_p: each works on what the ones
+ * before have left, renormalised), and has temperature in front of the cuts as vLLM and transformers have it;
+ * llama-server has it last. With the parameters that only one cut uses the difference is top_p's, typ_p's and
+ * min_p's: whether they see the tempered distribution.
+ *
+ * Candidates are ordered by falling logit, equals by rising id; cuts take in that order, so at a border the
+ * lower ids stay (vLLM's top_k keeps all that equal the k-th). Every cut keeps at least one, and min_keep if
+ * that is more. -INFINITY and NaN are never taken; if nothing else is left the generation fails.
+ *
+ *   temperature  weights exp(logit / t). 0: the best candidate where the chain has got to, without a draw:
+ *                argmax in the default order. Any t > 0 is taken as it is (vLLM: greedy below 1e-5).
+ *   top_k        the k best (arXiv 1805.04833)
+ *   top_p        the fewest best whose probabilities sum to p or more (arXiv 1904.09751 sec. 3.1)
+ *   min_p        those whose probability is at least p times the largest (arXiv 2407.01082 sec. 3)
+ *   typ_p        the fewest whose probabilities sum to p or more, taken by rising |-log prob - entropy|
+ *                (arXiv 2202.00666); equals in the order above. It may leave out the best.
+ *   penalties    first repetition: a logit above 0 is divided by it, another multiplied, once however often
+ *                the token occurred (arXiv 1909.05858 sec. 4.1; the multiplication is transformers'). Over
+ *                prompt and output (vLLM, transformers). Then
+ *                logit -= count * frequency_penalty + (count > 0) * presence_penalty
+ *                (OpenAI's API reference), over the output (OpenAI, vLLM; llama-server counts the prompt
+ * too).
+ *
+ * logprobs are of the log-softmax of the raw logits, before all of this (OpenAI; vLLM's raw_logprobs). */
 struct sampling {
-    float temperature;                         /* 0: greedy; >= 0, finite */
+    float temperature;                         /* >= 0, finite */
     int32_t top_k;                             /* <= 0: off */
     float top_p;                               /* (0, 1]; 1: off */
     float min_p;                               /* [0, 1]; 0: off */
+    float typical_p;                           /* (0, 1); 0 and 1: off */
+    uint32_t min_keep;                         /* top_p, min_p and typ_p leave so many; 0 counts as 1 */
     float repetition_penalty;                  /* 1: off */
-    float presence_penalty, frequency_penalty; /* over the output; 0: off */
-    int32_t penalty_last_n; /* repetition penalty looks at this many last tokens of prompt+output; < 0: all */
-    uint64_t seed; /* always set by the caller; every request has its own generator (PCG64 or xoshiro256**) */
-    const struct logit_bias *logit_bias; /* borrowed during submit; at most LOGIT_BIAS_MAX */
+    float presence_penalty, frequency_penalty; /* 0: off */
+    int32_t penalty_last_n; /* all penalties see only these last tokens of prompt and output; < 0: all */
+    uint64_t seed; /* always set by the caller; every generation has its own xoshiro256**, one draw a token */
+    const struct logit_bias *logit_bias; /* borrowed during submit; at most LOGIT_BIAS_MAX; repeats add up */
     uint32_t n_logit_bias;
+    struct sampler_order order;
 };
 
 /* One generation. All pointers are borrowed during engine_submit only, except `lora`. */

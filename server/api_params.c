@@ -22,11 +22,65 @@ static const struct float_row float_rows[] = {
     {"temperature", 0, 100, offsetof(struct sampling, temperature)},
     {"top_p", 0, 1, offsetof(struct sampling, top_p)},
     {"min_p", 0, 1, offsetof(struct sampling, min_p)},
+    {"typical_p", 0, 1, offsetof(struct sampling, typical_p)},
     {"repeat_penalty", 0.01, 100, offsetof(struct sampling, repetition_penalty)},
     {"repetition_penalty", 0.01, 100, offsetof(struct sampling, repetition_penalty)},
     {"presence_penalty", -2, 2, offsetof(struct sampling, presence_penalty)},
     {"frequency_penalty", -2, 2, offsetof(struct sampling, frequency_penalty)},
 };
+
+/* "penalties (e), temperature (t), …": for messages. */
+static const char *list_samplers(char *dst, size_t dst_bytes)
+{
+    size_t n = 0;
+    char letter;
+    for (unsigned k = 0; k < SAMPLER_KINDS && n < dst_bytes; k++) {
+        const char *name = sampler_name((enum sampler_kind)k, &letter);
+        n += (size_t)snprintf(dst + n, dst_bytes - n, "%s%s (%c)", k ? ", " : "", name, letter);
+    }
+    return dst;
+}
+
+static void add_sampler(struct reader *r, struct sampler_order *o, enum sampler_kind kind)
+{
+    char letter, all[256];
+    for (unsigned i = 0; i < o->n; i++)
+        if (o->kinds[i] == kind)
+            read_fail(r, STATUS_INVALID, "samplers",
+                      "samplers: found %s twice, expected each of these at most once: %s",
+                      sampler_name(kind, &letter), list_samplers(all, sizeof all));
+    if (r->status == STATUS_OK)
+        o->kinds[o->n++] = (uint8_t)kind;
+}
+
+/* llama-server's: an array of names, or a string with a letter for each. */
+static void read_samplers(struct reader *r, struct sampler_order *o)
+{
+    const json_t *v = r->status == STATUS_OK ? json_object_get(r->object, "samplers") : NULL;
+    char text[96], all[256];
+    enum sampler_kind kind;
+    if (!v || json_is_null(v))
+        return;
+    if (!json_is_array(v) && !json_is_string(v)) {
+        read_fail(r, STATUS_INVALID, "samplers",
+                  "samplers: found %s, expected an array of names or a string of letters: %s",
+                  describe_json(v, text, sizeof text), list_samplers(all, sizeof all));
+        return;
+    }
+    o->is_set = true;
+    const char *letters = json_is_string(v) ? json_string_value(v) : "";
+    size_t n = json_is_array(v) ? json_array_size(v) : json_string_length(v);
+    for (size_t i = 0; i < n && r->status == STATUS_OK; i++) {
+        const json_t *item = json_is_array(v) ? json_array_get(v, i) : v;
+        bool known = json_is_array(v) ? json_is_string(item) && sampler_find(json_string_value(item), &kind)
+                                      : sampler_find_letter(letters[i], &kind);
+        if (known)
+            add_sampler(r, o, kind);
+        else
+            read_fail(r, STATUS_INVALID, "samplers", "samplers[%zu]: found %s, expected one of %s", i,
+                      describe_json(item, text, sizeof text), list_samplers(all, sizeof all));
+    }
+}
 
 static void read_sampling(struct reader *r, struct sampling *s)
 {
@@ -43,8 +97,13 @@ static void read_sampling(struct reader *r, struct sampling *s)
         s->top_p = FLT_MIN;
     if (read_int(r, "top_k", -1, INT32_MAX, &n))
         s->top_k = (int32_t)n;
-    if (read_int(r, "repeat_last_n", -1, INT32_MAX, &n))
+    if (s->typical_p == 0) /* as llama-server's: the most typical token alone */
+        s->typical_p = FLT_MIN;
+    if (read_int(r, "min_keep", 0, INT32_MAX, &n))
+        s->min_keep = (uint32_t)n;
+    if (read_int(r, "repeat_last_n", -1, INT32_MAX, &n) || read_int(r, "penalty_last_n", -1, INT32_MAX, &n))
         s->penalty_last_n = (int32_t)n;
+    read_samplers(r, &s->order);
 }
 
 static void read_max_tokens(struct reader *r, enum api api, struct gen_params *p)
@@ -257,8 +316,7 @@ static void refuse_unsupported(struct reader *r)
                                        "mirostat",
                                        "dynatemp_range",
                                        "t_max_predict_ms",
-                                       "samplers",
-                                       "n_probs"};
+                                       "post_sampling_probs"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (is_set(json_object_get(r->object, keys[i])))
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
@@ -279,9 +337,6 @@ static void refuse_unsupported(struct reader *r)
         !is_text(json_object_get(r->object, "function_call"), "none"))
         read_fail(r, STATUS_UNSUPPORTED, "functions", "functions are not supported yet; leave them out");
     double d;
-    if (read_float(r, "typical_p", 0, 1, &d) && d != 1)
-        read_fail(r, STATUS_UNSUPPORTED, "typical_p",
-                  "typical_p is not supported yet; leave it out or set it to 1");
     if (read_float(r, "top_n_sigma", -1e9, 1e9, &d) && d > 0)
         read_fail(r, STATUS_UNSUPPORTED, "top_n_sigma", "top_n_sigma is not supported yet; leave it out");
 }
@@ -294,13 +349,15 @@ static void read_logprobs(struct reader *r, enum api api, struct gen_params *p)
     int64_t n;
     const json_t *v = json_object_get(r->object, "logprobs");
     p->n_logprobs = -1;
+    if (read_int(r, "n_probs", 0, LOGPROBS_MAX, &n) && n > 0) /* llama-server's name in both of its APIs */
+        p->n_logprobs = (int32_t)n;
     if (api == API_COMPLETIONS && !json_is_boolean(v)) {
         if (read_int(r, "logprobs", 0, LOGPROBS_MAX, &n))
             p->n_logprobs = (int32_t)n;
         return;
     }
     read_bool(r, "logprobs", &wanted);
-    if (wanted)
+    if (wanted && p->n_logprobs < 0)
         p->n_logprobs = 0;
     if (read_int(r, "top_logprobs", 0, LOGPROBS_MAX, &n) && n > 0) {
         if (!wanted)
@@ -355,7 +412,8 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
 {
     struct reader r = {.object = body, .fault = f};
     *out = (struct gen_params){
-        .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1, .penalty_last_n = -1},
+        .sampling =
+            {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .penalty_last_n = -1},
         .n = 1,
         .max_tokens = api == API_CHAT ? UINT32_MAX : 16, /* OpenAI's defaults */
         .skip_special_tokens = true,

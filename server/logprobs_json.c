@@ -107,11 +107,18 @@ static void add_chat(struct logprob_list *l, const struct tokenizer *t, bool as_
     jw_end(&w, '}');
 }
 
-/* {text: logprob, …}: the best first, then the chosen one if it isn't among them. */
+static bool same_piece(const struct piece *a, const struct piece *b)
+{
+    return a->length == b->length && memcmp(a->bytes, b->bytes, a->length) == 0;
+}
+
+/* {text: logprob, …}: the best first, then the chosen one if it isn't among them. Of tokens with the same
+ * text the chosen one is shown, else the best. */
 static void put_tops(struct jw *w, const struct tokenizer *t, bool as_ids, const struct event *e)
 {
-    struct piece seen[LOGPROBS_MAX + 1];
+    struct piece seen[LOGPROBS_MAX + 1], chosen;
     uint32_t n_seen = 0;
+    piece_as_key(t, e->token, as_ids, &chosen);
     jw_begin(w, '{');
     for (uint32_t i = 0; i <= e->n_top && i <= LOGPROBS_MAX; i++) {
         struct token_logprob lp = {.token = e->token, .logprob = e->logprob};
@@ -119,8 +126,10 @@ static void put_tops(struct jw *w, const struct tokenizer *t, bool as_ids, const
             lp = e->top[i];
         struct piece *p = &seen[n_seen];
         piece_as_key(t, lp.token, as_ids, p);
+        if (lp.token != e->token && same_piece(p, &chosen))
+            continue;
         uint32_t j = 0;
-        while (j < n_seen && (seen[j].length != p->length || memcmp(seen[j].bytes, p->bytes, p->length) != 0))
+        while (j < n_seen && !same_piece(&seen[j], p))
             j++;
         if (j < n_seen)
             continue;

@@ -20,7 +20,7 @@ double rng_unit(struct rng *r); /* [0, 1), 53 bits */
 /* Room for one row; one for each worker. */
 struct sampler_scratch {
     uint32_t n_vocab;
-    float *logits;    /* [n_vocab] the row after bias, penalties and bans */
+    float *logits;    /* [n_vocab] a changed copy of the row */
     uint64_t *keys;   /* [n_vocab] candidates, best first */
     uint64_t *spare;  /* [n_vocab] while they are sorted */
     uint32_t *counts; /* [n_vocab] of the penalties, all 0 between calls */

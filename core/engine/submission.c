@@ -45,6 +45,24 @@ static enum status check_bias(const struct sampling *p, uint32_t n_vocab, struct
     return STATUS_OK;
 }
 
+static enum status check_order(const struct sampler_order *o, struct error *err)
+{
+    unsigned seen = 0;
+    char letter;
+    if (o->is_set && o->n > SAMPLER_KINDS)
+        return fail(err, STATUS_INVALID, "samplers has %u entries, there are %d samplers", o->n,
+                    SAMPLER_KINDS);
+    for (unsigned i = 0; o->is_set && i < o->n; i++) {
+        if (o->kinds[i] >= SAMPLER_KINDS)
+            return fail(err, STATUS_INVALID, "samplers[%u] is %u, there are only %d samplers", i, o->kinds[i],
+                        SAMPLER_KINDS);
+        if (seen & 1U << o->kinds[i])
+            return fail(err, STATUS_INVALID, "samplers names %s twice", sampler_name(o->kinds[i], &letter));
+        seen |= 1U << o->kinds[i];
+    }
+    return STATUS_OK;
+}
+
 static enum status check_sampling(const struct sampling *p, uint32_t n_vocab, struct error *err)
 {
     enum status s;
@@ -55,11 +73,14 @@ static enum status check_sampling(const struct sampling *p, uint32_t n_vocab, st
         return fail(err, STATUS_INVALID, "top_p must be above 0 and at most 1, got %g", (double)p->top_p);
     if (!(p->min_p >= 0 && p->min_p <= 1))
         return fail(err, STATUS_INVALID, "min_p must be between 0 and 1, got %g", (double)p->min_p);
+    if (!(p->typical_p >= 0 && p->typical_p <= 1))
+        return fail(err, STATUS_INVALID, "typical_p must be between 0 and 1, got %g", (double)p->typical_p);
     if (!isfinite(p->repetition_penalty) || !(p->repetition_penalty > 0))
         return fail(err, STATUS_INVALID, "repetition_penalty must be above 0 and finite, got %g",
                     (double)p->repetition_penalty);
     if ((s = check_finite("presence_penalty", p->presence_penalty, err)) != STATUS_OK ||
-        (s = check_finite("frequency_penalty", p->frequency_penalty, err)) != STATUS_OK)
+        (s = check_finite("frequency_penalty", p->frequency_penalty, err)) != STATUS_OK ||
+        (s = check_order(&p->order, err)) != STATUS_OK)
         return s;
     return check_bias(p, n_vocab, err);
 }

@@ -66,7 +66,8 @@ static void everything(void **state)
         "\"logit_bias\":{\"3\":-100,\"99\":1.5},\"stream\":true,\"stream_options\":{\"include_usage\":true},"
         "\"ignore_eos\":true,\"include_stop_str_in_output\":true,\"skip_special_tokens\":false,\"echo\":true,"
         "\"return_token_ids\":true,\"priority\":-3,\"timings_per_token\":true,\"user\":\"u\",\"tools\":[],"
-        "\"response_format\":{\"type\":\"text\"},\"typical_p\":1.0,\"store\":true,\"metadata\":{}}");
+        "\"response_format\":{\"type\":\"text\"},\"typical_p\":0.9,\"min_keep\":2,\"store\":true,"
+        "\"metadata\":{}}");
     if (r.status != STATUS_OK)
         fail_msg("%s", r.f.error.text);
     const struct sampling *s = &r.p.sampling;
@@ -74,6 +75,7 @@ static void everything(void **state)
     assert_true(s->temperature == 0.5F && s->top_p > 0 && s->top_p < 1e-6F && s->top_k == 40 &&
                 s->min_p == 0.1F);
     assert_true(s->repetition_penalty == 1.2F && s->penalty_last_n == 64);
+    assert_true(s->typical_p == 0.9F && s->min_keep == 2 && !s->order.is_set);
     assert_true(s->presence_penalty == -2 && s->frequency_penalty == 2 && r.p.has_seed && s->seed == 7);
     assert_true(r.p.max_tokens == 9 && r.p.min_tokens == 3 && r.p.n == 4 && r.p.n_logprobs == 5 &&
                 r.p.priority == -3);
@@ -83,6 +85,39 @@ static void everything(void **state)
     assert_true(r.p.stream && r.p.include_usage && r.p.ignore_eos && r.p.include_stop && r.p.echo &&
                 r.p.timings);
     assert_true(r.p.return_token_ids && !r.p.skip_special_tokens);
+    done(&r);
+}
+
+static void check_order(const char *body, uint32_t n, const uint8_t *kinds)
+{
+    struct parsed r = parse(API_COMPLETIONS, body);
+    if (r.status != STATUS_OK)
+        fail_msg("%s: %s", body, r.f.error.text);
+    assert_true(r.p.sampling.order.is_set && r.p.sampling.order.n == n);
+    assert_memory_equal(r.p.sampling.order.kinds, kinds, n);
+    done(&r);
+}
+
+static void sampler_orders(void **state)
+{
+    (void)state;
+    const uint8_t llama[] = {SAMPLER_PENALTIES, SAMPLER_DRY,   SAMPLER_TOP_N_SIGMA,
+                             SAMPLER_TOP_K,     SAMPLER_TYP_P, SAMPLER_TOP_P,
+                             SAMPLER_MIN_P,     SAMPLER_XTC,   SAMPLER_TEMPERATURE};
+    check_order(
+        "{\"samplers\":[\"penalties\",\"dry\",\"top_n_sigma\",\"top_k\",\"typ_p\",\"top_p\",\"min_p\","
+        "\"xtc\",\"temperature\"]}",
+        9, llama);
+    check_order("{\"samplers\":\"edskypmxt\"}", 9, llama); /* the same in llama-server's short form */
+    check_order("{\"samplers\":[\"temp\",\"min-p\",\"typical_p\"]}", 3,
+                (const uint8_t[]){SAMPLER_TEMPERATURE, SAMPLER_MIN_P, SAMPLER_TYP_P});
+    check_order("{\"samplers\":[]}", 0, llama);
+    check_order("{\"samplers\":\"\"}", 0, llama);
+    struct parsed r =
+        parse(API_CHAT, "{\"samplers\":null,\"penalty_last_n\":3,\"typical_p\":0,\"n_probs\":4}");
+    assert_int_equal(r.status, STATUS_OK);
+    assert_true(!r.p.sampling.order.is_set && r.p.sampling.penalty_last_n == 3 && r.p.n_logprobs == 4);
+    assert_true(r.p.sampling.typical_p > 0 && r.p.sampling.typical_p < 1e-6F); /* 0 isn't off */
     done(&r);
 }
 
@@ -150,7 +185,20 @@ static void refusals(void **state)
         {API_CHAT, "{\"grammar\":\"root ::= x\"}", "grammar", "not supported"},
         {API_CHAT, "{\"guided_choice\":[\"a\"]}", "guided_choice", "not supported"},
         {API_COMPLETIONS, "{\"suffix\":\"x\"}", "suffix", "not supported"},
-        {API_CHAT, "{\"typical_p\":0.5}", "typical_p", "not supported"},
+        {API_CHAT, "{\"typical_p\":1.5}", "typical_p", "from 0 to 1"},
+        {API_CHAT, "{\"min_keep\":-1}", "min_keep", "whole number from 0"},
+        {API_CHAT, "{\"dry_multiplier\":0.8}", "dry_multiplier", "not supported"},
+        {API_CHAT, "{\"post_sampling_probs\":true}", "post_sampling_probs", "not supported"},
+        {API_CHAT, "{\"n_probs\":21}", "n_probs", "from 0 to 20"},
+        {API_CHAT, "{\"samplers\":7}", "samplers",
+         "found the number 7, expected an array of names or a string"},
+        {API_CHAT, "{\"samplers\":[\"top_k\",\"best\"]}", "samplers",
+         "samplers[1]: found the string \"best\", expected one of penalties (e), temperature (t), top_k (k)"},
+        {API_CHAT, "{\"samplers\":[3]}", "samplers", "samplers[0]: found the number 3"},
+        {API_CHAT, "{\"samplers\":[\"top_p\",\"min_p\",\"nucleus\"]}", "samplers",
+         "found top_p twice, expected each of these at most once: penalties (e)"},
+        {API_CHAT, "{\"samplers\":\"kz\"}", "samplers", "samplers[1]: found the string \"kz\""},
+        {API_CHAT, "{\"samplers\":\"kpk\"}", "samplers", "found top_k twice"},
         {API_CHAT, "{\"seed\":1e30}", "seed", "whole number"},
         {API_CHAT, "{\"temperature\":1e999}", "", "body"},
         {API_CHAT, "{\"n\":1,\"n\":2}", "", "body"},
@@ -221,9 +269,9 @@ static void request_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),    cmocka_unit_test(everything), cmocka_unit_test(aliases),
-        cmocka_unit_test(refusals),    cmocka_unit_test(depth),      cmocka_unit_test(voice_names),
-        cmocka_unit_test(request_ids),
+        cmocka_unit_test(defaults),    cmocka_unit_test(everything),  cmocka_unit_test(sampler_orders),
+        cmocka_unit_test(aliases),     cmocka_unit_test(refusals),    cmocka_unit_test(depth),
+        cmocka_unit_test(voice_names), cmocka_unit_test(request_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

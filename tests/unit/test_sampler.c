@@ -315,6 +315,186 @@ static void penalties_follow_their_definitions(void **state)
     sampler_scratch_fini(&s);
 }
 
+/* ---- the chain ---- */
+
+static struct sampling ordered(uint8_t n, const enum sampler_kind *kinds)
+{
+    struct sampling p = neutral();
+    p.order.is_set = true;
+    p.order.n = n;
+    for (uint8_t i = 0; i < n; i++)
+        p.order.kinds[i] = (uint8_t)kinds[i];
+    return p;
+}
+#define ORDER(...)                                                                                           \
+    ordered(sizeof((enum sampler_kind[]){__VA_ARGS__}) / sizeof(enum sampler_kind),                          \
+            (enum sampler_kind[]){__VA_ARGS__})
+
+/* Which of up to 32 tokens are ever drawn, as bits. */
+static uint32_t support(const struct sampling *p, const float *row, uint32_t n)
+{
+    struct sampler_scratch s = scratch_for(n);
+    struct rng r;
+    uint32_t seen = 0;
+    const int32_t tokens[] = {0, 1, 1}; /* prompt 0, output 1 1 */
+    const struct sampler_input in = {
+        .sampling = p, .logits = row, .tokens = tokens, .n_tokens = 3, .n_prompt = 1};
+    rng_seed(&r, 77);
+    for (int i = 0; i < 3000; i++)
+        seen |= 1U << sampler_pick(&in, &r, &s);
+    sampler_scratch_fini(&s);
+    return seen;
+}
+
+static void cuts_follow_their_definitions(void **state)
+{
+    (void)state;
+    const float row[4] = {logf(0.1F), logf(0.4F), logf(0.2F), logf(0.3F)}; /* order 1 3 2 0 */
+    struct sampling p = neutral();
+    p.top_k = 2;
+    assert_int_equal(support(&p, row, 4), 1U << 1 | 1U << 3);
+    p = neutral();
+    p.top_p = 0.65F; /* .4, .7 */
+    assert_int_equal(support(&p, row, 4), 1U << 1 | 1U << 3);
+    p.top_p = 0.75F; /* .4, .7, .9 */
+    assert_int_equal(support(&p, row, 4), 1U << 1 | 1U << 3 | 1U << 2);
+    p = neutral();
+    p.min_p = 0.6F; /* .24 */
+    assert_int_equal(support(&p, row, 4), 1U << 1 | 1U << 3);
+    p.min_keep = 3;
+    assert_int_equal(support(&p, row, 4), 1U << 1 | 1U << 3 | 1U << 2);
+    p = neutral();
+    p.typical_p = 0.2F; /* entropy 1.280; surprise .916 1.204 1.609 2.303: distances .364 .076 .329 1.023 */
+    assert_int_equal(support(&p, row, 4), 1U << 3);
+    p.typical_p = 0.4F;
+    assert_int_equal(support(&p, row, 4), 1U << 3 | 1U << 2);
+    p.typical_p = 0.6F;
+    assert_int_equal(support(&p, row, 4), 1U << 3 | 1U << 2 | 1U << 1);
+    p.typical_p = 0.95F;
+    assert_int_equal(support(&p, row, 4), 15);
+    p.typical_p = FLT_MIN;
+    assert_int_equal(support(&p, row, 4), 1U << 3);
+    p.min_keep = 2;
+    assert_int_equal(support(&p, row, 4), 1U << 3 | 1U << 2);
+    p = neutral();
+    p.min_keep = 4; /* not top_k's */
+    p.top_k = 1;
+    assert_int_equal(support(&p, row, 4), 1U << 1);
+}
+
+static void equals_at_a_border_stay_by_lower_id(void **state)
+{
+    (void)state;
+    const float flat[6] = {2, 2, 2, 2, 2, 2}, steps[6] = {1, 1, 3, 1, 1, 0};
+    struct sampling p = neutral();
+    p.top_k = 3;
+    assert_int_equal(support(&p, flat, 6), 7);
+    assert_int_equal(support(&p, steps, 6), 4 | 1 | 2);
+    p = neutral();
+    p.top_p = 0.5F;
+    assert_int_equal(support(&p, flat, 6), 7);
+    p = neutral();
+    p.typical_p = 0.5F;
+    assert_int_equal(support(&p, flat, 6), 7);
+    p.typical_p = 0.1F; /* steps: of 3 and the ones, the ones' surprise is further from the entropy */
+    assert_int_equal(support(&p, steps, 6), 4);
+    const float above[6] = {1, 1, 1, 1, -9, -9}; /* all ones are more likely than the mean */
+    assert_int_equal(support(&p, above, 6), 1);
+    p.typical_p = 0.6F;
+    assert_int_equal(support(&p, above, 6), 7);
+    p = ORDER(SAMPLER_TYP_P, SAMPLER_TOP_K);
+    p.typical_p = 0.6F;
+    p.top_k = 2; /* the kept ones are in order again */
+    assert_int_equal(support(&p, above, 6), 3);
+}
+
+static void the_order_decides(void **state)
+{
+    (void)state;
+    const float row[4] = {logf(0.5F), logf(0.25F), logf(0.15F), logf(0.1F)};
+    struct sampling p = neutral();
+    p.temperature = 10;
+    p.top_p = 0.7F; /* of the tempered, nearly flat distribution: .272 .254 .241 */
+    assert_int_equal(support(&p, row, 4), 7);
+    p.order = ORDER(SAMPLER_TOP_P, SAMPLER_TEMPERATURE).order; /* of the raw one: .75 */
+    assert_int_equal(support(&p, row, 4), 3);
+    p = ORDER(SAMPLER_MIN_P, SAMPLER_TEMPERATURE);
+    p.temperature = 10;
+    p.min_p = 0.28F;
+    assert_int_equal(support(&p, row, 4), 7);
+    p.order = ORDER(SAMPLER_TEMPERATURE, SAMPLER_MIN_P).order;
+    assert_int_equal(support(&p, row, 4), 15);
+    p = ORDER(SAMPLER_TOP_K, SAMPLER_TOP_P); /* .5 / .75 is .667 */
+    p.top_k = 2;
+    p.top_p = 0.6F;
+    assert_int_equal(support(&p, row, 4), 1);
+    p.order = ORDER(SAMPLER_TOP_P, SAMPLER_TOP_K).order;
+    assert_int_equal(support(&p, row, 4), 3);
+    p = ORDER(SAMPLER_TOP_K); /* what isn't named isn't applied */
+    p.temperature = 0;
+    p.top_p = 0.1F;
+    p.repetition_penalty = 100;
+    p.top_k = 3;
+    assert_int_equal(support(&p, row, 4), 7);
+    p.order.n = 0;
+    assert_int_equal(support(&p, row, 4), 15);
+    p = ORDER(SAMPLER_DRY, SAMPLER_TOP_N_SIGMA, SAMPLER_XTC); /* nothing yet */
+    assert_int_equal(support(&p, row, 4), 15);
+}
+
+static void penalties_work_anywhere(void **state)
+{
+    (void)state;
+    const float row[4] = {4, 3.9F, 3, 2.9F};
+    struct sampling p = ORDER(SAMPLER_TOP_K, SAMPLER_PENALTIES, SAMPLER_TEMPERATURE);
+    p.top_k = 3;
+    p.repetition_penalty = 2; /* 0 and 1 occurred: 2, 1.95, 3; the cut one doesn't come back */
+    assert_int_equal(support(&p, row, 4), 7);
+    p.temperature = 0;
+    assert_int_equal(support(&p, row, 4), 4);
+    p = ORDER(SAMPLER_TEMPERATURE, SAMPLER_PENALTIES, SAMPLER_TOP_K);
+    p.temperature = 0.5F; /* 8, 7.8, 6, 5.8; then 8, 7.8 - 2 * 1, … */
+    p.frequency_penalty = 1;
+    p.top_k = 2;
+    assert_int_equal(support(&p, row, 4), 1 | 4);
+    p.frequency_penalty = 0.85F; /* 6.1 */
+    assert_int_equal(support(&p, row, 4), 3);
+    p.penalty_last_n = 1; /* one of the two */
+    p.frequency_penalty = 1.7F;
+    assert_int_equal(support(&p, row, 4), 3);
+    p.penalty_last_n = 0;
+    p.frequency_penalty = 2;
+    p.repetition_penalty = 9;
+    assert_int_equal(support(&p, row, 4), 3);
+    p = ORDER(SAMPLER_TYP_P, SAMPLER_PENALTIES);
+    p.typical_p = FLT_MIN;
+    p.repetition_penalty = 1.5F;
+    uint32_t one = support(&p, row, 4);
+    assert_true(one && !(one & (one - 1)));
+}
+
+static void zero_temperature_takes_the_best_that_is_left(void **state)
+{
+    (void)state;
+    const float row[4] = {logf(0.1F), logf(0.4F), logf(0.2F), logf(0.3F)};
+    struct sampling p = neutral();
+    struct sampler_scratch s = scratch_for(4);
+    struct rng r, before;
+    rng_seed(&r, 1);
+    before = r;
+    p.temperature = 0;
+    p.typical_p = 0.2F; /* token 3 alone, but temperature comes first */
+    assert_int_equal(pick(&p, row, &r, &s), 1);
+    p.order = ORDER(SAMPLER_TYP_P, SAMPLER_TEMPERATURE).order;
+    assert_int_equal(pick(&p, row, &r, &s), 3);
+    p.order = ORDER(SAMPLER_TOP_K, SAMPLER_MIN_P, SAMPLER_TEMPERATURE, SAMPLER_TOP_P).order;
+    p.top_k = 3;
+    p.min_p = 0.1F;
+    assert_int_equal(pick(&p, row, &r, &s), 1);
+    assert_memory_equal(&r, &before, sizeof r); /* draws nothing */
+    sampler_scratch_fini(&s);
+}
+
 static void banned_tokens_are_never_taken(void **state)
 {
     (void)state;
@@ -425,6 +605,11 @@ int main(void)
         cmocka_unit_test(extreme_temperatures_stay_sane),
         cmocka_unit_test(bias_moves_and_bans),
         cmocka_unit_test(penalties_follow_their_definitions),
+        cmocka_unit_test(cuts_follow_their_definitions),
+        cmocka_unit_test(equals_at_a_border_stay_by_lower_id),
+        cmocka_unit_test(the_order_decides),
+        cmocka_unit_test(penalties_work_anywhere),
+        cmocka_unit_test(zero_temperature_takes_the_best_that_is_left),
         cmocka_unit_test(banned_tokens_are_never_taken),
         cmocka_unit_test(seeds_reproduce),
         cmocka_unit_test(logprobs_are_of_the_raw_row),

@@ -1,0 +1,336 @@
+/* The samplers that cut the window of candidates or weigh it, and their table. Definitions and sources are in
+ * include/engine.h. */
+#include "sampler_chain.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define NAMES_MAX 4U
+
+struct sampler_row {
+    const char *names[NAMES_MAX]; /* the first is the name, the others are spellings */
+    char letter;                  /* llama-server's short form */
+    void (*apply)(struct chain *c);
+};
+
+static const struct sampler_row rows[SAMPLER_KINDS] = {
+    [SAMPLER_PENALTIES] = {{"penalties"}, 'e', sample_penalties},
+    [SAMPLER_TEMPERATURE] = {{"temperature", "temp"}, 't', sample_temperature},
+    [SAMPLER_TOP_K] = {{"top_k"}, 'k', sample_top_k},
+    [SAMPLER_TYP_P] = {{"typ_p", "typ", "typical", "typical_p"}, 'y', sample_typ_p},
+    [SAMPLER_TOP_P] = {{"top_p", "nucleus"}, 'p', sample_top_p},
+    [SAMPLER_MIN_P] = {{"min_p"}, 'm', sample_min_p},
+    [SAMPLER_DRY] = {{"dry"}, 'd', NULL},
+    [SAMPLER_TOP_N_SIGMA] = {{"top_n_sigma"}, 's', NULL},
+    [SAMPLER_XTC] = {{"xtc"}, 'x', NULL},
+};
+
+static const struct sampler_order default_order = {.is_set = true,
+                                                   .n = 6,
+                                                   .kinds = {SAMPLER_PENALTIES, SAMPLER_TEMPERATURE,
+                                                             SAMPLER_TOP_K, SAMPLER_TYP_P, SAMPLER_TOP_P,
+                                                             SAMPLER_MIN_P}};
+
+static bool is_spelling(const char *name, const char *given)
+{
+    for (; *name && (*name == *given || (*name == '_' && *given == '-')); name++)
+        given++;
+    return !*name && !*given;
+}
+
+bool sampler_find(const char *name, enum sampler_kind *out)
+{
+    for (unsigned k = 0; k < SAMPLER_KINDS; k++)
+        for (unsigned i = 0; i < NAMES_MAX && rows[k].names[i]; i++)
+            if (is_spelling(rows[k].names[i], name)) {
+                *out = (enum sampler_kind)k;
+                return true;
+            }
+    return false;
+}
+
+bool sampler_find_letter(char letter, enum sampler_kind *out)
+{
+    for (unsigned k = 0; k < SAMPLER_KINDS; k++)
+        if (rows[k].letter == letter) {
+            *out = (enum sampler_kind)k;
+            return true;
+        }
+    return false;
+}
+
+const char *sampler_name(enum sampler_kind kind, char *letter)
+{
+    require(kind < SAMPLER_KINDS);
+    *letter = rows[kind].letter;
+    return rows[kind].names[0];
+}
+
+void chain_run(struct chain *c)
+{
+    const struct sampler_order *order = &c->in->sampling->order;
+    if (!order->is_set)
+        order = &default_order;
+    for (unsigned i = 0; i < order->n && !c->greedy; i++) {
+        const struct sampler_row *row = &rows[order->kinds[i]];
+        if (row->apply)
+            row->apply(c);
+    }
+}
+
+/* ---- the window ---- */
+
+bool chain_open(struct chain *c)
+{
+    int32_t id;
+    if (!c->has_top)
+        c->has_top = c->begin < c->end && rank_get(&c->ranking, c->begin, &c->top, &id);
+    return c->has_top;
+}
+
+double chain_weight(const struct chain *c, float logit)
+{
+    return exp(((double)logit - (double)c->top) / c->temperature);
+}
+
+static bool is_whole(const struct chain *c)
+{
+    return c->begin == 0 && c->end >= c->ranking.n;
+}
+
+/* Whatever weighs less than e^-80: a whole vocabulary of them adds less than one unit of the generator's last
+ * bit. */
+static double least_logit(const struct chain *c)
+{
+    return (double)c->top - 80.0 * c->temperature;
+}
+
+/* In id order where the window is whole, so that it need not be sorted; else in rank order. */
+double chain_total(struct chain *c)
+{
+    if (c->total >= 0 || !chain_open(c))
+        return c->total;
+    double sum = 0;
+    if (is_whole(c)) {
+        const float *row = c->ranking.row;
+        double least = least_logit(c);
+        for (uint32_t i = 0; i < c->ranking.n; i++)
+            if ((double)row[i] >= least)
+                sum += chain_weight(c, row[i]);
+    } else {
+        float logit;
+        int32_t id;
+        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++)
+            sum += chain_weight(c, logit);
+    }
+    c->total = sum;
+    return sum;
+}
+
+float bounded_logit(float x)
+{
+    return x > FLT_MAX ? FLT_MAX : x;
+}
+
+static float tempered(const struct chain *c, float logit)
+{
+    return c->temperature == 1.0 ? logit : bounded_logit((float)((double)logit / c->temperature));
+}
+
+float *chain_own_row(struct chain *c)
+{
+    float *own = c->scratch->logits, logit;
+    const float *row = c->ranking.row;
+    uint32_t n = c->ranking.n;
+    int32_t id;
+    if (is_whole(c)) {
+        if (row != own)
+            memcpy(own, row, n * sizeof *own);
+        for (uint32_t i = 0; i < n && c->temperature != 1.0; i++)
+            own[i] = tempered(c, own[i]);
+    } else {
+        for (uint32_t i = 0; i < n; i++)
+            own[i] = -INFINITY;
+        /* The keys hold the logits: rank_get reads the row only where it isn't sorted yet. */
+        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++)
+            own[id] = tempered(c, logit);
+    }
+    c->ranking.row = own;
+    c->ranking.n_sorted = 0;
+    c->ranking.last = 0;
+    c->ranking.complete = false;
+    c->begin = 0;
+    c->end = n;
+    c->temperature = 1;
+    c->has_top = false;
+    c->total = -1;
+    return own;
+}
+
+/* What min_keep leaves at least. */
+static uint32_t n_kept_least(const struct chain *c)
+{
+    uint32_t n = c->in->sampling->min_keep;
+    return n > 1 ? n : 1;
+}
+
+/* ---- temperature, top_k, top_p, min_p ---- */
+
+void sample_temperature(struct chain *c)
+{
+    float t = c->in->sampling->temperature;
+    if (t > 0) {
+        c->temperature *= (double)t;
+        c->total = -1;
+        return;
+    }
+    const float *row = c->ranking.row;
+    c->greedy = true;
+    if (is_whole(c) && c->ranking.n_sorted == 0) {
+        uint32_t best = c->scratch->argmax(row, c->ranking.n);
+        if (best < c->ranking.n && row[best] > -INFINITY)
+            rank_only(&c->ranking, best);
+        else
+            c->end = 0;
+    }
+}
+
+void sample_top_k(struct chain *c)
+{
+    int32_t k = c->in->sampling->top_k;
+    if (k <= 0 || (uint32_t)k >= c->end - c->begin)
+        return;
+    if (c->ranking.n_sorted == 0)
+        rank_more(&c->ranking, (uint32_t)k);
+    c->end = c->begin + (uint32_t)k;
+    c->total = -1;
+}
+
+void sample_top_p(struct chain *c)
+{
+    double p = (double)c->in->sampling->top_p, sum = 0, mass;
+    if (p >= 1 || (mass = chain_total(c)) < 0)
+        return;
+    uint32_t i = c->begin, least = n_kept_least(c);
+    float logit;
+    int32_t id;
+    for (; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
+        if (i - c->begin >= least && sum >= p * mass)
+            break;
+        sum += chain_weight(c, logit);
+    }
+    c->end = i;
+    c->total = sum;
+}
+
+void sample_min_p(struct chain *c)
+{
+    double p = (double)c->in->sampling->min_p, sum = 0;
+    if (p <= 0 || !chain_open(c))
+        return;
+    uint32_t i = c->begin, least = n_kept_least(c);
+    float logit;
+    int32_t id;
+    for (; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
+        double w = chain_weight(c, logit); /* of the first: 1 */
+        if (i - c->begin >= least && w < p)
+            break;
+        sum += w;
+    }
+    c->end = i;
+    c->total = sum;
+}
+
+/* ---- typ_p ----
+ *
+ * With a = (logit - top) / temperature, log p = a - log Z and the entropy is log Z - mean of a, so that the
+ * distance of -log p to the entropy is |a - mean|: the most typical set grows from the mean to both sides. */
+
+static double scaled(const struct chain *c, float logit)
+{
+    return ((double)logit - (double)c->top) / c->temperature;
+}
+
+/* The mean of a, weighted; the sum of the weights too. */
+static double weighted_mean(struct chain *c, double *total)
+{
+    double sum = 0, sum_a = 0;
+    if (is_whole(c)) {
+        double least = least_logit(c);
+        for (uint32_t i = 0; i < c->ranking.n; i++) {
+            if (!((double)c->ranking.row[i] >= least))
+                continue;
+            double a = scaled(c, c->ranking.row[i]), w = exp(a);
+            sum += w;
+            sum_a += w * a;
+        }
+    } else {
+        float logit;
+        int32_t id;
+        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
+            double a = scaled(c, logit), w = exp(a);
+            sum += w;
+            sum_a += w > 0 ? w * a : 0;
+        }
+    }
+    *total = sum;
+    return sum_a / sum;
+}
+
+struct typical {
+    uint32_t lo, hi, least; /* the window [lo, hi) so far */
+    double mean, sum, enough;
+};
+
+static bool needs_more(const struct typical *t)
+{
+    return t->sum < t->enough || t->hi - t->lo < t->least;
+}
+
+/* Takes equals above the window, the lowest ids first as everywhere. */
+static void take_above(struct chain *c, struct typical *t, float logit)
+{
+    uint32_t end = t->lo, begin = end - 1, n = 0;
+    double w = chain_weight(c, logit);
+    while (begin > c->begin && key_logit(c->ranking.keys[begin - 1]) == logit)
+        begin--;
+    while (t->lo > begin && needs_more(t)) {
+        t->sum += w;
+        t->lo--;
+        n++;
+    }
+    if (t->lo > begin)
+        rank_move_back(&c->ranking, begin, end, n);
+}
+
+void sample_typ_p(struct chain *c)
+{
+    double p = (double)c->in->sampling->typical_p, total;
+    if (!(p > 0 && p < 1) || !chain_open(c))
+        return;
+    struct typical t = {.least = n_kept_least(c), .lo = c->begin};
+    float logit = 0;
+    int32_t id;
+    t.mean = weighted_mean(c, &total);
+    t.enough = p * total;
+    while (t.lo < c->end && rank_get(&c->ranking, t.lo, &logit, &id) && scaled(c, logit) >= t.mean)
+        t.lo++;
+    t.hi = t.lo;
+    while (needs_more(&t)) {
+        bool below = t.hi < c->end && rank_get(&c->ranking, t.hi, &logit, &id);
+        float above = t.lo > c->begin ? key_logit(c->ranking.keys[t.lo - 1]) : INFINITY;
+        if (t.lo > c->begin && (!below || scaled(c, above) - t.mean <= t.mean - scaled(c, logit))) {
+            take_above(c, &t, above);
+        } else if (below) {
+            t.sum += chain_weight(c, logit);
+            t.hi++;
+        } else {
+            break;
+        }
+    }
+    c->begin = t.lo;
+    c->end = t.hi;
+    c->has_top = false;
+    c->total = -1;
+}
