@@ -150,6 +150,17 @@ void dequantize_row(enum dtype type, const void *src, uint64_t n_values, float *
 /* Floats to a stored row: F32 F16 BF16 Q8_0 Q4_0 (ggml's reference rounding). False for other types. */
 bool quantize_row(enum dtype type, const float *x, uint64_t n_values, void *dst);
 
+/* ---- dense products outside a step: merging, DoRA's norms
+ * ------------------------------------------------------- */
+
+/* y += scale * B A by OpenBLAS, in the calling thread. b: [rows, k], a: [k, cols], y: [rows, cols], row-major
+ * without gaps; sizes below 2^31, 0 changes nothing. |error| of a value <= (k + 4) * 2^-24 * (|scale| sum
+ * |b_i a_i| + |y|), to first order. The order of the additions is the library's (it differs between
+ * machines), but the same operands of the same shape give the same bits, with any number of callers at once.
+ * Thread: any. */
+void gemm_add_f32(uint32_t rows, uint32_t cols, uint32_t k, float scale, const float *b, const float *a,
+                  float *y);
+
 /* Bound on |kernel - f64 reference| for one float dot product of length n with sum of |a_i b_i| = s: the f32
  * summation error n*eps*s (Higham, Accuracy and Stability, eq. 3.5) with a factor of 2 for conversions. */
 static inline double kernel_tolerance(uint32_t n, double s)
