@@ -1,6 +1,6 @@
-/* Folders of goldens, and how one case of theirs is checked: what the golden programs share. A set is a folder
- * laid out as make_goldens.py describes; tests ask what is in it, so a new family, adapter or file is covered
- * by being there. */
+/* Folders of goldens, and how one case of theirs is checked: what the golden programs share. A set is a
+ * folder laid out as make_goldens.py describes; tests ask what is in it, so a new family, adapter or file is
+ * covered by being there. */
 #ifndef LK_TESTS_GOLDEN_SET_H
 #define LK_TESTS_GOLDEN_SET_H
 
@@ -13,6 +13,8 @@
 
 #define GOLDEN_OWN "tests/golden/data"
 #define GOLDEN_SHARED "../shared/goldens"
+
+#pragma weak lora_compose /* until it is there */
 
 struct tolerance {
     double logits; /* of the largest logit */
@@ -27,7 +29,8 @@ static inline int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Entries of root/sub whose names end in `ending`, sorted; 0 if there is no such folder. Freed by the caller. */
+/* Entries of root/sub whose names end in `ending`, sorted; 0 if there is no such folder. Freed by the caller.
+ */
 static inline size_t golden_list(const char *root, const char *sub, const char *ending, char **names,
                                  size_t n_max)
 {

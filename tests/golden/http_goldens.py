@@ -89,7 +89,7 @@ def crowd(server, family, label, jobs, alone, tally):
 def main():
     tally, skipped = Tally(), 0
     folders = [DATA]
-    if os.environ.get("GOLDENS") == "own":
+    if os.environ.get("GOLDENS_ONLY") == "own":
         pass
     elif os.path.isdir(os.path.join(SHARED, "goldens")):
         folders.append(os.path.join(SHARED, "goldens"))

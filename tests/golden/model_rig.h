@@ -43,6 +43,7 @@ struct rig_line {
     int32_t *ids;   /* [n_prompt + n_new], prompt first; made by rig_run */
     uint32_t n_ids; /* so far */
     uint32_t n_fed;
+    uint32_t lora_begin; /* where the adapter begins to act */
     uint32_t pages[RIG_SEQ_PAGES];
     uint32_t n_pages;
 };
@@ -98,6 +99,7 @@ static inline bool rig_next(struct rig *r, struct rig_line *l, uint32_t chunk, s
                             .n_tokens = n,
                             .position = l->n_fed,
                             .pages = l->pages,
+                            .lora_begin = l->lora_begin,
                             .logits_begin = 0};
     return true;
 }
@@ -122,6 +124,7 @@ static inline void rig_begin(struct rig *r, struct rig_line *l)
     memcpy(l->ids, l->prompt, l->n_prompt * sizeof *l->ids);
     l->n_ids = l->n_prompt;
     l->n_fed = l->n_pages = 0;
+    l->lora_begin = l->lora ? lora_begin(l->lora, l->prompt, l->n_prompt) : 0;
     require(!l->lora || step_reserve_rank(r->space, l->lora->t_max, &err) == STATUS_OK);
 }
 

@@ -64,17 +64,23 @@ static void open_model(struct family *f, const char *dir)
     buf_fini(&json);
 }
 
-static struct lora *open_adapter(struct family *f, const char *name)
+/* False if it isn't of a supported kind. */
+static bool open_adapter(struct family *f, const char *name, struct lora **out)
 {
     char path[300];
     struct error err;
+    *out = NULL;
     if (!name)
-        return NULL;
+        return true;
     assert_true(f->n_adapters < N_ADAPTERS_MAX);
     snprintf(path, sizeof path, DATA "%s", name);
     const struct adapter_source source = {.name = "tested", .path = path, .root_fd = -1, .scale = 1};
-    expect_ok(adapter_load(&source, f->model, &f->adapters[f->n_adapters], &err), &err);
-    return f->adapters[f->n_adapters++]->lora;
+    enum status s = adapter_load(&source, f->model, &f->adapters[f->n_adapters], &err);
+    if (s == STATUS_UNSUPPORTED)
+        return false;
+    expect_ok(s, &err);
+    *out = f->adapters[f->n_adapters++]->lora;
+    return true;
 }
 
 static void add_case(struct family *f, const char *adapter, struct lora *lora, const char *name,
@@ -107,7 +113,9 @@ static struct family *open_family(const char *name)
         if (!model || !strstr(model, "/f32") || json_object_get(entry, "skipped"))
             continue;
         const char *adapter = json_string_value(json_object_get(entry, "adapter"));
-        struct lora *lora = open_adapter(f, adapter);
+        struct lora *lora;
+        if (!open_adapter(f, adapter, &lora))
+            continue;
         json_object_foreach(json_object_get(entry, "cases"), prompt, golden)
             add_case(f, adapter, lora, prompt, golden);
     }
@@ -228,7 +236,8 @@ static void check_family(const char *name)
     struct engine *e = engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256});
     struct outcome *r = mem_array(f->n_cases, sizeof *r);
     for (uint32_t i = 0; i < f->n_cases; i++) {
-        struct generation g = generation_of(&f->cases[i], 32);
+        const json_t *greedy = json_object_get(f->cases[i].golden, "greedy");
+        struct generation g = generation_of(&f->cases[i], (uint32_t)json_array_size(greedy));
         submit(e, &g, &r[i]);
     }
     gather(e, r, f->n_cases);
