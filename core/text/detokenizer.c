@@ -78,7 +78,7 @@ size_t detokenizer_push(struct detokenizer *d, int32_t id, char *dst)
     const struct decoder *decoder = &t->decoder;
     struct sink s = {.d = d, .dst = dst};
     if (id < 0 || (uint32_t)id >= t->vocab.n_ids || !t->vocab.texts[id].text ||
-        (d->skip_special && (t->vocab.flags[id] & TOKEN_SPECIAL)))
+        (d->skip_special && (t->vocab.flags[id] & TOKEN_HIDDEN)))
         return 0;
     struct text_ref piece = d->at_start ? decoder->first_pieces[id] : decoder->pieces[id];
     bool fallback = decoder->bytes == BYTES_FALLBACK;

@@ -50,9 +50,12 @@ void bpe_put_merge(struct bpe *b, const struct merge *m)
 static bool words_init(struct bpe *b, struct arena *a, const struct vocab *v)
 {
     if (!b->raw) {
+        size_t n_slots = (size_t)v->map.mask + 1;
         b->words = v->texts;
-        b->map = v->map;
-        return true;
+        b->map = (struct text_map){v->map.mask, arena_array(a, n_slots, sizeof *b->map.slots)};
+        if (b->map.slots) /* as it is now: added tokens that come later are none of the model's */
+            memcpy(b->map.slots, v->map.slots, n_slots * sizeof *b->map.slots);
+        return b->map.slots != NULL;
     }
     struct text_ref *words = arena_array(a, (size_t)v->n_ids + 1, sizeof *words);
     if (!words || !text_map_init(&b->map, a, v->n_ids))
@@ -433,25 +436,40 @@ static enum status add_symbol(struct part *p, uint32_t id, const char *at)
     return STATUS_OK;
 }
 
-/* The symbol of the character word[at], n bytes, with what the model puts before or behind it; -1: none. */
-static int32_t character_symbol(const struct bpe *b, struct text_ref word, size_t at, unsigned n, uint32_t c)
+/* A character with what the model puts before or behind it: what is looked up, and what falls back to bytes.
+ */
+struct dressed {
+    const char *text;
+    unsigned n;
+    char room[2 * 64 + 4];
+};
+
+static void dress(const struct bpe *b, struct text_ref word, size_t at, unsigned n, struct dressed *d)
 {
     bool prefixed = at > 0 && b->prefix.length > 0, suffixed = at + n == word.length && b->suffix.length > 0;
+    d->text = word.text + at;
+    d->n = n;
     if (!prefixed && !suffixed)
-        return c < 65536 ? b->bmp[c] : text_map_find(&b->map, b->words, word.text + at, n);
-    char whole[2 * 64 + 4];
-    size_t length = 0;
+        return;
+    unsigned made = 0;
     if (prefixed) {
-        memcpy(whole, b->prefix.text, b->prefix.length);
-        length = b->prefix.length;
+        memcpy(d->room, b->prefix.text, b->prefix.length);
+        made = b->prefix.length;
     }
-    memcpy(whole + length, word.text + at, n);
-    length += n;
+    memcpy(d->room + made, word.text + at, n);
+    made += n;
     if (suffixed) {
-        memcpy(whole + length, b->suffix.text, b->suffix.length);
-        length += b->suffix.length;
+        memcpy(d->room + made, b->suffix.text, b->suffix.length);
+        made += b->suffix.length;
     }
-    return text_map_find(&b->map, b->words, whole, length);
+    d->text = d->room;
+    d->n = made;
+}
+
+/* The symbol of the character c, dressed; -1: none. */
+static int32_t character_symbol(const struct bpe *b, const struct dressed *d, uint32_t c)
+{
+    return d->text != d->room && c < 65536 ? b->bmp[c] : text_map_find(&b->map, b->words, d->text, d->n);
 }
 
 /* "<0xNN>" for each byte of an unknown character, if the vocabulary has them all. */
@@ -480,18 +498,23 @@ static enum status encode_symbols(struct part *p, struct text_ref word)
     for (size_t i = 0; i < word.length && s == STATUS_OK; i += n) {
         const char *at = word.text + i;
         uint32_t c = (uint8_t)*at;
-        if (!b->raw)
+        struct dressed d; /* its room is large: not cleared for each character */
+        d.text = at;
+        d.n = 1;
+        if (!b->raw) {
             n = utf8_step(at, word.length - i, &c);
-        int32_t id = b->raw ? b->bytes[c] : character_symbol(b, word, i, n, c);
+            dress(b, word, i, n, &d);
+        }
+        int32_t id = b->raw ? b->bytes[c] : character_symbol(b, &d, c);
         if (id >= 0) {
             if (unknown)
                 s = add_foreign(p, b->unknown, at);
             unknown = false;
             if (s == STATUS_OK)
                 s = add_symbol(p, (uint32_t)id, at);
-        } else if (has_bytes(b, at, n)) {
-            for (unsigned k = 0; k < n && s == STATUS_OK; k++)
-                s = add_foreign(p, b->bytes[(uint8_t)at[k]], at);
+        } else if (has_bytes(b, d.text, d.n)) {
+            for (unsigned k = 0; k < d.n && s == STATUS_OK; k++)
+                s = add_foreign(p, b->bytes[(uint8_t)d.text[k]], at);
         } else {
             if (unknown && !b->fuse_unknown)
                 s = add_foreign(p, b->unknown, at);

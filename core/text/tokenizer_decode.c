@@ -124,6 +124,23 @@ static bool make_both(struct piece_maker *m, struct text_ref text, uint32_t id, 
     return first == piece || make_piece(m, text, id, true, first);
 }
 
+/* The reference asks for a token to skip by its text, which for a normalised added token is the normalised
+ * one: a special token is shown if that is no special token's content. */
+static void mark_hidden(struct tokenizer *t)
+{
+    struct vocab *v = &t->vocab;
+    for (uint32_t id = 0; id < v->n_ids; id++)
+        if (v->flags[id] & TOKEN_SPECIAL)
+            v->flags[id] |= TOKEN_HIDDEN;
+    for (uint32_t i = 0; i < t->normal_added.n_tokens; i++) {
+        const struct added_token *token = &t->normal_added.tokens[i];
+        int32_t same = text_map_find(&v->map, v->texts, token->pattern.text, token->pattern.length);
+        v->flags[token->id] &= (uint8_t)~TOKEN_HIDDEN;
+        if (same >= 0 && (v->flags[same] & TOKEN_SPECIAL))
+            v->flags[token->id] |= TOKEN_HIDDEN;
+    }
+}
+
 enum status decoder_finish(struct tokenizer *t, struct error *err)
 {
     struct decoder *d = &t->decoder;
@@ -153,6 +170,7 @@ enum status decoder_finish(struct tokenizer *t, struct error *err)
     d->pieces = pieces;
     d->first_pieces = first;
     d->is_byte = m.is_byte;
+    mark_hidden(t);
     buf_fini(&m.buffers[0]);
     buf_fini(&m.buffers[1]);
     regex_state_destroy(m.regex);
@@ -183,7 +201,7 @@ static bool append_pieces(const struct tokenizer *t, const int32_t *ids, size_t 
     size_t run_start = out->length;
     for (size_t i = 0; i < n_ids && fine; i++) {
         uint32_t id = (uint32_t)ids[i];
-        if (!t->vocab.texts[id].text || (skip_special && (t->vocab.flags[id] & TOKEN_SPECIAL)))
+        if (!t->vocab.texts[id].text || (skip_special && (t->vocab.flags[id] & TOKEN_HIDDEN)))
             continue;
         const struct text_ref *piece = first ? &d->first_pieces[id] : &d->pieces[id];
         if (d->join_with_space && !first)

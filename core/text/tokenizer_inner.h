@@ -44,7 +44,8 @@ int32_t text_map_find(const struct text_map *m, const struct text_ref *texts, co
                       size_t length);
 void text_map_add(struct text_map *m, const struct text_ref *texts, uint32_t id); /* must not be there yet */
 
-enum token_flags { TOKEN_PRESENT = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4 };
+/* Hidden: left out when special tokens are skipped; special and hidden part where a token is normalised. */
+enum token_flags { TOKEN_PRESENT = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4, TOKEN_HIDDEN = 8 };
 
 struct vocab {
     struct arena *arena;
@@ -102,6 +103,8 @@ int matcher_next(struct matcher *m, struct span *match);
  */
 uint32_t newer_stand_in(uint32_t code_point); /* 0: it is none */
 bool normal_is_inert(uint32_t code_point);    /* not for normal forms, as the reference has them */
+bool mark_is_unknown(uint32_t code_point);    /* a mark that StripAccents leaves where it is */
+uint32_t newer_lower(uint32_t code_point);    /* its lower case; 0: not one of the newer letters */
 bool newer_found(const char *text, size_t length);
 void newer_replace(char *text, size_t length);
 
@@ -139,7 +142,7 @@ struct normalizer {
 struct normal_scratch {
     struct buf buffers[2];
     struct regex_state *regex;
-    bool cut; /* set when a step takes characters away from the start */
+    bool cut; /* set when the text no longer begins with what the given one began with */
 };
 /* *text becomes the normalised text: the same bytes, or in one of the buffers. */
 LK_MUST_USE enum status normalizer_run(const struct normalizer *n, struct text_ref *text,

@@ -2,7 +2,9 @@
  * steps are read in tokenizer_json_steps.c. Ids, counts and texts are checked here, before tables are sized
  * by them. */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -189,6 +191,33 @@ static enum status read_bpe(struct tokenizer *t, const json_t *model, struct err
 
 /* ---- Unigram */
 
+/* A score as the reference reads it (serde_json's quick way): the digits as one whole number, then one
+ * multiplication or division by a power of ten. With 17 digits that may be off by one unit in the last place,
+ * and where two ways to cut a text are equal but for that, it decides. */
+static double score_value(const json_t *score)
+{
+    double exact = json_number_value(score);
+    char text[40];
+    int n_digits = 15;
+    do
+        snprintf(text, sizeof text, "%.*e", n_digits - 1, exact);
+    while (strtod(text, NULL) != exact && n_digits++ < 17);
+    uint64_t digits = 0;
+    int exponent = 1 - n_digits;
+    const char *c = text;
+    for (; *c && *c != 'e'; c++)
+        if (*c >= '0' && *c <= '9')
+            digits = digits * 10 + (uint64_t)(*c - '0');
+    if (*c)
+        exponent += atoi(c + 1);
+    for (; digits && digits % 10 == 0; digits /= 10)
+        exponent++;
+    if (exponent < -300 || exponent > 0) /* whole numbers, and what no score is */
+        return exact;
+    double value = (double)digits / pow(10, -exponent);
+    return exact < 0 ? -value : value;
+}
+
 /* [["text", score], …], ids in order */
 static enum status read_scores(struct tokenizer *t, const json_t *vocab, double *scores, struct error *err)
 {
@@ -205,7 +234,7 @@ static enum status read_scores(struct tokenizer *t, const json_t *vocab, double 
         enum status s = vocab_add(&t->vocab, (uint32_t)i, ref, field, err);
         if (s != STATUS_OK)
             return s;
-        scores[i] = json_number_value(score);
+        scores[i] = score_value(score);
     }
     return STATUS_OK;
 }

@@ -103,16 +103,21 @@ static bool to_normal_form(enum normal_kind kind, struct text_ref *text, struct 
     return true;
 }
 
+static uint32_t lower_case(uint32_t c)
+{
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+}
+
 static bool to_lower(struct text_ref *text, struct buf *out)
 {
     for (uint32_t i = 0; i < text->length;) {
         uint32_t c;
         i += utf8_step(text->text + i, text->length - i, &c);
         char lower[4];
+        uint32_t newer = newer_lower(c);
         /* The one character whose lower case is two: İ. */
         bool fine = c == 0x130 ? buf_puts(out, "i\xCC\x87")
-                               : buf_append(out, lower,
-                                            utf8_put(lower, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c)));
+                               : buf_append(out, lower, utf8_put(lower, newer ? newer : lower_case(c)));
         if (!fine)
             return false;
     }
@@ -120,14 +125,18 @@ static bool to_lower(struct text_ref *text, struct buf *out)
     return true;
 }
 
+static bool is_stripped_mark(uint32_t c)
+{
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME && !mark_is_unknown(c);
+}
+
 static bool without_marks(struct text_ref *text, struct buf *out)
 {
     for (uint32_t i = 0; i < text->length;) {
         uint32_t c;
         unsigned n = utf8_step(text->text + i, text->length - i, &c);
-        utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-        bool mark = k >= UTF8PROC_CATEGORY_MN && k <= UTF8PROC_CATEGORY_ME;
-        if (!mark && !buf_append(out, text->text + i, n))
+        if (!is_stripped_mark(c) && !buf_append(out, text->text + i, n))
             return false;
         i += n;
     }
@@ -155,6 +164,28 @@ static struct text_ref stripped(struct text_ref text, bool left, bool right)
         text.length = begin;
     }
     return text;
+}
+
+/* Does this step change where the text begins? A replacement stands where the last character that it replaces
+ * stood; Metaspace's "first" asks for that. */
+static bool step_cuts(const struct normal_step *step, struct text_ref text, struct regex_state *regex)
+{
+    struct matcher m;
+    struct span match;
+    bool cuts = false;
+    if (text.length == 0)
+        return false;
+    if (step->kind == NORMAL_STRIP_ACCENTS) {
+        uint32_t c;
+        utf8_step(text.text, text.length, &c);
+        return is_stripped_mark(c);
+    }
+    if (step->kind != NORMAL_REPLACE)
+        return false;
+    if (matcher_init(&m, &step->pattern, text, regex) && matcher_next(&m, &match) == 1 && match.start == 0)
+        cuts = match.end > (step->text.length ? utf8_size((unsigned char)text.text[0]) : 0);
+    matcher_fini(&m);
+    return cuts;
 }
 
 static enum status run_step(const struct normal_step *step, struct text_ref *text, struct buf *out,
@@ -213,6 +244,8 @@ enum status normalizer_run(const struct normalizer *n, struct text_ref *text, st
         const char *begin = text->text;
         if (holder->capacity > 0 && begin >= holder->data && begin <= holder->data + holder->length)
             turn = !turn;
+        if (!scratch->cut)
+            scratch->cut = step_cuts(&n->steps[i], *text, scratch->regex);
         enum status s = run_step(&n->steps[i], text, &scratch->buffers[turn], scratch->regex, err);
         if (s != STATUS_OK)
             return s;

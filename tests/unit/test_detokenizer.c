@@ -147,6 +147,29 @@ static void test_skip_special(void **state)
     tokenizer_destroy(t);
 }
 
+/* A normalised special token has the text that normalising made, and is hidden only if that is special too.
+ */
+static void test_normalised_special(void **state)
+{
+    (void)state;
+    struct tokenizer *t = open_json(
+        "{\"normalizer\":{\"type\":\"Lowercase\"},\"decoder\":{\"type\":\"Fuse\"},\"added_tokens\":["
+        "{\"id\":1,\"content\":\"<S>\",\"special\":true,\"normalized\":true},"
+        "{\"id\":2,\"content\":\"<t>\",\"special\":true,\"normalized\":true}],"
+        "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    const int32_t ids[] = {1, 0, 2};
+    struct buf whole, parts;
+    buf_init(&whole, 0);
+    buf_init(&parts, 0);
+    assert_int_equal(tokenizer_decode(t, ids, 3, true, &whole, NULL), STATUS_OK);
+    assert_string_equal(whole.data, "<s>a");
+    assert_string_equal(stream(t, ids, 3, true, &parts), "<s>a");
+    assert_true(tokenizer_is_special(t, 1));
+    buf_fini(&whole);
+    buf_fini(&parts);
+    tokenizer_destroy(t);
+}
+
 static void test_metaspace(void **state)
 {
     (void)state;
@@ -213,10 +236,11 @@ static void test_random_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_byte_level),   cmocka_unit_test(test_unfinished_waits),
-        cmocka_unit_test(test_fallback),     cmocka_unit_test(test_skip_special),
-        cmocka_unit_test(test_metaspace),    cmocka_unit_test(test_no_decoder),
-        cmocka_unit_test(test_out_of_range), cmocka_unit_test(test_random_ids),
+        cmocka_unit_test(test_byte_level),         cmocka_unit_test(test_unfinished_waits),
+        cmocka_unit_test(test_fallback),           cmocka_unit_test(test_skip_special),
+        cmocka_unit_test(test_metaspace),          cmocka_unit_test(test_no_decoder),
+        cmocka_unit_test(test_out_of_range),       cmocka_unit_test(test_random_ids),
+        cmocka_unit_test(test_normalised_special),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

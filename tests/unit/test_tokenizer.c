@@ -170,7 +170,54 @@ static void test_prefix_and_suffix(void **state)
     tokenizer_destroy(t);
 }
 
+/* A character that falls back to bytes does so with what stands before and behind it. */
+static void test_dressed_bytes(void **state)
+{
+    (void)state;
+    struct buf b;
+    buf_init(&b, 0);
+    buf_puts(&b, "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"continuing_subword_prefix\":\"#\","
+                 "\"end_of_word_suffix\":\"<\",\"merges\":[],\"vocab\":{");
+    put_byte_tokens(&b);
+    buf_puts(&b, ",\"a\":256,\"#b<\":257}}}");
+    struct tokenizer *t = open_json(b.data);
+    assert_string_equal(ENCODE(t, "ab"), "256 257");
+    assert_string_equal(ENCODE(t, "a\xC3\xA9z"), "256 35 195 169 35 122 60");
+    tokenizer_destroy(t);
+    buf_fini(&b);
+}
+
+/* The model knows its own vocabulary only: neither an added token that fails its conditions nor one that is
+ * text here is met in it. */
+static void test_added_is_not_model(void **state)
+{
+    (void)state;
+    struct tokenizer *t =
+        open_json("{\"added_tokens\":[{\"id\":2,\"content\":\"bb\",\"single_word\":true},"
+                  "{\"id\":3,\"content\":\"x\",\"special\":true}],\"pre_tokenizer\":{\"type\":\"Split\","
+                  "\"pattern\":{\"String\":\"a\"},\"behavior\":\"Isolated\"},\"model\":{\"type\":\"BPE\","
+                  "\"ignore_merges\":true,\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}");
+    struct encode_options text = {.parse_special = false};
+    char out[64];
+    assert_string_equal(ENCODE(t, "abb bb"), "0 1 1 2");
+    assert_string_equal(encode_with(t, "axb", &text, out, sizeof out), "0 1");
+    tokenizer_destroy(t);
+}
+
 /* ---- Unigram */
+
+/* Two ways of one score, but for how the reference reads a number of 17 digits: one unit in the last place
+ * above the nearest. */
+static void test_unigram_ties(void **state)
+{
+    (void)state;
+    struct tokenizer *t = open_json("{\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],"
+                                    "[\"a\",-10.321770668029785],[\"aa\",-20.64354133605957],"
+                                    "[\"b\",-10.213357925415039],[\"bb\",-20.426715850830078]]}}");
+    assert_string_equal(ENCODE(t, "aa"), "1 1");
+    assert_string_equal(ENCODE(t, "bb"), "4");
+    tokenizer_destroy(t);
+}
 
 static void test_unigram(void **state)
 {
@@ -210,6 +257,9 @@ static void test_normalizers(void **state)
          "\xC3\xA0"
          "bci\xCC\x87"},
         {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", "\xC2\xA0 a b\n", "a b"},
+        /* as the reference's tables have it: a lower case of Unicode 16, a mark of Unicode 10 */
+        {"{\"type\":\"Lowercase\"}", "\xEA\x9F\x9A\xF0\x96\xBA\xA0", "\xEA\x9F\x9B\xF0\x96\xBA\xBB"},
+        {"{\"type\":\"StripAccents\"}", "\xE0\xB4\x81\xE0\xB4\x80", "\xE0\xB4\x80"},
         {"{\"type\":\"Strip\",\"strip_left\":false,\"strip_right\":true}", " a \xE3\x80\x80", " a"},
         {"{\"type\":\"StripAccents\"}", "e\xCC\x81o", "eo"},
         {"{\"type\":\"Prepend\",\"prepend\":\"_\"}", "a", "_a"},
@@ -340,6 +390,32 @@ static void test_metaspace(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct tokenizer *t = open_steps("null", cases[i].step);
+        struct buf out;
+        buf_init(&out, 0);
+        assert_string_equal(round_trip(t, cases[i].text, &out), cases[i].want);
+        buf_fini(&out);
+        tokenizer_destroy(t);
+    }
+}
+
+/* "first" asks whether a piece still begins where the text began. */
+static void test_metaspace_first(void **state)
+{
+    (void)state;
+    static const struct step_case cases[] = {
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"y\"}", "xa", "_ya"},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"y\"}", "xxa", "ya"},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"xx\"},\"content\":\"y\"}", "axx", "_ay"},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"\"}", "xa", "a"},
+        {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}", " a ", "a"},
+        {"{\"type\":\"StripAccents\"}",
+         "\xCC\x81"
+         "a",
+         "a"},
+        {"{\"type\":\"Prepend\",\"prepend\":\"y\"}", "a", "_ya"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tokenizer *t = open_steps(cases[i].step, METASPACE("first"));
         struct buf out;
         buf_init(&out, 0);
         assert_string_equal(round_trip(t, cases[i].text, &out), cases[i].want);
@@ -494,14 +570,26 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_byte_level),     cmocka_unit_test(test_special_as_text),
-        cmocka_unit_test(test_long_words),     cmocka_unit_test(test_sentencepiece),
-        cmocka_unit_test(test_unknown),        cmocka_unit_test(test_prefix_and_suffix),
-        cmocka_unit_test(test_unigram),        cmocka_unit_test(test_normalizers),
-        cmocka_unit_test(test_pre_tokenizers), cmocka_unit_test(test_pattern_dialect),
-        cmocka_unit_test(test_metaspace),      cmocka_unit_test(test_added_tokens),
-        cmocka_unit_test(test_single_word),    cmocka_unit_test(test_processors),
-        cmocka_unit_test(test_limit),          cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_special_as_text),
+        cmocka_unit_test(test_long_words),
+        cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_prefix_and_suffix),
+        cmocka_unit_test(test_unigram),
+        cmocka_unit_test(test_normalizers),
+        cmocka_unit_test(test_pre_tokenizers),
+        cmocka_unit_test(test_pattern_dialect),
+        cmocka_unit_test(test_metaspace),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_metaspace_first),
+        cmocka_unit_test(test_unigram_ties),
+        cmocka_unit_test(test_added_is_not_model),
+        cmocka_unit_test(test_dressed_bytes),
+        cmocka_unit_test(test_single_word),
+        cmocka_unit_test(test_processors),
+        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_memory_runs_out),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
