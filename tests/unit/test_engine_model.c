@@ -19,6 +19,7 @@
 #define N_ADAPTERS_MAX 16U
 #define N_CASES_MAX 64U
 #define N_TOKENS_MAX 128U
+#define N_TOP LOGPROBS_MAX
 
 struct golden_case {
     char what[80];
@@ -141,7 +142,7 @@ struct outcome {
     uint64_t id;
     int32_t tokens[N_TOKENS_MAX];
     float logprobs[N_TOKENS_MAX], prompt_logprobs[256];
-    struct token_logprob top[N_TOKENS_MAX][3];
+    struct token_logprob top[N_TOKENS_MAX][N_TOP];
     uint32_t n_tokens, n_prompt_logprobs;
     struct buf text;
     bool over;
@@ -155,7 +156,7 @@ static struct generation generation_of(const struct golden_case *c, uint32_t max
                                .sampling = {.top_p = 1, .repetition_penalty = 1, .penalty_last_n = -1},
                                .max_tokens = max_tokens,
                                .ignore_eos = true,
-                               .n_logprobs = 3,
+                               .n_logprobs = N_TOP,
                                .n_prompt_logprobs = 0};
 }
 
@@ -166,10 +167,10 @@ static void note(struct outcome *r, const struct event *v)
     if (v->kind == EVENT_PROMPT)
         r->prompt_logprobs[r->n_prompt_logprobs++] = v->logprob;
     if (v->kind == EVENT_TOKEN) {
-        assert_true(r->n_tokens < N_TOKENS_MAX && v->n_top == 3);
+        assert_true(r->n_tokens < N_TOKENS_MAX && v->n_top == N_TOP);
         r->tokens[r->n_tokens] = v->token;
         r->logprobs[r->n_tokens] = v->logprob;
-        memcpy(r->top[r->n_tokens++], v->top, 3 * sizeof v->top[0]);
+        memcpy(r->top[r->n_tokens++], v->top, N_TOP * sizeof v->top[0]);
     }
     buf_append(&r->text, v->text, v->n_text);
     r->over |= v->kind == EVENT_DONE;
@@ -211,6 +212,49 @@ static void outcomes_free(struct outcome *r, uint32_t n)
 
 /* ---- against PEFT ---- */
 
+/* The golden logit of a token, NAN if it isn't among those listed. */
+static double golden_logit(const json_t *last, int32_t token)
+{
+    const json_t *ids = json_object_get(last, "top_ids"), *values = json_object_get(last, "top_logits");
+    for (size_t i = 0; i < json_array_size(ids); i++)
+        if (json_integer_value(json_array_get(ids, i)) == token)
+            return json_number_value(json_array_get(values, i));
+    return NAN;
+}
+
+/* logit - logprob is the logarithm of the softmax' sum, the same for all alternatives, and it lies between
+ * what the listed logits sum to and what they would if all others equalled the last of them. */
+static void check_sum(const struct golden_case *c, const json_t *last, uint32_t n_vocab, double log_sum)
+{
+    const json_t *values = json_object_get(last, "top_logits");
+    size_t n = json_array_size(values);
+    double sum = 0, least = json_number_value(json_array_get(values, n - 1));
+    for (size_t i = 0; i < n; i++)
+        sum += exp(json_number_value(json_array_get(values, i)));
+    if (log_sum < log(sum) - 1e-3 || log_sum > log(sum + (double)(n_vocab - n) * exp(least)) + 1e-3)
+        fail_msg("%s: the softmax' sum is e^%g, the listed logits make e^%g", c->what, log_sum, log(sum));
+}
+
+/* The alternatives of the first generated token: golden order and differences; never rising; the chosen one's
+ * number is its own entry's. */
+static void check_top(const struct golden_case *c, const struct outcome *r, uint32_t n_vocab)
+{
+    const json_t *last = json_object_get(c->golden, "last");
+    const struct token_logprob *top = r->top[0];
+    double before = INFINITY, log_sum = golden_logit(last, top[0].token) - (double)top[0].logprob;
+    for (uint32_t k = 0; k < N_TOP; k++) {
+        double logit = golden_logit(last, top[k].token);
+        if (!(logit <= before + 2e-3) || fabs(logit - (double)top[k].logprob - log_sum) > 2e-3)
+            fail_msg("%s: alternative %u is token %d at %g, its logit %g", c->what, k, top[k].token,
+                     (double)top[k].logprob, logit);
+        assert_true(k == 0 || top[k].logprob <= top[k - 1].logprob);
+        before = logit;
+    }
+    check_sum(c, last, n_vocab, log_sum);
+    for (uint32_t i = 0; i < r->n_tokens; i++) /* greedy: always the first */
+        assert_true(r->tokens[i] == r->top[i][0].token && r->logprobs[i] == r->top[i][0].logprob);
+}
+
 static void check_golden(const struct golden_case *c, const struct outcome *r)
 {
     const json_t *greedy = json_object_get(c->golden, "greedy");
@@ -241,8 +285,10 @@ static void check_family(const char *name)
         submit(e, &g, &r[i]);
     }
     gather(e, r, f->n_cases);
-    for (uint32_t i = 0; i < f->n_cases; i++)
+    for (uint32_t i = 0; i < f->n_cases; i++) {
         check_golden(&f->cases[i], &r[i]);
+        check_top(&f->cases[i], &r[i], model_config(f->model)->vocab_size);
+    }
     struct engine_stats s;
     engine_stats(e, &s);
     assert_int_equal(s.step_allocations, 0);

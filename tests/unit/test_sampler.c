@@ -581,6 +581,37 @@ static void logprobs_are_of_the_raw_row(void **state)
         assert_int_equal(l.top[i].token * 61 % 100, 99 - i);
 }
 
+/* Over a whole vocabulary the probabilities sum to 1, and the list agrees with each token's own number. */
+static void logprobs_sum_to_one(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    float *row = mem_array(N, sizeof *row);
+    struct logprobs l, one;
+    struct rng noise;
+    rng_seed(&noise, 11);
+    for (int round = 0; round < 6; round++) {
+        double sum = 0, spread = (double[]){0.01, 1, 4, 30, 300, 1e6}[round];
+        for (uint32_t i = 0; i < N; i++)
+            row[i] = (float)(floor(rng_unit(&noise) * 500) / 500 * spread); /* with equals */
+        row[7] = -INFINITY;
+        logprobs_row(row, N, 0, LOGPROBS_MAX, &l);
+        for (int32_t i = 0; i < N; i++) {
+            logprobs_row(row, N, i, 0, &one);
+            sum += exp((double)one.logprob);
+            for (uint32_t k = 0; k < l.n_top; k++)
+                if (l.top[k].token == i)
+                    assert_true(l.top[k].logprob == one.logprob);
+        }
+        assert_float_equal(sum, 1, 1e-5);
+        for (uint32_t k = 1; k < l.n_top; k++)
+            assert_true(
+                row[l.top[k].token] < row[l.top[k - 1].token] ||
+                (row[l.top[k].token] == row[l.top[k - 1].token] && l.top[k].token > l.top[k - 1].token));
+    }
+    mem_free(row);
+}
+
 static void scratch_survives_short_memory(void **state)
 {
     (void)state;
@@ -613,6 +644,7 @@ int main(void)
         cmocka_unit_test(banned_tokens_are_never_taken),
         cmocka_unit_test(seeds_reproduce),
         cmocka_unit_test(logprobs_are_of_the_raw_row),
+        cmocka_unit_test(logprobs_sum_to_one),
         cmocka_unit_test(scratch_survives_short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -203,10 +203,55 @@ static void logprobs(void **state)
     tokenizer_destroy(t);
 }
 
+/* {text: value} can't hold a text twice: the chosen token's value is the one that must not be lost. */
+static void texts_that_collide(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[],\"vocab\":{\"<0x41>\":0,\"A\":1,"
+        "\"<0x42>\":2,\"B\":3,\"C\":4}},\"decoder\":{\"type\":\"ByteFallback\"}}";
+    struct tokenizer *t = NULL;
+    struct error err;
+    if (tokenizer_from_json(json, sizeof json - 1, "made", &t, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    struct event e = {.token = 1, /* A, behind the byte A; and B twice */
+                      .logprob = -3,
+                      .n_top = 4,
+                      .top = {{0, -0.5F}, {2, -1}, {3, -2}, {4, -2.5F}}};
+    struct logprob_style style = {.api = API_COMPLETIONS, .tokenizer = t};
+    struct logprob_list l;
+    logprob_list_init(&l);
+    logprob_list_add(&l, &style, &e, true);
+    e.n_top = 1; /* A's byte alone */
+    logprob_list_add(&l, &style, &e, true);
+    e.token = 0;
+    e.logprob = -0.5F;
+    e.n_top = 4;
+    e.top[1] = (struct token_logprob){1, -0.75F};
+    logprob_list_add(&l, &style, &e, true);
+    style.as_ids = true;
+    logprob_list_add(&l, &style, &e, true);
+    json_t *v = written(&l, API_COMPLETIONS), *tops = json_object_get(v, "top_logprobs");
+    static const struct {
+        int size;
+        const char *key;
+        double value;
+    } expected[] = {{3, "A", -3}, {1, "A", -3}, {3, "A", -0.5}, {4, "token_id:1", -0.75}};
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *top = json_array_get(tops, i);
+        assert_int_equal(json_object_size(top), expected[i].size);
+        assert_float_equal(json_number_value(json_object_get(top, expected[i].key)), expected[i].value, 1e-6);
+    }
+    assert_float_equal(json_number_value(json_object_get(json_array_get(tops, 0), "B")), -1, 1e-6);
+    json_decref(v);
+    logprob_list_fini(&l);
+    tokenizer_destroy(t);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(writer), cmocka_unit_test(floats_survive),
-                                       cmocka_unit_test(frames), cmocka_unit_test(statuses),
-                                       cmocka_unit_test(logprobs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(writer),   cmocka_unit_test(floats_survive),
+                                       cmocka_unit_test(frames),   cmocka_unit_test(statuses),
+                                       cmocka_unit_test(logprobs), cmocka_unit_test(texts_that_collide)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
