@@ -173,6 +173,7 @@ struct model_config {
     uint32_t sliding_window; /* tokens, the query itself included; 0: none */
     uint8_t layer_is_sliding[CONFIG_LAYERS_MAX];
     double query_pre_attn_scalar;                   /* 0: head_dim */
+    bool attn_scale_by_layer;                       /* the scale is divided by layer + 1 (gpt2) */
     double attn_logit_softcap, final_logit_softcap; /* 0: none */
 
     /* granite, gemma …: 0 when the file has none */

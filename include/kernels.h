@@ -106,13 +106,19 @@ struct kernels {
     /* y = x / sqrt(mean(x^2) + eps) * (w + w_offset); arXiv 1910.07467 eq. 4. w_offset 1 for Gemma's HF
      * files. */
     void (*rms_norm)(const float *x, const float *w, float w_offset, float eps, uint32_t n, float *y);
+    /* y = (x - mean) / sqrt(variance + eps) * w + b; arXiv 1607.06450 eq. 4. y may be x. */
+    void (*layer_norm)(const float *x, const float *w, const float *b, float eps, uint32_t n, float *y);
     /* Rotates pairs (i, i + n_rot/2) of each of n_heads heads: "NEOX" order; cos/sin: [n_rot/2]. RoFormer,
      * arXiv 2104.09864. */
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cos,
                  const float *sin);
-    void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *y); /* silu(gate) * up */
-    void (*gelu_tanh_mul)(const float *gate, const float *up, uint32_t n,
-                          float *y); /* gelu_tanh(gate) * up */
+    /* y = act(gate) * up; up NULL: act(gate). gelu_mul is the exact one, with erf. */
+    void (*silu_mul)(const float *gate, const float *up, uint32_t n, float *y);
+    void (*gelu_tanh_mul)(const float *gate, const float *up, uint32_t n, float *y);
+    void (*gelu_mul)(const float *gate, const float *up, uint32_t n, float *y);
+    void (*relu_mul)(const float *gate, const float *up, uint32_t n, float *y);
+    /* x = softmax(x) in place: exp(x - max) / sum. */
+    void (*softmax)(float *x, uint32_t n);
     void (*add)(const float *a, const float *b, uint32_t n, float *y);
     void (*scale)(const float *a, float s, uint32_t n, float *y);
     void (*to_f16)(const float *x, uint32_t n, uint16_t *y);

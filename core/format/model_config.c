@@ -143,6 +143,11 @@ static void read_multipliers(struct fields *f, struct model_config *c)
     c->residual_multiplier = field_f64(f, "residual_multiplier", one, -1e9, 1e9);
     c->attention_multiplier = field_f64(f, "attention_multiplier", one, -1e9, 1e9);
     c->logits_scaling = field_f64(f, "logits_scaling", one, -1e9, 1e9);
+    if (strcmp(c->model_type, "gpt2") != 0)
+        return;
+    c->attn_scale_by_layer = field_bool(f, "scale_attn_by_inverse_layer_idx", false);
+    if (!field_bool(f, "scale_attn_weights", true))
+        c->attention_multiplier = 1;
 }
 
 static void read_experts(struct fields *f, struct model_config *c)
@@ -254,9 +259,7 @@ static void refuse_unknown(struct fields *f)
         bool expected;
     } switches[] = {{"use_bidirectional_attention", false},
                     {"is_encoder_decoder", false},
-                    {"add_cross_attention", false},
-                    {"scale_attn_by_inverse_layer_idx", false},
-                    {"scale_attn_weights", true}};
+                    {"add_cross_attention", false}};
     const json_t *quantization = field_get(f, "quantization_config");
     if (quantization) {
         const char *method = json_string_value(json_object_get(quantization, "quant_method"));

@@ -27,6 +27,7 @@ bool cpu_has_neon(void);
         matmul_Q5_1_f32_##isa, matmul_Q4_K_f32_##isa, matmul_Q5_K_f32_##isa, matmul_Q6_K_f32_##isa;          \
     void quantize_rows_##isa(const struct acts *a, uint32_t row_begin, uint32_t row_end);                    \
     void rms_norm_##isa(const float *x, const float *w, float w_offset, float eps, uint32_t n, float *y);    \
+    void layer_norm_##isa(const float *x, const float *w, const float *b, float eps, uint32_t n, float *y);  \
     void rope_##isa(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cos,         \
                     const float *sin);                                                                       \
     void silu_mul_##isa(const float *gate, const float *up, uint32_t n, float *y);                           \
@@ -36,6 +37,11 @@ bool cpu_has_neon(void);
     void to_f16_##isa(const float *x, uint32_t n, uint16_t *y);                                              \
     uint32_t argmax_##isa(const float *x, uint32_t n);                                                       \
     void attention_##isa(const struct attention_args *a);
+
+/* Shared by all instruction sets. */
+void gelu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y);
+void relu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y);
+void softmax_scalar(float *x, uint32_t n);
 
 DECLARE_ISA(scalar)
 DECLARE_ISA(avx2)

@@ -24,6 +24,38 @@ void ISA_NAME(rms_norm)(const float *x, const float *w, float w_offset, float ep
     }
 }
 
+void ISA_NAME(layer_norm)(const float *x, const float *w, const float *b, float eps, uint32_t n, float *y)
+{
+    struct v16 sums = v16_set1(0), squares = v16_set1(0);
+    uint32_t whole = n & ~15U, rest = n - whole;
+    for (uint32_t i = 0; i < whole; i += 16)
+        sums = v16_add(sums, v16_load(x + i));
+    if (rest > 0)
+        sums = v16_add(sums, v16_load_part(x + whole, rest));
+    struct v16 mean = v16_set1(v16_sum(sums) / (float)n);
+    for (uint32_t i = 0; i < whole; i += 16) {
+        struct v16 off = v16_sub(v16_load(x + i), mean);
+        v16_store(y + i, off);
+        squares = v16_fma(off, off, squares);
+    }
+    if (rest > 0) {
+        /* by way of memory: the lanes behind the row are zero again */
+        v16_store_part(y + whole, v16_sub(v16_load_part(x + whole, rest), mean), rest);
+        struct v16 off = v16_load_part(y + whole, rest);
+        squares = v16_fma(off, off, squares);
+    }
+    struct v16 inverse = v16_set1(1.0f / sqrtf(v16_sum(squares) / (float)n + eps));
+    for (uint32_t i = 0; i < whole; i += 16) {
+        struct v16 z = v16_mul(v16_mul(v16_load(y + i), inverse), v16_load(w + i));
+        v16_store(y + i, v16_add(z, v16_load(b + i)));
+    }
+    if (rest > 0) {
+        struct v16 z =
+            v16_mul(v16_mul(v16_load_part(y + whole, rest), inverse), v16_load_part(w + whole, rest));
+        v16_store_part(y + whole, v16_add(z, v16_load_part(b + whole, rest)), rest);
+    }
+}
+
 VEC void rotate(struct v16 *a, struct v16 *b, struct v16 cos, struct v16 sin)
 {
     struct v16 x = *a, y = *b;
@@ -52,19 +84,39 @@ void ISA_NAME(rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_ro
     }
 }
 
-VEC struct v16 silu_mul(struct v16 gate, struct v16 up)
+VEC struct v16 silu(struct v16 gate)
 {
     struct v16 one = v16_set1(1.0f), e = v16_exp(v16_mul(gate, v16_set1(-1.0f)));
-    return v16_mul(v16_div(gate, v16_add(one, e)), up);
+    return v16_div(gate, v16_add(one, e));
 }
 
-VEC struct v16 gelu_tanh_mul(struct v16 gate, struct v16 up)
+VEC struct v16 silu_mul(struct v16 gate, struct v16 up)
+{
+    return v16_mul(silu(gate), up);
+}
+
+VEC struct v16 gelu_tanh(struct v16 gate)
 {
     struct v16 square = v16_mul(v16_mul(v16_set1(0.044715f), gate), gate);
     struct v16 cubic = v16_fma(square, gate, gate);
     struct v16 e = v16_exp(v16_mul(v16_set1(-1.59576912160573071f), cubic));
-    return v16_mul(v16_div(gate, v16_add(v16_set1(1.0f), e)), up);
+    return v16_div(gate, v16_add(v16_set1(1.0f), e));
 }
+
+VEC struct v16 gelu_tanh_mul(struct v16 gate, struct v16 up)
+{
+    return v16_mul(gelu_tanh(gate), up);
+}
+
+/* y[i] = f(a[i]) */
+#define EACH_OF_ONE(f, a, n, y)                                                                              \
+    do {                                                                                                     \
+        uint32_t i_ = 0, whole_ = (n) & ~15U;                                                                \
+        for (; i_ < whole_; i_ += 16)                                                                        \
+            v16_store((y) + i_, f(v16_load((a) + i_)));                                                      \
+        if (i_ < (n))                                                                                        \
+            v16_store_part((y) + i_, f(v16_load_part((a) + i_, (n)-i_)), (n)-i_);                            \
+    } while (0)
 
 /* y[i] = f(a[i], b[i]) */
 #define EACH_OF_TWO(f, a, b, n, y)                                                                           \
@@ -79,12 +131,18 @@ VEC struct v16 gelu_tanh_mul(struct v16 gate, struct v16 up)
 
 void ISA_NAME(silu_mul)(const float *gate, const float *up, uint32_t n, float *y)
 {
-    EACH_OF_TWO(silu_mul, gate, up, n, y);
+    if (up)
+        EACH_OF_TWO(silu_mul, gate, up, n, y);
+    else
+        EACH_OF_ONE(silu, gate, n, y);
 }
 
 void ISA_NAME(gelu_tanh_mul)(const float *gate, const float *up, uint32_t n, float *y)
 {
-    EACH_OF_TWO(gelu_tanh_mul, gate, up, n, y);
+    if (up)
+        EACH_OF_TWO(gelu_tanh_mul, gate, up, n, y);
+    else
+        EACH_OF_ONE(gelu_tanh, gate, n, y);
 }
 
 void ISA_NAME(add)(const float *a, const float *b, uint32_t n, float *y)

@@ -26,6 +26,21 @@ void rms_norm_scalar(const float *x, const float *w, float w_offset, float eps, 
         y[i] = x[i] * inverse * (w[i] + w_offset);
 }
 
+void layer_norm_scalar(const float *x, const float *w, const float *b, float eps, uint32_t n, float *y)
+{
+    float sums[LANES] = {0}, squares[LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        sums[i % LANES] += x[i];
+    float mean = lanes_sum(sums) / (float)n;
+    for (uint32_t i = 0; i < n; i++) {
+        y[i] = x[i] - mean;
+        squares[i % LANES] = fmaf(y[i], y[i], squares[i % LANES]);
+    }
+    float inverse = 1.0f / sqrtf(lanes_sum(squares) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = y[i] * inverse * w[i] + b[i];
+}
+
 void rope_scalar(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cos,
                  const float *sin)
 {
@@ -41,8 +56,10 @@ void rope_scalar(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, 
 
 void silu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y)
 {
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = gate[i] / (1.0f + exp_scalar(-gate[i])) * up[i];
+    for (uint32_t i = 0; i < n; i++) {
+        float a = gate[i] / (1.0f + exp_scalar(-gate[i]));
+        y[i] = up ? a * up[i] : a;
+    }
 }
 
 /* 0.5 x (1 + tanh u) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3); arXiv 1606.08415. */
@@ -51,8 +68,41 @@ void gelu_tanh_mul_scalar(const float *gate, const float *up, uint32_t n, float 
     for (uint32_t i = 0; i < n; i++) {
         float x = gate[i];
         float cubic = fmaf(0.044715f * x * x, x, x);
-        y[i] = x / (1.0f + exp_scalar(-1.59576912160573071f * cubic)) * up[i];
+        float a = x / (1.0f + exp_scalar(-1.59576912160573071f * cubic));
+        y[i] = up ? a * up[i] : a;
     }
+}
+
+/* The next three are so rare or so short that all instruction sets share them. */
+
+/* x times the share of a normal distribution below x; arXiv 1606.08415 eq. 2. */
+void gelu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float a = gate[i] * 0.5f * (1.0f + erff(gate[i] * 0.70710678118654752f));
+        y[i] = up ? a * up[i] : a;
+    }
+}
+
+void relu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float a = gate[i] > 0 ? gate[i] : 0;
+        y[i] = up ? a * up[i] : a;
+    }
+}
+
+void softmax_scalar(float *x, uint32_t n)
+{
+    float max = x[0], sum = 0;
+    for (uint32_t i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] = exp_scalar(x[i] - max);
+        sum += x[i];
+    }
+    for (uint32_t i = 0; i < n; i++)
+        x[i] /= sum;
 }
 
 void add_scalar(const float *a, const float *b, uint32_t n, float *y)

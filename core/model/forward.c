@@ -84,9 +84,26 @@ static void quantize_share(const struct crew *c, const struct acts *x, const str
         c->k->quantize_rows(x, begin, end);
 }
 
-static void norm_row(const struct crew *c, const float *x, const float *w, uint32_t n, float *y)
+/* y = norm(x) with the weight w and, for families of that kind, the bias; y may be x. */
+static void norm_row(const struct crew *c, const float *w, const float *bias, uint32_t n, const float *x,
+                     float *y)
 {
-    c->k->rms_norm(x, w, c->m->norm_offset, (float)c->m->config.norm_eps, n, y);
+    float eps = (float)c->m->config.norm_eps;
+    if (c->m->family->layer_norm)
+        c->k->layer_norm(x, w, bias, eps, n, y);
+    else
+        c->k->rms_norm(x, w, c->m->norm_offset, eps, n, y);
+}
+
+/* A norm of a layer over one row; a copy where the family has none there. */
+static void layer_norm(const struct crew *c, uint32_t layer, enum norm_id norm, const float *x, float *y)
+{
+    const struct model_layer *l = &c->m->layers[layer];
+    uint32_t n = norm_length(c->m, norm);
+    if (l->norm[norm])
+        norm_row(c, l->norm[norm], l->norm_bias[norm], n, x, y);
+    else if (x != y)
+        memcpy(y, x, n * sizeof *y);
 }
 
 /* ---- rows between the matrix products ---- */
@@ -99,21 +116,35 @@ static void embed_row(const struct crew *c, uint32_t row)
     packed_row_f32(&m->embed, (uint32_t)c->s->token[row], x);
     if (m->embed_scale != 1)
         c->k->scale(x, m->embed_scale, n, x);
-    for (int i = 0; i < 2; i++) {
+    if (m->position_embed.data) {
+        float *learned = c->s->h + (size_t)row * n;
+        packed_row_f32(&m->position_embed, c->s->position[row], learned);
+        c->k->add(x, learned, n, x);
+    }
+    for (int i = 0; i < 2 && m->rope[i].n_half > 0; i++) {
         size_t at = (size_t)row * m->rope[i].n_half;
         rope_row(&m->rope[i], c->s->position[row], c->s->cos[i] + at, c->s->sin[i] + at);
     }
 }
 
-/* x += y, by way of the bias, norm and multiplier that the family has there. */
-static void add_row(const struct crew *c, uint32_t row, const float *bias, const float *post_norm)
+/* A site's bias onto n of its values in one row, from value `at` on. */
+static void add_bias(const struct crew *c, uint32_t layer, enum lora_site site, uint32_t at, uint32_t n,
+                     float *y)
+{
+    const float *bias = c->m->layers[layer].bias[site];
+    if (bias)
+        c->k->add(y, bias + at, n, y);
+}
+
+/* x += y, by way of the bias of the site that gave y, and the norm and multiplier that the family has there.
+ */
+static void add_row(const struct crew *c, uint32_t layer, uint32_t row, enum lora_site site,
+                    enum norm_id post_norm)
 {
     uint32_t n = c->m->config.hidden_size;
     float *x = c->s->x + (size_t)row * n, *y = c->s->y + (size_t)row * n;
-    if (bias)
-        c->k->add(y, bias, n, y);
-    if (post_norm)
-        norm_row(c, y, post_norm, n, y);
+    add_bias(c, layer, site, 0, n, y);
+    layer_norm(c, layer, post_norm, y, y);
     if (c->m->residual_scale != 1)
         c->k->scale(y, c->m->residual_scale, n, y);
     c->k->add(x, y, n, x);
@@ -121,14 +152,12 @@ static void add_row(const struct crew *c, uint32_t row, const float *bias, const
 
 static void add_attention(const struct crew *c, uint32_t layer, uint32_t row)
 {
-    const struct model_layer *l = &c->m->layers[layer];
-    add_row(c, row, l->bias[LORA_SITE_O], l->norm[NORM_ATTN_OUT]);
+    add_row(c, layer, row, LORA_SITE_O, NORM_ATTN_OUT);
 }
 
 static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
 {
-    const struct model_layer *l = &c->m->layers[layer];
-    add_row(c, row, l->bias[LORA_SITE_DOWN], l->norm[NORM_FFN_OUT]);
+    add_row(c, layer, row, LORA_SITE_DOWN, NORM_FFN_OUT);
 }
 
 /* The adapters' t is complete behind the barrier; then each worker finishes the columns that it began. */
@@ -159,7 +188,7 @@ static void attention_in(const struct crew *c, uint32_t layer)
             embed_row(c, row);
         else
             add_feed_forward(c, layer - 1, row);
-        norm_row(c, s->x + (size_t)row * n, l->norm[NORM_ATTN_IN], n, s->h + (size_t)row * n);
+        layer_norm(c, layer, NORM_ATTN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
     }
     struct acts h = acts_of(c, s->h, s->n_rows, n);
     quantize_share(c, &h, &l->w[LORA_SITE_Q], 3);
@@ -184,18 +213,17 @@ static void project_qkv(const struct crew *c, uint32_t layer)
     lora_expand(c, &p, 2, m->kv_dim, s->v);
 }
 
-/* Bias, norm and rotation of n_heads neighbouring heads of one row. */
-static void finish_heads(const struct crew *c, uint32_t layer, uint32_t row, float *x, uint32_t n_heads,
-                         const float *bias, const float *norm)
+/* Norm and rotation of n_heads neighbouring heads of one row. */
+static void finish_heads(const struct crew *c, uint32_t layer, uint32_t row, enum norm_id norm,
+                         uint32_t n_heads, float *x)
 {
     const struct model_layer *l = &c->m->layers[layer];
     uint32_t head_dim = c->m->config.head_dim, n_half = c->m->rope[l->rope].n_half;
     size_t at = (size_t)row * n_half;
-    if (bias)
-        c->k->add(x, bias, n_heads * head_dim, x);
-    for (uint32_t i = 0; norm && i < n_heads; i++)
-        norm_row(c, x + (size_t)i * head_dim, norm, head_dim, x + (size_t)i * head_dim);
-    c->k->rope(x, n_heads, head_dim, 2 * n_half, c->s->cos[l->rope] + at, c->s->sin[l->rope] + at);
+    for (uint32_t i = 0; !c->m->family->wide_qk_norm && i < n_heads; i++)
+        layer_norm(c, layer, norm, x + (size_t)i * head_dim, x + (size_t)i * head_dim);
+    if (n_half > 0)
+        c->k->rope(x, n_heads, head_dim, 2 * n_half, c->s->cos[l->rope] + at, c->s->sin[l->rope] + at);
 }
 
 static void store_head(const struct crew *c, uint32_t row, size_t offset, const float *x)
@@ -209,37 +237,48 @@ static void store_head(const struct crew *c, uint32_t row, size_t offset, const 
         memcpy((float *)(void *)block + (size_t)slot * head_dim, x, head_dim * sizeof *x);
 }
 
-static const float *at_head(const float *bias, uint32_t value)
-{
-    return bias ? bias + value : NULL;
-}
-
-/* One kv head of a row, with the query heads that share it. */
+/* One kv head of a row, with the query heads that share it; their biases are in. */
 static void finish_group(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
 {
     const struct step_space *s = c->s;
     const struct model *m = c->m;
-    const struct model_layer *l = &m->layers[layer];
     uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
-    uint32_t at_q = kv_head * n_group * head_dim, at_k = kv_head * head_dim;
-    float *q = s->q + (size_t)row * m->q_dim + at_q;
-    float *k = s->k + (size_t)row * m->kv_dim + at_k;
-    float *v = s->v + (size_t)row * m->kv_dim + at_k;
-    finish_heads(c, layer, row, q, n_group, at_head(l->bias[LORA_SITE_Q], at_q), l->norm[NORM_Q]);
-    finish_heads(c, layer, row, k, 1, at_head(l->bias[LORA_SITE_K], at_k), l->norm[NORM_K]);
-    if (l->bias[LORA_SITE_V])
-        c->k->add(v, l->bias[LORA_SITE_V] + at_k, head_dim, v);
+    float *q = s->q + (size_t)row * m->q_dim + (size_t)kv_head * n_group * head_dim;
+    float *k = s->k + (size_t)row * m->kv_dim + (size_t)kv_head * head_dim;
+    const float *v = s->v + (size_t)row * m->kv_dim + (size_t)kv_head * head_dim;
+    finish_heads(c, layer, row, NORM_Q, n_group, q);
+    finish_heads(c, layer, row, NORM_K, 1, k);
     store_head(c, row, kv_k_offset(&s->kv, layer, kv_head), k);
     store_head(c, row, kv_v_offset(&s->kv, layer, kv_head), v);
 }
 
+/* n_kv kv heads of a row from kv_head on. */
+static void finish_part(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head, uint32_t n_kv)
+{
+    const struct step_space *s = c->s;
+    const struct model *m = c->m;
+    uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
+    uint32_t at_q = kv_head * n_group * head_dim, at_k = kv_head * head_dim;
+    float *q = s->q + (size_t)row * m->q_dim + at_q, *k = s->k + (size_t)row * m->kv_dim + at_k;
+    add_bias(c, layer, LORA_SITE_Q, at_q, n_kv * n_group * head_dim, q);
+    add_bias(c, layer, LORA_SITE_K, at_k, n_kv * head_dim, k);
+    add_bias(c, layer, LORA_SITE_V, at_k, n_kv * head_dim, s->v + (size_t)row * m->kv_dim + at_k);
+    if (m->family->wide_qk_norm) {
+        layer_norm(c, layer, NORM_Q, q, q);
+        layer_norm(c, layer, NORM_K, k, k);
+    }
+    for (uint32_t i = 0; i < n_kv; i++)
+        finish_group(c, layer, row, kv_head + i);
+}
+
+/* A worker has (row, kv head) pairs, or whole rows where a norm spans the heads. */
 static void finish_qkv(const struct crew *c, uint32_t layer)
 {
-    uint32_t n_kv_heads = c->m->config.n_kv_heads;
+    uint32_t n_kv_heads = c->m->config.n_kv_heads, n_parts = c->m->family->wide_qk_norm ? 1 : n_kv_heads;
     uint64_t begin, end;
-    team_share((uint64_t)c->s->n_rows * n_kv_heads, 1, c->worker, c->n_workers, &begin, &end);
+    team_share((uint64_t)c->s->n_rows * n_parts, 1, c->worker, c->n_workers, &begin, &end);
     for (uint64_t i = begin; i < end; i++)
-        finish_group(c, layer, (uint32_t)(i / n_kv_heads), (uint32_t)(i % n_kv_heads));
+        finish_part(c, layer, (uint32_t)(i / n_parts), (uint32_t)(i % n_parts), n_kv_heads / n_parts);
 }
 
 static void attend_one(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
@@ -253,7 +292,7 @@ static void attend_one(const struct crew *c, uint32_t layer, uint32_t row, uint3
         .q = s->q + at,
         .n_group = n_group,
         .head_dim = head_dim,
-        .scale = m->attn_scale,
+        .scale = m->layers[layer].attn_scale,
         .softcap = (float)m->config.attn_logit_softcap,
         .pages = s->context[row],
         .page_tokens = KV_PAGE_TOKENS,
@@ -316,31 +355,46 @@ static void feed_forward_in(const struct crew *c, uint32_t layer)
     share_rows(c, s->n_rows, &begin, &end);
     for (uint32_t row = begin; row < end; row++) {
         add_attention(c, layer, row);
-        norm_row(c, s->x + (size_t)row * n, l->norm[NORM_FFN_IN], n, s->h + (size_t)row * n);
+        layer_norm(c, layer, NORM_FFN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
     }
     struct acts h = acts_of(c, s->h, s->n_rows, n);
     quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
 }
 
-/* act(gate) * up in the columns that crew_matmul gave this worker. */
-static void activate(const struct crew *c, const struct model_layer *l)
+static void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y)
 {
-    const struct model_config *config = &c->m->config;
-    const struct packed *w = &l->w[LORA_SITE_GATE];
-    uint32_t begin, end, n = config->intermediate_size;
-    share_panels(c, w->n_panels, &begin, &end);
+    switch (c->m->config.act) {
+    case ACT_SILU:
+        c->k->silu_mul(gate, up, n, y);
+        break;
+    case ACT_GELU:
+        c->k->gelu_mul(gate, up, n, y);
+        break;
+    case ACT_GELU_TANH:
+        c->k->gelu_tanh_mul(gate, up, n, y);
+        break;
+    case ACT_RELU:
+        c->k->relu_mul(gate, up, n, y);
+        break;
+    }
+}
+
+/* act(gate) * up, or act(up), into gate, in the columns that crew_matmul gave this worker. */
+static void activate(const struct crew *c, uint32_t layer)
+{
+    uint32_t begin, end, n = c->m->config.intermediate_size;
+    share_panels(c, c->m->layers[layer].w[LORA_SITE_UP].n_panels, &begin, &end);
     begin *= PANEL_ROWS;
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; begin < end && row < c->s->n_rows; row++) {
         float *gate = c->s->gate + (size_t)row * n + begin, *up = c->s->up + (size_t)row * n + begin;
-        if (l->bias[LORA_SITE_GATE])
-            c->k->add(gate, l->bias[LORA_SITE_GATE] + begin, end - begin, gate);
-        if (l->bias[LORA_SITE_UP])
-            c->k->add(up, l->bias[LORA_SITE_UP] + begin, end - begin, up);
-        if (config->act == ACT_SILU)
-            c->k->silu_mul(gate, up, end - begin, gate);
-        else
-            c->k->gelu_tanh_mul(gate, up, end - begin, gate);
+        add_bias(c, layer, LORA_SITE_UP, begin, end - begin, up);
+        if (c->m->family->no_gate) {
+            act_mul(c, up, NULL, end - begin, gate);
+            continue;
+        }
+        add_bias(c, layer, LORA_SITE_GATE, begin, end - begin, gate);
+        act_mul(c, gate, up, end - begin, gate);
     }
 }
 
@@ -351,7 +405,8 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
     uint32_t n = c->m->config.intermediate_size;
     struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
     struct lora_place p = place(c, layer, LORA_GROUP_GATE_UP);
-    crew_matmul(c, &l->w[LORA_SITE_GATE], &h, s->gate);
+    if (!c->m->family->no_gate)
+        crew_matmul(c, &l->w[LORA_SITE_GATE], &h, s->gate);
     crew_matmul(c, &l->w[LORA_SITE_UP], &h, s->up);
     if (lora_any(&p)) {
         lora_shrink(c, &p, &h);
@@ -359,7 +414,7 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
         lora_expand(c, &p, 0, n, s->gate);
         lora_expand(c, &p, 1, n, s->up);
     }
-    activate(c, l);
+    activate(c, layer);
 }
 
 static void feed_forward_half(const struct crew *c, uint32_t layer)
@@ -405,7 +460,7 @@ static void head(const struct crew *c)
     for (uint32_t i = begin; i < end; i++) {
         uint32_t row = s->logit_row[i];
         add_feed_forward(c, m->config.n_layers - 1, row);
-        norm_row(c, s->x + (size_t)row * n, m->final_norm, n, s->final + (size_t)i * n);
+        norm_row(c, m->final_norm, m->final_norm_bias, n, s->x + (size_t)row * n, s->final + (size_t)i * n);
     }
     quantize_share(c, &x, &m->head, 1);
     barrier(c);

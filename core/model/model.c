@@ -54,9 +54,6 @@ static enum status check_config(const struct model_config *c, struct error *err)
         return status;
     if (c->n_experts != 0)
         return fail(err, STATUS_UNSUPPORTED, "a mixture of %u experts is not supported yet", c->n_experts);
-    if (c->act != ACT_SILU && c->act != ACT_GELU_TANH)
-        return fail(err, STATUS_UNSUPPORTED, "hidden_act is %s, supported are silu and gelu_tanh",
-                    c->act == ACT_GELU ? "gelu" : "relu");
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
         return fail(err, STATUS_INVALID, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
     if (!(c->attn_logit_softcap >= 0) || !(c->final_logit_softcap >= 0) || !(c->query_pre_attn_scalar >= 0))
@@ -74,10 +71,10 @@ static enum status derive(struct model *m, struct error *err)
     m->embed_scale = m->family->scale_embedding     ? sqrtf((float)c->hidden_size)
                      : c->embedding_multiplier != 0 ? (float)c->embedding_multiplier
                                                     : 1;
-    double scalar = c->query_pre_attn_scalar > 0 ? c->query_pre_attn_scalar : c->head_dim;
-    m->attn_scale = (float)(c->attention_multiplier != 0 ? c->attention_multiplier : 1 / sqrt(scalar));
     m->residual_scale = c->residual_multiplier != 0 ? (float)c->residual_multiplier : 1;
     m->logit_scale = c->logits_scaling != 0 ? (float)(1 / c->logits_scaling) : 1;
+    if (m->family->no_rope)
+        return STATUS_OK;
     enum status status = rope_init(&m->rope[0], &c->rope, c->head_dim, c->max_position, err);
     if (status == STATUS_OK)
         status = rope_init(&m->rope[1], &c->rope_local, c->head_dim, c->max_position, err);
@@ -86,7 +83,11 @@ static enum status derive(struct model *m, struct error *err)
 
 static void describe_layers(struct model *m)
 {
+    const struct model_config *c = &m->config;
+    double scalar = c->query_pre_attn_scalar > 0 ? c->query_pre_attn_scalar : c->head_dim;
+    double scale = c->attention_multiplier != 0 ? c->attention_multiplier : 1 / sqrt(scalar);
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        m->layers[i].attn_scale = (float)(c->attn_scale_by_layer ? scale / (i + 1.0) : scale);
         bool sliding = m->config.layer_is_sliding[i] && m->config.sliding_window > 0;
         m->layers[i].window = sliding ? m->config.sliding_window : 0;
         m->layers[i].rope = m->config.layer_is_sliding[i] ? 1 : 0;
@@ -154,14 +155,18 @@ void model_close(struct model *m)
             mem_free(l->w[s].data);
             mem_free(l->bias[s]);
         }
-        for (unsigned n = 0; n < NORM_LAYER_COUNT; n++)
+        for (unsigned n = 0; n < NORM_LAYER_COUNT; n++) {
             mem_free(l->norm[n]);
+            mem_free(l->norm_bias[n]);
+        }
     }
     mem_free(m->layers);
     if (!m->tied)
         mem_free(m->head.data);
     mem_free(m->embed.data);
+    mem_free(m->position_embed.data);
     mem_free(m->final_norm);
+    mem_free(m->final_norm_bias);
     mem_free(m);
 }
 
@@ -212,7 +217,8 @@ bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_
         [LORA_SITE_DOWN] = {c->hidden_size, c->intermediate_size},
         [LORA_SITE_LM_HEAD] = {c->vocab_size, c->hidden_size},
     };
-    if ((unsigned)site >= LORA_SITE_COUNT || site == LORA_SITE_ROUTER)
+    if ((unsigned)site >= LORA_SITE_COUNT || site == LORA_SITE_ROUTER ||
+        (site == LORA_SITE_GATE && m->family->no_gate))
         return false;
     *out_rows = shape[site][0];
     *in_cols = shape[site][1];

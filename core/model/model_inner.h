@@ -17,9 +17,11 @@ struct module_name {
 /* How a file calls its tensors: MODULE ".weight" (or ".bias"), in layers PREFIX layer "." suffix. NULL: has
  * no such name. */
 struct tensor_names {
-    const char *embed, *head, *final_norm; /* paths of modules */
+    const char *root; /* what all paths begin with and some files leave out; "" */
+    const char *embed, *position_embed, *head, *final_norm; /* paths of modules */
     const char *layer_prefix;
     const struct module_name *modules; /* ends with suffix NULL */
+    const struct module_name *also;    /* the same sites fused or apart, as other files have them */
     const char *norm[NORM_LAYER_COUNT];
 };
 
@@ -27,17 +29,21 @@ struct tensor_names {
 struct family {
     const char *model_type; /* transformers' */
     const char *name;
-    const struct tensor_names *names; /* of Hugging Face files; GGUF files have one set for all */
+    const struct tensor_names *names; /* of Hugging Face files */
+    const struct tensor_names *gguf;  /* of GGUF files; NULL: the usual ones */
+    unsigned norms;                   /* bits 1 << NORM_…: the norms of a layer */
     float norm_offset;                /* norms multiply by w + this; GGUF stores the sum already */
-    bool qkv_bias;                    /* q, k, v always have a bias; else the config's attention_bias says */
-    bool qk_norm;                     /* RMS norm of each q and k head before the rotation */
-    bool post_norms;                  /* norms behind attention and feed-forward, before the residual */
-    bool scale_embedding;             /* by sqrt(hidden_size) */
-    bool gguf_permuted;               /* GGUF stores q and k rows for interleaved rotary pairs */
+    bool layer_norm;                  /* norms are LayerNorm with a bias, not RMS norm */
+    bool wide_qk_norm;                /* q and k norm over all heads together, not over each */
+    bool qkv_bias, all_bias; /* q, k, v, or all linear modules, always have a bias; else the config says */
+    bool no_gate;            /* feed-forward is down(act(up)), not down(act(gate) * up) */
+    bool no_rope;            /* positions are learned embeddings */
+    bool conv1d;             /* Hugging Face files have weights as [in, out] (transformers' Conv1D) */
+    bool scale_embedding;    /* by sqrt(hidden_size) */
+    bool gguf_permuted;      /* GGUF stores q and k rows for interleaved rotary pairs */
 };
 const struct family *family_find(const char *model_type); /* NULL if unknown */
 void family_list(char *dst, size_t dst_bytes);            /* "llama, mistral, …" */
-extern const struct tensor_names gguf_names;
 
 /* Rotary tables of one kind of layer (rope.c). */
 struct rope {
@@ -55,9 +61,11 @@ void rope_row(const struct rope *r, uint32_t position, float *cos_out, float *si
 struct model_layer {
     struct packed w[LORA_SITE_LM_HEAD];
     float *bias[LORA_SITE_LM_HEAD]; /* [rows] or NULL */
-    float *norm[NORM_LAYER_COUNT];  /* [hidden] or [head_dim]; NULL where the family has none */
-    uint32_t window;                /* 0: full attention */
-    uint8_t rope;                   /* index into model.rope */
+    float *norm[NORM_LAYER_COUNT];  /* [norm_length]; NULL where the family has none */
+    float *norm_bias[NORM_LAYER_COUNT];
+    float attn_scale; /* logits = attn_scale * q.k */
+    uint32_t window;  /* 0: full attention */
+    uint8_t rope;     /* index into model.rope */
 };
 
 /* Immutable after model_open. */
@@ -66,14 +74,19 @@ struct model {
     struct model_info info;
     const struct kernels *kernels;
     const struct family *family;
-    float norm_offset, embed_scale, attn_scale, residual_scale, logit_scale;
+    float norm_offset, embed_scale, residual_scale, logit_scale;
     uint32_t q_dim, kv_dim; /* n_heads * head_dim, n_kv_heads * head_dim */
     struct rope rope[2];    /* full and sliding layers */
     struct packed embed, head;
-    bool tied; /* head is embed's memory */
-    float *final_norm;
+    struct packed position_embed; /* [max_position, hidden]; data NULL: none */
+    bool tied;                    /* head is embed's memory */
+    float *final_norm, *final_norm_bias;
     struct model_layer *layers; /* [n_layers] */
 };
+/* Values of a norm of this model: hidden_size, or for q and k norms head_dim or all heads. */
+uint32_t norm_length(const struct model *m, enum norm_id norm);
+/* The names that the tensors of the model's file have. */
+const struct tensor_names *file_names(const struct model *m);
 
 /* weights.c: fills embed, head, norms and layers; on failure model_close frees what is there. */
 LK_MUST_USE enum status weights_load(struct model *m, const struct model_files *files,

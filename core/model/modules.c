@@ -27,12 +27,8 @@ static bool lm_head(const struct model *m, struct model_module *out)
 
 static bool layer_norm(const struct model *m, enum norm_id norm, uint32_t layer, struct model_module *out)
 {
-    bool head = norm == NORM_Q || norm == NORM_K;
-    *out = (struct model_module){.kind = MODULE_NORM,
-                                 .layer = layer,
-                                 .expert = -1,
-                                 .norm = norm,
-                                 .out = head ? m->config.head_dim : m->config.hidden_size};
+    *out = (struct model_module){
+        .kind = MODULE_NORM, .layer = layer, .expert = -1, .norm = norm, .out = norm_length(m, norm)};
     return norm == NORM_FINAL || m->layers[layer].norm[norm] != NULL;
 }
 

@@ -38,7 +38,7 @@ static bool allocate_activations(struct step_space *s)
     s->att = block(s, n, m->q_dim, sizeof(float));
     s->gate = block(s, n, c->intermediate_size, sizeof(float));
     s->up = block(s, n, c->intermediate_size, sizeof(float));
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2 && m->rope[i].n_half > 0; i++) {
         s->cos[i] = block(s, n, m->rope[i].n_half, sizeof(float));
         s->sin[i] = block(s, n, m->rope[i].n_half, sizeof(float));
     }

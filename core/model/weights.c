@@ -18,74 +18,87 @@ struct loader {
     const struct tensors *tensors;
     const struct model_options *options; /* NULL: names, shapes and types are checked, nothing is read */
     const struct tensor_names *names;
-    const struct tensor **bound; /* [n_bound] tensors that the model uses */
-    size_t n_bound, bound_limit;
+    bool bare;   /* the file leaves out names->root */
+    bool *bound; /* [tensors_count] tensors that the model uses */
     uint64_t values_of_type[DTYPE_COUNT];
 };
 
 /* ---- one tensor ---- */
 
-/* NULL: `err` says what is wrong with it. cols 0: a vector. */
-static const struct tensor *find_tensor(struct loader *l, const char *name, uint32_t rows, uint32_t cols,
+struct dims {
+    uint32_t n, d[2]; /* outermost first */
+};
+
+static void print_dims(char *dst, size_t dst_bytes, const uint64_t *d, uint32_t n)
+{
+    size_t at = 0;
+    dst[0] = '\0'; /* no dimension at all: a scalar */
+    for (uint32_t i = 0; i < n && i < TENSOR_DIMS_MAX && at < dst_bytes; i++)
+        at += (size_t)snprintf(dst + at, dst_bytes - at, "%s%llu", i ? ", " : "", (unsigned long long)d[i]);
+}
+
+/* The tensor that the model uses under this name; NULL: `err` says what is wrong with it. */
+static const struct tensor *bind_tensor(struct loader *l, const char *name, struct dims wanted,
                                         struct error *err)
 {
     const struct tensor *t = tensors_find(l->tensors, name);
-    char wanted[48], found[96];
-    uint32_t n_dims = cols ? 2 : 1;
-    snprintf(wanted, sizeof wanted, cols ? "[%u, %u]" : "[%u]", rows, cols);
+    char expected[96], found[96];
+    uint64_t d[2] = {wanted.d[0], wanted.d[1]};
+    bool same = t && t->n_dims == wanted.n;
+    print_dims(expected, sizeof expected, d, wanted.n);
     if (!t) {
-        fail(err, STATUS_FORMAT, "%s: tensor is missing, expected %s for a %s model", name, wanted,
+        fail(err, STATUS_FORMAT, "%s: tensor is missing, expected [%s] for a %s model", name, expected,
              l->m->family->name);
         return NULL;
     }
-    if (t->n_dims != n_dims || t->shape[0] != rows || (cols && t->shape[1] != cols)) {
-        size_t at = 0;
-        for (uint32_t i = 0; i < t->n_dims && i < TENSOR_DIMS_MAX; i++)
-            at += (size_t)snprintf(found + at, sizeof found - at, "%s%llu", i ? ", " : "",
-                                   (unsigned long long)t->shape[i]);
-        found[at] = '\0'; /* no dimension at all: a scalar */
-        fail(err, STATUS_FORMAT, "%s: shape [%s], expected %s by the configuration", name, found, wanted);
+    for (uint32_t i = 0; i < wanted.n; i++)
+        same = same && t->shape[i] == d[i];
+    if (!same) {
+        print_dims(found, sizeof found, t->shape, t->n_dims);
+        fail(err, STATUS_FORMAT, "%s: shape [%s], expected [%s] by the configuration", name, found, expected);
         return NULL;
     }
-    require(l->n_bound < l->bound_limit);
-    l->bound[l->n_bound++] = t;
-    l->m->info.n_parameters += t->n_values;
+    bool *bound = &l->bound[t - tensors_at(l->tensors, 0)];
+    l->m->info.n_parameters += *bound ? 0 : t->n_values;
+    *bound = true;
     return t;
 }
 
-/* Where a Hugging Face row lies in the file. */
-struct row_order {
-    uint32_t n_heads, head_dim; /* n_heads 0: as it is */
+/* Where the rows of a matrix or the values of a vector lie in their tensor. */
+struct source {
+    const struct tensor *tensor;
+    uint64_t begin;             /* of the tensor's rows */
+    uint32_t n_heads, head_dim; /* n_heads > 0: rows of heads are in GGUF's order for interleaved pairs */
+    bool transposed;            /* the tensor is [cols, rows] */
 };
-static uint64_t file_row(struct row_order o, uint64_t row)
+
+static uint64_t file_row(const struct source *s, uint64_t row)
 {
-    return o.n_heads ? gguf_rope_row(row, o.n_heads, o.head_dim) : row;
+    return s->begin + (s->n_heads ? gguf_rope_row(row, s->n_heads, s->head_dim) : row);
 }
 
-/* A norm or a bias as floats. */
-static enum status load_vector(struct loader *l, const char *name, uint32_t n, struct row_order order,
-                               float **out, struct error *err)
+/* n values of a tensor of norms or biases, as floats. */
+static enum status load_vector(struct loader *l, const struct source *s, uint32_t n, float **out,
+                               struct error *err)
 {
-    const struct tensor *t = find_tensor(l, name, n, 0, err);
-    if (!t)
-        return STATUS_FORMAT;
+    const struct tensor *t = s->tensor;
     if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
-        return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", name,
+        return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", t->name,
                     dtype_name(t->dtype));
     void *raw = mem_alloc(t->size_bytes);
-    float *in_order = mem_array(n, sizeof *in_order);
+    float *in_order = mem_array(t->n_values, sizeof *in_order);
     enum status status = STATUS_NO_MEMORY;
     *out = mem_array(n, sizeof **out);
     if (!raw || !in_order || !*out) {
-        fail(err, STATUS_NO_MEMORY, "%s: %u values", name, n);
+        fail(err, STATUS_NO_MEMORY, "%s: %u values", t->name, n);
         goto end;
     }
     status = tensor_read(l->tensors, t, 0, t->size_bytes, raw, err);
     if (status != STATUS_OK)
         goto end;
-    dequantize_row(t->dtype, raw, n, in_order);
+    dequantize_row(t->dtype, raw, t->n_values, in_order);
     for (uint32_t i = 0; i < n; i++)
-        (*out)[i] = in_order[file_row(order, i)];
+        (*out)[i] = in_order[file_row(s, i)];
     l->m->info.size_bytes += n * sizeof **out;
 end:
     mem_free(raw);
@@ -93,28 +106,57 @@ end:
     return status;
 }
 
+static enum status load_named_vector(struct loader *l, const char *name, uint32_t n, float **out,
+                                     struct error *err)
+{
+    struct source s = {.tensor = bind_tensor(l, name, (struct dims){1, {n, 0}}, err)};
+    return s.tensor ? load_vector(l, &s, n, out, err) : STATUS_FORMAT;
+}
+
 /* ---- packing a matrix with the team ---- */
 
 struct fill_job {
     const struct tensors *tensors;
-    const struct tensor *tensor;
+    struct source source;
     const struct packed *w;
-    struct row_order order;
-    uint64_t source_row_bytes, row_bytes; /* in the file; of w's type */
+    uint64_t source_row_bytes, row_bytes; /* of w->cols values in the file's type; in w's */
     atomic_flag failed;                   /* the first worker that fails writes `error` */
     struct error error;
     enum status status;
 };
 
+/* Rows of a [cols, rows] tensor: a run of each of its lines, spread over the rows. */
+static enum status read_transposed(const struct fill_job *j, uint64_t begin, uint64_t n, uint8_t *dst,
+                                   struct error *err)
+{
+    const struct tensor *t = j->source.tensor;
+    uint64_t size = j->source_row_bytes / j->w->cols, n_rows = t->shape[1];
+    uint8_t *run = mem_alloc(n * size);
+    enum status status =
+        run ? STATUS_OK
+            : fail(err, STATUS_NO_MEMORY, "%s: a slice of %llu rows", t->name, (unsigned long long)n);
+    for (uint64_t c = 0; c < j->w->cols && status == STATUS_OK; c++) {
+        status =
+            tensor_read(j->tensors, t, (c * n_rows + j->source.begin + begin) * size, n * size, run, err);
+        for (uint64_t i = 0; i < n && status == STATUS_OK; i++)
+            memcpy(dst + i * j->source_row_bytes + c * size, run + i * size, size);
+    }
+    mem_free(run);
+    return status;
+}
+
 static enum status read_rows(const struct fill_job *j, uint64_t begin, uint64_t n, uint8_t *dst,
                              struct error *err)
 {
-    if (j->order.n_heads == 0)
-        return tensor_read(j->tensors, j->tensor, begin * j->source_row_bytes, n * j->source_row_bytes, dst,
-                           err);
+    const struct source *s = &j->source;
+    if (s->transposed)
+        return read_transposed(j, begin, n, dst, err);
+    if (s->n_heads == 0)
+        return tensor_read(j->tensors, s->tensor, file_row(s, begin) * j->source_row_bytes,
+                           n * j->source_row_bytes, dst, err);
     enum status status = STATUS_OK;
     for (uint64_t i = 0; i < n && status == STATUS_OK; i++)
-        status = tensor_read(j->tensors, j->tensor, file_row(j->order, begin + i) * j->source_row_bytes,
+        status = tensor_read(j->tensors, s->tensor, file_row(s, begin + i) * j->source_row_bytes,
                              j->source_row_bytes, dst + i * j->source_row_bytes, err);
     return status;
 }
@@ -123,19 +165,21 @@ static enum status convert_rows(const struct fill_job *j, uint64_t n, const uint
                                 uint8_t *dst, struct error *err)
 {
     for (uint64_t i = 0; i < n; i++) {
-        dequantize_row(j->tensor->dtype, src + i * j->source_row_bytes, j->w->cols, row);
+        dequantize_row(j->source.tensor->dtype, src + i * j->source_row_bytes, j->w->cols, row);
         if (!quantize_row(j->w->type, row, j->w->cols, dst + i * j->row_bytes))
-            return fail(err, STATUS_UNSUPPORTED, "%s: can't convert %s to %s", j->tensor->name,
-                        dtype_name(j->tensor->dtype), dtype_name(j->w->type));
+            return fail(err, STATUS_UNSUPPORTED, "%s: can't convert %s to %s", j->source.tensor->name,
+                        dtype_name(j->source.tensor->dtype), dtype_name(j->w->type));
     }
     return STATUS_OK;
 }
 
 static enum status fill_rows(const struct fill_job *j, uint64_t begin, uint64_t end, struct error *err)
 {
-    bool converts = j->w->type != j->tensor->dtype;
+    bool converts = j->w->type != j->source.tensor->dtype;
     uint64_t widest = j->source_row_bytes > j->row_bytes ? j->source_row_bytes : j->row_bytes;
-    uint64_t slice = SLICE_BYTES / widest / PANEL_ROWS * PANEL_ROWS;
+    /* A transposed slice is read as many short runs: the longer, the better. */
+    uint64_t slice_bytes = j->source.transposed ? 8 * SLICE_BYTES : SLICE_BYTES;
+    uint64_t slice = slice_bytes / widest / PANEL_ROWS * PANEL_ROWS;
     if (slice == 0)
         slice = PANEL_ROWS;
     if (slice > end - begin)
@@ -145,7 +189,7 @@ static enum status fill_rows(const struct fill_job *j, uint64_t begin, uint64_t 
     float *row = converts ? mem_array(j->w->cols, sizeof *row) : NULL;
     enum status status = STATUS_OK;
     if (!raw || (converts && (!converted || !row)))
-        status = fail(err, STATUS_NO_MEMORY, "%s: a slice of %llu rows", j->tensor->name,
+        status = fail(err, STATUS_NO_MEMORY, "%s: a slice of %llu rows", j->source.tensor->name,
                       (unsigned long long)slice);
     for (uint64_t r = begin; r < end && status == STATUS_OK; r += slice) {
         uint64_t n = end - r < slice ? end - r : slice;
@@ -195,29 +239,29 @@ static enum dtype target_type(enum quant quant, enum dtype source, uint32_t cols
     return source;
 }
 
-static enum status load_matrix(struct loader *l, const char *name, struct row_order order, bool is_embedding,
+static enum status load_matrix(struct loader *l, const struct source *source, bool is_embedding,
                                struct packed *w, struct error *err)
 {
     uint32_t rows = w->rows, cols = w->cols;
-    const struct tensor *t = find_tensor(l, name, rows, cols, err);
-    if (!t)
-        return STATUS_FORMAT;
-    struct fill_job job = {
-        .tensors = l->tensors, .tensor = t, .w = w, .order = order, .failed = ATOMIC_FLAG_INIT};
+    const struct tensor *t = source->tensor;
+    struct fill_job job = {.tensors = l->tensors, .source = *source, .w = w, .failed = ATOMIC_FLAG_INIT};
     size_t size_bytes;
     enum dtype type = target_type(l->options ? l->options->quant : QUANT_AUTO, t->dtype, cols, is_embedding);
     if (!dtype_row_bytes(t->dtype, cols, &job.source_row_bytes) ||
         !dtype_row_bytes(type, cols, &job.row_bytes))
-        return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", name, cols,
+        return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", t->name, cols,
                     dtype_name(t->dtype));
+    if (source->transposed && dtype_is_quantized(t->dtype))
+        return fail(err, STATUS_UNSUPPORTED, "%s: type %s, but a transposed matrix must have plain numbers",
+                    t->name, dtype_name(t->dtype));
     enum status status = packed_shape(type, rows, cols, w, &size_bytes, err);
     if (status != STATUS_OK)
-        return fail_within(err, "%s", name);
+        return fail_within(err, "%s", t->name);
     if (!l->options)
         return STATUS_OK;
     w->data = mem_aligned(64, size_bytes);
     if (!w->data)
-        return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", name, size_bytes);
+        return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", t->name, size_bytes);
     if (l->options->team)
         team_run(l->options->team, fill_task, &job);
     else
@@ -228,24 +272,25 @@ static enum status load_matrix(struct loader *l, const char *name, struct row_or
         return job.status;
     }
     l->m->info.size_bytes += size_bytes;
-    l->values_of_type[type] += t->n_values;
+    l->values_of_type[type] += (uint64_t)rows * cols;
     return STATUS_OK;
 }
 
 /* ---- the model's tensors ---- */
 
+static void set_name(const struct loader *l, const char *module, const char *kind, char name[NAME_BYTES])
+{
+    size_t root = strlen(l->names->root);
+    bool drops = l->bare && strncmp(module, l->names->root, root) == 0;
+    snprintf(name, NAME_BYTES, "%s.%s", module + (drops ? root : 0), kind);
+}
+
 static void layer_name(const struct loader *l, uint32_t layer, const char *suffix, const char *kind,
                        char name[NAME_BYTES])
 {
-    snprintf(name, NAME_BYTES, "%s%u.%s.%s", l->names->layer_prefix, layer, suffix, kind);
-}
-
-static struct row_order site_order(const struct loader *l, enum lora_site site)
-{
-    const struct model_config *c = &l->m->config;
-    if (!c->from_gguf || !l->m->family->gguf_permuted || (site != LORA_SITE_Q && site != LORA_SITE_K))
-        return (struct row_order){0};
-    return (struct row_order){site == LORA_SITE_Q ? c->n_heads : c->n_kv_heads, c->head_dim};
+    char module[NAME_BYTES];
+    snprintf(module, sizeof module, "%s%u.%s", l->names->layer_prefix, layer, suffix);
+    set_name(l, module, kind, name);
 }
 
 /* GGUF metadata doesn't mention biases: there the tensor's presence says it. */
@@ -253,7 +298,7 @@ static bool site_has_bias(const struct loader *l, enum lora_site site, const cha
 {
     const struct model_config *c = &l->m->config;
     const struct family *f = l->m->family;
-    if (site <= LORA_SITE_V && f->qkv_bias)
+    if (f->all_bias || (site <= LORA_SITE_V && f->qkv_bias))
         return true;
     if (c->from_gguf)
         return tensors_find(l->tensors, name) != NULL;
@@ -262,63 +307,163 @@ static bool site_has_bias(const struct loader *l, enum lora_site site, const cha
     return c->mlp_bias;
 }
 
+/* The part of a module's tensor that a site is: its rows begin at `begin`. */
+static struct source site_source(const struct loader *l, const struct tensor *t, enum lora_site site,
+                                 uint64_t begin)
+{
+    const struct model_config *c = &l->m->config;
+    struct source s = {.tensor = t, .begin = begin, .head_dim = c->head_dim};
+    s.transposed = l->m->family->conv1d && !c->from_gguf && t->n_dims == 2;
+    if (c->from_gguf && l->m->family->gguf_permuted && site <= LORA_SITE_K)
+        s.n_heads = site == LORA_SITE_Q ? c->n_heads : c->n_kv_heads;
+    return s;
+}
+
+static enum status load_biases(struct loader *l, uint32_t layer, const struct module_name *module,
+                               uint32_t n_rows, struct error *err)
+{
+    struct model_layer *to = &l->m->layers[layer];
+    char name[NAME_BYTES];
+    layer_name(l, layer, module->suffix, "bias", name);
+    if (!site_has_bias(l, module->site, name))
+        return STATUS_OK;
+    const struct tensor *t = bind_tensor(l, name, (struct dims){1, {n_rows, 0}}, err);
+    enum status status = t ? STATUS_OK : STATUS_FORMAT;
+    uint64_t begin = 0;
+    for (unsigned i = 0; i < module->n_sites && status == STATUS_OK; i++) {
+        enum lora_site site = module->site + i;
+        struct source s = site_source(l, t, site, begin);
+        status = load_vector(l, &s, to->w[site].rows, &to->bias[site], err);
+        begin += to->w[site].rows;
+    }
+    return status;
+}
+
 static enum status load_module(struct loader *l, uint32_t layer, const struct module_name *module,
                                struct error *err)
 {
     struct model_layer *to = &l->m->layers[layer];
     char name[NAME_BYTES];
-    enum lora_site site = module->site;
-    struct row_order order = site_order(l, site);
-    struct packed *w = &to->w[site];
-    require(model_site_shape(l->m, site, &w->rows, &w->cols));
+    uint32_t n_rows = 0, cols = 0;
+    for (unsigned i = 0; i < module->n_sites; i++) {
+        struct packed *w = &to->w[module->site + i];
+        require(model_site_shape(l->m, module->site + i, &w->rows, &w->cols));
+        n_rows += w->rows;
+        cols = w->cols;
+    }
+    struct dims wanted = {2, {n_rows, cols}};
+    if (l->m->family->conv1d && !l->m->config.from_gguf)
+        wanted = (struct dims){2, {cols, n_rows}};
     layer_name(l, layer, module->suffix, "weight", name);
-    enum status status = load_matrix(l, name, order, false, w, err);
-    if (status != STATUS_OK)
-        return status;
-    layer_name(l, layer, module->suffix, "bias", name);
-    if (!site_has_bias(l, site, name))
-        return STATUS_OK;
-    return load_vector(l, name, w->rows, order, &to->bias[site], err);
+    const struct tensor *t = bind_tensor(l, name, wanted, err);
+    enum status status = t ? STATUS_OK : STATUS_FORMAT;
+    uint64_t begin = 0;
+    for (unsigned i = 0; i < module->n_sites && status == STATUS_OK; i++) {
+        struct source s = site_source(l, t, module->site + i, begin);
+        begin += to->w[module->site + i].rows;
+        status = load_matrix(l, &s, false, &to->w[module->site + i], err);
+    }
+    return status == STATUS_OK ? load_biases(l, layer, module, n_rows, err) : status;
+}
+
+/* The first of two lists that begins a module at this site; the file must have it unless `anyway`. */
+static const struct module_name *find_module(const struct loader *l, uint32_t layer,
+                                             const struct module_name *list, enum lora_site site, bool anyway)
+{
+    char name[NAME_BYTES];
+    for (; list && list->suffix; list++) {
+        layer_name(l, layer, list->suffix, "weight", name);
+        if (list->site == site && (anyway || tensors_find(l->tensors, name)))
+            return list;
+    }
+    return NULL;
+}
+
+/* Every site of a layer, from the tensors that this file has for it: fused or apart. */
+static enum status load_sites(struct loader *l, uint32_t layer, struct error *err)
+{
+    enum status status = STATUS_OK;
+    for (unsigned s = LORA_SITE_Q; s <= LORA_SITE_DOWN && status == STATUS_OK; s++) {
+        uint32_t rows, cols;
+        enum lora_site site = (enum lora_site)s;
+        if (!model_site_shape(l->m, site, &rows, &cols) || l->m->layers[layer].w[site].rows)
+            continue;
+        const struct module_name *module = find_module(l, layer, l->names->modules, site, false);
+        if (!module)
+            module = find_module(l, layer, l->names->also, site, false);
+        if (!module)
+            module = find_module(l, layer, l->names->modules, site, true);
+        if (!module)
+            module = find_module(l, layer, l->names->also, site, true);
+        require(module);
+        status = load_module(l, layer, module, err);
+    }
+    return status;
 }
 
 static enum status load_norms(struct loader *l, uint32_t layer, struct error *err)
 {
     const struct family *f = l->m->family;
-    const struct model_config *c = &l->m->config;
     struct model_layer *to = &l->m->layers[layer];
     enum status status = STATUS_OK;
     char name[NAME_BYTES];
     for (unsigned n = 0; n < NORM_LAYER_COUNT && status == STATUS_OK; n++) {
-        bool head = n == NORM_Q || n == NORM_K, post = n == NORM_ATTN_OUT || n == NORM_FFN_OUT;
-        if ((head && !f->qk_norm) || (post && !f->post_norms))
+        uint32_t length = norm_length(l->m, (enum norm_id)n);
+        if (!(f->norms & 1U << n))
             continue;
         layer_name(l, layer, l->names->norm[n], "weight", name);
-        status = load_vector(l, name, head ? c->head_dim : c->hidden_size, (struct row_order){0},
-                             &to->norm[n], err);
+        status = load_named_vector(l, name, length, &to->norm[n], err);
+        layer_name(l, layer, l->names->norm[n], "bias", name);
+        if (status == STATUS_OK && f->layer_norm)
+            status = load_named_vector(l, name, length, &to->norm_bias[n], err);
     }
     return status;
+}
+
+static enum status load_table(struct loader *l, const char *module, uint32_t rows, struct packed *w,
+                              struct error *err)
+{
+    char name[NAME_BYTES];
+    w->rows = rows;
+    w->cols = l->m->config.hidden_size;
+    set_name(l, module, "weight", name);
+    struct source s = {.tensor = bind_tensor(l, name, (struct dims){2, {rows, w->cols}}, err)};
+    return s.tensor ? load_matrix(l, &s, true, w, err) : STATUS_FORMAT;
+}
+
+static enum status load_head(struct loader *l, struct error *err)
+{
+    struct model *m = l->m;
+    char head[NAME_BYTES];
+    set_name(l, l->names->head, "weight", head);
+    if (m->config.from_gguf ? !tensors_find(l->tensors, head) : m->config.tie_word_embeddings) {
+        m->head = m->embed;
+        m->tied = true;
+        return STATUS_OK;
+    }
+    return load_table(l, l->names->head, m->config.vocab_size, &m->head, err);
 }
 
 static enum status load_ends(struct loader *l, struct error *err)
 {
     struct model *m = l->m;
-    struct row_order as_it_is = {0};
-    m->embed.rows = m->head.rows = m->config.vocab_size;
-    m->embed.cols = m->head.cols = m->config.hidden_size;
-    char embed[NAME_BYTES], head[NAME_BYTES], norm[NAME_BYTES];
-    snprintf(embed, sizeof embed, "%s.weight", l->names->embed);
-    snprintf(head, sizeof head, "%s.weight", l->names->head);
-    snprintf(norm, sizeof norm, "%s.weight", l->names->final_norm);
-    enum status status = load_matrix(l, embed, as_it_is, true, &m->embed, err);
-    if (status != STATUS_OK)
-        return status;
-    if (m->config.from_gguf ? !tensors_find(l->tensors, head) : m->config.tie_word_embeddings) {
-        m->head = m->embed;
-        m->tied = true;
-    } else if ((status = load_matrix(l, head, as_it_is, true, &m->head, err)) != STATUS_OK) {
-        return status;
-    }
-    return load_vector(l, norm, m->config.hidden_size, as_it_is, &m->final_norm, err);
+    const struct model_config *c = &m->config;
+    char name[NAME_BYTES];
+    set_name(l, l->names->embed, "weight", name);
+    size_t root = strlen(l->names->root);
+    l->bare = !tensors_find(l->tensors, name) && tensors_find(l->tensors, name + root);
+    enum status status = load_table(l, l->names->embed, c->vocab_size, &m->embed, err);
+    if (status == STATUS_OK && m->family->no_rope)
+        status = load_table(l, l->names->position_embed, c->max_position, &m->position_embed, err);
+    if (status == STATUS_OK)
+        status = load_head(l, err);
+    set_name(l, l->names->final_norm, "weight", name);
+    if (status == STATUS_OK)
+        status = load_named_vector(l, name, c->hidden_size, &m->final_norm, err);
+    set_name(l, l->names->final_norm, "bias", name);
+    if (status == STATUS_OK && m->family->layer_norm)
+        status = load_named_vector(l, name, c->hidden_size, &m->final_norm_bias, err);
+    return status;
 }
 
 /* ---- what is left over ---- */
@@ -329,30 +474,25 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Tensors that hold nothing new: old rotary buffers, GGUF's frequency factors (the configuration has read
- * them), and the copy of a tied head that some tools save. */
+/* Tensors that hold nothing new: old rotary and mask buffers, GGUF's frequency factors (the configuration has
+ * read them), and the copy of a tied head that some tools save. */
 static bool is_harmless(const struct loader *l, const char *name)
 {
     size_t head = strlen(l->names->head);
-    return ends_with(name, ".rotary_emb.inv_freq") ||
-           (strcmp(name, "rope_freqs.weight") == 0 && l->m->config.rope.n_factors > 0) ||
+    bool gpt2 =
+        l->m->family->conv1d && (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias"));
+    bool factors = strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
+                   strcmp(name, "rope_factors_short.weight") == 0;
+    return ends_with(name, ".rotary_emb.inv_freq") || gpt2 || (factors && l->m->config.rope.n_factors > 0) ||
            (l->m->tied && strncmp(name, l->names->head, head) == 0 && strcmp(name + head, ".weight") == 0);
-}
-
-static bool is_bound(const struct loader *l, const struct tensor *t)
-{
-    for (size_t i = 0; i < l->n_bound; i++)
-        if (l->bound[i] == t)
-            return true;
-    return false;
 }
 
 static enum status refuse_surplus(const struct loader *l, struct error *err)
 {
     size_t n = tensors_count(l->tensors);
-    for (size_t i = 0; n != l->n_bound && i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         const struct tensor *t = tensors_at(l->tensors, i);
-        if (!is_harmless(l, t->name) && !is_bound(l, t))
+        if (!l->bound[i] && !is_harmless(l, t->name))
             return fail(
                 err, STATUS_UNSUPPORTED,
                 "%s: a %s model of %u layers has no such tensor; its architecture may be another than "
@@ -367,8 +507,8 @@ static enum status load_all(struct loader *l, struct error *err)
     enum status status = load_ends(l, err);
     for (uint32_t layer = 0; layer < l->m->config.n_layers && status == STATUS_OK; layer++) {
         status = load_norms(l, layer, err);
-        for (const struct module_name *n = l->names->modules; n->suffix && status == STATUS_OK; n++)
-            status = load_module(l, layer, n, err);
+        if (status == STATUS_OK)
+            status = load_sites(l, layer, err);
     }
     return status == STATUS_OK ? refuse_surplus(l, err) : status;
 }
@@ -376,13 +516,9 @@ static enum status load_all(struct loader *l, struct error *err)
 enum status weights_load(struct model *m, const struct model_files *files,
                          const struct model_options *options, struct error *err)
 {
-    struct loader l = {.m = m,
-                       .tensors = files->tensors,
-                       .options = options,
-                       .names = m->config.from_gguf ? &gguf_names : m->family->names,
-                       .bound_limit =
-                           3 + (size_t)m->config.n_layers * (NORM_LAYER_COUNT + 2 * N_LAYER_SITES)};
-    l.bound = mem_array(l.bound_limit, sizeof *l.bound);
+    struct loader l = {.m = m, .tensors = files->tensors, .options = options, .names = file_names(m)};
+    size_t n_tensors = tensors_count(files->tensors);
+    l.bound = mem_array(n_tensors ? n_tensors : 1, sizeof *l.bound);
     m->layers = mem_array(m->config.n_layers, sizeof *m->layers);
     if (!l.bound || !m->layers) {
         mem_free(l.bound);

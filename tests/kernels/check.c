@@ -327,9 +327,25 @@ static void check_quantize(struct lab *lab)
 
 /* ---- vectors ---- */
 
-enum vector_op { OP_NORM, OP_ROPE, OP_SILU, OP_GELU, OP_ADD, OP_SCALE, OP_F16, OP_COUNT };
-static const char *const op_names[OP_COUNT] = {"rms_norm", "rope",  "silu_mul", "gelu_tanh_mul",
-                                               "add",      "scale", "to_f16"};
+enum vector_op {
+    OP_NORM,
+    OP_LAYER_NORM,
+    OP_ROPE,
+    OP_SILU,
+    OP_SILU_ALONE,
+    OP_GELU,
+    OP_GELU_ALONE,
+    OP_GELU_ERF,
+    OP_RELU,
+    OP_SOFTMAX,
+    OP_ADD,
+    OP_SCALE,
+    OP_F16,
+    OP_COUNT
+};
+static const char *const op_names[OP_COUNT] = {
+    "rms_norm", "layer_norm", "rope",    "silu_mul", "silu",  "gelu_tanh_mul", "gelu_tanh",
+    "gelu_mul", "relu_mul",   "softmax", "add",      "scale", "to_f16"};
 
 static void run_vector(const struct kernels *k, enum vector_op op, const float *a, const float *b, uint32_t n,
                        float *y)
@@ -337,6 +353,25 @@ static void run_vector(const struct kernels *k, enum vector_op op, const float *
     switch (op) {
     case OP_NORM:
         k->rms_norm(a, b, 1.0f, 1e-6f, n, y);
+        break;
+    case OP_LAYER_NORM:
+        k->layer_norm(a, b, a, 1e-6f, n, y);
+        break;
+    case OP_SILU_ALONE:
+        k->silu_mul(a, NULL, n, y);
+        break;
+    case OP_GELU_ALONE:
+        k->gelu_tanh_mul(a, NULL, n, y);
+        break;
+    case OP_GELU_ERF:
+        k->gelu_mul(a, b, n, y);
+        break;
+    case OP_RELU:
+        k->relu_mul(a, b, n, y);
+        break;
+    case OP_SOFTMAX:
+        memcpy(y, a, n * sizeof *y);
+        k->softmax(y, n);
         break;
     case OP_ROPE:
         memcpy(y, a, n * sizeof *y);
@@ -363,12 +398,33 @@ static void run_vector(const struct kernels *k, enum vector_op op, const float *
 /* What value i should be, in double, and how far off is fine. */
 static double vector_reference(enum vector_op op, const float *a, const float *b, uint32_t n, uint32_t i)
 {
-    double x = a[i], squares = 0, u = 0.79788456080286535588 * (x + 0.044715 * x * x * x);
+    double x = a[i], squares = 0, mean = 0, max = a[0],
+           u = 0.79788456080286535588 * (x + 0.044715 * x * x * x);
     switch (op) {
     case OP_NORM:
         for (uint32_t j = 0; j < n; j++)
             squares += (double)a[j] * (double)a[j];
         return x / sqrt(squares / n + 1e-6) * ((double)b[i] + 1);
+    case OP_LAYER_NORM:
+        for (uint32_t j = 0; j < n; j++)
+            mean += (double)a[j] / n;
+        for (uint32_t j = 0; j < n; j++)
+            squares += ((double)a[j] - mean) * ((double)a[j] - mean);
+        return (x - mean) / sqrt(squares / n + 1e-6) * (double)b[i] + x;
+    case OP_SILU_ALONE:
+        return x / (1 + exp(-x));
+    case OP_GELU_ALONE:
+        return 0.5 * x * (1 + tanh(u));
+    case OP_GELU_ERF:
+        return 0.5 * x * (1 + erf(x * 0.70710678118654752440)) * (double)b[i];
+    case OP_RELU:
+        return x > 0 ? x * (double)b[i] : 0;
+    case OP_SOFTMAX:
+        for (uint32_t j = 0; j < n; j++)
+            max = fmax(max, (double)a[j]);
+        for (uint32_t j = 0; j < n; j++)
+            squares += exp((double)a[j] - max);
+        return exp(x - max) / squares;
     case OP_ROPE:
         if (i >= n / 2 * 2)
             return x;
@@ -394,7 +450,7 @@ static void check_vector_one(struct lab *lab, enum vector_op op, enum fill fill,
     const float *x = a.p, *z = b.p, *y = want.p;
     fill_floats(lab, fill, a.p, n);
     fill_floats(lab, fill, b.p, n);
-    for (uint32_t i = 0; i < n && fill == FILL_RANDOM && (op == OP_SILU || op == OP_GELU); i++)
+    for (uint32_t i = 0; i < n && fill == FILL_RANDOM && op >= OP_SILU && op <= OP_SOFTMAX; i++)
         ((float *)a.p)[i] *= i % 3 ? 8.0f : 100.0f;
     run_vector(lab->isa[0][0], op, x, z, n, want.p);
     for (uint32_t i = 0; i < n && fill == FILL_RANDOM && op != OP_F16; i++) {

@@ -82,10 +82,6 @@ static void tied(struct model_config *c)
     c->tie_word_embeddings = true; /* then lm_head.weight is a harmless copy */
     c->n_layers = 1;
 }
-static void relu(struct model_config *c)
-{
-    c->act = ACT_RELU;
-}
 static void experts(struct model_config *c)
 {
     c->n_experts = 8;
@@ -125,7 +121,6 @@ static void refuses_by_name(void **state)
         {other_vocabulary, STATUS_FORMAT, "model.embed_tokens.weight: shape [384, 32], expected [1000, 32]"},
         {biased, STATUS_FORMAT, "model.layers.0.self_attn.q_proj.bias: tensor is missing"},
         {tied, STATUS_UNSUPPORTED, "model.layers.1."},
-        {relu, STATUS_UNSUPPORTED, "hidden_act is relu"},
         {experts, STATUS_UNSUPPORTED, "8 experts"},
         {bad_eps, STATUS_INVALID, "rms_norm_eps"},
         {no_context, STATUS_INVALID, "max_position_embeddings is 0"},
