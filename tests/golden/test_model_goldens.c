@@ -13,10 +13,9 @@
 #define NAMES_MAX 64U
 
 /* What can't be loaded yet, by a part of the model's or adapter's path; empty when everything is. */
-static const char *const pending[] = {"/phi3",    "/gpt2",      "/olmo2",   "/mixtral", "/qwen3_moe",
-                                      "dora",     "bias_",      "/mts_",    "embed",    "/token",
-                                      "/tied_",   "/alora",     "expert",   "/router",  "/moe_",
-                                      "/sharded", "lora-alora", "weighted", NULL};
+static const char *const pending[] = {"/phi3",   "/gpt2", "/mixtral", "/qwen3_moe", "dora",     "bias_",
+                                      "/mts_",   "embed", "/token",   "/tied_",     "/alora",   "expert",
+                                      "/router", "/moe_", "/sharded", "lora-alora", "weighted", NULL};
 
 static bool is_pending(const char *path)
 {
