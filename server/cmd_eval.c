@@ -1,0 +1,399 @@
+/* `lorikeet eval`: perplexity of a text, and its divergence from saved log-probabilities or from the same
+ * model in another weight type. Opens what `serve` opens, in the same way; the measurement is in eval.c. */
+#include "cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "adapters.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base_load.h"
+#include "conf.h"
+#include "eval.h"
+#include "options.h"
+#include "text.h"
+
+#define TEXT_BYTES_MAX ((size_t)64 << 20)
+#define DEFAULT_WINDOW 512U
+
+struct command {
+    struct conf conf;
+    const char *text_path, *save_path, *against_path, *against_quant;
+    bool save_f16, parse_special, json, quiet;
+    uint32_t stride, tokens_max; /* 0: half a window; all */
+
+    struct base base, other; /* other: --against-quant */
+    struct adapter_version *adapter, *other_adapter;
+    struct team *team;
+    struct token_list ids;
+    size_t text_bytes;
+    struct eval_text text;
+    struct eval_side ours, reference;
+    struct eval_file save, against;
+};
+
+static int usage(FILE *to, int code)
+{
+    fprintf(to,
+            "usage: lorikeet eval --model PATH [--adapter [NAME=]PATH[:SCALE]] --text FILE [options]\n"
+            "  --text FILE                UTF-8 text; its perplexity is measured\n"
+            "  --context N                tokens of a window (512, or the model's context if that is less)\n"
+            "  --stride N                 tokens from one window to the next (half a window)\n"
+            "  --tokens N                 only the text's first N tokens\n"
+            "  --parse-special            \"<eos>\" in the text is that token, not five characters\n"
+            "  --save-logits FILE         writes the log-probabilities of every scored position\n"
+            "  --save-type f32|f16        as these (f32); a row is the whole vocabulary\n"
+            "  --against FILE             divergence from saved log-probabilities of the same text\n"
+            "  --against-quant TYPE       divergence from the same model with --quant TYPE\n"
+            "  --json                     the result as JSON\n"
+            "  -q, --quiet                no progress on standard error\n"
+            "and of serve's options: --threads --isa --quant --kv-type --activations --config\n"
+            "docs/EVAL.md defines every number.\n");
+    return code;
+}
+
+/* ---- arguments ---- */
+
+static enum status add_adapter(struct command *c, const char *value, struct error *err)
+{
+    const char *equals = strchr(value, '='), *slash = strchr(value, '/');
+    if (equals && (!slash || equals < slash))
+        return conf_add_adapter(&c->conf, value, err);
+    const char *named = arena_printf(c->conf.arena, "adapter=%s", value);
+    return named ? conf_add_adapter(&c->conf, named, err)
+                 : fail(err, STATUS_NO_MEMORY, "no memory for the configuration");
+}
+
+static enum status set_count(const char *flag, const char *value, uint32_t *out, struct error *err)
+{
+    char *end;
+    unsigned long v = strtoul(value, &end, 10);
+    if (value[0] < '0' || value[0] > '9' || *end || v < 1 || v > UINT32_MAX)
+        return fail(err, STATUS_INVALID, "%s: found \"%s\", expected a whole number from 1", flag, value);
+    *out = (uint32_t)v;
+    return STATUS_OK;
+}
+
+/* A flag with a value of eval's own; *known gets false if it is none. */
+static enum status set_own(struct command *c, const char *flag, const char *value, bool *known,
+                           struct error *err)
+{
+    const struct {
+        const char *flag, **to;
+    } texts[] = {{"--text", &c->text_path},
+                 {"--save-logits", &c->save_path},
+                 {"--against", &c->against_path},
+                 {"--against-quant", &c->against_quant}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (strcmp(flag, texts[i].flag) == 0) {
+            *texts[i].to = value;
+            return STATUS_OK;
+        }
+    if (strcmp(flag, "--adapter") == 0)
+        return add_adapter(c, value, err);
+    if (strcmp(flag, "--stride") == 0)
+        return set_count(flag, value, &c->stride, err);
+    if (strcmp(flag, "--tokens") == 0)
+        return set_count(flag, value, &c->tokens_max, err);
+    if (strcmp(flag, "--save-type") == 0) {
+        c->save_f16 = strcmp(value, "f16") == 0;
+        return c->save_f16 || strcmp(value, "f32") == 0
+                   ? STATUS_OK
+                   : fail(err, STATUS_INVALID, "--save-type: found \"%s\", expected f32 or f16", value);
+    }
+    *known = false;
+    return STATUS_OK;
+}
+
+static bool set_switch(struct command *c, const char *flag)
+{
+    const struct {
+        const char *flag;
+        bool *to;
+    } switches[] = {{"--parse-special", &c->parse_special},
+                    {"--json", &c->json},
+                    {"--quiet", &c->quiet},
+                    {"-q", &c->quiet}};
+    for (size_t i = 0; i < sizeof switches / sizeof switches[0]; i++)
+        if (strcmp(flag, switches[i].flag) == 0)
+            return *switches[i].to = true;
+    return false;
+}
+
+static enum status check_args(const struct command *c, struct error *err)
+{
+    if (c->against_path && c->against_quant)
+        return fail(err, STATUS_INVALID, "--against and --against-quant: one reference at a time");
+    if (c->conf.n_adapters > 1)
+        return fail(err, STATUS_INVALID, "--adapter: given %zu times, expected at most once",
+                    c->conf.n_adapters);
+    return STATUS_OK;
+}
+
+/* Splits argv: eval's own flags are taken, the rest goes to the configuration. -1: go on; else an exit code.
+ */
+static int read_args(struct command *c, int argc, char **argv)
+{
+    struct error err;
+    bool help = false;
+    char **rest = mem_array((size_t)argc + 1, sizeof *rest);
+    if (!rest || !conf_init(&c->conf)) {
+        mem_free(rest);
+        return 1;
+    }
+    int n_rest = 0;
+    enum status s = STATUS_OK;
+    rest[n_rest++] = argv[0];
+    for (int i = 1; i < argc && s == STATUS_OK; i++) {
+        bool known = i + 1 < argc;
+        if (set_switch(c, argv[i]))
+            continue;
+        if (known)
+            s = set_own(c, argv[i], argv[i + 1], &known, &err);
+        if (known)
+            i++;
+        else
+            rest[n_rest++] = argv[i];
+    }
+    if (s == STATUS_OK)
+        s = conf_read_args(&c->conf, n_rest, rest, &help, &err);
+    mem_free(rest);
+    if (s == STATUS_OK && help)
+        return usage(stdout, 0);
+    if (s == STATUS_OK)
+        s = check_args(c, &err);
+    if (s != STATUS_OK) {
+        fprintf(stderr, "lorikeet: %s\n", err.text);
+        return 2;
+    }
+    return c->text_path && c->conf.model ? -1 : usage(stderr, 2);
+}
+
+/* ---- opening ---- */
+
+static enum status open_side(const struct conf *conf, struct base *base, struct adapter_version **adapter,
+                             struct error *err)
+{
+    enum status s = base_open(conf, base, err);
+    if (s != STATUS_OK || conf->n_adapters == 0)
+        return s;
+    const struct conf_adapter *a = conf->adapters;
+    struct adapter_source source = {.name = a->name, .path = a->path, .root_fd = -1, .scale = a->scale};
+    return adapter_load(&source, base->model, adapter, err);
+}
+
+static enum status check_tokens(struct command *c, struct error *err)
+{
+    uint32_t vocab = model_config(c->base.model)->vocab_size;
+    if (c->tokens_max && c->ids.n_ids > c->tokens_max)
+        c->ids.n_ids = c->tokens_max;
+    for (size_t i = 0; i < c->ids.n_ids; i++)
+        if (c->ids.ids[i] < 0 || (uint32_t)c->ids.ids[i] >= vocab)
+            return fail(err, STATUS_MISMATCH,
+                        "%s: token %zu has id %d, but the model's vocabulary is %u: tokenizer and weights "
+                        "don't belong together",
+                        c->text_path, i, c->ids.ids[i], vocab);
+    return STATUS_OK;
+}
+
+static enum status read_text(struct command *c, struct error *err)
+{
+    struct buf text;
+    buf_init(&text, 0);
+    enum status s = file_read_all(c->text_path, TEXT_BYTES_MAX, &text, err);
+    size_t valid = s == STATUS_OK ? utf8_valid_prefix(text.data, text.length) : 0;
+    if (s == STATUS_OK && !utf8_is_valid(text.data, text.length))
+        s = fail(err, STATUS_FORMAT, "%s: not UTF-8 at byte %zu; convert it, for example with iconv",
+                 c->text_path, valid);
+    struct encode_options options = {.parse_special = c->parse_special};
+    if (s == STATUS_OK)
+        s = tokenizer_encode(c->base.text->tokenizer, text.data, text.length, &options, &c->ids, err);
+    c->text_bytes = text.length;
+    buf_fini(&text);
+    return s == STATUS_OK ? check_tokens(c, err) : s;
+}
+
+static enum status choose_windows(struct command *c, struct error *err)
+{
+    const struct text_model *t = c->base.text;
+    uint32_t limit = model_config(c->base.model)->max_position, window = c->conf.context;
+    if (window == 0)
+        window = limit < DEFAULT_WINDOW ? limit : DEFAULT_WINDOW;
+    if (window < 2 || window > limit)
+        return fail(err, STATUS_INVALID, "--context: found %u, expected 2 to %u, the model's context", window,
+                    limit);
+    uint32_t stride = c->stride ? c->stride : window / 2;
+    if (stride >= window)
+        return fail(err, STATUS_INVALID,
+                    "--stride: found %u, expected 1 to %u: a window's first position is not scored", stride,
+                    window - 1);
+    c->text = (struct eval_text){.tokens = c->ids.ids,
+                                 .n_tokens = c->ids.n_ids,
+                                 .bos = t->add_bos ? t->bos_token : -1,
+                                 .window = window,
+                                 .stride = stride};
+    if (eval_n_scored(&c->text) < 2)
+        return fail(err, STATUS_INVALID, "%s: %zu tokens; at least %d are needed, so that two can be scored",
+                    c->text_path, c->ids.n_ids, c->text.bos >= 0 ? 2 : 3);
+    return STATUS_OK;
+}
+
+static struct lora *lora_of(const struct adapter_version *v)
+{
+    return v ? v->lora : NULL;
+}
+
+static enum status open_reference(struct command *c, struct error *err)
+{
+    const char *kv = c->conf.kv_type;
+    if (c->against_path)
+        return eval_file_open(&c->against, c->against_path, &c->text, model_config(c->base.model)->vocab_size,
+                              err);
+    if (!c->against_quant)
+        return STATUS_OK;
+    struct conf other = c->conf; /* shares the arena, which `c` keeps */
+    enum status s = option_set(&other, "quant", c->against_quant, err);
+    if (s != STATUS_OK)
+        return fail_within(err, "--against-quant");
+    s = open_side(&other, &c->other, &c->other_adapter, err);
+    return s == STATUS_OK ? eval_side_init(&c->reference, c->other.model, lora_of(c->other_adapter), kv,
+                                           c->text.window, c->team, err)
+                          : s;
+}
+
+static enum status open_all(struct command *c, struct error *err)
+{
+    enum status s = open_side(&c->conf, &c->base, &c->adapter, err);
+    if (s == STATUS_OK)
+        s = read_text(c, err);
+    if (s == STATUS_OK)
+        s = choose_windows(c, err);
+    if (s != STATUS_OK)
+        return s;
+    c->team = team_create(c->conf.n_threads);
+    if (!c->team)
+        return fail(err, STATUS_NO_MEMORY, "can't start %u threads", c->conf.n_threads);
+    s = eval_side_init(&c->ours, c->base.model, lora_of(c->adapter), c->conf.kv_type, c->text.window, c->team,
+                       err);
+    if (s == STATUS_OK)
+        s = open_reference(c, err);
+    c->save.f16 = c->save_f16;
+    if (s == STATUS_OK && c->save_path)
+        s = eval_file_create(&c->save, c->save_path, &c->text, &c->ours, err);
+    return s;
+}
+
+static void close_all(struct command *c)
+{
+    eval_file_fini(&c->save);
+    eval_file_fini(&c->against);
+    eval_side_fini(&c->ours);
+    eval_side_fini(&c->reference);
+    team_destroy(c->team);
+    adapter_release(c->adapter);
+    adapter_release(c->other_adapter);
+    base_close(&c->base);
+    base_close(&c->other);
+    token_list_fini(&c->ids);
+}
+
+/* ---- the result ---- */
+
+static void print_text(const struct command *c, const struct eval_result *r)
+{
+    const struct model_info *info = model_info(c->base.model);
+    const struct eval_text *t = &c->text;
+    printf("%-13s %s (%s, %s, %.1f MB), kernels %s\n", "model", c->base.name, info->family,
+           dtype_name(info->weight_type), (double)info->size_bytes / 1e6, c->base.kernels->isa);
+    if (c->adapter)
+        printf("%-13s %s, scale %g\n", "adapter", c->adapter->name, c->adapter->user_scale);
+    printf("%-13s %s: %zu bytes, %zu tokens; %zu windows of %u, stride %u%s\n", "text", c->text_path,
+           c->text_bytes, t->n_tokens, r->n_windows, t->window, t->stride,
+           t->bos >= 0 ? ", each from bos" : "");
+    printf("%-13s %zu scored in %.2f s, %.1f/s\n", "tokens", r->n_scored, r->seconds,
+           r->seconds > 0 ? (double)r->n_scored / r->seconds : 0);
+    printf("%-13s %.4f +- %.4f (mean -log p %.6f +- %.6f nats)\n", "perplexity", r->ppl, r->ppl_error,
+           r->nll.mean, r->nll.error);
+    if (!c->against_path && !c->against_quant)
+        return;
+    printf("%-13s %s%s, perplexity %.4f\n", "reference", c->against_path ? c->against_path : "--quant ",
+           c->against_path ? "" : c->against_quant, r->ref_ppl);
+    printf("%-13s %.3g +- %.2g nats; median %.3g, 99 %% %.3g, max %.3g\n", "KL", r->kl.mean, r->kl.error,
+           r->kl_median, r->kl_99, r->kl_max);
+    printf("%-13s %.3f %% +- %.3f %% of tokens\n", "same top", 100 * r->same_top.mean,
+           100 * r->same_top.error);
+    printf("%-13s %.4f %%\n", "RMS dp", 100 * r->rms_dp);
+}
+
+static json_t *mean_json(struct eval_mean m)
+{
+    return json_pack("{s:f,s:f}", "mean", m.mean, "error", m.error);
+}
+
+static int print_json(const struct command *c, const struct eval_result *r)
+{
+    const struct eval_text *t = &c->text;
+    json_t *o = json_pack(
+        "{s:s,s:s,s:s,s:s*,s:s,s:I,s:I,s:I,s:I,s:I,s:b,s:f,s:f,s:f,s:o}", "model", c->base.name, "weights",
+        dtype_name(model_info(c->base.model)->weight_type), "isa", c->base.kernels->isa, "adapter",
+        c->adapter ? c->adapter->name : NULL, "text", c->text_path, "n_tokens", (json_int_t)t->n_tokens,
+        "n_scored", (json_int_t)r->n_scored, "n_windows", (json_int_t)r->n_windows, "window",
+        (json_int_t)t->window, "stride", (json_int_t)t->stride, "bos", t->bos >= 0, "seconds", r->seconds,
+        "perplexity", r->ppl, "perplexity_error", r->ppl_error, "nll", mean_json(r->nll));
+    if (o && (c->against_path || c->against_quant)) {
+        json_t *kl = mean_json(r->kl);
+        json_object_set_new(kl, "median", json_real(r->kl_median));
+        json_object_set_new(kl, "p99", json_real(r->kl_99));
+        json_object_set_new(kl, "max", json_real(r->kl_max));
+        json_object_set_new(o, "reference",
+                            json_string(c->against_path ? c->against_path : c->against_quant));
+        json_object_set_new(o, "reference_perplexity", json_real(r->ref_ppl));
+        json_object_set_new(o, "kl", kl);
+        json_object_set_new(o, "same_top", mean_json(r->same_top));
+        json_object_set_new(o, "rms_dp", json_real(r->rms_dp));
+    }
+    char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(o);
+    if (!text) {
+        fprintf(stderr, "lorikeet: the result can't be shown as JSON: a path is not UTF-8\n");
+        return 1;
+    }
+    puts(text);
+    free(text);
+    return 0;
+}
+
+int cmd_eval(int argc, char **argv)
+{
+    struct command c = {0};
+    struct error err = {0};
+    struct eval_result result;
+    int code = read_args(&c, argc, argv);
+    if (code < 0) {
+        enum status s = open_all(&c, &err);
+        struct eval_job job = {.text = &c.text,
+                               .ours = &c.ours,
+                               .reference = c.against_quant ? &c.reference : NULL,
+                               .reference_file = c.against_path ? &c.against : NULL,
+                               .save = c.save_path ? &c.save : NULL,
+                               .team = c.team,
+                               .progress = !c.quiet && isatty(STDERR_FILENO)};
+        if (s == STATUS_OK)
+            s = eval_run(&job, &result, &err);
+        if (s == STATUS_OK && c.save_path)
+            s = eval_file_finish(&c.save, &err);
+        if (s != STATUS_OK)
+            fprintf(stderr, "lorikeet: %s\n", err.text);
+        else if (!c.json)
+            print_text(&c, &result);
+        code = s != STATUS_OK ? 1 : c.json ? print_json(&c, &result) : 0;
+        close_all(&c);
+    }
+    conf_fini(&c.conf);
+    return code;
+}
