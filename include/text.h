@@ -106,8 +106,10 @@ LK_MUST_USE enum status chat_template_compile(const char *source, size_t length,
 void chat_template_destroy(struct chat_template *t);
 
 /* Appends the rendering with the object `variables` as globals: messages, tools, add_generation_prompt,
- * bos_token, eos_token and whatever else the caller passes. now_ms (wall clock, UTC) is what strftime_now
- * shows. raise_exception() in the template: STATUS_INVALID with its message; a bound: STATUS_TOO_LARGE. */
+ * bos_token, eos_token and whatever else the caller passes. A message's reasoning_content, thinking or
+ * reasoning is seen under the other names too, as transformers' apply_chat_template does it. now_ms (wall
+ * clock, UTC) is what strftime_now shows. raise_exception() in the template: STATUS_INVALID with its message;
+ * a bound: STATUS_TOO_LARGE. */
 LK_MUST_USE enum status chat_template_render(const struct chat_template *t, const struct json_t *variables,
                                              int64_t now_ms, const struct template_limits *limits,
                                              struct buf *out, struct error *err);

@@ -79,6 +79,41 @@ void chat_template_destroy(struct chat_template *t)
         arena_destroy(t->arena);
 }
 
+static bool is_name(const struct jstr *s, const char *name)
+{
+    return s->len == strlen(name) && memcmp(s->data, name, s->len) == 0;
+}
+
+/* A message's reasoning goes by three names; the first that has a value fills the others that templates read:
+ * reasoning_content always, thinking where it is absent (transformers' _alias_reasoning_fields). */
+static struct jv alias_reasoning(struct render *r, struct jv message)
+{
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    const struct jv *reasoning = NULL;
+    for (size_t i = 0; i < 3 && (!reasoning || reasoning->tag == JV_NONE); i++)
+        reasoning = jdict_get_text(r, message.dict, names[i]);
+    if (!reasoning || reasoning->tag == JV_NONE)
+        return message;
+    struct jdict *d = jdict_new(r, message.dict->n + 2);
+    bool ok = d && jdict_set(r, d, jv_of_str(jstr_literal(r, "thinking")), *reasoning);
+    for (size_t i = 0; ok && i < message.dict->n; i++)
+        ok = jdict_set(r, d, message.dict->entries[i].key, message.dict->entries[i].value);
+    ok = ok && jdict_set(r, d, jv_of_str(jstr_literal(r, "reasoning_content")), *reasoning);
+    return jv_of_dict(ok ? d : NULL);
+}
+
+static struct jv alias_messages(struct render *r, struct jv messages)
+{
+    for (size_t i = 0; messages.tag == JV_LIST && i < messages.seq->n; i++) {
+        struct jv *message = &messages.seq->items[i];
+        if (message->tag == JV_DICT)
+            *message = alias_reasoning(r, *message);
+        if (jv_is_error(*message))
+            return *message;
+    }
+    return messages;
+}
+
 /* Each name that the template uses starts as the request's variable, a global function, or nothing. */
 static bool load_variables(struct render *r, const json_t *variables)
 {
@@ -88,10 +123,14 @@ static bool load_variables(struct render *r, const json_t *variables)
         const struct jstr *name = names->names[i];
         const json_t *value = json_object_get(variables, name->data);
         const struct builtin *global = value ? NULL : global_find(name->data, name->len);
-        if (value)
+        if (is_name(name, "self"))
+            r->root[i] = jv_tagged(JV_SELF);
+        else if (value)
             r->root[i] = jv_from_json(r, value, 0);
         else if (global)
             r->root[i] = (struct jv){.tag = JV_BUILTIN, .builtin = global};
+        if (is_name(name, "messages"))
+            r->root[i] = alias_messages(r, r->root[i]);
         if (jv_is_error(r->root[i]))
             return false;
     }

@@ -220,16 +220,18 @@ static inline bool call_bool(const struct call *c, int i)
 const struct builtin *builtin_find(const struct builtin *table, const char *name, size_t len);
 struct jv builtin_call(struct render *r, const struct builtin *b, const struct call *c);
 
+struct jv filter_wordwrap(struct render *r, const struct call *c); /* jinja_wrap.c */
 const struct builtin *filter_find(const char *name, size_t len);
 const struct builtin *test_find(const char *name, size_t len);
 const struct builtin *global_find(const char *name, size_t len);
 extern const struct builtin filters_text[], filters_sequence[], filters_value[], filters_select[];
 extern const struct builtin methods_str_find[], methods_str_make[], methods_dict[], methods_list[],
-    methods_tuple[], methods_number[], methods_loop[], methods_cycler[];
+    methods_tuple[], methods_range[], methods_int[], methods_float[], methods_loop[], methods_cycler[];
 
 /* obj.name and obj[name] as the sandbox resolves them (jinja_attr.c) */
 struct jv jv_getattr(struct render *r, struct jv obj, const struct jstr *name);
 struct jv jv_getitem(struct render *r, struct jv obj, struct jv key);
+bool method_exists(const struct jstr *name); /* some kind of value has it, forbidden ones included */
 struct jv jv_attr_only(struct render *r, struct jv obj, const struct jstr *name); /* never an item */
 struct jv jv_path(struct render *r, struct jv obj, struct jv path); /* "a.b.0" of map, sort, … */
 struct jv jv_call(struct render *r, struct jv callee, const struct call *c);

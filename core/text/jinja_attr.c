@@ -17,6 +17,21 @@ static bool any_name(const struct jstr *s, const char *const *names)
     return false;
 }
 
+static const char *const changing_dict[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
+static const char *const changing_list[] = {"append", "clear",  "pop",    "reverse", "insert",
+                                            "sort",   "extend", "remove", NULL};
+
+bool method_exists(const struct jstr *name)
+{
+    static const struct builtin *const tables[] = {
+        methods_str_find, methods_str_make, methods_dict,  methods_list, methods_tuple,
+        methods_range,    methods_int,      methods_float, methods_loop, methods_cycler};
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
+        if (builtin_find(tables[i], name->data, name->len))
+            return true;
+    return any_name(name, changing_dict) || any_name(name, changing_list);
+}
+
 static struct jv unsafe(struct render *r, struct jv obj, const struct jstr *name)
 {
     struct jundef *u = jv_alloc(r, sizeof *u);
@@ -46,15 +61,12 @@ static struct jv str_attr(struct render *r, struct jv obj, const struct jstr *na
 
 static struct jv dict_attr(struct render *r, struct jv obj, const struct jstr *name)
 {
-    static const char *const changing[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
-    return any_name(name, changing) ? unsafe(r, obj, name) : bind(r, obj, methods_dict, name);
+    return any_name(name, changing_dict) ? unsafe(r, obj, name) : bind(r, obj, methods_dict, name);
 }
 
 static struct jv list_attr(struct render *r, struct jv obj, const struct jstr *name)
 {
-    static const char *const changing[] = {"append", "clear",  "pop",    "reverse", "insert",
-                                           "sort",   "extend", "remove", NULL};
-    return any_name(name, changing) ? unsafe(r, obj, name) : bind(r, obj, methods_list, name);
+    return any_name(name, changing_list) ? unsafe(r, obj, name) : bind(r, obj, methods_list, name);
 }
 
 static struct jv tuple_attr(struct render *r, struct jv obj, const struct jstr *name)
@@ -67,21 +79,28 @@ static struct jv tuple_attr(struct render *r, struct jv obj, const struct jstr *
 static struct jv number_attr(struct render *r, struct jv obj, const struct jstr *name)
 {
     if (is_name(name, "real") || (jv_is_int(obj) && is_name(name, "numerator")))
-        return obj;
+        return obj.tag == JV_BOOL ? jv_int(obj.b) : obj;
     if (is_name(name, "imag"))
         return obj.tag == JV_FLOAT ? jv_float(0) : jv_int(0);
     if (jv_is_int(obj) && is_name(name, "denominator"))
         return jv_int(1);
-    return bind(r, obj, methods_number, name);
+    return bind(r, obj, obj.tag == JV_FLOAT ? methods_float : methods_int, name);
 }
 
-static struct jv range_attr(struct jv obj, const struct jstr *name)
+static struct jv range_attr(struct render *r, struct jv obj, const struct jstr *name)
 {
     if (is_name(name, "start"))
         return jv_int(obj.range->start);
     if (is_name(name, "stop"))
         return jv_int(obj.range->stop);
-    return is_name(name, "step") ? jv_int(obj.range->step) : jv_tagged(JV_MISSING);
+    return is_name(name, "step") ? jv_int(obj.range->step) : bind(r, obj, methods_range, name);
+}
+
+/* The global dict is a function with one method of its own. */
+static struct jv builtin_attr(struct render *r, struct jv obj, const struct jstr *name)
+{
+    bool is_dict = strcmp(obj.builtin->name, "dict") == 0 && is_name(name, "fromkeys");
+    return is_dict ? bind(r, obj, methods_dict, name) : jv_tagged(JV_MISSING);
 }
 
 static struct jv macro_attr(struct render *r, const struct jmacro *m, const struct jstr *name)
@@ -136,7 +155,9 @@ static struct jv attribute(struct render *r, struct jv obj, const struct jstr *n
         return found < 0 ? jv_tagged(JV_ERROR) : found ? value : jv_tagged(JV_MISSING);
     }
     case JV_RANGE:
-        return range_attr(obj, name);
+        return range_attr(r, obj, name);
+    case JV_BUILTIN:
+        return builtin_attr(r, obj, name);
     case JV_LOOP:
         return loop_attr(r, obj.loop, name);
     case JV_MACRO:

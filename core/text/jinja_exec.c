@@ -312,7 +312,14 @@ static enum flow exec_filter_block(struct render *r, const struct node *n)
 {
     struct jv text;
     enum flow flow = exec_captured(r, n, &text);
-    return flow == FLOW_NEXT ? flow_of(jv_put_str(r, text)) : flow;
+    if (flow != FLOW_NEXT)
+        return flow;
+    if (text.tag != JV_STR) {
+        jv_raise(r, "TypeError", "a filter block's last filter must give a str, %s found",
+                 jv_type_name(text));
+        return FLOW_ERROR;
+    }
+    return flow_of(jv_put_str(r, text));
 }
 
 static enum flow exec_macro(struct render *r, const struct node *n)

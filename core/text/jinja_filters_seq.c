@@ -106,7 +106,10 @@ static struct jv sort_key(struct render *r, struct jv item, struct jv attribute,
 
 static struct jv filter_sort(struct render *r, const struct call *c)
 {
+    int64_t reverse = 0;
     struct jseq *items = jv_items(r, c->self), *keys = NULL;
+    if (!call_int(r, c, 0, &reverse))
+        return jv_tagged(JV_ERROR);
     items = items ? jseq_copy(r, items->items, items->n) : NULL;
     keys = items ? jseq_new(r, items->n) : NULL;
     for (size_t i = 0; keys && i < items->n; i++) {
@@ -114,7 +117,7 @@ static struct jv filter_sort(struct render *r, const struct call *c)
         if (jv_is_error(keys->items[i]))
             return keys->items[i];
     }
-    if (!keys || !jv_sort(r, items->items, keys->items, items->n, call_bool(c, 0)))
+    if (!keys || !jv_sort(r, items->items, keys->items, items->n, reverse != 0))
         return jv_tagged(JV_ERROR);
     return jv_of_seq(JV_LIST, items);
 }

@@ -308,6 +308,7 @@ const struct builtin filters_text[] = {
     {"upper", "", 0, filter_upper},
     {"urlencode", "", 0, filter_urlencode},
     {"wordcount", "", 0, filter_wordcount},
+    {"wordwrap", "width break_long_words wrapstring break_on_hyphens", 0, filter_wordwrap},
     {"xmlattr", "autospace", 0, filter_xmlattr},
     {NULL, NULL, 0, NULL},
 };

@@ -121,15 +121,15 @@ static bool put_char(struct percent *p, struct field *f, struct jv v)
 static bool put_directive(struct percent *p, struct field *f)
 {
     struct jv v;
-    if (f->type == '%')
-        return jv_puts(p->r, "%");
     if (!next_value(p, &v))
         return false;
     switch (f->type) {
     case 's':
     case 'r':
     case 'a': {
-        const struct jstr *s = f->type == 's' ? jv_to_str(p->r, v) : jv_repr(p->r, v);
+        const struct jstr *s = f->type == 's'   ? jv_to_str(p->r, v)
+                               : f->type == 'r' ? jv_repr(p->r, v)
+                                                : jv_ascii(p->r, v);
         s = s && p->format->safe ? jstr_escape(p->r, s) : s;
         f->fill_len = 0;
         return s && field_put_text(p->r, f, s);
@@ -169,6 +169,8 @@ static bool read_directive(struct percent *p)
     bool zero = false, left = false;
     char c = take(p);
     p->keyed = jv_tagged(JV_MISSING);
+    if (c == '%')
+        return jv_puts(p->r, "%");
     if (c == '(') {
         if (!read_key(p))
             return false;
@@ -198,7 +200,7 @@ static bool read_directive(struct percent *p)
     f.type = c;
     if (left || zero)
         f.align = left ? '<' : '=';
-    if (zero && !left && c != 's' && c != 'r' && c != 'c') {
+    if (zero && !left && c != 's' && c != 'r' && c != 'a' && c != 'c') {
         f.fill[0] = '0';
         f.fill_len = 1;
     } else if (zero && !left) {

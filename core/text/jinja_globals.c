@@ -157,6 +157,8 @@ static struct jv global_strftime_now(struct render *r, const struct call *c)
     struct tm tm;
     if (!gmtime_r(&seconds, &tm))
         return jv_raise(r, "ValueError", "the clock shows no time that can be printed");
+    tm.tm_isdst = -1; /* no zone: %-z and %5Z are empty too */
+    tm.tm_zone = "";
     if (!expand_format(c->a[0].s, (unsigned)(millis + adjust * 1000) * 1000, format, sizeof format))
         return jv_too_large(r, "a time format of %u bytes", c->a[0].s->len);
     size_t n = *format ? strftime(text, sizeof text, format, &tm) : 0;

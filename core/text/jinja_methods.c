@@ -113,28 +113,97 @@ const struct builtin methods_tuple[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* ---- numbers */
+/* ---- range */
 
-static struct jv number_is_integer(struct render *r, const struct call *c)
+static struct jv range_count(struct render *r, const struct call *c)
 {
-    double f = jv_as_float(c->self);
-    (void)r;
-    return jv_bool(jv_is_int(c->self) || (!isinf(f) && f == floor(f)));
+    struct jv found = jv_contains(r, c->self, c->a[0]);
+    return jv_is_error(found) ? found : jv_int(found.b);
 }
 
-static struct jv number_bit_length(struct render *r, const struct call *c)
+static struct jv range_index(struct render *r, const struct call *c)
 {
-    if (!jv_is_int(c->self))
-        return jv_raise(r, "AttributeError", "'float' object has no attribute 'bit_length'");
-    int64_t i = jv_as_int(c->self), n = 0;
-    for (uint64_t m = i < 0 ? 0 - (uint64_t)i : (uint64_t)i; m; m >>= 1)
+    struct jseq *items = jv_items(r, c->self);
+    struct call on_list = {.self = jv_of_seq(JV_LIST, items), .a = c->a};
+    return items ? seq_index(r, &on_list) : jv_tagged(JV_ERROR);
+}
+
+const struct builtin methods_range[] = {
+    {"count", "value", 1, range_count}, {"index", "value", 1, range_index}, {NULL, NULL, 0, NULL}};
+
+/* ---- numbers */
+
+static struct jv float_is_integer(struct render *r, const struct call *c)
+{
+    (void)r;
+    return jv_bool(!isinf(c->self.f) && c->self.f == floor(c->self.f));
+}
+
+static struct jv int_is_integer(struct render *r, const struct call *c)
+{
+    (void)r;
+    (void)c;
+    return jv_bool(true);
+}
+
+static uint64_t magnitude(struct jv v)
+{
+    int64_t i = jv_as_int(v);
+    return i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
+}
+
+static struct jv int_bit_length(struct render *r, const struct call *c)
+{
+    int64_t n = 0;
+    (void)r;
+    for (uint64_t m = magnitude(c->self); m; m >>= 1)
         n++;
     return jv_int(n);
 }
 
-const struct builtin methods_number[] = {
-    {"bit_length", "", 0, number_bit_length},
-    {"is_integer", "", 0, number_is_integer},
+static struct jv int_bit_count(struct render *r, const struct call *c)
+{
+    (void)r;
+    return jv_int(__builtin_popcountll(magnitude(c->self)));
+}
+
+static struct jv int_ratio(struct render *r, const struct call *c)
+{
+    return jv_of_seq(JV_TUPLE, jseq_pair(r, jv_int(jv_as_int(c->self)), jv_int(1)));
+}
+
+static struct jv int_conjugate(struct render *r, const struct call *c)
+{
+    (void)r;
+    return jv_int(jv_as_int(c->self));
+}
+
+/* The fraction that the float is, in lowest terms. */
+static struct jv float_ratio(struct render *r, const struct call *c)
+{
+    double f = c->self.f;
+    if (isnan(f) || isinf(f))
+        return jv_raise(r, isnan(f) ? "ValueError" : "OverflowError", "cannot convert %s to integer ratio",
+                        isnan(f) ? "NaN" : "Infinity");
+    int64_t denominator = 1;
+    for (; f != floor(f); f *= 2)
+        if (__builtin_mul_overflow(denominator, 2, &denominator))
+            return jv_raise(r, "OverflowError", "the ratio doesn't fit into 64 bits");
+    if (fabs(f) >= 9223372036854775808.0)
+        return jv_raise(r, "OverflowError", "the ratio doesn't fit into 64 bits");
+    return jv_of_seq(JV_TUPLE, jseq_pair(r, jv_int((int64_t)f), jv_int(denominator)));
+}
+
+const struct builtin methods_int[] = {
+    {"as_integer_ratio", "", 0, int_ratio}, {"bit_count", "", 0, int_bit_count},
+    {"bit_length", "", 0, int_bit_length},  {"conjugate", "", 0, int_conjugate},
+    {"is_integer", "", 0, int_is_integer},  {NULL, NULL, 0, NULL},
+};
+
+const struct builtin methods_float[] = {
+    {"as_integer_ratio", "", 0, float_ratio},
+    {"conjugate", "", 0, self_copy},
+    {"is_integer", "", 0, float_is_integer},
     {NULL, NULL, 0, NULL},
 };
 

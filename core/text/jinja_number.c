@@ -178,6 +178,8 @@ bool field_put_float(struct render *r, const struct field *f, double v)
     }
     if (percent)
         snprintf(text + strlen(text), size - strlen(text), "%%");
+    if (f->no_minus_zero && !strpbrk(text, "123456789in")) /* 0 after rounding; not inf, nan */
+        negative = false;
     const char *sign = sign_of(f, negative);
     return put_number(r, f, sign, grouped(r, f, sign, text));
 }

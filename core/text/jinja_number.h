@@ -10,6 +10,7 @@ struct field {
     char align;           /* '<', '>', '^', '=' (between sign and digits) or 0: the type's own */
     char sign;            /* '+', ' ' or 0 */
     bool alternate, zero; /* # and 0 were given */
+    bool no_minus_zero;   /* z was given */
     char group;           /* ',' or '_' or 0 */
     int64_t width;        /* 0: none */
     int64_t precision;    /* -1: none */

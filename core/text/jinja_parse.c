@@ -274,7 +274,7 @@ static struct node *parse_with(struct parser *p, size_t pos)
     while (n && peek(p)->type != T_BLOCK_END && peek(p)->type != T_COLON) {
         if (pending_count(p) > from && !expect(p, T_COMMA))
             return NULL;
-        if (!pending_push(p, parse_target_one(p, false)) || !expect(p, T_ASSIGN) ||
+        if (!pending_push(p, parse_target(p, false, NULL)) || !expect(p, T_ASSIGN) ||
             !pending_push(p, parse_expression(p, true)))
             return NULL;
     }

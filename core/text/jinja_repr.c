@@ -185,6 +185,8 @@ bool jv_put_repr(struct render *r, struct jv v)
         return put_range(r, v.range);
     case JV_MACRO:
         return put_macro(r, v.macro);
+    case JV_SELF:
+        return jv_puts(r, "<TemplateReference None>");
     default: /* Python would show an address */
         return jv_puts(r, "<") && jv_puts(r, jv_type_name(v)) && jv_puts(r, " object>");
     }
@@ -211,4 +213,18 @@ const struct jstr *jv_repr(struct render *r, struct jv v)
 {
     size_t mark = r->out.length;
     return jv_put_repr(r, v) ? render_take(r, mark) : NULL;
+}
+
+const struct jstr *jv_ascii(struct render *r, struct jv v)
+{
+    const struct jstr *s = jv_repr(r, v);
+    size_t mark = r->out.length;
+    if (!s || s->len == s->n_chars)
+        return s;
+    for (size_t at = 0, n; at < s->len; at += n) {
+        uint32_t c = jchar_decode(s->data + at, s->len - at, &n);
+        if (!(c < 0x80 ? jv_put(r, s->data + at, n) : put_escaped_char(r, c)))
+            return NULL;
+    }
+    return render_take(r, mark);
 }

@@ -4,7 +4,7 @@
 #include "jinja.h"
 #include "jinja_number.h"
 
-/* ---- format(value, spec): [[fill]align][sign][#][0][width][group][.precision][type] */
+/* ---- format(value, spec): [[fill]align][sign][z][#][0][width][group][.precision][type] */
 
 static const char *read_align(const char *p, const char *end, struct field *f)
 {
@@ -35,6 +35,10 @@ static bool read_spec(struct render *r, const char *spec, size_t len, struct fie
     const char *end = spec + len, *p = read_align(spec, end, f);
     if (p < end && strchr("+- ", *p))
         f->sign = *p++;
+    if (p < end && *p == 'z') {
+        f->no_minus_zero = true;
+        p++;
+    }
     if (p < end && *p == '#') {
         f->alternate = true;
         p++;
@@ -83,8 +87,9 @@ static bool put_int_field(struct render *r, struct field *f, struct jv v)
         return field_put_float(r, f, jv_as_float(v));
     if (f->type && !strchr("bdoxXnc", f->type))
         return bad_code(r, f, v);
-    if (f->precision >= 0) {
-        jv_raise(r, "ValueError", "Precision not allowed in integer format specifier");
+    if (f->precision >= 0 || f->no_minus_zero) {
+        jv_raise(r, "ValueError", "%s not allowed in integer format specifier",
+                 f->precision >= 0 ? "Precision" : "Negative zero coercion (z)");
         return false;
     }
     if (f->group == ',' && f->type && strchr("bdoxXnc", f->type) && f->type != 'd') {
@@ -119,12 +124,13 @@ bool jv_put_formatted(struct render *r, struct jv v, const char *spec, size_t le
             f.align = '<';
         if (f.type && f.type != 's')
             return bad_code(r, &f, v);
-        if (f.sign || f.align == '=' || f.alternate || f.group) {
+        if (f.sign || f.no_minus_zero || f.align == '=' || f.alternate || f.group) {
             jv_raise(r, "ValueError", "%s not allowed in string format specifier",
-                     f.sign           ? "Sign"
-                     : f.align == '=' ? "'=' alignment"
-                     : f.alternate    ? "Alternate form (#)"
-                                      : "Grouping");
+                     f.sign            ? "Sign"
+                     : f.no_minus_zero ? "Negative zero coercion (z)"
+                     : f.align == '='  ? "'=' alignment"
+                     : f.alternate     ? "Alternate form (#)"
+                                       : "Grouping");
             return false;
         }
         return field_put_text(r, &f, v.s);
@@ -235,8 +241,10 @@ static struct jv convert(struct formatter *f, struct jv v, const struct jstr *co
         return v;
     if (conversion->len == 1 && conversion->data[0] == 's')
         return jv_of_str(jv_to_str(f->r, v));
-    if (conversion->len == 1 && (conversion->data[0] == 'r' || conversion->data[0] == 'a'))
+    if (conversion->len == 1 && conversion->data[0] == 'r')
         return jv_of_str(jv_repr(f->r, v));
+    if (conversion->len == 1 && conversion->data[0] == 'a')
+        return jv_of_str(jv_ascii(f->r, v));
     return jv_raise(f->r, "ValueError", "Unknown conversion specifier %.*s", (int)conversion->len,
                     conversion->data);
 }

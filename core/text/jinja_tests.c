@@ -146,15 +146,24 @@ static struct jv test_upper(struct render *r, const struct call *c)
     return call_is_method(r, c, "isupper");
 }
 
+static bool is_hashable(struct render *r, struct jv v)
+{
+    if (v.tag == JV_LIST || v.tag == JV_DICT)
+        jv_raise(r, "TypeError", "unhashable type: '%s'", jv_type_name(v));
+    return v.tag != JV_LIST && v.tag != JV_DICT;
+}
+
 static struct jv test_filter(struct render *r, const struct call *c)
 {
-    (void)r;
+    if (!is_hashable(r, c->self))
+        return jv_tagged(JV_ERROR);
     return jv_bool(c->self.tag == JV_STR && filter_find(c->self.s->data, c->self.s->len));
 }
 
 static struct jv test_test(struct render *r, const struct call *c)
 {
-    (void)r;
+    if (!is_hashable(r, c->self))
+        return jv_tagged(JV_ERROR);
     return jv_bool(c->self.tag == JV_STR && test_find(c->self.s->data, c->self.s->len));
 }
 

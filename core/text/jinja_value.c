@@ -109,6 +109,7 @@ const char *jv_type_name(struct jv v)
         [JV_METHOD] = "builtin_function_or_method",
         [JV_CYCLER] = "Cycler",
         [JV_JOINER] = "Joiner",
+        [JV_SELF] = "TemplateReference",
     };
     if (v.tag == JV_STR && v.s->safe)
         return "Markup";

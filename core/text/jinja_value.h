@@ -39,6 +39,7 @@ enum jv_tag {
     JV_METHOD,
     JV_CYCLER,
     JV_JOINER,
+    JV_SELF, /* the template: its attributes would be blocks, which a chat template has none of */
 };
 
 enum jview_kind { JVIEW_KEYS, JVIEW_VALUES, JVIEW_ITEMS };
@@ -300,6 +301,7 @@ bool jv_put_repr(struct render *r, struct jv v); /* repr(v) */
 bool jv_put_float(struct render *r, double f);
 const struct jstr *jv_to_str(struct render *r, struct jv v); /* str(v); a string as it is */
 const struct jstr *jv_repr(struct render *r, struct jv v);
+const struct jstr *jv_ascii(struct render *r, struct jv v); /* repr with escapes for all that is not ASCII */
 struct jv jv_from_json(struct render *r, const struct json_t *json, uint32_t depth);
 struct json_style {
     bool ascii, sort;

@@ -256,6 +256,27 @@ static const struct {
      "T: line 1, column 32: No filter named 'nope'."},
     {"{% if t %}{{ s|nope }}{% endif %}", STATUS_INVALID,
      "T: line 1, column 16: TemplateRuntimeError: No filter named 'nope' found."},
+    {"a\n{{ foo(1) }}", STATUS_UNSUPPORTED,
+     "T: line 2, column 4: no function or macro named 'foo'; expected"},
+    {"{% for m in messages %}{{ foo(m) }}{% endfor %}", STATUS_UNSUPPORTED,
+     "T: line 1, column 27: no function or macro named 'foo'"},
+    {"{% call foo() %}{% endcall %}", STATUS_UNSUPPORTED, "T: line 1, column 9: no function or macro named"},
+    {"{{ s(1) }}", STATUS_UNSUPPORTED, "T: line 1, column 4: no function or macro named 's'"},
+    {"{{ s.shout() }}", STATUS_UNSUPPORTED, "T: line 1, column 6: no kind of value has a method 'shout'"},
+    {"{{ x if s.shout() else x }}", STATUS_UNSUPPORTED,
+     "T: line 1, column 11: no kind of value has a method 'shout'"},
+    {"{{ s.encode() if t and s.shout() }}", STATUS_INVALID,
+     "T: line 1, column 31: UndefinedError: 'str object'"},
+    {"{% do l.append(1) %}", STATUS_FORMAT, "T: line 1, column 4: unknown tag 'do'"},
+    {"{% extends 'x' %}", STATUS_UNSUPPORTED, "T: line 1, column 4: 'extends' is for templates of several"},
+    {"{% import 'x' as y %}", STATUS_UNSUPPORTED,
+     "T: line 1, column 4: 'import' is for templates of several"},
+    {"{% from 'x' import y %}", STATUS_UNSUPPORTED,
+     "T: line 1, column 4: 'from' is for templates of several"},
+    {"{% block b %}{% endblock %}", STATUS_UNSUPPORTED, "T: line 1, column 4: 'block' is for templates of"},
+    {"{% with a, b = 1 %}{% endwith %}", STATUS_INVALID, "T: line 1, column 9: TypeError: cannot unpack"},
+    {"{% filter length %}x{% endfilter %}", STATUS_INVALID,
+     "T: line 1, column 11: TypeError: a filter block's"},
     {"{% include 'x' %}", STATUS_UNSUPPORTED,
      "T: line 1, column 4: 'include' is for templates of several files"},
     {"{{ 'a }}", STATUS_FORMAT, "T: line 1, column 4: a string that doesn't end"},
@@ -288,8 +309,10 @@ static const struct {
      "T: line 1, column 6: TypeError: object of type 'NoneType' has no len()"},
     {"{{ l.append(1) }}", STATUS_INVALID,
      "T: line 1, column 12: SecurityError: access to attribute 'append' of 'list' object is unsafe."},
-    {"{{ foo(1) }}", STATUS_INVALID, "T: line 1, column 7: UndefinedError: 'foo' is undefined"},
-    {"{{ s(1) }}", STATUS_INVALID, "T: line 1, column 5: TypeError: 'str' object is not callable"},
+    {"{% if t %}{{ foo(1) }}{% endif %}", STATUS_INVALID,
+     "T: line 1, column 17: UndefinedError: 'foo' is undefined"},
+    {"{% if t %}{{ s(1) }}{% endif %}", STATUS_INVALID,
+     "T: line 1, column 15: TypeError: 'str' object is not callable"},
     {"{{ 1 // 0 }}", STATUS_INVALID,
      "T: line 1, column 9: ZeroDivisionError: integer division or modulo by zero"},
     {"{{ 1 < 'a' }}", STATUS_INVALID,
@@ -343,6 +366,17 @@ static const char *const too_large[] = {
     "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
     "{% set ns = namespace() %}{% set ns.self = [ns] %}{{ ns }}",
     "{{ [1]|batch(1000000000, 'x')|list|length }}",
+    "{{ 'a'.zfill(1000000) }}",
+    "{{ 'a'.ljust(1000000) }}",
+    "{{ 'a\tb'.expandtabs(1000000) }}",
+    "{{ l|tojson(indent=1000000) }}",
+    "{{ '{:.1000000f}'.format(1) }}",
+    "{{ 'a' * 100000 ~ ('b' * 100000)|replace('b', 'c' * 100) }}",
+    "{{ ('a ' * 100000)|wordwrap(1, wrapstring='b' * 100) }}",
+    "{{ [l * 1000] * 1000 }}",
+    "{% set ns = namespace(d={}) %}{% for i in range(60) %}{% set ns.d = {'a': ns.d, 'b': ns.d} %}{% endfor "
+    "%}"
+    "{{ ns.d|tojson }}",
 };
 
 static void bounds_hold(void **state)
@@ -424,6 +458,29 @@ static void deep_variables_are_refused(void **state)
     }
     json_object_set_new(v, "v", deep);
     assert_int_equal(chat_template_render(t, v, NOW, NULL, &out, &err), STATUS_TOO_LARGE);
+    json_decref(v);
+    chat_template_destroy(t);
+    buf_fini(&out);
+}
+
+/* What transformers' apply_chat_template does to messages before the template sees them. */
+static void reasoning_has_all_its_names(void **state)
+{
+    (void)state;
+    static const char messages[] =
+        "{\"messages\": [{\"role\": \"a\", \"reasoning\": \"r\", \"thinking\": null}, {\"role\": \"b\"},"
+        " {\"thinking\": \"t\", \"reasoning_content\": \"c\"}, {\"reasoning_content\": null}, 5]}";
+    struct chat_template *t;
+    struct buf out;
+    struct error err = {0};
+    buf_init(&out, 0);
+    json_t *v = json_loads(messages, 0, NULL);
+    assert_int_equal(chat_template_compile("{{ messages }}", 14, "T", &t, &err), STATUS_OK);
+    assert_int_equal(chat_template_render(t, v, NOW, NULL, &out, &err), STATUS_OK);
+    assert_string_equal(
+        out.data,
+        "[{'thinking': None, 'role': 'a', 'reasoning': 'r', 'reasoning_content': 'r'}, {'role': 'b'}, "
+        "{'thinking': 't', 'reasoning_content': 'c'}, {'reasoning_content': None}, 5]");
     json_decref(v);
     chat_template_destroy(t);
     buf_fini(&out);
@@ -543,6 +600,7 @@ int main(void)
         cmocka_unit_test(bounds_hold),
         cmocka_unit_test(deep_sources_are_refused_and_long_ones_are_not),
         cmocka_unit_test(deep_variables_are_refused),
+        cmocka_unit_test(reasoning_has_all_its_names),
         cmocka_unit_test(a_fault_walk_ends_in_success),
         cmocka_unit_test(adding_in_a_loop_is_linear),
         cmocka_unit_test(threads_share_one_template),
