@@ -633,6 +633,14 @@ static void bad_parameters_are_named(void **state)
     REFUSED(sampling.top_p, NAN, STATUS_INVALID, "top_p");
     REFUSED(sampling.min_p, -0.1F, STATUS_INVALID, "min_p");
     REFUSED(sampling.min_p, NAN, STATUS_INVALID, "min_p");
+    REFUSED(sampling.typical_p, 1.1F, STATUS_INVALID, "typical_p");
+    REFUSED(sampling.typical_p, NAN, STATUS_INVALID, "typical_p");
+    const struct sampler_order twice = {.is_set = true, .n = 2, .kinds = {SAMPLER_TOP_K, SAMPLER_TOP_K}};
+    const struct sampler_order unknown = {.is_set = true, .n = 1, .kinds = {SAMPLER_KINDS}};
+    const struct sampler_order many = {.is_set = true, .n = SAMPLER_KINDS + 1};
+    REFUSED(sampling.order, twice, STATUS_INVALID, "names top_k twice");
+    REFUSED(sampling.order, unknown, STATUS_INVALID, "samplers[0] is 9");
+    REFUSED(sampling.order, many, STATUS_INVALID, "samplers has 10 entries");
     REFUSED(sampling.repetition_penalty, 0, STATUS_INVALID, "repetition_penalty");
     REFUSED(sampling.repetition_penalty, NAN, STATUS_INVALID, "repetition_penalty");
     REFUSED(sampling.presence_penalty, INFINITY, STATUS_INVALID, "presence_penalty");

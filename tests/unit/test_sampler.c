@@ -177,6 +177,78 @@ static void draws_equal_a_full_sort(void **state)
     mem_free(row);
 }
 
+/* By distance from the mean, equals by rank: with a = logit / temperature, |-log p - entropy| = |mean of a -
+ * a|. */
+struct far {
+    double distance;
+    uint32_t rank;
+};
+
+static int by_distance(const void *a, const void *b)
+{
+    const struct far *x = a, *y = b;
+    return x->distance != y->distance ? (x->distance > y->distance) - (x->distance < y->distance)
+                                      : (int)x->rank - (int)y->rank;
+}
+
+/* Of `kept` candidates, best first, those that typ_p leaves, in the same order; returns how many. */
+static uint32_t define_typical(double p, double temperature, struct ranked *c, uint32_t kept, struct far *f)
+{
+    double mean = 0, sum = 0;
+    uint32_t n = 0, out = 0;
+    for (uint32_t i = 0; i < kept; i++)
+        mean += c[i].w * ((double)c[i].logit / temperature);
+    for (uint32_t i = 0; i < kept; i++)
+        f[i] = (struct far){fabs(mean - (double)c[i].logit / temperature), i};
+    qsort(f, kept, sizeof *f, by_distance);
+    while (n < kept && sum < p)
+        sum += c[f[n++].rank].w;
+    for (uint32_t i = 0; i < n; i++)
+        c[f[i].rank].w += 2; /* marked */
+    for (uint32_t i = 0; i < kept; i++)
+        if (c[i].w >= 2) {
+            c[out] = c[i];
+            c[out++].w = (c[i].w - 2) / sum;
+        }
+    return out;
+}
+
+static void typical_sets_equal_a_full_sort(void **state)
+{
+    (void)state;
+    float *row = mem_array(N_BIG, sizeof *row);
+    struct ranked *c = mem_array(N_BIG, sizeof *c);
+    struct far *f = mem_array(N_BIG, sizeof *f);
+    struct sampler_scratch s = scratch_for(N_BIG);
+    struct rng noise, r;
+    rng_seed(&noise, 8);
+    for (int round = 0; round < 16; round++) {
+        double spread = round % 2 ? 1 : 4;
+        for (uint32_t i = 0; i < N_BIG; i++) /* with ties */
+            row[i] = (float)(floor(rng_unit(&noise) * 900) / 300 * spread);
+        for (uint32_t i = 0; i < 30 && round % 3; i++)
+            row[i * 601] = (float)(8 + round % 5 + 0.37 * i);
+        struct sampling p = neutral();
+        p.temperature = (float)(0.3 + 2 * rng_unit(&noise));
+        p.top_k = round % 4 == 3 ? 700 : 0;
+        uint32_t kept = define(&p, row, N_BIG, c);
+        p.typical_p = (float)(0.02 + 0.97 * rng_unit(&noise));
+        kept = define_typical((double)p.typical_p, (double)p.temperature, c, kept, f);
+        rng_seed(&r, (uint64_t)round);
+        double u = rng_unit(&r), sum = 0;
+        uint32_t at = 0;
+        for (; at < kept && (sum += c[at].w) <= u; at++) {
+        }
+        float drawn = c[at < kept ? at : kept - 1].logit;
+        rng_seed(&r, (uint64_t)round);
+        assert_true(row[pick(&p, row, &r, &s)] == drawn);
+    }
+    sampler_scratch_fini(&s);
+    mem_free(f);
+    mem_free(c);
+    mem_free(row);
+}
+
 static void greedy_takes_the_lowest_of_equals(void **state)
 {
     (void)state;
@@ -632,6 +704,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_follow_the_probabilities),
         cmocka_unit_test(draws_equal_a_full_sort),
+        cmocka_unit_test(typical_sets_equal_a_full_sort),
         cmocka_unit_test(greedy_takes_the_lowest_of_equals),
         cmocka_unit_test(extreme_temperatures_stay_sane),
         cmocka_unit_test(bias_moves_and_bans),
