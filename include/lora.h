@@ -82,8 +82,8 @@ struct lora_pair {
     const void *a;              /* [rank, in] */
     const void *b;              /* [out, rank] */
     uint32_t rank, in, out;     /* what the file has; checked against the base */
-    float scale;                /* alpha / rank (rsLoRA: alpha / sqrt(rank)) times the user's scale */
-    const float *b_bias;        /* [out] or NULL; lora_bias: y += scale * (B A x + b_bias) */
+    float scale; /* alpha / rank (rsLoRA: alpha / sqrt(rank)); a user's own scale is a composition's weight */
+    const float *b_bias; /* [out] or NULL; lora_bias: y += scale * (B A x + b_bias) */
     /* [out] or NULL. DoRA (arXiv 2402.09353, eq. 5): y = m / |W + scale B A| * (W x + scale B A x) + bias,
      * the norm over each output row; taken here from the base's stored weights. EMBED: per embedding
      * dimension, the norm over the vocabulary. */
@@ -185,7 +185,8 @@ struct lora {
     struct lora_embedding embed;
     int32_t *invocation; /* [n_invocation] */
     uint32_t n_invocation;
-    void *memory; /* packed data, one block in execution order */
+    bool replaces; /* tensors of the base: `ends`, a layer's `replaced`, the embedding's table or rows */
+    void *memory;  /* packed data, one block in execution order */
 
     /* A composition: the weighted sum of its members' deltas; it has nothing of its own. */
     uint32_t n_members;

@@ -65,3 +65,19 @@ enum status model_digest(const struct model_files *files, enum quant quant, uint
     gnutls_hash_deinit(h, digest);
     return status;
 }
+
+enum status members_digest(struct lora *l, struct error *err)
+{
+    gnutls_hash_hd_t h;
+    if (gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0)
+        return fail(err, STATUS_INTERNAL, "SHA-256 is not available in GnuTLS");
+    int rc = 0;
+    for (uint32_t i = 0; i < l->n_members && rc >= 0; i++) {
+        const struct lora_member *m = &l->members[i];
+        rc = gnutls_hash(h, m->lora->digest, sizeof m->lora->digest);
+        if (rc >= 0)
+            rc = gnutls_hash(h, &m->weight, sizeof m->weight);
+    }
+    gnutls_hash_deinit(h, l->digest);
+    return rc < 0 ? fail(err, STATUS_INTERNAL, "SHA-256 of a composition") : STATUS_OK;
+}

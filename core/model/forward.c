@@ -33,21 +33,6 @@ static void share_panels(const struct crew *c, uint32_t n_panels, uint32_t *begi
     share_rows(c, n_panels, begin, end);
 }
 
-void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, float *y)
-{
-    uint32_t begin, end;
-    share_panels(c, w->n_panels, &begin, &end);
-    if (begin == end)
-        return;
-    c->k->matmul[w->type](&(struct matmul_args){.w = w,
-                                                .x = x,
-                                                .row_end = x->n_rows,
-                                                .panel_begin = begin,
-                                                .panel_end = end,
-                                                .y = y,
-                                                .y_stride = w->rows});
-}
-
 static void barrier(const struct crew *c)
 {
     team_barrier(c->s->team);
@@ -95,13 +80,16 @@ static void norm_row(const struct crew *c, const float *w, const float *bias, ui
         c->k->rms_norm(x, w, c->m->norm_offset, eps, n, y);
 }
 
-/* A norm of a layer over one row; a copy where the family has none there. */
-static void layer_norm(const struct crew *c, uint32_t layer, enum norm_id norm, const float *x, float *y)
+/* A norm of a layer over one row, with the weights of the row's adapter where it has some; a copy where the
+ * family has no norm there. */
+static void layer_norm(const struct crew *c, uint32_t layer, uint32_t row, enum norm_id norm, const float *x,
+                       float *y)
 {
     const struct model_layer *l = &c->m->layers[layer];
     uint32_t n = norm_length(c->m, norm);
+    const float *w = lora_norm(c, row, layer, norm), *bias = lora_norm_bias(c, row, layer, norm);
     if (l->norm[norm])
-        norm_row(c, l->norm[norm], l->norm_bias[norm], n, x, y);
+        norm_row(c, w ? w : l->norm[norm], bias ? bias : l->norm_bias[norm], n, x, y);
     else if (x != y)
         memcpy(y, x, n * sizeof *y);
 }
@@ -113,7 +101,7 @@ static void embed_row(const struct crew *c, uint32_t row)
     const struct model *m = c->m;
     uint32_t n = m->config.hidden_size;
     float *x = c->s->x + (size_t)row * n;
-    packed_row_f32(&m->embed, (uint32_t)c->s->token[row], x);
+    lora_embed(c, row, x);
     if (m->embed_scale != 1)
         c->k->scale(x, m->embed_scale, n, x);
     if (m->position_embed.data) {
@@ -127,13 +115,20 @@ static void embed_row(const struct crew *c, uint32_t row)
     }
 }
 
-/* A site's bias onto n of its values in one row, from value `at` on. */
-static void add_bias(const struct crew *c, uint32_t layer, enum lora_site site, uint32_t at, uint32_t n,
-                     float *y)
+/* Where some of a row's values stand: a site of a layer, values [at, at + n). */
+struct values {
+    uint32_t layer, row;
+    enum lora_site site;
+    uint32_t at, n;
+};
+
+/* The site's bias, the adapter's where it has one, onto those values. */
+static void add_bias(const struct crew *c, struct values v, float *y)
 {
-    const float *bias = c->m->layers[layer].bias[site];
+    const float *own = lora_bias(c, v.row, v.layer, v.site);
+    const float *bias = own ? own : c->m->layers[v.layer].bias[v.site];
     if (bias)
-        c->k->add(y, bias + at, n, y);
+        c->k->add(y, bias + v.at, v.n, y);
 }
 
 /* x += y, by way of the bias of the site that gave y, and the norm and multiplier that the family has there.
@@ -143,8 +138,8 @@ static void add_row(const struct crew *c, uint32_t layer, uint32_t row, enum lor
 {
     uint32_t n = c->m->config.hidden_size;
     float *x = c->s->x + (size_t)row * n, *y = c->s->y + (size_t)row * n;
-    add_bias(c, layer, site, 0, n, y);
-    layer_norm(c, layer, post_norm, y, y);
+    add_bias(c, (struct values){layer, row, site, 0, n}, y);
+    layer_norm(c, layer, row, post_norm, y, y);
     if (c->m->residual_scale != 1)
         c->k->scale(y, c->m->residual_scale, n, y);
     c->k->add(x, y, n, x);
@@ -172,7 +167,7 @@ static void expand_behind_barrier(const struct crew *c, const struct lora_place 
 
 static struct lora_place place(const struct crew *c, uint32_t layer, enum lora_group_id group)
 {
-    return (struct lora_place){c->s->segments, c->s->n_segments, layer, group};
+    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group};
 }
 
 /* ---- attention half ---- */
@@ -188,7 +183,7 @@ static void attention_in(const struct crew *c, uint32_t layer)
             embed_row(c, row);
         else
             add_feed_forward(c, layer - 1, row);
-        layer_norm(c, layer, NORM_ATTN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
+        layer_norm(c, layer, row, NORM_ATTN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
     }
     struct acts h = acts_of(c, s->h, s->n_rows, n);
     quantize_share(c, &h, &l->w[LORA_SITE_Q], 3);
@@ -201,9 +196,9 @@ static void project_qkv(const struct crew *c, uint32_t layer)
     const struct packed *w = m->layers[layer].w;
     struct acts h = acts_of(c, s->h, s->n_rows, m->config.hidden_size);
     struct lora_place p = place(c, layer, LORA_GROUP_QKV);
-    crew_matmul(c, &w[LORA_SITE_Q], &h, s->q);
-    crew_matmul(c, &w[LORA_SITE_K], &h, s->k);
-    crew_matmul(c, &w[LORA_SITE_V], &h, s->v);
+    lora_linear(c, &p, LORA_SITE_Q, &w[LORA_SITE_Q], &h, s->q);
+    lora_linear(c, &p, LORA_SITE_K, &w[LORA_SITE_K], &h, s->k);
+    lora_linear(c, &p, LORA_SITE_V, &w[LORA_SITE_V], &h, s->v);
     if (!lora_any(&p))
         return;
     lora_shrink(c, &p, &h);
@@ -221,7 +216,7 @@ static void finish_heads(const struct crew *c, uint32_t layer, uint32_t row, enu
     uint32_t head_dim = c->m->config.head_dim, n_half = c->m->rope[l->rope].n_half;
     size_t at = (size_t)row * n_half;
     for (uint32_t i = 0; !c->m->family->wide_qk_norm && i < n_heads; i++)
-        layer_norm(c, layer, norm, x + (size_t)i * head_dim, x + (size_t)i * head_dim);
+        layer_norm(c, layer, row, norm, x + (size_t)i * head_dim, x + (size_t)i * head_dim);
     if (n_half > 0)
         c->k->rope(x, n_heads, head_dim, 2 * n_half, c->s->cos[l->rope] + at, c->s->sin[l->rope] + at);
 }
@@ -260,12 +255,13 @@ static void finish_part(const struct crew *c, uint32_t layer, uint32_t row, uint
     uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
     uint32_t at_q = kv_head * n_group * head_dim, at_k = kv_head * head_dim;
     float *q = s->q + (size_t)row * m->q_dim + at_q, *k = s->k + (size_t)row * m->kv_dim + at_k;
-    add_bias(c, layer, LORA_SITE_Q, at_q, n_kv * n_group * head_dim, q);
-    add_bias(c, layer, LORA_SITE_K, at_k, n_kv * head_dim, k);
-    add_bias(c, layer, LORA_SITE_V, at_k, n_kv * head_dim, s->v + (size_t)row * m->kv_dim + at_k);
+    add_bias(c, (struct values){layer, row, LORA_SITE_Q, at_q, n_kv * n_group * head_dim}, q);
+    add_bias(c, (struct values){layer, row, LORA_SITE_K, at_k, n_kv * head_dim}, k);
+    add_bias(c, (struct values){layer, row, LORA_SITE_V, at_k, n_kv * head_dim},
+             s->v + (size_t)row * m->kv_dim + at_k);
     if (m->family->wide_qk_norm) {
-        layer_norm(c, layer, NORM_Q, q, q);
-        layer_norm(c, layer, NORM_K, k, k);
+        layer_norm(c, layer, row, NORM_Q, q, q);
+        layer_norm(c, layer, row, NORM_K, k, k);
     }
     for (uint32_t i = 0; i < n_kv; i++)
         finish_group(c, layer, row, kv_head + i);
@@ -325,7 +321,7 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
         quantize_share(c, x, w, 1);
         barrier(c);
     }
-    crew_matmul(c, w, x, c->s->y);
+    lora_linear(c, &p, site, w, x, c->s->y);
     lora_shrink(c, &p, x);
     expand_behind_barrier(c, &p, 0, w->rows, c->s->y);
 }
@@ -355,7 +351,7 @@ static void feed_forward_in(const struct crew *c, uint32_t layer)
     share_rows(c, s->n_rows, &begin, &end);
     for (uint32_t row = begin; row < end; row++) {
         add_attention(c, layer, row);
-        layer_norm(c, layer, NORM_FFN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
+        layer_norm(c, layer, row, NORM_FFN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
     }
     struct acts h = acts_of(c, s->h, s->n_rows, n);
     quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
@@ -379,7 +375,7 @@ static void act_mul(const struct crew *c, const float *gate, const float *up, ui
     }
 }
 
-/* act(gate) * up, or act(up), into gate, in the columns that crew_matmul gave this worker. */
+/* act(gate) * up, or act(up), into gate, in the columns that lora_linear gave this worker. */
 static void activate(const struct crew *c, uint32_t layer)
 {
     uint32_t begin, end, n = c->m->config.intermediate_size;
@@ -388,12 +384,12 @@ static void activate(const struct crew *c, uint32_t layer)
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; begin < end && row < c->s->n_rows; row++) {
         float *gate = c->s->gate + (size_t)row * n + begin, *up = c->s->up + (size_t)row * n + begin;
-        add_bias(c, layer, LORA_SITE_UP, begin, end - begin, up);
+        add_bias(c, (struct values){layer, row, LORA_SITE_UP, begin, end - begin}, up);
         if (c->m->family->no_gate) {
             act_mul(c, up, NULL, end - begin, gate);
             continue;
         }
-        add_bias(c, layer, LORA_SITE_GATE, begin, end - begin, gate);
+        add_bias(c, (struct values){layer, row, LORA_SITE_GATE, begin, end - begin}, gate);
         act_mul(c, gate, up, end - begin, gate);
     }
 }
@@ -406,8 +402,8 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
     struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
     struct lora_place p = place(c, layer, LORA_GROUP_GATE_UP);
     if (!c->m->family->no_gate)
-        crew_matmul(c, &l->w[LORA_SITE_GATE], &h, s->gate);
-    crew_matmul(c, &l->w[LORA_SITE_UP], &h, s->up);
+        lora_linear(c, &p, LORA_SITE_GATE, &l->w[LORA_SITE_GATE], &h, s->gate);
+    lora_linear(c, &p, LORA_SITE_UP, &l->w[LORA_SITE_UP], &h, s->up);
     if (lora_any(&p)) {
         lora_shrink(c, &p, &h);
         barrier(c);
@@ -455,16 +451,19 @@ static void head(const struct crew *c)
     const struct model *m = c->m;
     uint32_t begin, end, n = m->config.hidden_size;
     struct acts x = acts_of(c, s->final, s->n_logit_rows, n);
-    struct lora_place p = {s->head_segments, s->n_head_segments, 0, LORA_GROUP_COUNT};
+    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT};
     share_rows(c, s->n_logit_rows, &begin, &end);
     for (uint32_t i = begin; i < end; i++) {
         uint32_t row = s->logit_row[i];
         add_feed_forward(c, m->config.n_layers - 1, row);
-        norm_row(c, m->final_norm, m->final_norm_bias, n, s->x + (size_t)row * n, s->final + (size_t)i * n);
+        const float *w = lora_norm(c, row, 0, NORM_FINAL), *bias = lora_norm_bias(c, row, 0, NORM_FINAL);
+        norm_row(c, w ? w : m->final_norm, bias ? bias : m->final_norm_bias, n, s->x + (size_t)row * n,
+                 s->final + (size_t)i * n);
     }
     quantize_share(c, &x, &m->head, 1);
     barrier(c);
-    crew_matmul(c, &m->head, &x, s->logits);
+    lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->logits);
+    lora_head_rows(c, &p, &x, m->config.vocab_size, s->logits);
     lora_shrink(c, &p, &x);
     expand_behind_barrier(c, &p, 0, m->config.vocab_size, s->logits);
     cap_logits(c);

@@ -1,34 +1,112 @@
 /* Low-rank math for a mixed batch: y += scale * B (A x), each row with its own adapter (Punica, arXiv
  * 2310.18547; here by segments, as rows of one adapter stand side by side).
  *
- *   shrink   t = A x, one stacked A for all sites that read x     small matrices: shared by (row tile, panel)
- *   barrier
- *   expand   y += scale * B t                                     by output columns, like the base's product
+ *   linear   y = W x, W being the adapter's own where it replaces the base's     by output columns
+ *   shrink   t = A x, one stacked A for all sites that read x                    small: shared by (row tile,
+ * panel) barrier expand   y = factor * y + scale * (B t + bias)                               by output
+ * columns, like linear
  *
- * Each number of t and y is one dot product of a kernel, so shares move work between threads and change no
- * result. */
+ * An adapter is one member with weight 1, a composition several: its deltas are added one after another. For
+ * DoRA the delta of a column is (f - 1) W x + f scale B A x, so W x is multiplied by 1 + sum of weight * (f -
+ * 1) before anything is added. Each number of t and y is one dot product of a kernel, so shares move work
+ * between threads and change no result. */
+#include <string.h>
+
 #include "step.h"
 
 #define TILE_ROWS 32U
 /* A panel's pass costs about as much as this many rows even for one row: its weights must be read. */
 #define PANEL_COST_ROWS 4U
 
+/* ---- members and what they have at a place ---- */
+
+struct member {
+    const struct lora *lora;
+    float weight;
+    uint32_t t_at; /* where its t begins in the row's scratch */
+};
+
+/* The i-th member of an adapter; false past the end. `m` holds the one before. */
+static bool member_at(const struct lora *l, uint32_t i, struct member *m)
+{
+    if (!l || i >= (l->n_members ? l->n_members : 1))
+        return false;
+    m->t_at = i == 0 ? 0 : m->t_at + m->lora->t_max;
+    m->lora = l->n_members ? l->members[i].lora : l;
+    m->weight = l->n_members ? l->members[i].weight : 1;
+    return true;
+}
+
 static const struct lora_group *group_in(const struct lora *l, const struct lora_place *p)
 {
-    if (!l)
+    const struct lora_group *g;
+    if (p->group == LORA_GROUP_COUNT)
+        g = &l->lm_head;
+    else if (p->expert < 0)
+        g = &l->layers[p->layer].group[p->group];
+    else if (l->layers[p->layer].experts)
+        g = &l->layers[p->layer].experts[(size_t)p->expert * 2 + (p->group == LORA_GROUP_DOWN)];
+    else
         return NULL;
-    const struct lora_group *g =
-        p->group < LORA_GROUP_COUNT ? &l->layers[p->layer].group[p->group] : &l->lm_head;
     return g->a.data ? g : NULL;
 }
 
 bool lora_any(const struct lora_place *p)
 {
+    struct member m;
     for (uint32_t i = 0; i < p->n_segments; i++)
-        if (group_in(p->segments[i].lora, p))
-            return true;
+        for (uint32_t k = 0; member_at(p->segments[i].lora, k, &m); k++)
+            if (group_in(m.lora, p))
+                return true;
     return false;
 }
+
+static const struct lora_replaced *replaced_in(const struct lora *l, const struct lora_place *p)
+{
+    const struct lora *r = lora_replacing(l);
+    if (!r)
+        return NULL;
+    return p->group == LORA_GROUP_COUNT ? r->ends : r->layers[p->layer].replaced;
+}
+
+/* ---- W x ---- */
+
+/* Rows [row_begin, row_end) of y = W x for this worker's columns. */
+static void linear_rows(const struct crew *c, const struct packed *w, const struct acts *x, float *y,
+                        const uint32_t rows[2])
+{
+    uint64_t begin, end;
+    team_share(w->n_panels, 1, c->worker, c->n_workers, &begin, &end);
+    if (begin == end || rows[0] == rows[1])
+        return;
+    c->k->matmul[w->type](&(struct matmul_args){.w = w,
+                                                .x = x,
+                                                .row_begin = rows[0],
+                                                .row_end = rows[1],
+                                                .panel_begin = (uint32_t)begin,
+                                                .panel_end = (uint32_t)end,
+                                                .y = y,
+                                                .y_stride = w->rows});
+}
+
+void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_site site,
+                 const struct packed *w, const struct acts *x, float *y)
+{
+    uint32_t rows[2] = {p->n_segments ? p->segments[0].row_begin : 0, 0};
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        const struct segment *s = &p->segments[i];
+        const struct lora_replaced *r = p->expert < 0 ? replaced_in(s->lora, p) : NULL;
+        rows[1] = s->row_end;
+        if (!r || !r->w[site].data)
+            continue; /* goes on with the run of rows on the base */
+        linear_rows(c, w, x, y, (uint32_t[2]){rows[0], s->row_begin});
+        linear_rows(c, &r->w[site], x, y, (uint32_t[2]){s->row_begin, s->row_end});
+        rows[0] = s->row_end;
+    }
+    linear_rows(c, w, x, y, rows);
+}
+
+/* ---- t = A x ---- */
 
 static uint64_t tile_cost(uint32_t n_rows)
 {
@@ -38,23 +116,25 @@ static uint64_t tile_cost(uint32_t n_rows)
 static uint64_t total_cost(const struct lora_place *p)
 {
     uint64_t total = 0;
+    struct member m;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct segment *s = &p->segments[i];
-        const struct lora_group *g = group_in(s->lora, p);
-        if (!g)
-            continue;
         uint32_t n_rows = s->row_end - s->row_begin;
-        total += (uint64_t)g->a.n_panels * (n_rows / TILE_ROWS * tile_cost(TILE_ROWS) +
-                                            (n_rows % TILE_ROWS ? tile_cost(n_rows % TILE_ROWS) : 0));
+        uint64_t cost = n_rows / TILE_ROWS * tile_cost(TILE_ROWS) +
+                        (n_rows % TILE_ROWS ? tile_cost(n_rows % TILE_ROWS) : 0);
+        for (uint32_t k = 0; member_at(s->lora, k, &m); k++) {
+            const struct lora_group *g = group_in(m.lora, p);
+            total += g ? g->a.n_panels * cost : 0;
+        }
     }
     return total;
 }
 
 /* The panels of a tile whose cost begins in [lo, hi) of the whole. */
-static void shrink_tile(const struct crew *c, const struct lora_group *g, const struct acts *x, uint32_t row,
-                        uint32_t n_rows, const uint64_t span[3])
+static void shrink_tile(const struct crew *c, const struct lora_group *g, const struct acts *x,
+                        const uint32_t rows[2], float *t, const uint64_t span[3])
 {
-    uint64_t at = span[0], lo = span[1], hi = span[2], cost = tile_cost(n_rows);
+    uint64_t at = span[0], lo = span[1], hi = span[2], cost = tile_cost(rows[1] - rows[0]);
     uint64_t begin = lo > at ? (lo - at + cost - 1) / cost : 0;
     uint64_t end = hi > at ? (hi - at + cost - 1) / cost : 0;
     if (end > g->a.n_panels)
@@ -63,54 +143,254 @@ static void shrink_tile(const struct crew *c, const struct lora_group *g, const 
         return;
     c->k->matmul[g->a.type](&(struct matmul_args){.w = &g->a,
                                                   .x = x,
-                                                  .row_begin = row,
-                                                  .row_end = row + n_rows,
+                                                  .row_begin = rows[0],
+                                                  .row_end = rows[1],
                                                   .panel_begin = (uint32_t)begin,
                                                   .panel_end = (uint32_t)end,
-                                                  .y = c->s->t,
+                                                  .y = t,
                                                   .y_stride = c->s->t_max});
+}
+
+static void shrink_segment(const struct crew *c, const struct segment *s, const struct lora_group *g,
+                           const struct acts *x, float *t, uint64_t span[3])
+{
+    for (uint32_t row = s->row_begin; row < s->row_end; row += TILE_ROWS) {
+        uint32_t n_rows = s->row_end - row < TILE_ROWS ? s->row_end - row : TILE_ROWS;
+        shrink_tile(c, g, x, (uint32_t[2]){row, row + n_rows}, t, span);
+        span[0] += g->a.n_panels * tile_cost(n_rows);
+    }
 }
 
 void lora_shrink(const struct crew *c, const struct lora_place *p, const struct acts *x)
 {
     uint64_t total = total_cost(p);
     uint64_t span[3] = {0, total * c->worker / c->n_workers, total * (c->worker + 1) / c->n_workers};
-    for (uint32_t i = 0; i < p->n_segments; i++) {
-        const struct segment *s = &p->segments[i];
-        const struct lora_group *g = group_in(s->lora, p);
-        if (!g)
-            continue;
-        for (uint32_t row = s->row_begin; row < s->row_end; row += TILE_ROWS) {
-            uint32_t n_rows = s->row_end - row < TILE_ROWS ? s->row_end - row : TILE_ROWS;
-            shrink_tile(c, g, x, row, n_rows, span);
-            span[0] += g->a.n_panels * tile_cost(n_rows);
+    struct member m;
+    for (uint32_t i = 0; i < p->n_segments; i++)
+        for (uint32_t k = 0; member_at(p->segments[i].lora, k, &m); k++) {
+            const struct lora_group *g = group_in(m.lora, p);
+            if (g)
+                shrink_segment(c, &p->segments[i], g, x, c->s->t + m.t_at, span);
         }
+}
+
+/* ---- y += scale * B t ---- */
+
+/* A worker's part of y: columns [begin, end) of rows [row_begin, row_end). */
+struct span {
+    float *y;
+    uint32_t stride, row_begin, row_end, begin, end;
+};
+
+/* y *= 1 + sum of weight * (factor - 1) over the members with DoRA; a single one of weight 1 gives its factor
+ * itself. */
+static void multiply_factors(const struct span *s, const struct lora *l, const struct lora_place *p,
+                             unsigned part)
+{
+    struct member m;
+    bool any = false, plain = l->n_members == 0;
+    for (uint32_t k = 0; member_at(l, k, &m); k++) {
+        const struct lora_group *g = group_in(m.lora, p);
+        any = any || (g && g->part[part].magnitude);
     }
+    for (uint32_t column = s->begin; any && column < s->end; column++) {
+        float factor = plain ? group_in(l, p)->part[part].magnitude[column] : 1;
+        for (uint32_t k = 0; !plain && member_at(l, k, &m); k++) {
+            const struct lora_group *g = group_in(m.lora, p);
+            if (g && g->part[part].magnitude)
+                factor += m.weight * (g->part[part].magnitude[column] - 1);
+        }
+        for (uint32_t row = s->row_begin; row < s->row_end; row++)
+            s->y[(size_t)row * s->stride + column] *= factor;
+    }
+}
+
+static void expand_member(const struct crew *c, const struct span *s, const struct member *m,
+                          const struct lora_part *part)
+{
+    struct acts t = {.x = c->s->t + m->t_at + part->t_offset,
+                     .x_stride = c->s->t_max,
+                     .n_rows = s->row_end,
+                     .cols = part->rank};
+    c->k->matmul[part->b.type](&(struct matmul_args){.w = &part->b,
+                                                     .x = &t,
+                                                     .row_begin = s->row_begin,
+                                                     .row_end = s->row_end,
+                                                     .panel_begin = s->begin / PANEL_ROWS,
+                                                     .panel_end = (s->end + PANEL_ROWS - 1) / PANEL_ROWS,
+                                                     .y = s->y,
+                                                     .y_stride = s->stride,
+                                                     .accumulate = true,
+                                                     .scale = m->weight * part->scale});
+    for (uint32_t row = s->row_begin; part->bias && row < s->row_end; row++)
+        for (uint32_t column = s->begin; column < s->end; column++)
+            s->y[(size_t)row * s->stride + column] += m->weight * part->bias[column];
 }
 
 void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y)
 {
     uint64_t begin, end;
+    struct member m;
     team_share((out + PANEL_ROWS - 1) / PANEL_ROWS, 1, c->worker, c->n_workers, &begin, &end);
     if (begin == end)
         return;
+    struct span s = {
+        .y = y, .stride = out, .begin = (uint32_t)begin * PANEL_ROWS, .end = (uint32_t)end * PANEL_ROWS};
+    s.end = s.end < out ? s.end : out;
     for (uint32_t i = 0; i < p->n_segments; i++) {
-        const struct segment *s = &p->segments[i];
-        const struct lora_group *g = group_in(s->lora, p);
-        if (!g || !g->part[part].b.data)
+        const struct lora *l = p->segments[i].lora;
+        if (!l)
             continue;
-        const struct lora_part *b = &g->part[part];
-        struct acts t = {
-            .x = c->s->t + b->t_offset, .x_stride = c->s->t_max, .n_rows = s->row_end, .cols = b->rank};
-        c->k->matmul[b->b.type](&(struct matmul_args){.w = &b->b,
-                                                      .x = &t,
-                                                      .row_begin = s->row_begin,
-                                                      .row_end = s->row_end,
-                                                      .panel_begin = (uint32_t)begin,
-                                                      .panel_end = (uint32_t)end,
-                                                      .y = y,
-                                                      .y_stride = out,
-                                                      .accumulate = true,
-                                                      .scale = b->scale});
+        s.row_begin = p->segments[i].row_begin;
+        s.row_end = p->segments[i].row_end;
+        multiply_factors(&s, l, p, part);
+        for (uint32_t k = 0; member_at(l, k, &m); k++) {
+            const struct lora_group *g = group_in(m.lora, p);
+            if (g && g->part[part].b.data)
+                expand_member(c, &s, &m, &g->part[part]);
+        }
+    }
+}
+
+/* ---- replaced vectors of a row ---- */
+
+static const struct lora_replaced *replaced_for(const struct crew *c, uint32_t row, uint32_t layer)
+{
+    const struct lora *l = c->s->row_replacing[row];
+    return l ? l->layers[layer].replaced : NULL;
+}
+
+const float *lora_norm(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm)
+{
+    const struct lora *l = c->s->row_replacing[row];
+    const struct lora_replaced *r = l && norm == NORM_FINAL ? l->ends : replaced_for(c, row, layer);
+    return r ? r->norm[norm] : NULL;
+}
+
+const float *lora_norm_bias(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm)
+{
+    const struct lora *l = c->s->row_replacing[row];
+    const struct lora_replaced *r = l && norm == NORM_FINAL ? l->ends : replaced_for(c, row, layer);
+    return r ? r->norm_bias[norm] : NULL;
+}
+
+const float *lora_bias(const struct crew *c, uint32_t row, uint32_t layer, enum lora_site site)
+{
+    const struct lora_replaced *r = replaced_for(c, row, layer);
+    return r ? r->bias[site] : NULL;
+}
+
+/* ---- the ends of the model ---- */
+
+/* Index of a token's own row, or UINT32_MAX. */
+static uint32_t row_of_token(const struct lora_embedding *e, int32_t token)
+{
+    uint32_t low = 0, high = e->n_rows;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (e->row_ids[mid] < token)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < e->n_rows && e->row_ids[low] == token ? low : UINT32_MAX;
+}
+
+static void add_embedding_pair(const struct crew *c, const struct member *m, uint32_t row, float *x)
+{
+    const struct lora_embedding *e = &m->lora->embed;
+    float *t = c->s->t + (size_t)row * c->s->t_max;
+    packed_row_f32(&e->a, (uint32_t)c->s->token[row], t);
+    struct acts a = {.x = t, .x_stride = e->a.cols, .n_rows = 1, .cols = e->a.cols};
+    c->k->matmul[e->b.type](&(struct matmul_args){.w = &e->b,
+                                                  .x = &a,
+                                                  .row_end = 1,
+                                                  .panel_end = e->b.n_panels,
+                                                  .y = x,
+                                                  .y_stride = e->b.rows,
+                                                  .accumulate = true,
+                                                  .scale = m->weight * e->scale});
+}
+
+/* x *= the members' DoRA factors, as in multiply_factors. */
+static void multiply_embedding(const struct lora *l, uint32_t n, float *x)
+{
+    struct member m;
+    bool any = false;
+    for (uint32_t k = 0; member_at(l, k, &m); k++)
+        any = any || m.lora->embed.magnitude;
+    for (uint32_t i = 0; any && i < n; i++) {
+        float factor = l->n_members ? 1 : l->embed.magnitude[i];
+        for (uint32_t k = 0; l->n_members && member_at(l, k, &m); k++)
+            if (m.lora->embed.magnitude)
+                factor += m.weight * (m.lora->embed.magnitude[i] - 1);
+        x[i] *= factor;
+    }
+}
+
+void lora_embed(const struct crew *c, uint32_t row, float *x)
+{
+    const struct lora *l = c->s->row_lora[row], *r = c->s->row_replacing[row];
+    int32_t token = c->s->token[row];
+    uint32_t own = r ? row_of_token(&r->embed, token) : UINT32_MAX;
+    struct member m;
+    if (own != UINT32_MAX)
+        packed_row_f32(&r->embed.rows, own, x);
+    else if (r && r->embed.table.data)
+        packed_row_f32(&r->embed.table, (uint32_t)token, x);
+    else
+        packed_row_f32(&c->m->embed, (uint32_t)token, x);
+    if (!l)
+        return;
+    multiply_embedding(l, c->m->config.hidden_size, x);
+    for (uint32_t k = 0; member_at(l, k, &m); k++)
+        if (m.lora->embed.b.data)
+            add_embedding_pair(c, &m, row, x);
+}
+
+/* One logit row's products with the panel `panel` of replaced token rows, to the columns of those tokens in
+ * [begin, end). */
+static void put_token_logits(const struct crew *c, const struct lora_embedding *e, uint32_t panel,
+                             const struct acts *x, const struct span *s)
+{
+    float values[PANEL_ROWS];
+    uint32_t first = panel * PANEL_ROWS, n = e->n_rows - first < PANEL_ROWS ? e->n_rows - first : PANEL_ROWS;
+    struct packed one = e->rows;
+    one.data += (size_t)panel * one.panel_bytes;
+    one.rows = n;
+    one.n_panels = 1;
+    for (uint32_t row = s->row_begin; row < s->row_end; row++) {
+        struct acts a = {
+            .x = x->x + (size_t)row * x->x_stride, .x_stride = x->x_stride, .n_rows = 1, .cols = x->cols};
+        c->k->matmul[one.type](&(struct matmul_args){
+            .w = &one, .x = &a, .row_end = 1, .panel_end = 1, .y = values, .y_stride = n});
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t column = (uint32_t)e->row_ids[first + i];
+            if (column >= s->begin && column < s->end)
+                s->y[(size_t)row * s->stride + column] = values[i];
+        }
+    }
+}
+
+void lora_head_rows(const struct crew *c, const struct lora_place *p, const struct acts *x, uint32_t out,
+                    float *y)
+{
+    uint64_t begin, end;
+    team_share((out + PANEL_ROWS - 1) / PANEL_ROWS, 1, c->worker, c->n_workers, &begin, &end);
+    struct span s = {
+        .y = y, .stride = out, .begin = (uint32_t)begin * PANEL_ROWS, .end = (uint32_t)end * PANEL_ROWS};
+    for (uint32_t i = 0; i < p->n_segments; i++) {
+        const struct lora *r = lora_replacing(p->segments[i].lora);
+        if (!r || !r->embed.rows_in_head)
+            continue;
+        s.row_begin = p->segments[i].row_begin;
+        s.row_end = p->segments[i].row_end;
+        for (uint32_t panel = 0; panel < r->embed.rows.n_panels; panel++) {
+            uint32_t last =
+                (panel + 1) * PANEL_ROWS < r->embed.n_rows ? (panel + 1) * PANEL_ROWS : r->embed.n_rows;
+            if ((uint32_t)r->embed.row_ids[last - 1] >= s.begin &&
+                (uint32_t)r->embed.row_ids[panel * PANEL_ROWS] < s.end)
+                put_token_logits(c, &r->embed, panel, x, &s);
+        }
     }
 }

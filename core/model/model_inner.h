@@ -94,5 +94,7 @@ LK_MUST_USE enum status weights_load(struct model *m, const struct model_files *
 /* digest.c */
 LK_MUST_USE enum status model_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
                                      struct error *err);
+/* A composition's digest, from its members' digests and weights. */
+LK_MUST_USE enum status members_digest(struct lora *l, struct error *err);
 
 #endif

@@ -44,17 +44,20 @@ struct step_space {
     /* the plan */
     const struct batch *batch;
     uint32_t n_rows, n_logit_rows, n_segments, n_head_segments;
-    int32_t *token;                 /* [rows] */
-    uint32_t *position;             /* [rows] */
-    uint8_t **row_page;             /* [rows] the page that takes the row's K and V */
-    const uint8_t **pages;          /* page tables of all sequences, one after another */
-    const uint8_t *const **context; /* [rows] its sequence's part of pages */
-    uint32_t *first_row;            /* [seqs] */
-    bool *placed;                   /* [seqs] */
-    uint32_t *logit_row;            /* [logit rows] the row that they come from */
-    struct segment *segments;       /* [seqs] over rows */
-    struct segment *head_segments;  /* [seqs] over logit rows */
-    atomic_uint *attend_next;       /* [n_layers] next (row, kv head) that a worker takes */
+    int32_t *token;                    /* [rows] */
+    uint32_t *position;                /* [rows] */
+    uint8_t **row_page;                /* [rows] the page that takes the row's K and V */
+    const uint8_t **pages;             /* page tables of all sequences, one after another */
+    const uint8_t *const **seq_pages;  /* [seqs] where each one's begins */
+    const uint8_t *const **context;    /* [rows] its sequence's part of pages */
+    const struct lora **row_lora;      /* [rows] its adapter, or NULL: the base */
+    const struct lora **row_replacing; /* [rows] lora_replacing of it */
+    uint32_t *first_row; /* [2 * seqs] of a sequence's tokens before its adapter acts, and of those behind */
+    bool *placed;        /* [2 * seqs] the same */
+    uint32_t *logit_row; /* [logit rows] the row that they come from */
+    struct segment *segments;      /* [2 * seqs] over rows */
+    struct segment *head_segments; /* [2 * seqs] over logit rows */
+    atomic_uint *attend_next;      /* [n_layers] next (row, kv head) that a worker takes */
 
     void *blocks[STEP_BLOCKS_MAX]; /* all of the above but t */
     uint32_t n_blocks;
@@ -71,9 +74,6 @@ struct crew {
     unsigned worker, n_workers;
 };
 
-/* y[:, panels of this worker] = W x */
-void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, float *y);
-
 /* ---- the adapters' part (lora_apply.c) ---- */
 
 /* One place of the pass: the segments that are there, and the group in a layer (LORA_GROUP_COUNT: lm_head).
@@ -82,13 +82,37 @@ struct lora_place {
     const struct segment *segments;
     uint32_t n_segments;
     uint32_t layer;
+    int32_t expert; /* -1: not in an expert */
     unsigned group;
 };
+/* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member, or NULL for
+ * none. */
+static inline const struct lora *lora_replacing(const struct lora *l)
+{
+    if (l && l->n_members == 1)
+        l = l->members[0].lora;
+    return l && l->replaces ? l : NULL;
+}
+/* y[:, panels of this worker] = W x, W being the adapter's where it replaces the base's `w`. */
+void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_site site,
+                 const struct packed *w, const struct acts *x, float *y);
 /* True if any adapter of the batch has something here: the same answer for all workers. */
 bool lora_any(const struct lora_place *p);
 /* t = A x for this worker's share; read by lora_expand after a barrier. */
 void lora_shrink(const struct crew *c, const struct lora_place *p, const struct acts *x);
-/* y += scale * B t of one part, for the columns that crew_matmul gives this worker. y: [rows, out]. */
+/* y += scale * B t of one part, DoRA's factors and lora_B's bias, for the columns that lora_linear gives this
+ * worker. y: [rows, out]. */
 void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y);
+/* What a row's adapter puts in the place of the base's vector; NULL: nothing. layer is ignored for
+ * NORM_FINAL. */
+const float *lora_norm(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm);
+const float *lora_norm_bias(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm);
+const float *lora_bias(const struct crew *c, uint32_t row, uint32_t layer, enum lora_site site);
+/* The embedding of a row's token with its adapter's part, before the family's scale. x: [hidden_size] */
+void lora_embed(const struct crew *c, uint32_t row, float *x);
+/* Logits of the token rows that adapters replace, in this worker's columns; behind lora_linear, before
+ * lora_expand. */
+void lora_head_rows(const struct crew *c, const struct lora_place *p, const struct acts *x, uint32_t out,
+                    float *y);
 
 #endif

@@ -69,11 +69,14 @@ static bool allocate_plan(struct step_space *s)
     s->position = block(s, n, 1, sizeof *s->position);
     s->row_page = block(s, n, 1, sizeof *s->row_page);
     s->context = block(s, n, 1, sizeof *s->context);
-    s->first_row = block(s, n_seqs, 1, sizeof *s->first_row);
-    s->placed = block(s, n_seqs, 1, sizeof *s->placed);
+    s->row_lora = block(s, n, 1, sizeof(const struct lora *));
+    s->row_replacing = block(s, n, 1, sizeof(const struct lora *));
+    s->seq_pages = block(s, n_seqs, 1, sizeof *s->seq_pages);
+    s->first_row = block(s, n_seqs, 2, sizeof *s->first_row);
+    s->placed = block(s, n_seqs, 2, sizeof *s->placed);
     s->logit_row = block(s, s->n_logit_rows_max, 1, sizeof *s->logit_row);
-    s->segments = block(s, n_seqs, 1, sizeof *s->segments);
-    s->head_segments = block(s, n_seqs, 1, sizeof *s->head_segments);
+    s->segments = block(s, n_seqs, 2, sizeof *s->segments);
+    s->head_segments = block(s, n_seqs, 2, sizeof *s->head_segments);
     s->attend_next = block(s, s->m->config.n_layers, 1, sizeof *s->attend_next);
     for (uint32_t i = n_before; i < s->n_blocks; i++)
         if (!s->blocks[i])
@@ -148,60 +151,101 @@ static void check_seq(const struct step_space *s, const struct batch_seq *q)
         require(q->tokens[i] >= 0 && (uint32_t)q->tokens[i] < s->m->config.vocab_size);
 }
 
-/* Rows of sequence `seq_index`, and its page table behind `n_pages` others. Returns the number of pages. */
-static size_t place_seq(struct step_space *s, const struct kv_cache *kv, uint32_t seq_index, size_t n_pages)
+/* Page tables of all sequences, one after another. */
+static void place_pages(struct step_space *s, const struct kv_cache *kv)
+{
+    size_t n_pages = 0;
+    for (uint32_t i = 0; i < s->batch->n_seqs; i++) {
+        const struct batch_seq *q = &s->batch->seqs[i];
+        uint32_t n = (q->position + q->n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+        s->seq_pages[i] = (const uint8_t *const *)(s->pages + n_pages);
+        for (uint32_t k = 0; k < n; k++)
+            s->pages[n_pages++] = kv_page_data(kv, q->pages[k]);
+    }
+}
+
+/* A sequence's tokens in two parts: before its adapter acts (on the base) and behind. */
+enum { PART_BASE, PART_LORA, N_PARTS };
+
+static uint32_t n_base_tokens(const struct batch_seq *q)
+{
+    if (!q->lora || q->lora_begin >= q->position + q->n_tokens)
+        return q->n_tokens;
+    return q->lora_begin > q->position ? q->lora_begin - q->position : 0;
+}
+
+/* Tokens [*begin, *end) of the part, and its adapter. */
+static const struct lora *part_of(const struct batch_seq *q, unsigned part, uint32_t *begin, uint32_t *end)
+{
+    uint32_t n = n_base_tokens(q);
+    *begin = part == PART_BASE ? 0 : n;
+    *end = part == PART_BASE ? n : q->n_tokens;
+    return part == PART_BASE ? NULL : q->lora;
+}
+
+static void place_part(struct step_space *s, const struct kv_cache *kv, uint32_t seq_index, unsigned part)
 {
     const struct batch_seq *q = &s->batch->seqs[seq_index];
-    const uint8_t **table = s->pages + n_pages;
-    uint32_t n = (q->position + q->n_tokens + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    for (uint32_t i = 0; i < n; i++)
-        table[i] = kv_page_data(kv, q->pages[i]);
-    require(s->n_rows + q->n_tokens <= s->n_tokens_max);
-    s->first_row[seq_index] = s->n_rows;
-    for (uint32_t i = 0; i < q->n_tokens; i++) {
+    uint32_t begin, end;
+    const struct lora *lora = part_of(q, part, &begin, &end);
+    require(s->n_rows + (end - begin) <= s->n_tokens_max);
+    s->first_row[N_PARTS * seq_index + part] = s->n_rows;
+    for (uint32_t i = begin; i < end; i++) {
         uint32_t row = s->n_rows++, position = q->position + i;
         s->token[row] = q->tokens[i];
         s->position[row] = position;
         s->row_page[row] = kv_page_data(kv, q->pages[position / KV_PAGE_TOKENS]);
-        s->context[row] = (const uint8_t *const *)table;
+        s->context[row] = s->seq_pages[seq_index];
+        s->row_lora[row] = lora;
+        s->row_replacing[row] = lora_replacing(lora);
     }
-    s->placed[seq_index] = true;
-    return n_pages + n;
+    s->placed[N_PARTS * seq_index + part] = true;
+}
+
+/* All parts of one adapter side by side. */
+static void place_segment(struct step_space *s, const struct kv_cache *kv, const struct lora *lora)
+{
+    struct segment *g = &s->segments[s->n_segments++];
+    *g = (struct segment){.lora = lora, .row_begin = s->n_rows};
+    for (uint32_t i = 0; i < N_PARTS * s->batch->n_seqs; i++) {
+        uint32_t begin, end;
+        const struct lora *l = part_of(&s->batch->seqs[i / N_PARTS], i % N_PARTS, &begin, &end);
+        if (!s->placed[i] && begin < end && l == lora)
+            place_part(s, kv, i / N_PARTS, i % N_PARTS);
+    }
+    g->row_end = s->n_rows;
 }
 
 static void place_rows(struct step_space *s, const struct kv_cache *kv)
 {
-    const struct batch *batch = s->batch;
-    size_t n_pages = 0;
-    for (uint32_t i = 0; i < batch->n_seqs; i++) {
-        if (s->placed[i])
-            continue;
-        struct segment *g = &s->segments[s->n_segments++];
-        *g = (struct segment){.lora = batch->seqs[i].lora, .row_begin = s->n_rows};
-        for (uint32_t j = i; j < batch->n_seqs; j++)
-            if (!s->placed[j] && batch->seqs[j].lora == g->lora)
-                n_pages = place_seq(s, kv, j, n_pages);
-        g->row_end = s->n_rows;
+    for (uint32_t i = 0; i < N_PARTS * s->batch->n_seqs; i++) {
+        uint32_t begin, end;
+        const struct lora *lora = part_of(&s->batch->seqs[i / N_PARTS], i % N_PARTS, &begin, &end);
+        if (!s->placed[i] && begin < end)
+            place_segment(s, kv, lora);
     }
+}
+
+static void place_logit(struct step_space *s, uint32_t seq_index, uint32_t token_index)
+{
+    uint32_t n = n_base_tokens(&s->batch->seqs[seq_index]);
+    unsigned part = token_index < n ? PART_BASE : PART_LORA;
+    uint32_t row = s->first_row[N_PARTS * seq_index + part] + token_index - (part == PART_BASE ? 0 : n);
+    struct segment *last = s->n_head_segments ? &s->head_segments[s->n_head_segments - 1] : NULL;
+    require(s->n_logit_rows < s->n_logit_rows_max);
+    if (!last || last->lora != s->row_lora[row]) {
+        last = &s->head_segments[s->n_head_segments++];
+        *last = (struct segment){.lora = s->row_lora[row], .row_begin = s->n_logit_rows};
+    }
+    s->logit_row[s->n_logit_rows++] = row;
+    last->row_end = s->n_logit_rows;
 }
 
 static void place_logits(struct step_space *s)
 {
-    const struct batch *batch = s->batch;
-    for (uint32_t i = 0; i < batch->n_seqs; i++) {
-        const struct batch_seq *q = &batch->seqs[i];
-        uint32_t n = q->n_tokens - q->logits_begin;
-        if (n == 0)
-            continue;
-        require(n <= s->n_logit_rows_max - s->n_logit_rows);
-        uint32_t n_before = s->n_head_segments;
-        if (n_before == 0 || s->head_segments[n_before - 1].lora != q->lora)
-            s->head_segments[s->n_head_segments++] =
-                (struct segment){.lora = q->lora, .row_begin = s->n_logit_rows};
-        for (uint32_t t = q->logits_begin; t < q->n_tokens; t++)
-            s->logit_row[s->n_logit_rows++] = s->first_row[i] + t;
-        s->head_segments[s->n_head_segments - 1].row_end = s->n_logit_rows;
-    }
+    for (uint32_t i = 0; i < s->batch->n_seqs; i++)
+        for (uint32_t t = s->batch->seqs[i].logits_begin; t < s->batch->seqs[i].n_tokens; t++)
+            place_logit(s, i, t);
 }
 
 void step_plan(struct step_space *s, const struct kv_cache *kv, const struct batch *batch)
@@ -214,8 +258,9 @@ void step_plan(struct step_space *s, const struct kv_cache *kv, const struct bat
     s->n_rows = s->n_logit_rows = s->n_segments = s->n_head_segments = 0;
     for (uint32_t i = 0; i < batch->n_seqs; i++) {
         check_seq(s, &batch->seqs[i]);
-        s->placed[i] = false;
+        s->placed[N_PARTS * i + PART_BASE] = s->placed[N_PARTS * i + PART_LORA] = false;
     }
+    place_pages(s, kv);
     place_rows(s, kv);
     place_logits(s);
     for (uint32_t i = 0; i < s->m->config.n_layers; i++)
