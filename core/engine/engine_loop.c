@@ -178,7 +178,8 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
                                                 .n_tokens = n,
                                                 .position = begin,
                                                 .pages = q->pages,
-                                                .logits_begin = from - begin};
+                                                .logits_begin = from - begin,
+                                                .lora_begin = q->submission->lora_begin};
     for (uint32_t p = from; p < end; p++) {
         struct row *r = &e->rows[e->n_rows++];
         r->sequence = q;

@@ -215,6 +215,7 @@ static void copy(struct submission *s, const struct generation *g, const struct 
     s->g.max_tokens = g->max_tokens < room ? g->max_tokens : room;
     s->g.min_tokens = g->min_tokens < room ? g->min_tokens : room;
     s->g.lora = lora_acquire(g->lora);
+    s->lora_begin = g->lora ? lora_begin(g->lora, s->g.prompt, g->n_prompt) : 0;
 }
 
 enum status submission_create(const struct generation *g, const struct submission_limits *limits,

@@ -13,6 +13,7 @@ struct submission {
     int64_t submitted_ns;
     struct generation g; /* pointers go into this block; max_tokens fits the context; stop_tokens include the
                             model's eos unless ignore_eos; one reference of lora */
+    uint32_t lora_begin; /* the position that lora acts from */
 };
 
 /* What a generation is checked against. */

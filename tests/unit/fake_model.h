@@ -118,7 +118,7 @@ static float *fake_place(struct kv_cache *kv, const struct batch_seq *q, uint32_
 static void fake_row(const struct model *m, struct kv_cache *kv, const struct batch_seq *q, uint32_t p,
                      float *row)
 {
-    uint64_t h = q->lora ? q->lora->digest[0] : 99;
+    uint64_t h = q->lora && p >= q->lora_begin ? q->lora->digest[0] : 99;
     for (uint32_t i = 0; i <= p; i++) {
         const float *k = fake_place(kv, q, i);
         require(k[1] == (float)i); /* the page was written by this position */
@@ -154,6 +154,15 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
     if (m->step_time.tv_nsec)
         nanosleep(&m->step_time, NULL);
     *logits = s->logits;
+}
+
+/* The last occurrence of the first invocation token. */
+uint32_t lora_begin(const struct lora *l, const int32_t *prompt, uint32_t n_prompt)
+{
+    uint32_t at = l->n_invocation ? n_prompt : 1;
+    while (at > 0 && l->n_invocation && prompt[at - 1] != l->invocation[0])
+        at--;
+    return at > 0 ? at - 1 : UINT32_MAX;
 }
 
 struct lora *lora_acquire(struct lora *l)

@@ -801,9 +801,56 @@ static void statistics_add_up(void **state)
     engine_destroy(e);
 }
 
+static bool logs_equal(const struct record *a, const struct record *b)
+{
+    return a->log.length == b->log.length && memcmp(a->log.data, b->log.data, a->log.length) == 0;
+}
+
+/* What an adapter with invocation tokens does depends on its whole prompt, not on the chunk that holds them.
+ */
+static void acts_from_its_invocation_on(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    int32_t invocation = 'X';
+    struct lora lora = {.refs = 1, .model = &m, .digest = {7}, .invocation = &invocation, .n_invocation = 1};
+    static const char *const prompts[] = {"no such token in here", "one X in the middle",
+                                          "X and X at the end X"};
+    const uint32_t chunks[] = {1, 3, 64};
+    for (size_t i = 0; i < 3; i++) {
+        int32_t prompt[64];
+        struct record *base = NULL, *first = NULL;
+        uint32_t n = (uint32_t)strlen(prompts[i]);
+        for (uint32_t k = 0; k < n; k++)
+            prompt[k] = prompts[i][k];
+        for (size_t k = 0; k < 3; k++) {
+            struct engine *e =
+                engine_with(&m, (struct engine_options){.kv_bytes = 64 * PAGE, .chunk_tokens = chunks[k]});
+            struct generation g = plain(prompt, n);
+            struct record *without = run_one(e, &g);
+            g.lora = &lora;
+            struct record *with = run_one(e, &g);
+            assert_int_equal(logs_equal(without, with), i == 0);
+            if (first)
+                assert_true(logs_equal(first, with) && logs_equal(base, without));
+            engine_destroy(e);
+            if (first) {
+                record_free(with);
+                record_free(without);
+            } else {
+                first = with;
+                base = without;
+            }
+        }
+        record_free(first);
+        record_free(base);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acts_from_its_invocation_on),
         cmocka_unit_test(alone_equals_crowd_however_it_runs),
         cmocka_unit_test(texts_are_those_of_the_tokens),
         cmocka_unit_test(each_end_has_its_reason),

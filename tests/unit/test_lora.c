@@ -211,21 +211,228 @@ static void sites_have_names_and_paths(void **state)
     assert_string_equal(lora_site_name(LORA_SITE_COUNT), "?");
 }
 
+static double value_at(const struct lora_pair *p, bool of_a, uint32_t row, uint32_t col)
+{
+    uint32_t cols = of_a ? p->in : p->rank;
+    enum dtype type = of_a ? p->a_type : p->b_type;
+    float v;
+    const uint8_t *rows = of_a ? p->a : p->b;
+    dequantize_row(type, rows + ((size_t)row * cols + col) * dtype_info(type)->block_bytes, 1, &v);
+    return v;
+}
+
+/* m / |W + s B A| of one row, in f64. */
+static double factor(const struct lora_pair *p, const struct packed *w, uint32_t row)
+{
+    float *base = malloc(p->in * sizeof *base);
+    double squares = 0;
+    assert_non_null(base);
+    packed_row_f32(w, row, base);
+    for (uint32_t k = 0; k < p->in; k++) {
+        double v = base[k];
+        for (uint32_t r = 0; r < p->rank; r++)
+            v += (double)p->scale * value_at(p, false, row, r) * value_at(p, true, r, k);
+        squares += v * v;
+    }
+    free(base);
+    return (double)p->magnitude[row] / sqrt(squares);
+}
+
+static void dora_factors_are_those_of_the_paper(void **state)
+{
+    (void)state;
+    struct lora_pair p = pair(LORA_SITE_UP, 1, 3, DTYPE_BF16);
+    float magnitude[48], bias[48], row[3];
+    struct lora *l;
+    struct error err;
+    p.scale = 0.01F;
+    for (uint32_t i = 0; i < 48; i++) {
+        magnitude[i] = 0.5F + (float)i / 10;
+        bias[i] = (float)i - 20;
+    }
+    p.magnitude = magnitude;
+    p.b_bias = bias;
+    assert_int_equal(build(&p, 1, &l, &err), STATUS_OK);
+    const struct lora_part *part = &l->layers[1].group[LORA_GROUP_GATE_UP].part[1];
+    for (uint32_t i = 0; i < 48; i++) {
+        double f = factor(&p, &m->layers[1].w[LORA_SITE_UP], i);
+        assert_true(fabs(part->magnitude[i] - f) <= 1e-5 * fabs(f));
+        assert_true(fabs(part->bias[i] - f * 0.01 * bias[i]) <= 1e-5 * fabs(f));
+        packed_row_f32(&part->b, i, row);
+        for (uint32_t r = 0; r < 3; r++)
+            assert_true(fabs(row[r] - f * value_at(&p, false, i, r)) <= 1e-5 * fabs(f) * 100);
+    }
+    lora_release(l);
+    magnitude[7] = INFINITY;
+    assert_int_equal(build(&p, 1, &l, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.text, "model.layers.1.mlp.up_proj: DoRA: magnitude inf"));
+    pair_fini(&p);
+}
+
+static struct model_module module_at(const char *path)
+{
+    struct model_module module;
+    assert_true(model_module_parse(m, path, &module));
+    return module;
+}
+
+static void replaced_tensors_are_kept_as_they_are(void **state)
+{
+    (void)state;
+    static float norm[32], head[384 * 32], rows[3 * 32];
+    const int32_t ids[3] = {300, 5, 17};
+    for (int i = 0; i < 32; i++)
+        norm[i] = (float)i;
+    for (int i = 0; i < 384 * 32; i++)
+        head[i] = (float)i / 7;
+    for (int i = 0; i < 3 * 32; i++)
+        rows[i] = (float)(i / 32 * 1000 + i % 32);
+    struct lora_tensor tensors[3] = {
+        {.module = module_at("model.norm"), .data = norm, .rows = 32},
+        {.module = module_at("lm_head"), .data = head, .rows = 384, .cols = 32},
+        {.module = module_at("model.layers.1.self_attn.q_proj"), .is_bias = true, .data = norm, .rows = 32}};
+    struct lora_spec spec = {.tensors = tensors, .n_tensors = 3, .row_ids = ids, .rows = rows, .n_rows = 3};
+    struct lora *l;
+    struct error err;
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_OK);
+    assert_true(l->replaces && l->n_parameters == 32 + 384 * 32 + 32 + 3 * 32);
+    assert_memory_equal(l->ends->norm[NORM_FINAL], norm, sizeof norm);
+    assert_memory_equal(l->layers[1].replaced->bias[LORA_SITE_Q], norm, sizeof norm);
+    assert_null(l->layers[0].replaced);
+    rows_equal(&l->ends->w[LORA_SITE_LM_HEAD], 0, 384, DTYPE_F32, head);
+    const int32_t sorted[3] = {5, 17, 300};
+    assert_memory_equal(l->embed.row_ids, sorted, sizeof sorted);
+    rows_equal(&l->embed.rows, 0, 1, DTYPE_F32, rows + 32);
+    rows_equal(&l->embed.rows, 2, 1, DTYPE_F32, rows);
+    assert_false(l->embed.rows_in_head); /* llama's head is its own */
+    lora_release(l);
+
+    tensors[2] = tensors[1];
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "lm_head: its weight is replaced and adapted, or replaced twice"));
+    tensors[2].rows = 400;
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_MISMATCH);
+    assert_non_null(
+        strstr(err.text, "lm_head: its weight in the adapter is [400, 32], the base's is [384, 32]"));
+    spec.n_tensors = 2;
+    spec.row_ids = (const int32_t[3]){5, 384, 7};
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "token row 384"));
+    spec.row_ids = (const int32_t[3]){5, 7, 5};
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "token row 5"));
+}
+
+static void begins_at_the_last_whole_invocation(void **state)
+{
+    (void)state;
+    struct lora_pair p = pair(LORA_SITE_UP, 1, 2, DTYPE_F32);
+    const int32_t invocation[3] = {7, 8, 7};
+    struct lora_spec spec = {.pairs = &p, .n_pairs = 1, .invocation = invocation, .n_invocation = 3};
+    struct lora *l, *plain;
+    struct error err;
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_OK);
+    const struct {
+        int32_t prompt[8];
+        uint32_t n, begin;
+    } cases[] = {{{7, 8, 7, 1}, 4, 0},          {{1, 7, 8, 7, 2, 7, 8, 7}, 8, 5}, {{7, 8, 7, 8, 7}, 5, 2},
+                 {{1, 2, 7, 8}, 4, UINT32_MAX}, {{7, 8}, 2, UINT32_MAX},          {{0}, 0, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(lora_begin(l, cases[i].prompt, cases[i].n), cases[i].begin);
+    assert_int_equal(build(&p, 1, &plain, &err), STATUS_OK);
+    assert_int_equal(lora_begin(plain, cases[3].prompt, 4), 0);
+    spec.invocation = (const int32_t[3]){7, 384, 7};
+    struct lora *bad;
+    assert_int_equal(lora_build(m, &spec, digest, &bad, &err), STATUS_MISMATCH);
+    assert_non_null(strstr(err.text, "invocation token 384"));
+    lora_release(l);
+    lora_release(plain);
+    pair_fini(&p);
+}
+
+static void compositions(void **state)
+{
+    (void)state;
+    struct lora_pair p = pair(LORA_SITE_UP, 1, 2, DTYPE_F32), q = pair(LORA_SITE_DOWN, 0, 5, DTYPE_F32);
+    float norm[32] = {0};
+    struct lora_tensor tensor = {.module = module_at("model.norm"), .data = norm, .rows = 32};
+    const int32_t invocation = 7;
+    struct lora_spec with_norm = {.tensors = &tensor, .n_tensors = 1};
+    struct lora_spec activated = {.pairs = &p, .n_pairs = 1, .invocation = &invocation, .n_invocation = 1};
+    struct lora *one, *two, *replacing, *late, *sum;
+    struct error err;
+    assert_int_equal(build(&p, 1, &one, &err), STATUS_OK);
+    assert_int_equal(build(&q, 1, &two, &err), STATUS_OK);
+    assert_int_equal(lora_build(m, &with_norm, digest, &replacing, &err), STATUS_OK);
+    assert_int_equal(lora_build(m, &activated, digest, &late, &err), STATUS_OK);
+
+    assert_int_equal(lora_compose((struct lora *[2]){one, two}, (float[2]){1, -0.5F}, 2, &sum, &err),
+                     STATUS_OK);
+    assert_int_equal(sum->n_members, 2);
+    assert_int_equal(sum->t_max, one->t_max + two->t_max);
+    assert_int_equal(sum->rank_max, 5);
+    assert_int_equal(one->refs, 2);
+    struct lora *other;
+    assert_int_equal(lora_compose((struct lora *[2]){one, two}, (float[2]){1, 0.5F}, 2, &other, &err),
+                     STATUS_OK);
+    assert_memory_not_equal(sum->digest, other->digest, 32); /* weights are part of what it is */
+    lora_release(other);
+    assert_int_equal(lora_compose((struct lora *[2]){sum, two}, (float[2]){1, 1}, 2, &other, &err),
+                     STATUS_UNSUPPORTED);
+    lora_release(sum);
+    assert_int_equal(one->refs, 1);
+
+    assert_int_equal(lora_compose(&late, (float[1]){2}, 1, &sum, &err), STATUS_OK);
+    assert_int_equal(lora_begin(sum, (int32_t[3]){1, 7, 2}, 3), 1);
+    lora_release(sum);
+    assert_int_equal(lora_compose((struct lora *[2]){one, late}, (float[2]){1, 1}, 2, &sum, &err),
+                     STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "invocation tokens"));
+    assert_int_equal(lora_compose((struct lora *[2]){one, replacing}, (float[2]){1, 1}, 2, &sum, &err),
+                     STATUS_UNSUPPORTED);
+    assert_int_equal(lora_compose(&replacing, (float[1]){0.5F}, 1, &sum, &err), STATUS_UNSUPPORTED);
+    assert_int_equal(lora_compose(&one, (float[1]){NAN}, 1, &sum, &err), STATUS_INVALID);
+    assert_int_equal(lora_compose(&one, NULL, 0, &sum, &err), STATUS_INVALID);
+    lora_release(one);
+    lora_release(two);
+    lora_release(replacing);
+    lora_release(late);
+    pair_fini(&p);
+    pair_fini(&q);
+}
+
 static void survives_short_memory(void **state)
 {
     (void)state;
-    struct lora_pair p = pair(LORA_SITE_DOWN, 0, 2, DTYPE_F32);
+    struct lora_pair p[2] = {pair(LORA_SITE_DOWN, 0, 2, DTYPE_F32), pair(LORA_SITE_Q, 1, 2, DTYPE_F16)};
+    float magnitude[32], rows[32] = {0};
+    for (int i = 0; i < 32; i++)
+        magnitude[i] = 1;
+    p[1].magnitude = magnitude;
+    struct lora_tensor tensor = {
+        .module = module_at("model.layers.0.input_layernorm"), .data = magnitude, .rows = 32};
+    const int32_t id = 3;
+    struct lora_spec spec = {.pairs = p,
+                             .n_pairs = 2,
+                             .tensors = &tensor,
+                             .n_tensors = 1,
+                             .row_ids = &id,
+                             .rows = rows,
+                             .n_rows = 1,
+                             .invocation = &id,
+                             .n_invocation = 1};
     struct lora *l;
     struct error err;
     enum status status = STATUS_NO_MEMORY;
     for (uint64_t n = 1; status != STATUS_OK; n++) {
         mem_fail_at(n);
-        status = build(&p, 1, &l, &err);
+        status = lora_build(m, &spec, digest, &l, &err);
         mem_fail_at(0);
-        assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !l && n < 20));
+        assert_true(status == STATUS_OK || (status == STATUS_NO_MEMORY && !l && n < 40));
     }
     lora_release(l);
-    pair_fini(&p);
+    pair_fini(&p[0]);
+    pair_fini(&p[1]);
 }
 
 int main(void)
@@ -234,6 +441,10 @@ int main(void)
         cmocka_unit_test(packs_what_it_is_given),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(sites_have_names_and_paths),
+        cmocka_unit_test(dora_factors_are_those_of_the_paper),
+        cmocka_unit_test(replaced_tensors_are_kept_as_they_are),
+        cmocka_unit_test(begins_at_the_last_whole_invocation),
+        cmocka_unit_test(compositions),
         cmocka_unit_test(survives_short_memory),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
