@@ -121,17 +121,21 @@ struct text_model {
     struct tokenizer *tokenizer;
     struct chat_template
         *chat_template; /* NULL: the model has none (then chat requests are refused, completions work) */
-    char *chat_template_source;      /* or NULL */
-    char bos_text[64], eos_text[64]; /* bos_token / eos_token as templates see them; empty: none */
-    int32_t bos_token, eos_token;    /* -1: none */
+    struct chat_template *tool_template; /* the one named "tool_use"; NULL: none of that name */
+    char *chat_template_source;          /* or NULL */
+    char bos_text[64], eos_text[64];     /* bos_token / eos_token as templates see them; empty: none */
+    int32_t bos_token, eos_token;        /* -1: none */
     bool add_bos; /* completions with a string prompt begin with bos (post-processor's rule) */
 };
 
-/* tokenizer.json + tokenizer_config.json (+ chat_template.jinja / chat_template.json) of a folder, or GGUF
- * metadata. */
+/* tokenizer.json + tokenizer_config.json (+ chat_template.jinja with additional_chat_templates/, or
+ * chat_template.json) of a folder, or GGUF metadata. */
 LK_MUST_USE enum status text_model_open(const struct model_files *files, struct text_model **out,
                                         struct error *err);
 void text_model_close(struct text_model *t);
+/* The template for a conversation: as transformers chooses, "tool_use" where the request has tools (an empty
+ * list counts) and the model has one of that name. NULL: the model has none. Borrowed from t. */
+const struct chat_template *text_model_template(const struct text_model *t, bool has_tools);
 
 /* UTF-8: length of the longest valid prefix of s (never cutting a character). */
 size_t utf8_valid_prefix(const char *s, size_t length);

@@ -177,8 +177,10 @@ static enum status render_messages(const struct text_model *text, const json_t *
         read_fail(&r, STATUS_INVALID, "continue_final_message",
                   "continue_final_message and add_generation_prompt can't both be true");
     json_t *variables = make_variables(&r, text, generation_prompt);
+    const struct chat_template *template =
+        text_model_template(text, json_is_array(json_object_get(variables, "tools")));
     if (r.status == STATUS_OK &&
-        chat_template_render(text->chat_template, variables, clock_wall_ms(), NULL, out, &err) != STATUS_OK)
+        chat_template_render(template, variables, clock_wall_ms(), NULL, out, &err) != STATUS_OK)
         read_fail(&r, err.status == STATUS_NO_MEMORY ? STATUS_NO_MEMORY : STATUS_INVALID, "messages",
                   "chat template: %s", err.text);
     if (r.status == STATUS_OK && continue_last)

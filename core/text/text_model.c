@@ -9,11 +9,11 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "format.h"
+#include "text_templates.h"
 #include "tokenizer_inner.h"
 
 #define TOKENIZER_BYTES_MAX (64U << 20)
 #define CONFIG_BYTES_MAX (16U << 20) /* tokenizer_config.json repeats the added tokens */
-#define TEMPLATE_BYTES_MAX (1U << 20)
 
 static enum status copy_text(const char *text, size_t length, char dst[64], const char *field,
                              struct error *err)
@@ -23,18 +23,6 @@ static enum status copy_text(const char *text, size_t length, char dst[64], cons
     memcpy(dst, text, length);
     dst[length] = '\0';
     return STATUS_OK;
-}
-
-static enum status keep_template(struct text_model *m, const char *source, size_t length, const char *shown,
-                                 struct error *err)
-{
-    if (length > TEMPLATE_BYTES_MAX)
-        return fail(err, STATUS_TOO_LARGE, "%s: the chat template has %zu bytes; at most %u are allowed",
-                    shown, length, TEMPLATE_BYTES_MAX);
-    m->chat_template_source = mem_strndup(source, length);
-    if (!m->chat_template_source)
-        return fail(err, STATUS_NO_MEMORY, "%s: not enough memory for the chat template", shown);
-    return chat_template_compile(source, length, shown, &m->chat_template, err);
 }
 
 static void token_text(const struct text_model *m, int32_t id, char dst[64])
@@ -139,57 +127,6 @@ static enum status read_tokens(struct folder *f, const json_t *config)
     return STATUS_OK;
 }
 
-/* A template, or a list of named ones, of which "default" is ours. */
-static enum status template_from_json(struct folder *f, const json_t *value, const char *shown)
-{
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const json_t *item = json_array_get(value, i);
-        const char *name = json_string_value(json_object_get(item, "name"));
-        if (name && strcmp(name, "default") == 0)
-            return template_from_json(f, json_object_get(item, "template"), shown);
-    }
-    if (json_is_array(value))
-        return fail(f->err, STATUS_FORMAT, "%s: chat_template is a list without one named \"default\"",
-                    shown);
-    if (!json_is_string(value))
-        return fail(f->err, STATUS_FORMAT,
-                    "%s: chat_template: expected a text, or a list of {name, template}", shown);
-    return keep_template(f->m, json_string_value(value), json_string_length(value), shown, f->err);
-}
-
-static enum status template_from_file(struct folder *f, const char *name, const char *shown)
-{
-    struct buf source;
-    buf_init(&source, TEMPLATE_BYTES_MAX);
-    enum status s =
-        file_read_all_at(f->files->dir_fd, f->files->path, name, TEMPLATE_BYTES_MAX, &source, f->err);
-    if (s == STATUS_OK)
-        s = keep_template(f->m, source.data, source.length, shown, f->err);
-    buf_fini(&source);
-    return s;
-}
-
-static enum status read_template(struct folder *f, const json_t *config)
-{
-    char shown[600];
-    const char *name = "tokenizer_config.json";
-    json_t *own = NULL;
-    if (file_exists_at(f->files->dir_fd, "chat_template.jinja"))
-        name = "chat_template.jinja";
-    else if (file_exists_at(f->files->dir_fd, "chat_template.json"))
-        name = "chat_template.json";
-    if (!path_join(shown, sizeof shown, f->files->path, name))
-        snprintf(shown, sizeof shown, "%s", name);
-    if (strcmp(name, "chat_template.jinja") == 0)
-        return template_from_file(f, name, shown);
-    enum status s = strcmp(name, "chat_template.json") == 0 ? read_optional(f, name, &own) : STATUS_OK;
-    const json_t *value = json_object_get(own ? own : config, "chat_template");
-    if (s == STATUS_OK && value && !json_is_null(value))
-        s = template_from_json(f, value, shown);
-    json_decref(own);
-    return s;
-}
-
 static enum status open_folder(struct folder *f)
 {
     json_t *config = NULL;
@@ -199,7 +136,7 @@ static enum status open_folder(struct folder *f)
     if (s == STATUS_OK)
         s = read_tokens(f, config);
     if (s == STATUS_OK)
-        s = read_template(f, config);
+        s = templates_from_folder(f->m, f->files, config, f->err);
     json_decref(config);
     return s;
 }
@@ -208,8 +145,6 @@ static enum status open_folder(struct folder *f)
 
 static enum status open_gguf(struct text_model *m, const struct gguf *g, const char *shown, struct error *err)
 {
-    const char *source;
-    size_t length;
     enum status s = tokenizer_from_gguf(g, &m->tokenizer, err);
     if (s != STATUS_OK) {
         fail_within(err, "%s", shown);
@@ -220,10 +155,7 @@ static enum status open_gguf(struct text_model *m, const struct gguf *g, const c
     token_text(m, m->bos_token, m->bos_text);
     token_text(m, m->eos_token, m->eos_text);
     set_add_bos(m);
-    if (!gguf_has(g, "tokenizer.chat_template"))
-        return STATUS_OK;
-    s = gguf_get_string(g, "tokenizer.chat_template", &source, &length, err);
-    return s == STATUS_OK ? keep_template(m, source, length, shown, err) : s;
+    return templates_from_gguf(m, g, shown, err);
 }
 
 /* ---- the door */
@@ -249,7 +181,13 @@ void text_model_close(struct text_model *t)
     if (!t)
         return;
     chat_template_destroy(t->chat_template);
+    chat_template_destroy(t->tool_template);
     mem_free(t->chat_template_source);
     tokenizer_destroy(t->tokenizer);
     mem_free(t);
+}
+
+const struct chat_template *text_model_template(const struct text_model *t, bool has_tools)
+{
+    return has_tools && t->tool_template ? t->tool_template : t->chat_template;
 }

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "format.h"
 #include "made_files.h"
@@ -81,6 +82,15 @@ static void test_folder(void **state)
     folder_remove(&f);
 }
 
+/* A file of the folder's additional_chat_templates. */
+static void put_more(const struct folder *f, const char *name, const char *text)
+{
+    char path[600];
+    snprintf(path, sizeof path, "%s/additional_chat_templates", f->path);
+    mkdir(path, 0700);
+    put_text(path, name, text);
+}
+
 static void test_templates(void **state)
 {
     (void)state;
@@ -96,7 +106,25 @@ static void test_templates(void **state)
              "\"template\":\"d\"}]}");
     m = open_good(&f);
     assert_string_equal(m->chat_template_source, "d");
+    assert_non_null(m->tool_template);
+    assert_ptr_equal(text_model_template(m, true), m->tool_template);
+    assert_ptr_equal(text_model_template(m, false), m->chat_template);
     text_model_close(m);
+    put_text(f.path, "tokenizer_config.json",
+             "{\"chat_template\":[{\"name\":\"default\",\"template\":\"d\"},{\"name\":\"rag\",\"template\":"
+             "\"{% if "
+             "%}\"},{\"name\":\"default\",\"template\":\"later\"}]}");
+    m = open_good(&f);
+    assert_string_equal(m->chat_template_source, "later");
+    assert_ptr_equal(text_model_template(m, true), m->chat_template);
+    text_model_close(m);
+    put_text(f.path, "tokenizer_config.json",
+             "{\"chat_template\":[{\"name\":\"default\",\"template\":\"d\"},{\"name\":\"tool_use\","
+             "\"template\":\"{{ "
+             "x|nope }}\"}]}");
+    check_bad(&f, STATUS_UNSUPPORTED, "tool_use: line 1, column 6: No filter named 'nope'");
+    put_text(f.path, "tokenizer_config.json", "{\"chat_template\":[{\"name\":\"default\"}]}");
+    check_bad(&f, STATUS_FORMAT, "entry 0: expected {name, template}");
     put_text(f.path, "chat_template.json", "{\"chat_template\":\"own json\"}");
     m = open_good(&f);
     assert_string_equal(m->chat_template_source, "own json");
@@ -104,7 +132,16 @@ static void test_templates(void **state)
     put_text(f.path, "chat_template.jinja", "own jinja");
     m = open_good(&f);
     assert_string_equal(m->chat_template_source, "own jinja");
+    assert_null(m->tool_template);
     text_model_close(m);
+    put_more(&f, "tool_use.jinja", "with tools");
+    m = open_good(&f);
+    assert_string_equal(m->chat_template_source, "own jinja");
+    assert_ptr_equal(text_model_template(m, true), m->tool_template);
+    assert_non_null(m->tool_template);
+    text_model_close(m);
+    put_more(&f, "tool_use.jinja", "{{ 1 + }}");
+    check_bad(&f, STATUS_FORMAT, "tool_use.jinja: line 1, column 8");
     put_text(f.path, "chat_template.jinja", "{% if %}");
     check_bad(&f, STATUS_FORMAT, "chat_template.jinja");
     folder_remove(&f);
@@ -192,7 +229,8 @@ static void test_gguf_level(void **state)
     buf_init(&b, 0);
     put_level(&b, "llama-bpe");
     put_gguf_text(&b, "tokenizer.chat_template", "hi");
-    struct gguf *g = open_gguf(&f, &b, 7);
+    put_gguf_text(&b, "tokenizer.chat_template.tool_use", "tools");
+    struct gguf *g = open_gguf(&f, &b, 8);
     struct model_files files = {.path = "t.gguf", .gguf = g, .dir_fd = -1};
     struct text_model *m = NULL;
     struct error err = {.text = ""};
@@ -203,6 +241,7 @@ static void test_gguf_level(void **state)
     assert_string_equal(m->bos_text, "<end>");
     assert_int_equal(m->eos_token, -1);
     assert_string_equal(m->chat_template_source, "hi");
+    assert_non_null(m->tool_template);
     assert_true(tokenizer_is_special(m->tokenizer, 4));
     assert_false(tokenizer_is_special(m->tokenizer, 5));
     text_model_close(m);
