@@ -11,7 +11,7 @@ import concurrent.futures, json, os, re, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import DATA, Server
 
-PENDING = re.compile("phi3|gpt2|olmo2|mixtral|qwen3_moe|dora|bias_|mts_|embed|token|tied_|alora|expert|router|moe_|sharded|wrong_base")
+PENDING = re.compile("phi3|gpt2|mixtral|qwen3_moe|dora|bias_|mts_|embed|token|tied_|alora|expert|router|moe_|sharded|wrong_base")
 BASE_LINE = ["--threads", "2"]
 VARIANTS = {"one thread": ["--threads", "1"], "chunks of 7": ["--threads", "2", "--chunk-tokens", "7"],
             "chunks of 512": ["--threads", "2", "--chunk-tokens", "512", "--step-tokens", "512"]}
