@@ -269,10 +269,12 @@ VEC struct line line_bits(struct line a, uint32_t shift, int8_t mask)
 {
     int8x16_t right = vdupq_n_s8((int8_t) - (int32_t)shift);
     uint8x16_t bits = vdupq_n_u8((uint8_t)mask);
-    if (shift == 0)
+    if (shift == 0) {
         QUARTERS(struct line, r.u[i] = vandq_u8(a.u[i], bits));
-    if (shift == 4 && mask == 15)
+    }
+    if (shift == 4 && mask == 15) {
         QUARTERS(struct line, r.u[i] = vshrq_n_u8(a.u[i], 4));
+    }
     QUARTERS(struct line, r.u[i] = vandq_u8(vshlq_u8(a.u[i], right), bits));
 }
 /* low | high << shift, byte by byte */

@@ -107,7 +107,7 @@ static void close_and_report(const struct job *j, struct rig *r, json_t *all, co
 static void family(void **state)
 {
     const struct job *j = *state;
-    bool gguf = strstr(j->model, ".gguf"), f32 = strstr(j->model, "/f32");
+    bool gguf = strstr(j->model, ".gguf"), f32 = strstr(j->model, "/f32") || strstr(j->model, "/f8/");
     struct rig_options o = {.n_threads = 1};
     struct tolerance t = f32 ? exact : coarse;
     struct counts n = {0};
