@@ -61,6 +61,37 @@ bool model_module_of(const struct model *m, enum lora_site site, uint32_t layer,
 /* The path of a module that one of these two gave, into dst; for messages. */
 void model_module_path(const struct model *m, const struct model_module *module, char *dst, size_t dst_bytes);
 
+/* ---- merging
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* What a merged copy is. Norms are Frobenius', over all merged matrices together. */
+struct merge_report {
+    uint32_t n_matrices;
+    size_t size_bytes; /* memory of its own: the merged matrices and vectors */
+    double delta_norm; /* of what the adapter adds to W */
+    double error_norm; /* of what storing W + delta in `type` rounds away */
+};
+
+/* A model with the adapter inside: W' = W + scale * B A (DoRA: m / norm * W + ..., lora_B's bias, embeddings,
+ * replaced tensors, a composition's sum), each touched matrix stored anew as `type`; a step on it without an
+ * adapter is the base's step with `l`, within rounding. What the adapter doesn't touch is the base's memory,
+ * so `base` must outlive *out; replaced tensors are `l`'s, and *out keeps a reference to it. Rows are done in
+ * slices: beside the merged matrices only a few are in memory.
+ *
+ * type: F32, BF16, or Q8_0 with scales of its own (rows that are no whole blocks of 32 keep the base's float
+ * type). A stored weight differs from W' by at most: F32 the rounding of gemm_add_f32; BF16 2^-8 |W'|; Q8_0
+ * half a step of its block and the rounding of the f16 scale, max |W'| * (1 / 254 + 2^-11) + 2^-18. Coarser
+ * types are refused: steps as wide as the delta itself lose it (docs/EVAL.md has the measure). The result is
+ * the same for any team.
+ *
+ * STATUS_UNSUPPORTED by name: an adapter with invocation tokens (it acts on a part of the positions only), a
+ * bias of lora_B where the pass has no bias (lm_head). Thread: any; team (may be NULL) must be free. */
+LK_MUST_USE enum status model_merge(const struct model *base, struct lora *l, enum dtype type,
+                                    struct team *team, struct model **out, struct error *err);
+/* NULL for a model that is no merged copy. model_info of a merged copy counts its own bytes; weight_type is
+ * the base's. */
+const struct merge_report *model_merge_report(const struct model *m);
+
 /* ---- one step
  * --------------------------------------------------------------------------------------------------- */
 

@@ -23,12 +23,13 @@
 
 struct command {
     struct conf conf;
-    const char *text_path, *save_path, *against_path, *against_quant;
+    const char *text_path, *save_path, *against_path, *against_quant, *merged_type;
     bool save_f16, parse_special, json, quiet;
     uint32_t stride, tokens_max; /* 0: half a window; all */
 
     struct base base, other; /* other: --against-quant */
     struct adapter_version *adapter, *other_adapter;
+    struct model *merged; /* --merged; or NULL */
     struct team *team;
     struct token_list ids;
     size_t text_bytes;
@@ -50,6 +51,7 @@ static int usage(FILE *to, int code)
             "  --save-type f32|f16        as these (f32); a row is the whole vocabulary\n"
             "  --against FILE             divergence from saved log-probabilities of the same text\n"
             "  --against-quant TYPE       divergence from the same model with --quant TYPE\n"
+            "  --merged TYPE              the adapter inside copies of the weights: f32, bf16 or q8_0\n"
             "  --json                     the result as JSON\n"
             "  -q, --quiet                no progress on standard error\n"
             "and of serve's options: --threads --isa --quant --kv-type --activations --config\n"
@@ -88,7 +90,8 @@ static enum status set_own(struct command *c, const char *flag, const char *valu
     } texts[] = {{"--text", &c->text_path},
                  {"--save-logits", &c->save_path},
                  {"--against", &c->against_path},
-                 {"--against-quant", &c->against_quant}};
+                 {"--against-quant", &c->against_quant},
+                 {"--merged", &c->merged_type}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (strcmp(flag, texts[i].flag) == 0) {
             *texts[i].to = value;
@@ -132,6 +135,8 @@ static enum status check_args(const struct command *c, struct error *err)
     if (c->conf.n_adapters > 1)
         return fail(err, STATUS_INVALID, "--adapter: given %zu times, expected at most once",
                     c->conf.n_adapters);
+    if (c->merged_type && c->conf.n_adapters == 0)
+        return fail(err, STATUS_INVALID, "--merged: there is no --adapter to merge");
     return STATUS_OK;
 }
 
@@ -248,6 +253,25 @@ static struct lora *lora_of(const struct adapter_version *v)
     return v ? v->lora : NULL;
 }
 
+/* The model with the adapter inside, or the two apart. */
+static enum status open_ours(struct command *c, struct error *err)
+{
+    const struct model *m = c->base.model;
+    struct lora *lora = lora_of(c->adapter);
+    enum dtype type;
+    if (c->merged_type) {
+        if (!dtype_from_name(c->merged_type, &type))
+            return fail(err, STATUS_INVALID, "--merged: found \"%s\", expected f32, bf16 or q8_0",
+                        c->merged_type);
+        enum status s = model_merge(c->base.model, lora, type, c->team, &c->merged, err);
+        if (s != STATUS_OK)
+            return fail_within(err, "--merged");
+        m = c->merged;
+        lora = NULL;
+    }
+    return eval_side_init(&c->ours, m, lora, c->conf.kv_type, c->text.window, c->team, err);
+}
+
 static enum status open_reference(struct command *c, struct error *err)
 {
     const char *kv = c->conf.kv_type;
@@ -256,6 +280,9 @@ static enum status open_reference(struct command *c, struct error *err)
                               err);
     if (!c->against_quant)
         return STATUS_OK;
+    if (strcmp(c->against_quant, c->conf.quant) == 0) /* it is loaded already */
+        return eval_side_init(&c->reference, c->base.model, lora_of(c->adapter), kv, c->text.window, c->team,
+                              err);
     struct conf other = c->conf; /* shares the arena, which `c` keeps */
     enum status s = option_set(&other, "quant", c->against_quant, err);
     if (s != STATUS_OK)
@@ -278,8 +305,7 @@ static enum status open_all(struct command *c, struct error *err)
     c->team = team_create(c->conf.n_threads);
     if (!c->team)
         return fail(err, STATUS_NO_MEMORY, "can't start %u threads", c->conf.n_threads);
-    s = eval_side_init(&c->ours, c->base.model, lora_of(c->adapter), c->conf.kv_type, c->text.window, c->team,
-                       err);
+    s = open_ours(c, err);
     if (s == STATUS_OK)
         s = open_reference(c, err);
     c->save.f16 = c->save_f16;
@@ -295,6 +321,7 @@ static void close_all(struct command *c)
     eval_side_fini(&c->ours);
     eval_side_fini(&c->reference);
     team_destroy(c->team);
+    model_close(c->merged);
     adapter_release(c->adapter);
     adapter_release(c->other_adapter);
     base_close(&c->base);
@@ -312,6 +339,11 @@ static void print_text(const struct command *c, const struct eval_result *r)
            dtype_name(info->weight_type), (double)info->size_bytes / 1e6, c->base.kernels->isa);
     if (c->adapter)
         printf("%-13s %s, scale %g\n", "adapter", c->adapter->name, c->adapter->user_scale);
+    const struct merge_report *merge = c->merged ? model_merge_report(c->merged) : NULL;
+    if (merge)
+        printf("%-13s %u matrices in %s, %.1f MB; rounding took %.3g %% of the delta\n", "merged",
+               merge->n_matrices, c->merged_type, (double)merge->size_bytes / 1e6,
+               merge->delta_norm > 0 ? 100 * merge->error_norm / merge->delta_norm : 0);
     printf("%-13s %s: %zu bytes, %zu tokens; %zu windows of %u, stride %u%s\n", "text", c->text_path,
            c->text_bytes, t->n_tokens, r->n_windows, t->window, t->stride,
            t->bos >= 0 ? ", each from bos" : "");
@@ -357,6 +389,13 @@ static int print_json(const struct command *c, const struct eval_result *r)
         json_object_set_new(o, "same_top", mean_json(r->same_top));
         json_object_set_new(o, "rms_dp", json_real(r->rms_dp));
     }
+    const struct merge_report *merge = c->merged ? model_merge_report(c->merged) : NULL;
+    if (o && merge)
+        json_object_set_new(o, "merged",
+                            json_pack("{s:s,s:I,s:I,s:f,s:f}", "type", c->merged_type, "n_matrices",
+                                      (json_int_t)merge->n_matrices, "size_bytes",
+                                      (json_int_t)merge->size_bytes, "delta_norm", merge->delta_norm,
+                                      "error_norm", merge->error_norm));
     char *text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(o);
     if (!text) {

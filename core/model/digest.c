@@ -81,3 +81,19 @@ enum status members_digest(struct lora *l, struct error *err)
     gnutls_hash_deinit(h, l->digest);
     return rc < 0 ? fail(err, STATUS_INTERNAL, "SHA-256 of a composition") : STATUS_OK;
 }
+
+enum status merged_digest(const struct model *base, const struct lora *l, enum dtype type, uint8_t digest[32],
+                          struct error *err)
+{
+    gnutls_hash_hd_t h;
+    if (gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0)
+        return fail(err, STATUS_INTERNAL, "SHA-256 is not available in GnuTLS");
+    const char *name = dtype_name(type);
+    int rc = gnutls_hash(h, base->info.digest, sizeof base->info.digest);
+    if (rc >= 0)
+        rc = gnutls_hash(h, l->digest, sizeof l->digest);
+    if (rc >= 0)
+        rc = gnutls_hash(h, name, strlen(name));
+    gnutls_hash_deinit(h, digest);
+    return rc < 0 ? fail(err, STATUS_INTERNAL, "SHA-256 of a merged model") : STATUS_OK;
+}

@@ -149,6 +149,10 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
+    if (m->merged) {
+        merged_close(m);
+        return;
+    }
     for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++) {
         struct model_layer *l = &m->layers[i];
         for (unsigned s = 0; s < N_LAYER_SITES; s++) {

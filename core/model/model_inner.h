@@ -82,6 +82,7 @@ struct model {
     bool tied;                    /* head is embed's memory */
     float *final_norm, *final_norm_bias;
     struct model_layer *layers; /* [n_layers] */
+    struct merged *merged;      /* what a merged copy owns, all else is its base's; NULL: no merged copy */
 };
 /* Values of a norm of this model: hidden_size, or for q and k norms head_dim or all heads. */
 uint32_t norm_length(const struct model *m, enum norm_id norm);
@@ -96,5 +97,11 @@ LK_MUST_USE enum status model_digest(const struct model_files *files, enum quant
                                      struct error *err);
 /* A composition's digest, from its members' digests and weights. */
 LK_MUST_USE enum status members_digest(struct lora *l, struct error *err);
+
+/* A merged copy's digest, from those of the base and the adapter, and the type. */
+LK_MUST_USE enum status merged_digest(const struct model *base, const struct lora *l, enum dtype type,
+                                      uint8_t digest[32], struct error *err);
+/* merge.c: model_close of a merged copy. */
+void merged_close(struct model *m);
 
 #endif

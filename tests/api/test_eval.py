@@ -59,6 +59,16 @@ def test_an_adapter_changes_the_numbers_and_saved_ones_come_back(tmp_path):
     assert os.listdir(tmp_path).count("saved.lp.part") == 0
 
 
+def test_merged_is_unmerged_within_its_type(tmp_path):
+    adapter = ("--adapter", "pt=" + os.path.join(ADAPTERS, "rslora_r8"), "--against-quant", "auto")
+    f32, bf16, q8 = (measure(tmp_path, *adapter, "--merged", t) for t in ("f32", "bf16", "q8_0"))
+    unmerged = measure(tmp_path, *adapter[:2])
+    assert f32["reference_perplexity"] == unmerged["perplexity"] and f32["adapter"] == "pt"
+    assert f32["merged"]["n_matrices"] > 0 and f32["merged"]["error_norm"] == 0
+    assert abs(f32["kl"]["mean"]) < 1e-7 < bf16["kl"]["mean"] < q8["kl"]["mean"] < 1e-2
+    assert 0 < bf16["merged"]["error_norm"] < q8["merged"]["error_norm"] < q8["merged"]["delta_norm"]
+
+
 def test_text_for_people(tmp_path):
     (tmp_path / "text").write_text(TEXT)
     out = run("--model", LLAMA, "--text", tmp_path / "text", "--against-quant", "q8_0").stdout
@@ -83,6 +93,10 @@ def test_refusals(tmp_path):
     assert '--stride: found "x"' in refused(*base, "--text", text, "--stride", "x")
     assert "one reference at a time" in refused(*base, "--text", text, "--against", "x", "--against-quant", "q8_0")
     assert "--against-quant: quant: found \"q3\"" in refused(*base, "--text", text, "--against-quant", "q3")
+    assert "no --adapter to merge" in refused(*base, "--text", text, "--merged", "bf16")
+    voice = ("--adapter", os.path.join(ADAPTERS, "qv_r4"))
+    assert "merging into q4_0 is not offered" in refused(*base, *voice, "--text", text, "--merged", "q4_0")
+    assert "expected f32, bf16 or q8_0" in refused(*base, *voice, "--text", text, "--merged", "int4")
     assert "expected f32 or f16" in refused(*base, "--text", text, "--save-type", "f64")
     assert "no file of saved log-probabilities" in refused(*base, "--text", text, "--against", __file__)
     assert "unknown flag --nonsense" in refused(*base, "--text", text, "--nonsense", "1")
