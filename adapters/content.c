@@ -1,8 +1,7 @@
-/* Checks tensors against places and turns them into pairs. The tensors' bytes are the private copy that the
- * loader made; only values that lie unaligned there are copied once more. */
+/* The table of modules and their tensors. It's made from the file, bounded by its number of tensors: a path
+ * means nothing here. */
 #include "content.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,8 +16,7 @@ struct content *content_create(const struct model *m, struct adapter_report *rep
     c->report = report;
     c->shown = "";
     c->arena = arena_create(0);
-    c->pairs = mem_array(SLOT_COUNT, sizeof *c->pairs);
-    if (!c->arena || !c->pairs) {
+    if (!c->arena) {
         content_destroy(c);
         return NULL;
     }
@@ -30,153 +28,217 @@ void content_destroy(struct content *c)
     if (!c)
         return;
     arena_destroy(c->arena);
+    mem_free(c->entries);
+    mem_free(c->table);
     mem_free(c->pairs);
+    mem_free(c->replaced);
     mem_free(c);
 }
 
-struct slot *content_slot(struct content *c, enum lora_site site, uint32_t layer)
+/* Room for one more item in a growing array. */
+static bool make_room(void **items, size_t n, size_t *room, size_t item_bytes)
 {
-    require((unsigned)site < LORA_SITE_COUNT && layer < CONFIG_LAYERS_MAX);
-    return &c->slots[(size_t)site * CONFIG_LAYERS_MAX + layer];
-}
-
-enum status content_put(struct content *c, struct slot *slot, const char *path, const struct tensor **member,
-                        const struct tensor *t, struct error *err)
-{
-    if (*member)
-        return fail(err, STATUS_FORMAT, "%s: '%s' and '%s' are for the same module", c->shown,
-                    (*member)->name, t->name);
-    if (!slot->path) {
-        slot->path = arena_strdup(c->arena, path);
-        if (!slot->path)
-            return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
-    }
-    *member = t;
-    return STATUS_OK;
-}
-
-static bool all_finite(enum dtype type, const unsigned char *p, uint64_t n)
-{
-    /* The exponent's bits all set: infinity or NaN. memcpy: the bytes are aligned to nothing. */
-    uint32_t wide;
-    uint16_t narrow;
-    for (uint64_t i = 0; i < n; i++) {
-        if (type == DTYPE_F32) {
-            memcpy(&wide, p + 4 * i, sizeof wide);
-            if ((wide & 0x7f800000U) == 0x7f800000U)
-                return false;
-        } else {
-            uint16_t mask = type == DTYPE_F16 ? 0x7c00U : 0x7f80U;
-            memcpy(&narrow, p + 2 * i, sizeof narrow);
-            if ((narrow & mask) == mask)
-                return false;
-        }
-    }
+    if (n < *room)
+        return true;
+    size_t wanted = *room ? *room * 2 : 64, bytes;
+    void *p = size_mul(wanted, item_bytes, &bytes) ? mem_realloc(*items, bytes) : NULL;
+    if (!p)
+        return false;
+    *items = p;
+    *room = wanted;
     return true;
 }
 
-/* Type and values; *data are the bytes, aligned for their type. */
-static enum status take_values(struct content *c, const struct tensor *t, const void **data,
+/* FNV-1a, begun at an address that a stranger can't know: no file makes all its paths collide. */
+static uint32_t hash_path(const struct content *c, const char *path)
+{
+    uint32_t h = 2166136261U ^ (uint32_t)((uintptr_t)c >> 4);
+    for (; *path; path++)
+        h = (h ^ (unsigned char)*path) * 16777619U;
+    return h;
+}
+
+static size_t slot_of(const struct content *c, const char *path)
+{
+    size_t i = hash_path(c, path) & (c->table_size - 1);
+    while (c->table[i] && strcmp(c->entries[c->table[i] - 1].path, path) != 0)
+        i = (i + 1) & (c->table_size - 1);
+    return i;
+}
+
+static bool grow_table(struct content *c)
+{
+    if (c->table && c->n_entries * 2 < c->table_size)
+        return true;
+    size_t size = c->table_size ? c->table_size * 2 : 128;
+    uint32_t *table = mem_array(size, sizeof *table);
+    if (!table)
+        return false;
+    mem_free(c->table);
+    c->table = table;
+    c->table_size = size;
+    for (size_t i = 0; i < c->n_entries; i++)
+        table[slot_of(c, c->entries[i].path)] = (uint32_t)i + 1;
+    return true;
+}
+
+static struct entry *find_or_add(struct content *c, const char *path)
+{
+    if (!grow_table(c))
+        return NULL;
+    size_t slot = slot_of(c, path);
+    if (c->table[slot])
+        return &c->entries[c->table[slot] - 1];
+    if (!make_room((void **)&c->entries, c->n_entries, &c->entries_room, sizeof *c->entries))
+        return NULL;
+    struct entry *e = &c->entries[c->n_entries];
+    *e = (struct entry){.path = arena_strdup(c->arena, path)};
+    if (!e->path)
+        return NULL;
+    c->table[slot] = (uint32_t)++c->n_entries;
+    return e;
+}
+
+struct entry *content_find(struct content *c, const char *path)
+{
+    if (!c->table)
+        return NULL;
+    size_t slot = slot_of(c, path);
+    return c->table[slot] ? &c->entries[c->table[slot] - 1] : NULL;
+}
+
+enum status content_put(struct content *c, const char *path, enum part part, const struct tensor *t,
+                        struct error *err)
+{
+    struct entry *e = find_or_add(c, path);
+    if (!e)
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    if (e->part[part])
+        return fail(err, STATUS_FORMAT, "%s: '%s' and '%s' are for the same module", c->shown,
+                    e->part[part]->name, t->name);
+    e->part[part] = t;
+    return STATUS_OK;
+}
+
+const char *entry_tensor_name(const struct entry *e)
+{
+    for (int i = 0; i < PART_COUNT; i++)
+        if (e->part[i])
+            return e->part[i]->name;
+    return e->path;
+}
+
+/* ---- what becomes of it */
+
+static enum status no_fit(const struct content *c, const char *name, const struct matrix *m,
+                          const char *needs, struct error *err)
+{
+    return fail(err, STATUS_MISMATCH,
+                "%s: tensor '%s' is [%u, %u], this base needs %s: it was trained on another base", c->shown,
+                name, m->rows, m->cols, needs);
+}
+
+enum status content_add_pair(struct content *c, const struct lora_pair *p, const struct pair_values *v,
+                             struct error *err)
+{
+    const struct model_module *module = &p->module;
+    bool embed = module->kind == MODULE_EMBED;
+    const struct matrix *a = &v->a, *b = &v->b;
+    uint32_t rank = embed ? a->cols : a->rows, in = embed ? a->rows : a->cols;
+    char needs[40];
+    if (in != module->in) {
+        snprintf(needs, sizeof needs, embed ? "[%u, r]" : "[r, %u]", module->in);
+        return no_fit(c, v->a_name, a, needs, err);
+    }
+    if (b->rows != module->out || b->cols != rank) {
+        snprintf(needs, sizeof needs, "[%u, r]", module->out);
+        return no_fit(c, v->b_name, b, needs, err);
+    }
+    if (!make_room((void **)&c->pairs, c->n_pairs, &c->pairs_room, sizeof *c->pairs))
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    struct lora_pair *new = &c->pairs[c->n_pairs++];
+    *new = *p;
+    new->a_type = a->type;
+    new->b_type = b->type;
+    new->a = a->data;
+    new->b = b->data;
+    new->rank = rank;
+    new->in = in;
+    new->out = b->rows;
+    return STATUS_OK;
+}
+
+enum status content_add_tensor(struct content *c, const struct lora_tensor *t, const char *name,
                                struct error *err)
 {
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
-        return fail(err, STATUS_UNSUPPORTED, "%s: tensor '%s' is %s, expected f32, f16 or bf16", c->shown,
-                    t->name, dtype_name(t->dtype));
-    const void *p = tensor_data(c->tensors, t);
-    require(p != NULL); /* loaders open with a private copy */
-    if (!all_finite(t->dtype, p, t->n_values))
-        return fail(err, STATUS_FORMAT, "%s: tensor '%s' has an infinite value or NaN", c->shown, t->name);
-    if ((uintptr_t)p % dtype_info(t->dtype)->block_bytes) {
-        void *aligned = arena_alloc(c->arena, (size_t)t->size_bytes);
-        if (!aligned)
-            return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
-        memcpy(aligned, p, (size_t)t->size_bytes);
-        p = aligned;
+    const struct model_module *module = &t->module;
+    bool vector = t->is_bias || module->kind == MODULE_NORM;
+    uint32_t rows = module->kind == MODULE_EMBED ? module->in : module->out;
+    uint32_t cols = vector ? 0 : module->kind == MODULE_EMBED ? module->out : module->in;
+    if (t->rows != rows || t->cols != cols) {
+        char found[32], needs[32];
+        snprintf(found, sizeof found, t->cols ? "[%u, %u]" : "[%u]", t->rows, t->cols);
+        snprintf(needs, sizeof needs, cols ? "[%u, %u]" : "[%u]", rows, cols);
+        return fail(err, STATUS_MISMATCH,
+                    "%s: tensor '%s' is %s, this base's module is %s: it was trained on another base, or its "
+                    "vocabulary was resized; serve the base that it belongs to",
+                    c->shown, name, found, needs);
     }
-    *data = p;
+    if (!make_room((void **)&c->replaced, c->n_replaced, &c->replaced_room, sizeof *c->replaced))
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    c->replaced[c->n_replaced++] = *t;
     return STATUS_OK;
 }
 
-static enum status check_shapes(const struct content *c, const struct slot *s, struct error *err)
+/* ---- the report */
+
+static void add_word(char *list, size_t list_bytes, const char *word, size_t n)
 {
-    const struct tensor *a = s->a, *b = s->b;
-    uint32_t out, in;
-    if (a->n_dims != 2 || b->n_dims != 2)
-        return fail(err, STATUS_FORMAT, "%s: tensor '%s' has %u dimensions, expected 2", c->shown,
-                    a->n_dims != 2 ? a->name : b->name, a->n_dims != 2 ? a->n_dims : b->n_dims);
-    if (a->shape[0] == 0 || a->shape[0] > ADAPTER_RANK_MAX)
-        return fail(err, STATUS_FORMAT, "%s: tensor '%s' has rank %" PRIu64 ", expected 1 to %d", c->shown,
-                    a->name, a->shape[0], ADAPTER_RANK_MAX);
-    if (b->shape[1] != a->shape[0])
-        return fail(err, STATUS_FORMAT,
-                    "%s: tensor '%s' is [%" PRIu64 ", %" PRIu64 "], its partner has rank %" PRIu64, c->shown,
-                    b->name, b->shape[0], b->shape[1], a->shape[0]);
-    if (a->shape[1] == 0 || a->shape[1] > UINT32_MAX || b->shape[0] == 0 || b->shape[0] > UINT32_MAX)
-        return fail(err, STATUS_FORMAT, "%s: tensor '%s': a dimension is zero or too large", c->shown,
-                    a->name);
-    if (!c->model)
-        return STATUS_OK;
-    if (!model_site_shape(c->model, slot_site(c, s), &out, &in))
-        return fail(err, STATUS_MISMATCH, "%s: module '%s': this base has no such module", c->shown, s->path);
-    if (a->shape[1] != in)
-        return fail(err, STATUS_MISMATCH,
-                    "%s: tensor '%s' is [%" PRIu64 ", %" PRIu64
-                    "], this base needs [r, %u]: it was trained on "
-                    "another base",
-                    c->shown, a->name, a->shape[0], a->shape[1], in);
-    if (b->shape[0] != out)
-        return fail(err, STATUS_MISMATCH,
-                    "%s: tensor '%s' is [%" PRIu64 ", %" PRIu64
-                    "], this base needs [%u, r]: it was trained on "
-                    "another base",
-                    c->shown, b->name, b->shape[0], b->shape[1], out);
-    return STATUS_OK;
+    size_t used = strlen(list);
+    for (const char *at = list; *at; at += strcspn(at, " ") + (at[strcspn(at, " ")] == ' '))
+        if (strcspn(at, " ") == n && memcmp(at, word, n) == 0)
+            return;
+    if (used + n + 2 <= list_bytes)
+        snprintf(list + used, list_bytes - used, "%s%.*s", used ? " " : "", (int)n, word);
 }
 
-enum status content_add_pair(struct content *c, const struct slot *slot, float scale, struct error *err)
+void content_kind(struct content *c, const char *kind)
 {
-    if (!slot->a || !slot->b)
-        return fail(err, STATUS_FORMAT, "%s: module '%s' has %s, but the other half is missing", c->shown,
-                    slot->path, slot->a ? slot->a->name : slot->b->name);
-    enum status s = check_shapes(c, slot, err);
-    if (s != STATUS_OK)
-        return s;
-    struct lora_pair p = {.module = {.site = slot_site(c, slot), .layer = slot_layer(c, slot)},
-                          .a_type = slot->a->dtype,
-                          .b_type = slot->b->dtype,
-                          .rank = (uint32_t)slot->a->shape[0],
-                          .in = (uint32_t)slot->a->shape[1],
-                          .out = (uint32_t)slot->b->shape[0],
-                          .scale = scale};
-    if (c->model && !model_module_of(c->model, slot_site(c, slot), slot_layer(c, slot), &p.module))
-        return fail(err, STATUS_MISMATCH, "%s: module '%s': this base has no such module", c->shown,
-                    slot->path);
-    s = take_values(c, slot->a, &p.a, err);
-    if (s == STATUS_OK)
-        s = take_values(c, slot->b, &p.b, err);
-    if (s == STATUS_OK)
-        c->pairs[c->n_pairs++] = p;
-    return s;
+    add_word(c->report->kinds, sizeof c->report->kinds, kind, strlen(kind));
 }
 
-void content_report(struct content *c)
+/* The last part of a path that is a name: neither a number nor PEFT's own. */
+static void note_name(struct content *c, const char *path)
+{
+    size_t n = strlen(path);
+    static const char inner[] = ".base_layer";
+    if (n > sizeof inner - 1 && strcmp(path + n - (sizeof inner - 1), inner) == 0)
+        n -= sizeof inner - 1;
+    size_t begin = n;
+    while (begin && path[begin - 1] != '.')
+        begin--;
+    add_word(c->report->modules, sizeof c->report->modules, path + begin, n - begin);
+}
+
+void content_count(struct content *c, const struct entry *e, uint64_t rank)
 {
     struct adapter_report *r = c->report;
-    size_t used = 0;
-    bool seen[LORA_SITE_COUNT] = {false};
-    r->n_modules = (uint32_t)c->n_pairs;
-    r->rank_min = c->n_pairs ? UINT32_MAX : 0;
-    r->rank_max = 0;
-    r->n_parameters = 0;
-    r->modules[0] = '\0';
-    for (size_t i = 0; i < c->n_pairs; i++) {
-        const struct lora_pair *p = &c->pairs[i];
-        r->rank_min = p->rank < r->rank_min ? p->rank : r->rank_min;
-        r->rank_max = p->rank > r->rank_max ? p->rank : r->rank_max;
-        r->n_parameters += (uint64_t)p->rank * ((uint64_t)p->in + p->out);
-        if (!seen[p->module.site] && used < sizeof r->modules)
-            used += (size_t)snprintf(r->modules + used, sizeof r->modules - used, "%s%s", used ? " " : "",
-                                     lora_site_name(p->module.site));
-        seen[p->module.site] = true;
+    uint32_t shown = rank > UINT32_MAX ? UINT32_MAX : (uint32_t)rank;
+    r->n_modules++;
+    note_name(c, e->path);
+    if (rank) {
+        r->rank_min = r->rank_max == 0 || shown < r->rank_min ? shown : r->rank_min;
+        r->rank_max = shown > r->rank_max ? shown : r->rank_max;
     }
+    for (int i = 0; i < PART_COUNT; i++)
+        if (e->part[i] && i != PART_BASE_COPY && i != PART_WEIGHT_AGAIN && i != PART_BIAS_AGAIN)
+            r->n_parameters += e->part[i]->n_values;
+}
+
+void content_finish(struct content *c)
+{
+    c->spec.pairs = c->pairs;
+    c->spec.n_pairs = c->n_pairs;
+    c->spec.tensors = c->replaced;
+    c->spec.n_tensors = c->n_replaced;
 }

@@ -1,7 +1,9 @@
-/* Low-rank pairs on their way from an adapter's files to a `struct lora`. Inner wall of adapters.
+/* What an adapter's files hold, on its way to a `struct lora_spec`. Inner wall of adapters.
  *
- * A format's loader knows names; this knows places: one slot for each (site, layer), each with the tensors
- * found for it. A new kind of tensor (magnitudes, biases) is a new member of `struct slot`. */
+ * A format's loader knows names. It files each tensor under its module's path (content_put), then goes
+ * through the modules and adds what they are to the specification: pairs, whole tensors, single rows. Values
+ * are checked on the way (type, finite, shape) and brought into the layout that lora.h wants; all of it lives
+ * as long as the content. Without a model (inspect) everything is checked but what depends on the base. */
 #ifndef LK_ADAPTERS_CONTENT_H
 #define LK_ADAPTERS_CONTENT_H
 
@@ -11,22 +13,50 @@
 #include "model.h"
 
 #define ADAPTER_RANK_MAX 4096
-#define SLOT_COUNT (LORA_SITE_COUNT * CONFIG_LAYERS_MAX)
 
-struct slot {
-    const char *path;       /* the module as the file calls it; NULL: the slot is empty */
-    const struct tensor *a; /* [rank, in] */
-    const struct tensor *b; /* [out, rank] */
+/* The tensors that a module can have. */
+enum part {
+    PART_A,         /* [rank, in] */
+    PART_B,         /* [out, rank] */
+    PART_B_BIAS,    /* [out] */
+    PART_MAGNITUDE, /* [out] */
+    PART_EMBED_A,   /* [rank, vocab] */
+    PART_EMBED_B,   /* [hidden, rank] */
+    PART_WEIGHT,    /* replaced */
+    PART_BIAS,
+    PART_WEIGHT_AGAIN, /* the same under its name in memory, which PEFT sometimes writes as well */
+    PART_BIAS_AGAIN,
+    PART_ROWS,      /* [n, hidden] single rows of an embedding or head */
+    PART_BASE_COPY, /* [out, in] the base's own weight */
+    PART_COUNT
+};
+
+struct entry {
+    const char *path; /* the module as the file calls it */
+    const struct tensor *part[PART_COUNT];
+};
+
+/* A matrix in memory, row-major, values aligned. */
+struct matrix {
+    enum dtype type; /* F32 F16 BF16 */
+    const void *data;
+    uint32_t rows, cols;
 };
 
 struct content {
     const struct model *model; /* NULL: only looked at (inspect) */
-    struct arena *arena;       /* names, rows brought into order, values brought into alignment */
+    struct arena *arena;
     const struct tensors *tensors;
     const char *shown;
-    struct slot slots[SLOT_COUNT];
-    struct lora_pair *pairs; /* filled by content_add_pair */
-    size_t n_pairs;
+    struct entry *entries; /* in order of the file */
+    size_t n_entries, entries_room;
+    uint32_t *table; /* [table_size] index + 1 by hash of the path; 0: empty */
+    size_t table_size;
+    struct lora_pair *pairs;
+    size_t n_pairs, pairs_room;
+    struct lora_tensor *replaced;
+    size_t n_replaced, replaced_room;
+    struct lora_spec spec; /* rows and invocation are written here by the loader; arrays by content_finish */
     struct adapter_report *report;
 };
 
@@ -34,24 +64,49 @@ struct content {
 struct content *content_create(const struct model *m, struct adapter_report *report);
 void content_destroy(struct content *c); /* NULL is fine */
 
-/* The slot of a place; layers are below CONFIG_LAYERS_MAX. */
-struct slot *content_slot(struct content *c, enum lora_site site, uint32_t layer);
-/* Puts a tensor into an empty member of a slot; a second one for the same place is refused. */
-LK_MUST_USE enum status content_put(struct content *c, struct slot *slot, const char *path,
-                                    const struct tensor **member, const struct tensor *t, struct error *err);
-/* Shapes, types and finite values of a slot's pair; then it is appended to `pairs` with `scale`. */
-LK_MUST_USE enum status content_add_pair(struct content *c, const struct slot *slot, float scale,
-                                         struct error *err);
-/* Sums up what the pairs are into the report (modules, ranks, parameters). */
-void content_report(struct content *c);
+/* Files a tensor under a path; a second one for the same place is refused. May move the entries. */
+LK_MUST_USE enum status content_put(struct content *c, const char *path, enum part part,
+                                    const struct tensor *t, struct error *err);
+/* NULL if no tensor was put under this path. */
+struct entry *content_find(struct content *c, const char *path);
+/* Some tensor of the entry, for messages. */
+const char *entry_tensor_name(const struct entry *e);
 
-static inline enum lora_site slot_site(const struct content *c, const struct slot *s)
-{
-    return (enum lora_site)((s - c->slots) / CONFIG_LAYERS_MAX);
-}
-static inline uint32_t slot_layer(const struct content *c, const struct slot *s)
-{
-    return (uint32_t)((s - c->slots) % CONFIG_LAYERS_MAX);
-}
+/* A tensor's values. Dimensions beyond the second are folded into the rows. Quantised types are widened. */
+LK_MUST_USE enum status content_matrix(struct content *c, const struct tensor *t, struct matrix *out,
+                                       struct error *err);
+/* The same turned over: [cols, rows]. */
+LK_MUST_USE enum status content_transpose(struct content *c, struct matrix *m, struct error *err);
+/* A vector of n values as floats; NULL for a NULL tensor. */
+LK_MUST_USE enum status content_vector(struct content *c, const struct tensor *t, uint32_t n,
+                                       const float **out, struct error *err);
+/* A matrix's values as floats. */
+LK_MUST_USE enum status content_floats(struct content *c, const struct matrix *m, const float **out,
+                                       struct error *err);
+
+/* The module of a path, or STATUS_MISMATCH. Needs a model. */
+LK_MUST_USE enum status content_module(const struct content *c, const struct entry *e,
+                                       struct model_module *out, struct error *err);
+/* What lora_A and lora_B of a module must be to each other; *rank. */
+LK_MUST_USE enum status content_check_halves(const struct content *c, const struct entry *e,
+                                             const struct tensor *a, const struct tensor *b,
+                                             struct error *err);
+
+/* Appends a pair [rank, in] and [out, rank]; `p` has the module, scale, biases and magnitude already. */
+struct pair_values {
+    struct matrix a, b;
+    const char *a_name, *b_name; /* of the tensors, for messages */
+};
+LK_MUST_USE enum status content_add_pair(struct content *c, const struct lora_pair *p,
+                                         const struct pair_values *v, struct error *err);
+LK_MUST_USE enum status content_add_tensor(struct content *c, const struct lora_tensor *t, const char *name,
+                                           struct error *err);
+
+/* Notes for the report what an entry's LoRA is; rank 0: no LoRA, only replaced tensors. */
+void content_count(struct content *c, const struct entry *e, uint64_t rank);
+/* Adds a word to the report's kinds, once. */
+void content_kind(struct content *c, const char *kind);
+/* Completes spec and report. */
+void content_finish(struct content *c);
 
 #endif

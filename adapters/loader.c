@@ -18,8 +18,6 @@
 #include "base/mem.h"
 #include "loader.h"
 
-static const struct adapter_format *const formats[] = {&adapter_format_peft, &adapter_format_gguf};
-
 bool adapter_name_is_valid(const char *name)
 {
     size_t n = strlen(name);
@@ -36,13 +34,13 @@ bool adapter_name_is_valid(const char *name)
 
 /* ---- content hash */
 
-struct hashing {
+struct content_hash {
     gnutls_hash_hd_t handle;
     uint64_t n_bytes;
     bool failed;
 };
 
-static void hash_bytes(struct hashing *h, const void *bytes, size_t n)
+static void hash_bytes(struct content_hash *h, const void *bytes, size_t n)
 {
     if (n && gnutls_hash(h->handle, bytes, n) < 0)
         h->failed = true;
@@ -50,7 +48,7 @@ static void hash_bytes(struct hashing *h, const void *bytes, size_t n)
 
 static void hash_file(void *data, const char *name, const void *bytes, size_t n_bytes)
 {
-    struct hashing *h = data;
+    struct content_hash *h = data;
     uint64_t n = n_bytes;
     hash_bytes(h, name, strlen(name) + 1);
     hash_bytes(h, &n, sizeof n); /* so that two files can't be cut elsewhere and hash the same */
@@ -98,71 +96,103 @@ static enum status open_place(const struct adapter_source *s, struct opened *o, 
     return open_place_of_file(s, o, err);
 }
 
-/* ---- loading */
+/* ---- reading */
 
-struct loading {
-    struct opened place;
-    struct hashing hash;
-    const struct adapter_format *format;
-    struct content *content;
-    void *keep; /* what the pairs borrow from; the format releases it */
-};
-
-static void loading_end(struct loading *l)
+void loading_end(struct loading *l)
 {
     content_destroy(l->content);
     if (l->format)
         l->format->release(l->keep);
     if (l->place.dir_fd >= 0)
         close(l->place.dir_fd);
-    if (l->hash.handle)
-        gnutls_hash_deinit(l->hash.handle, NULL);
+    if (l->hash && l->hash->handle)
+        gnutls_hash_deinit(l->hash->handle, NULL);
+    mem_free(l->hash);
+    *l = (struct loading){.place.dir_fd = -1};
 }
 
-static enum status read_source(struct loading *l, const struct adapter_source *s, const struct model *m,
-                               struct adapter_report *report, struct error *err)
+/* Only sums: then the user's scale multiplies theirs. */
+static bool is_plain(const struct lora_spec *spec)
 {
+    bool plain = spec->n_tensors == 0 && spec->n_rows == 0 && spec->n_head_rows == 0;
+    for (size_t i = 0; i < spec->n_pairs && plain; i++)
+        plain = spec->pairs[i].magnitude == NULL;
+    return plain;
+}
+
+static enum status read_content(struct loading *l, const struct adapter_source *s, struct error *err)
+{
+    struct adapter_report *report = l->content->report;
+    if (gnutls_hash_init(&l->hash->handle, GNUTLS_DIG_SHA256) < 0)
+        return fail(err, STATUS_INTERNAL, "SHA-256 is not available");
+    l->place.copy.seen = hash_file;
+    l->place.copy.data = l->hash;
+    enum status st = l->format->load(&l->place, l->content, &l->keep, err);
+    report->file_bytes = l->hash->n_bytes;
+    if (st != STATUS_OK)
+        return st;
+    content_finish(l->content);
+    if (is_plain(&l->content->spec))
+        for (size_t i = 0; i < l->content->n_pairs; i++)
+            l->content->pairs[i].scale = (float)(l->content->pairs[i].scale * s->scale);
+    return STATUS_OK;
+}
+
+enum status loading_begin(struct loading *l, const struct adapter_source *s, const struct model *m,
+                          struct adapter_report *report, struct error *err)
+{
+    *l = (struct loading){.place.dir_fd = -1};
     enum status st = open_place(s, &l->place, err);
     if (st != STATUS_OK)
         return st;
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (formats[i]->of_file == (l->place.file != NULL))
-            l->format = formats[i];
+    l->format = l->place.file ? &adapter_format_gguf : &adapter_format_folder;
     l->content = content_create(m, report);
-    if (!l->content)
+    l->hash = mem_zalloc(sizeof *l->hash);
+    if (!l->content || !l->hash)
         return fail(err, STATUS_NO_MEMORY, "%s: no memory", s->path);
-    if (gnutls_hash_init(&l->hash.handle, GNUTLS_DIG_SHA256) < 0)
-        return fail(err, STATUS_INTERNAL, "SHA-256 is not available");
-    l->place.copy.seen = hash_file;
-    l->place.copy.data = &l->hash;
-    snprintf(report->format, sizeof report->format, "%s", l->format->name);
-    st = l->format->load(&l->place, s->scale, l->content, &l->keep, err);
-    report->file_bytes = l->hash.n_bytes;
-    return st;
+    return read_content(l, s, err);
 }
 
 static enum status finish_digest(struct loading *l, double scale, struct adapter_version *v,
                                  struct error *err)
 {
-    hash_bytes(&l->hash, &scale, sizeof scale);
-    gnutls_hash_deinit(l->hash.handle, v->digest);
-    l->hash.handle = NULL;
-    if (l->hash.failed)
+    hash_bytes(l->hash, &scale, sizeof scale);
+    gnutls_hash_deinit(l->hash->handle, v->digest);
+    l->hash->handle = NULL;
+    if (l->hash->failed)
         return fail(err, STATUS_INTERNAL, "SHA-256 failed");
     for (size_t i = 0; i < 8; i++)
         snprintf(v->digest_hex + 2 * i, 3, "%02x", v->digest[i]);
     return STATUS_OK;
 }
 
+/* What an adapter with DoRA adds is scaled by a composition of it alone; what stands in the place of the
+ * base's can't be, which lora_compose says. */
+static enum status scale_built(struct adapter_version *v, double scale, struct error *err)
+{
+    struct lora *scaled;
+    float weight = (float)scale;
+    enum status st = lora_compose(&v->lora, &weight, 1, &scaled, err);
+    if (st != STATUS_OK)
+        return fail_within(err, "scale %g", scale);
+    lora_release(v->lora);
+    v->lora = scaled;
+    return STATUS_OK;
+}
+
 static enum status build_version(struct loading *l, const struct adapter_source *s, const struct model *m,
                                  struct adapter_version *v, struct error *err)
 {
-    enum status st = read_source(l, s, m, &v->report, err);
+    enum status st = loading_begin(l, s, m, &v->report, err);
     if (st == STATUS_OK)
         st = finish_digest(l, s->scale, v, err);
+    if (st == STATUS_OK && l->content->spec.n_head_rows)
+        st = fail(err, STATUS_UNSUPPORTED, "%s: token rows of lm_head of its own are not supported yet",
+                  l->content->shown);
     if (st == STATUS_OK)
-        st = lora_build(m, &(struct lora_spec){.pairs = l->content->pairs, .n_pairs = l->content->n_pairs},
-                        v->digest, &v->lora, err);
+        st = lora_build(m, &l->content->spec, v->digest, &v->lora, err);
+    if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
+        st = scale_built(v, s->scale, err);
     return st;
 }
 
@@ -203,7 +233,7 @@ enum status adapter_inspect(const char *path, struct adapter_report *out, struct
     struct loading l = {.place.dir_fd = -1};
     struct adapter_source s = {.name = "inspected", .path = path, .root_fd = -1, .scale = 1};
     memset(out, 0, sizeof *out);
-    enum status st = read_source(&l, &s, NULL, out, err);
+    enum status st = loading_begin(&l, &s, NULL, out, err);
     loading_end(&l);
     return st;
 }

@@ -4,6 +4,8 @@
 
 #include "content.h"
 
+struct json_t;
+
 /* An adapter's place, opened: a folder, or the folder that holds the file. */
 struct opened {
     const char *shown; /* the source's path, for messages */
@@ -13,20 +15,39 @@ struct opened {
     struct private_copy copy;
 };
 
-/* A format: recognises and reads. `load` fills content's pairs and report; the tensors that the pairs borrow
- * from go to *keep and stay open until `release`. */
+/* A way in: a file, or a folder. `load` fills the content; the tensors that it borrows from go to *keep and
+ * stay open until `release`. */
 struct adapter_format {
-    const char *name;
-    bool of_file; /* reads a file, not a folder */
-    enum status (*load)(const struct opened *o, double user_scale, struct content *c, void **keep,
-                        struct error *err);
+    enum status (*load)(const struct opened *o, struct content *c, void **keep, struct error *err);
     void (*release)(void *keep); /* NULL is fine */
 };
-extern const struct adapter_format adapter_format_peft;
-extern const struct adapter_format adapter_format_gguf;
+extern const struct adapter_format adapter_format_folder, adapter_format_gguf;
+
+/* A folder's own kinds, told apart by its adapter_config.json: `config` is borrowed. */
+bool mlx_is_config(const struct json_t *config);
+LK_MUST_USE enum status mlx_load(const struct opened *o, struct json_t *config, struct content *c,
+                                 struct tensors **keep, struct error *err);
+LK_MUST_USE enum status peft_load(const struct opened *o, struct json_t *config, struct content *c,
+                                  struct tensors **keep, struct error *err);
+/* NAME.safetensors or its shards, every tensor of a type that we know; they are c->tensors then. */
+LK_MUST_USE enum status folder_tensors(const struct opened *o, const char *name, struct content *c,
+                                       struct tensors **keep, struct error *err);
+
+/* An adapter read but not yet packed: what adapter_load makes a version of, and what tests look at. */
+struct loading {
+    struct opened place;
+    struct content_hash *hash;
+    const struct adapter_format *format;
+    struct content *content; /* content->spec is complete */
+    void *keep;              /* what the content borrows from; the format releases it */
+};
+LK_MUST_USE enum status loading_begin(struct loading *l, const struct adapter_source *s,
+                                      const struct model *m, struct adapter_report *report,
+                                      struct error *err);
+void loading_end(struct loading *l); /* takes a failed or zeroed one too */
 
 #define ADAPTER_FILE_BYTES_MAX ((uint64_t)8 << 30)
-#define ADAPTER_HEADER_BYTES_MAX ((uint64_t)8 << 20)
-#define ADAPTER_TENSORS_MAX 16384U
+#define ADAPTER_HEADER_BYTES_MAX ((uint64_t)32 << 20)
+#define ADAPTER_TENSORS_MAX 131072U /* LoRA on each of 128 experts in 94 layers: 72192 */
 
 #endif

@@ -25,12 +25,15 @@ bool adapter_name_is_valid(const char *name);
  * ------------------------------------------------------------------------------------------------------ */
 
 struct adapter_report {
-    char format[24];      /* "peft", "gguf" */
+    char format[24];      /* "peft", "gguf", "mlx" */
     char base_model[160]; /* base_model_name_or_path, or empty */
     uint32_t n_modules, rank_min, rank_max;
     double alpha; /* lora_alpha of the config, before patterns */
     bool rslora;
-    char modules[256]; /* "q_proj k_proj …", sites that occur */
+    char modules[256]; /* "q_proj k_proj …", names of modules that occur */
+    /* What it is made of, in words: "lora", "dora", "alora", "embedding", "experts", "lora_bias", "bias",
+     * "modules_to_save", "tokens" */
+    char kinds[128];
     uint64_t n_parameters;
     uint64_t file_bytes;
 };
@@ -55,7 +58,7 @@ void adapter_release(struct adapter_version *v); /* the last one frees its lora;
 /* Where an adapter comes from. */
 struct adapter_source {
     const char *name;
-    const char *path; /* a PEFT folder, or a .gguf file */
+    const char *path; /* a PEFT or MLX folder, or a .gguf file */
     int root_fd;      /* >= 0: path is resolved strictly beneath it; -1: path is the operator's own */
     double scale;     /* user scale, 1 by default */
 };

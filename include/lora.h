@@ -110,6 +110,11 @@ struct lora_spec {
     const float *rows; /* [n_rows, hidden_size] */
     size_t n_rows;
     bool rows_in_head;
+    /* The head's own replaced rows (token indices of lm_head); with them row_ids are the embedding's alone,
+     * tied or not. */
+    const int32_t *head_row_ids;
+    const float *head_rows; /* [n_head_rows, hidden_size] */
+    size_t n_head_rows;
     /* Activated LoRA (arXiv 2504.12397): acts from the last whole occurrence of these tokens in the prompt
      * on; without one the answer is the base's. 0: always active. */
     const int32_t *invocation;

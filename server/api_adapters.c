@@ -170,6 +170,7 @@ static void put_adapter(struct jw *w, const struct adapter_version *v)
     jw_key_float(w, "alpha", v->report.alpha);
     jw_key_bool(w, "rslora", v->report.rslora);
     jw_key_float(w, "scale", v->user_scale);
+    jw_key_text(w, "kinds", v->report.kinds);
     jw_key_text(w, "modules", v->report.modules);
     jw_key_int(w, "n_modules", v->report.n_modules);
     jw_key_int(w, "n_parameters", (int64_t)v->report.n_parameters);

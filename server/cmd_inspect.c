@@ -27,6 +27,7 @@ static int inspect_adapter(const char *path)
         return 1;
     }
     printf("%-14s adapter (%s)\n", "kind", r.format);
+    printf("%-14s %s\n", "made of", r.kinds);
     printf("%-14s %s\n", "base model", r.base_model[0] ? r.base_model : "(not said)");
     if (r.rank_min == r.rank_max)
         printf("%-14s %u\n", "rank", r.rank_max);

@@ -35,12 +35,34 @@ static void what_can_not_matter_is_ignored(void **state)
         "\"target_modules\":\"all-linear\",\"use_dora\":false,\"use_rslora\":true,\"a_future_key\":null,"
         "\"another_future_key\":false,\"qalora_group_size\":16}";
     assert_int_equal(parse(text, &c, &err), STATUS_OK);
-    assert_true(c.rank == 16 && c.alpha == 2.5 && c.rslora && c.has_rank_pattern && !c.ties_weights);
+    assert_true(c.rank == 16 && c.alpha == 2.5 && c.rslora && !c.ties_weights && !c.dora && !c.lora_bias);
     assert_string_equal(c.base_model, "tiny/llama");
-    assert_null(c.patterns);
+    assert_true(!c.tokens && c.n_invocation == 0 && c.bias == PEFT_BIAS_NONE);
     peft_config_fini(&c);
     assert_int_equal(parse("{\"peft_type\":\"LORA\"}", &c, &err), STATUS_OK);
     assert_true(c.rank == 8 && c.alpha == 8 && !c.rslora); /* PEFT's defaults */
+    assert_false(peft_rules_have_targets(c.rules));
+    peft_config_fini(&c);
+}
+
+static void what_is_read_is_kept(void **state)
+{
+    (void)state;
+    struct peft_config c;
+    struct error err = {0};
+    assert_int_equal(
+        parse("{\"peft_type\":\"LORA\",\"use_dora\":true,\"bias\":\"lora_only\",\"ensure_weight_tying\":"
+              "true,\"alora_invocation_tokens\":[7,5,7],\"trainable_token_indices\":{\"wte\":[1]},"
+              "\"target_modules\":[\"q_proj\"]}",
+              &c, &err),
+        STATUS_OK);
+    assert_true(c.dora && !c.lora_bias && c.ties_weights && c.bias == PEFT_BIAS_LORA_ONLY);
+    assert_true(c.n_invocation == 3 && c.invocation[0] == 7 && c.invocation[1] == 5 && c.invocation[2] == 7);
+    assert_true(json_is_object(c.tokens) && peft_rules_have_targets(c.rules));
+    peft_config_fini(&c);
+    assert_int_equal(parse("{\"peft_type\":\"LORA\",\"lora_bias\":true,\"bias\":\"all\"}", &c, &err),
+                     STATUS_OK);
+    assert_true(c.lora_bias && c.bias == PEFT_BIAS_ALL);
     peft_config_fini(&c);
 }
 
@@ -52,17 +74,49 @@ static const struct {
     {"[]", STATUS_FORMAT, "not a JSON object"},
     {"{}", STATUS_UNSUPPORTED, "peft_type is 'missing', expected LORA"},
     {"{\"peft_type\":\"LOHA\"}", STATUS_UNSUPPORTED, "peft_type is 'LOHA'"},
-    {"{\"peft_type\":\"LORA\",\"use_dora\":true}", STATUS_UNSUPPORTED, "use_dora is set: DoRA"},
-    {"{\"peft_type\":\"LORA\",\"lora_bias\":true}", STATUS_UNSUPPORTED, "lora_bias is set"},
-    {"{\"peft_type\":\"LORA\",\"bias\":\"lora_only\"}", STATUS_UNSUPPORTED, "bias is 'lora_only'"},
-    {"{\"peft_type\":\"LORA\",\"modules_to_save\":[\"lm_head\"]}", STATUS_UNSUPPORTED,
-     "modules_to_save is set"},
-    {"{\"peft_type\":\"LORA\",\"trainable_token_indices\":[1]}", STATUS_UNSUPPORTED,
-     "trainable_token_indices is set"},
-    {"{\"peft_type\":\"LORA\",\"target_parameters\":[\"x\"]}", STATUS_UNSUPPORTED,
-     "target_parameters is set"},
-    {"{\"peft_type\":\"LORA\",\"alora_invocation_tokens\":[1]}", STATUS_UNSUPPORTED,
-     "alora_invocation_tokens is set: activated LoRA"},
+    {"{\"peft_type\":\"LORA\",\"use_dora\":true,\"lora_bias\":true}", STATUS_UNSUPPORTED,
+     "use_dora and lora_bias are both set"},
+    {"{\"peft_type\":\"LORA\",\"bias\":\"some\"}", STATUS_UNSUPPORTED,
+     "bias is 'some', expected none, all or lora_only"},
+    {"{\"peft_type\":\"LORA\",\"bias\":1}", STATUS_UNSUPPORTED, "bias is 'no string'"},
+    {"{\"peft_type\":\"LORA\",\"modules_to_save\":\"lm_head\"}", STATUS_FORMAT,
+     "modules_to_save is no list of names"},
+    {"{\"peft_type\":\"LORA\",\"modules_to_save\":[1]}", STATUS_FORMAT,
+     "modules_to_save: item 0 is no string"},
+    {"{\"peft_type\":\"LORA\",\"target_modules\":7}", STATUS_FORMAT,
+     "target_modules is neither a list nor a string"},
+    {"{\"peft_type\":\"LORA\",\"target_modules\":\"(q\"}", STATUS_FORMAT,
+     "target_modules '(q': no regular expression"},
+    {"{\"peft_type\":\"LORA\",\"target_modules\":[\"q\",null]}", STATUS_FORMAT,
+     "target_modules: item 1 is no string"},
+    {"{\"peft_type\":\"LORA\",\"target_parameters\":\"x\"}", STATUS_FORMAT,
+     "target_parameters is no list of names"},
+    {"{\"peft_type\":\"LORA\",\"exclude_modules\":{}}", STATUS_FORMAT, "exclude_modules is neither"},
+    {"{\"peft_type\":\"LORA\",\"layers_to_transform\":\"1\"}", STATUS_FORMAT,
+     "layers_to_transform is neither a number nor a list"},
+    {"{\"peft_type\":\"LORA\",\"layers_to_transform\":[1.5]}", STATUS_FORMAT,
+     "layers_to_transform: item 0 is no whole number"},
+    {"{\"peft_type\":\"LORA\",\"layers_to_transform\":1,\"layers_pattern\":7}", STATUS_FORMAT,
+     "layers_pattern is neither a list nor a string"},
+    {"{\"peft_type\":\"LORA\",\"rank_pattern\":[]}", STATUS_FORMAT, "rank_pattern is not an object"},
+    {"{\"peft_type\":\"LORA\",\"rank_pattern\":{\"q\":\"8\"}}", STATUS_FORMAT,
+     "rank_pattern: the value of 'q' is not a number"},
+    {"{\"peft_type\":\"LORA\",\"trainable_token_indices\":\"1\"}", STATUS_FORMAT,
+     "trainable_token_indices is neither a list nor an object"},
+    {"{\"peft_type\":\"LORA\",\"alora_invocation_tokens\":\"x\"}", STATUS_FORMAT,
+     "alora_invocation_tokens is no list"},
+    {"{\"peft_type\":\"LORA\",\"alora_invocation_tokens\":[-1]}", STATUS_FORMAT,
+     "alora_invocation_tokens: item 0 is no token id"},
+    {"{\"peft_type\":\"LORA\",\"alora_invocation_tokens\":[1,2.5]}", STATUS_FORMAT,
+     "alora_invocation_tokens: item 1 is no token id"},
+    {"{\"peft_type\":\"LORA\",\"invocation_string\":\"go\"}", STATUS_UNSUPPORTED,
+     "invocation_string is set: an activated LoRA of an older kind"},
+    {"{\"peft_type\":\"LORA\",\"kasa_config\":{}}", STATUS_UNSUPPORTED, "kasa_config is set"},
+    {"{\"peft_type\":\"LORA\",\"monteclora_config\":{\"a\":1}}", STATUS_UNSUPPORTED,
+     "monteclora_config is set"},
+    {"{\"peft_type\":\"LORA\",\"init_lora_weights\":\"lora_ga\"}", STATUS_UNSUPPORTED, "is 'lora_ga'"},
+    {"{\"peft_type\":\"LORA\",\"init_lora_weights\":\"LoftQ\"}", STATUS_UNSUPPORTED,
+     "belongs to the base that LoftQ rounded"},
     {"{\"peft_type\":\"LORA\",\"layer_replication\":[[0,1]]}", STATUS_UNSUPPORTED,
      "layer_replication is set"},
     {"{\"peft_type\":\"LORA\",\"megatron_config\":{\"a\":1}}", STATUS_UNSUPPORTED, "megatron_config is set"},
@@ -124,7 +178,7 @@ static void alpha_patterns_match_as_peft_does(void **state)
     assert_int_equal(parse(text, &c, &err), STATUS_OK);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double alpha = 0;
-        assert_int_equal(peft_alpha(&c, cases[i].path, &alpha, &err), STATUS_OK);
+        assert_int_equal(peft_scale(&c, cases[i].path, 1, &alpha, &err), STATUS_OK);
         if (alpha != cases[i].alpha)
             fail_msg("%s: %g, expected %g", cases[i].path, alpha, cases[i].alpha);
     }
@@ -133,7 +187,7 @@ static void alpha_patterns_match_as_peft_does(void **state)
     assert_int_equal(parse("{\"peft_type\":\"LORA\",\"alpha_pattern\":{\"((a+)+)+b\":1}}", &c, &err),
                      STATUS_OK);
     double alpha;
-    assert_int_equal(peft_alpha(&c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabc", &alpha, &err),
+    assert_int_equal(peft_scale(&c, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabc", 1, &alpha, &err),
                      STATUS_UNSUPPORTED);
     assert_non_null(strstr(err.text, "takes too long"));
     peft_config_fini(&c);
@@ -167,21 +221,43 @@ static const struct {
      "its partner has rank 2"},
     {"rank is not the config's", "{" A(Q, 1, 4, 0, 16) "," B(Q, 4, 1, 16, 32) "}", 32, STATUS_MISMATCH,
      "has rank 1, adapter_config.json says r = 2"},
-    {"a module that nobody has", "{" A("base_model.model.model.layers.0.self_attn.z_proj", 2, 4, 0, 32) "}",
-     32, STATUS_MISMATCH, "no module 'model.layers.0.self_attn.z_proj'"},
-    {"a layer too high",
-     "{" A("base_model.model.model.layers.99999999999999999999.self_attn.q_proj", 2, 4, 0, 32) "}", 32,
-     STATUS_MISMATCH, "has no module"},
-    {"DoRA", "{" RAW(Q ".lora_magnitude_vector", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED, "DoRA"},
-    {"bias", "{" RAW(Q ".lora_B.bias", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED, "biases on lora_B"},
-    {"whole module", "{" RAW("base_model.model.lm_head.weight", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
-     "'base_model.model.lm_head.weight' is no lora_A.weight"},
-    {"base bias", "{" RAW(Q ".base_layer.bias", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
-     "trained biases"},
+    {"a magnitude alone", "{" RAW(Q ".lora_magnitude_vector", "F32", 4, 0, 16) "}", 16, STATUS_FORMAT,
+     "lora_magnitude_vector' is there, but its lora_A and lora_B are missing"},
+    {"a bias alone", "{" RAW(Q ".lora_B.bias", "F32", 4, 0, 16) "}", 16, STATUS_FORMAT,
+     "lora_B.bias' is there, but its lora_A and lora_B are missing"},
+    {"surplus magnitude",
+     "{" A(Q, 2, 4, 0, 32) "," B(Q, 4, 2, 32, 64) "," RAW(Q ".lora_magnitude_vector", "F32", 4, 64, 80) "}",
+     80, STATUS_FORMAT, "has a lora_magnitude_vector, but use_dora is false"},
+    {"surplus bias",
+     "{" A(Q, 2, 4, 0, 32) "," B(Q, 4, 2, 32, 64) "," RAW(Q ".lora_B.bias", "F32", 4, 64, 80) "}", 80,
+     STATUS_FORMAT, "has a lora_B.bias, but lora_bias is false"},
+    {"a trained bias",
+     "{" A(Q, 2, 4, 0, 32) "," B(Q, 4, 2, 32, 64) "," RAW(Q ".base_layer.bias", "F32", 4, 64, 80) "}", 80,
+     STATUS_MISMATCH, "is a trained bias, but adapter_config.json says bias = none"},
+    {"a whole module", "{" RAW("base_model.model.model.norm.weight", "F32", 4, 0, 16) "}", 16,
+     STATUS_MISMATCH,
+     "'base_model.model.model.norm.weight' is a whole weight, but modules_to_save does not name "
+     "'model.norm'"},
+    {"LoRA on a replaced module",
+     "{" A(Q, 2, 4, 0, 32) "," B(Q, 4, 2, 32, 64) "," RAW(Q ".weight", "F32", 4, 64, 80) "}", 80,
+     STATUS_FORMAT, "replaces a module that has LoRA as well"},
+    {"token rows unasked",
+     "{" RAW("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", "F32", 4, 0, 16) "}",
+     16, STATUS_FORMAT, "trainable_token_indices has no list for it"},
+    {"a part that nobody knows", "{" RAW(Q ".lora_A.bias", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
+     "lora_A.bias' is of no kind that we know"},
+    {"another variant's part", "{" RAW(Q ".lora_diag", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
+     "lora_diag' is of no kind that we know"},
+    {"kohya", "{" RAW("lora_unet_down_blocks_0.alpha", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
+     "kohya's naming"},
+    {"diffusers", "{" RAW("unet.down.lora_A.weight", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
+     "diffusers' naming"},
     {"base copy elsewhere", "{" RAW(Q ".base_layer.weight", "F32", 4, 0, 16) "}", 16, STATUS_UNSUPPORTED,
      "expected only of lm_head"},
-    {"embedding", "{" RAW("base_model.model.model.embed_tokens.lora_embedding_A", "F32", 4, 0, 16) "}", 16,
-     STATUS_UNSUPPORTED, "LoRA on embeddings"},
+    {"half an embedding",
+     "{\"base_model.model.model.embed_tokens.lora_embedding_A\":{\"dtype\":\"F32\",\"shape\":[2,"
+     "4],\"data_offsets\":[0,32]}}",
+     32, STATUS_FORMAT, "the other half is missing"},
     {"foreign type", "{" RAW(Q ".lora_A.weight", "F64", 2, 0, 16) "}", 16, STATUS_UNSUPPORTED,
      "is F64, expected F32"},
     {"integers",
@@ -190,9 +266,12 @@ static const struct {
      64, STATUS_UNSUPPORTED, "is i32, expected f32, f16 or bf16"},
     {"one dimension", "{" RAW(Q ".lora_A.weight", "F32", 2, 0, 8) "," B(Q, 4, 2, 8, 40) "}", 40,
      STATUS_FORMAT, "has 1 dimensions, expected 2"},
-    {"the same place twice",
-     "{" A(Q, 2, 4, 0, 32) "," A("base_model.model.other.layers.0.q_proj", 2, 4, 32, 64) "}", 64,
-     STATUS_FORMAT, "are for the same module"},
+    {"the same place twice", "{" A(Q, 2, 4, 0, 32) "," RAW(Q ".lora_A.default.weight", "F32", 8, 32, 64) "}",
+     64, STATUS_FORMAT, "are for the same module"},
+    {"rank 0",
+     "{\"" Q ".lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[0,4],\"data_offsets\":[0,0]},\"" Q
+     ".lora_B.weight\":{\"dtype\":\"F32\",\"shape\":[4,0],\"data_offsets\":[0,0]}}",
+     0, STATUS_FORMAT, "has rank 0, expected 1 to 4096"},
 };
 
 static void wrong_folders_get_their_error(void **state)
@@ -330,8 +409,7 @@ static void gguf_loras_are_checked(void **state)
         {"adapter", "lora", NULL, "output.weight.lora_a", "output.weight.lora_b", NULL, STATUS_OK},
         {"model", "lora", NULL, "a", "b", "general.type is 'model', expected 'adapter'", STATUS_MISMATCH},
         {"adapter", "cvec", NULL, "a", "b", "adapter.type is 'cvec', expected 'lora'", STATUS_MISMATCH},
-        {"adapter", "lora", "adapter.alora.invocation_tokens", "a", "b", "activated LoRA",
-         STATUS_UNSUPPORTED},
+        {"adapter", "lora", "adapter.alora.invocation_tokens", "a", "b", "invocation_tokens", STATUS_FORMAT},
         {"adapter", "lora", "adapter.lora.twist", "a", "b", "adapter.lora.twist is set", STATUS_UNSUPPORTED},
         {"adapter", "lora", NULL, "blk.0.attn_q.weight", "b", "is no .weight.lora_a", STATUS_UNSUPPORTED},
         {"adapter", "lora", NULL, "blk.0.attn_z.weight.lora_a", "b", "no module 'blk.0.attn_z'",
@@ -340,11 +418,18 @@ static void gguf_loras_are_checked(void **state)
          STATUS_MISMATCH},
         {"adapter", "lora", NULL, "blk.-1.attn_q.weight.lora_a", "b", "no module 'blk.-1.attn_q'",
          STATUS_MISMATCH},
-        {"adapter", "lora", NULL, "token_embd.weight.lora_a", "b", "LoRA on embeddings", STATUS_UNSUPPORTED},
+        {"adapter", "lora", NULL, "token_embd.weight.lora_a", "token_embd.weight.lora_b",
+         "expected [vocabulary, r] and [hidden, r]", STATUS_FORMAT},
+        {"adapter", "lora", NULL, "blk.0.ffn_up_exps.weight.lora_a", "blk.0.ffn_up_exps.weight.lora_b",
+         "expected [experts, r, in] and [experts, out, r]", STATUS_FORMAT},
+        {"adapter", "lora", NULL, "blk.0.ffn_up_exps.weight.lora_a", "blk.1.ffn_up_exps.weight.lora_b",
+         "other half is missing", STATUS_FORMAT},
+        {"adapter", "lora", NULL, "output.weight.lora_a", "output_norm.weight", "whole tensors (norms)",
+         STATUS_UNSUPPORTED},
         {"adapter", "lora", NULL, "blk.0.attn_q.weight.lora_a", "blk.1.attn_q.weight.lora_b",
          "other half is missing", STATUS_FORMAT},
         {"adapter", "lora", NULL, "blk.0.attn_q.weight.lora_a", "blk.00.attn_q.weight.lora_a",
-         "for the same module", STATUS_FORMAT},
+         "no module 'blk.00.attn_q'", STATUS_MISMATCH},
     };
     struct folder f = folder_make();
     char path[100];
@@ -417,6 +502,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_can_not_matter_is_ignored),
+        cmocka_unit_test(what_is_read_is_kept),
         cmocka_unit_test(what_would_matter_is_refused_by_name),
         cmocka_unit_test(alpha_patterns_match_as_peft_does),
         cmocka_unit_test(wrong_folders_get_their_error),
