@@ -87,14 +87,14 @@ static enum status push_all(struct encoder *e, const uint32_t *ids, uint32_t n_i
     return s;
 }
 
-static bool encoder_init(struct encoder *e)
+static bool encoder_init(struct encoder *e, size_t length)
 {
     for (int i = 0; i < 2; i++)
         buf_init(&e->normal.buffers[i], 1U << 30);
     for (int i = 0; i < STEPS_MAX; i++)
         buf_init(&e->split[i], 1U << 30);
     e->normal.regex = regex_state_create();
-    return e->normal.regex != NULL;
+    return e->normal.regex != NULL && (!e->t->bpe || word_cache_init(&e->words, length));
 }
 
 static void encoder_fini(struct encoder *e)
@@ -105,6 +105,7 @@ static void encoder_fini(struct encoder *e)
         buf_fini(&e->split[i]);
     regex_state_destroy(e->normal.regex);
     bpe_scratch_fini(&e->bpe);
+    word_cache_fini(&e->words);
     mem_free(e->unigram.nodes);
 }
 
@@ -121,7 +122,7 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
         e.limit_count = SIZE_MAX;
     struct buf repaired;
     buf_init(&repaired, 0);
-    enum status s = encoder_init(&e) ? STATUS_OK : encoder_no_memory(&e);
+    enum status s = encoder_init(&e, length) ? STATUS_OK : encoder_no_memory(&e);
     if (s == STATUS_OK && !utf8_is_valid(text, length)) {
         if (!utf8_append_repaired(&repaired, text, length))
             s = encoder_no_memory(&e);

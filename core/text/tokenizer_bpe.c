@@ -527,7 +527,7 @@ static enum status encode_symbols(struct part *p, struct text_ref word)
     return s;
 }
 
-enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref word)
+static enum status encode_new_word(const struct bpe *b, struct encoder *e, struct text_ref word)
 {
     bool bare = b->prefix.length == 0 && b->suffix.length == 0;
     int32_t id = word.length <= b->longest ? text_map_find(&b->map, b->words, word.text, word.length) : -1;
@@ -538,4 +538,25 @@ enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref w
     e->bpe.n_symbols = 0;
     enum status s = encode_symbols(&part, word);
     return s == STATUS_OK ? finish_part(&part, word.text + word.length) : s;
+}
+
+enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref word)
+{
+    bool found;
+    struct cached_word *known = word_cache_find(&e->words, word, &found);
+    enum status s = STATUS_OK;
+    if (found) {
+        for (uint32_t i = 0; i < known->n_ids && s == STATUS_OK; i++)
+            s = encoder_push(e, known->ids[i]);
+        return s;
+    }
+    size_t before = e->out->n_ids;
+    s = encode_new_word(b, e, word);
+    size_t n_ids = e->out->n_ids - before;
+    if (s == STATUS_OK && known && n_ids <= CACHED_IDS) {
+        known->n_ids = (uint16_t)n_ids;
+        for (size_t i = 0; i < n_ids; i++)
+            known->ids[i] = (uint32_t)e->out->ids[before + i];
+    }
+    return s;
 }

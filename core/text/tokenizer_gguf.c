@@ -5,8 +5,7 @@
  * "llama": SentencePiece BPE: no merges but scores; of all neighbours that together are a token, the pair
  * whose token has the highest score goes first. All such pairs become merges here, ranked by score.
  *
- * Sources: GGUF specification; the names and their patterns as llama.cpp's vocabulary loader uses them, with
- * the patterns of the models' own tokenizer.json where it names those. */
+ * Sources: GGUF specification; llama.cpp's vocabulary loader. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,101 +21,6 @@
 #define SPACE_MARK "\xE2\x96\x81"
 
 enum token_type { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER_DEFINED, TYPE_UNUSED, TYPE_BYTE };
-
-/* ---- pre-tokenizers by name */
-
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define SPACES "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define WORDS_AND_REST " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LEAD "[^\\r\\n\\p{L}\\p{N}]?"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3 CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}{1,3}|" WORDS_AND_REST
-#define QWEN2 CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}|" WORDS_AND_REST
-#define QWEN35 CONTRACTIONS "|" LEAD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES
-#define CASED(tail) LEAD UPPER "*" LOWER "+" tail "|" LEAD UPPER "+" LOWER "*" tail
-#define TEKKEN CASED("") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
-#define GPT4O CASED(CONTRACTIONS "?") "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
-#define DEEPSEEK_CJK "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+"
-#define DEEPSEEK3                                                                                            \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"     \
-    " ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES
-#define DEEPSEEK_HAN "[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+"
-#define BLOOM " ?[^(\\s|.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C)]+"
-#define BAILING                                                                                              \
-    "'(?i:[sdmt]|ll|ve|re)|" LEAD                                                                            \
-    "+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"
-
-struct pre_tokenizer {
-    const char *names; /* separated by spaces */
-    bool ignore_merges, add_bos, nfc;
-    const char *patterns[5]; /* each cuts the pieces of the one before, matches isolated */
-};
-
-static const struct pre_tokenizer pre_tokenizers[] = {
-    {"llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
-     true,
-     true,
-     false,
-     {LLAMA3}},
-    {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, false, {LLAMA3}},
-    {"qwen2", false, false, true, {QWEN2}},
-    {"stablelm2 hunyuan solar-open grok-2 megrez deepseek-r1-qwen kormo f2llmv2",
-     false,
-     false,
-     false,
-     {QWEN2}},
-    {"qwen35", false, false, true, {QWEN35}},
-    {"gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 jina-es jina-de gigachat jina-v2-es "
-     "jina-v2-de "
-     "a.x-4.0 mellum modern-bert",
-     false,
-     false,
-     false,
-     {GPT2}},
-    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
-     false,
-     false,
-     false,
-     {"\\p{N}", GPT2}},
-    {"tekken", true, true, false, {TEKKEN}},
-    {"gpt-4o llama4 kanana2 talkie minimax-m2", false, false, false, {GPT4O}},
-    {"deepseek-v3 hunyuan-dense joyai-llm hy_v4",
-     false,
-     false,
-     false,
-     {"\\p{N}{1,3}", DEEPSEEK_CJK, DEEPSEEK3}},
-    {"deepseek-coder",
-     false,
-     false,
-     false,
-     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_HAN, "\\p{N}"}},
-    {"falcon", false, false, false, {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
-    {"bailingmoe bailingmoe2 llada-moe", false, false, false, {BAILING}},
-    {"seed-coder",
-     false,
-     false,
-     false,
-     {CONTRACTIONS "|" LEAD "\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|" SPACES}},
-    {"poro-chat bloom gpt3-finnish", false, false, false, {BLOOM}},
-    {"viking", false, false, false, {BLOOM, "\\p{N}"}},
-    {"default", false, false, false, {"[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
-};
-
-static const struct pre_tokenizer *find_pre_tokenizer(const char *name)
-{
-    size_t length = strlen(name);
-    for (size_t i = 0; i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++) {
-        for (const char *at = pre_tokenizers[i].names; *at; at += strspn(at, " ")) {
-            size_t n = strcspn(at, " ");
-            if (n == length && memcmp(at, name, n) == 0)
-                return &pre_tokenizers[i];
-            at += n;
-        }
-    }
-    return NULL;
-}
 
 /* ---- what both kinds read */
 
@@ -317,7 +221,7 @@ static enum status set_patterns(struct source *s, const struct pre_tokenizer *pr
     enum status status = STATUS_OK;
     if (pre->nfc)
         t->normalizer.steps[t->normalizer.n_steps++] = (struct normal_step){.kind = NORMAL_NFC};
-    for (size_t i = 0; i < 5 && pre->patterns[i] && status == STATUS_OK; i++) {
+    for (size_t i = 0; i < 6 && pre->patterns[i] && status == STATUS_OK; i++) {
         struct split_step *step = splitter_add(&t->splitter, SPLIT_PATTERN);
         require(step != NULL);
         status = pattern_regex(&step->pattern, t->arena, pre->patterns[i], strlen(pre->patterns[i]), s->err);
@@ -352,6 +256,18 @@ static enum status read_merges(struct source *s)
     return status == STATUS_OK ? bpe_finish(t->bpe, t->arena, s->err) : status;
 }
 
+static enum status unknown_pre_tokenizer(struct source *s, const char *name)
+{
+    char known[320];
+    pre_tokenizer_names(known, sizeof known);
+    return fail(
+        s->err, STATUS_UNSUPPORTED,
+        KEY
+        "pre: the pre-tokenizer \"%.40s\" is not known; use the model as a Hugging Face folder. Known are, "
+        "with their kin: %s",
+        name, known);
+}
+
 static enum status read_byte_level(struct source *s)
 {
     const char *name = "default";
@@ -360,12 +276,9 @@ static enum status read_byte_level(struct source *s)
         gguf_has(s->g, KEY "pre") ? gguf_get_string(s->g, KEY "pre", &name, &length, s->err) : STATUS_OK;
     if (status != STATUS_OK)
         return status;
-    const struct pre_tokenizer *pre = find_pre_tokenizer(name);
+    const struct pre_tokenizer *pre = pre_tokenizer_find(name);
     if (!pre)
-        return fail(s->err, STATUS_UNSUPPORTED,
-                    KEY
-                    "pre: the pre-tokenizer \"%.60s\" is not known; use the model as a Hugging Face folder",
-                    name);
+        return unknown_pre_tokenizer(s, name);
     s->t->decoder.bytes = BYTES_LEVEL;
     s->t->bpe->ignore_merges = pre->ignore_merges;
     s->add_bos = pre->add_bos;

@@ -71,12 +71,19 @@ bool byte_level_encode(struct buf *out, const char *text, size_t length);
 struct regex;
 struct regex_state; /* what matching writes to: one per call of tokenizer_encode */
 
+/* Where the match that begins at `at` ends; such a pattern matches everywhere, its matches touch
+ * (tokenizer_words.c). */
+typedef size_t word_end_fn(struct text_ref text, size_t at);
+
 struct pattern {
     struct regex *regex;     /* or NULL: the literal */
     struct text_ref literal; /* not empty */
+    word_end_fn *word_end;   /* the same as regex, by hand; or NULL */
 };
 LK_MUST_USE enum status pattern_regex(struct pattern *p, struct arena *a, const char *onig, size_t length,
                                       struct error *err);
+/* The hand-written matcher of a well-known pattern, or NULL. */
+word_end_fn *words_find(const char *onig, size_t length);
 struct regex_state *regex_state_create(void);
 void regex_state_expect_newer(struct regex_state *s); /* texts to come may hold newer characters */
 void regex_state_destroy(struct regex_state *s);
@@ -227,6 +234,27 @@ void bpe_put_merge(struct bpe *b, const struct merge *m);
 LK_MUST_USE enum status bpe_finish(struct bpe *b, struct arena *a, struct error *err);
 LK_MUST_USE enum status bpe_encode(const struct bpe *b, struct encoder *e, struct text_ref word);
 
+/* ---- words already met (tokenizer_cache.c) */
+
+#define CACHED_BYTES 16U /* longest word that is kept */
+#define CACHED_IDS 3U    /* most ids of one */
+
+struct cached_word {
+    uint64_t head, tail;    /* its first and last bytes */
+    uint16_t length, n_ids; /* length 0: empty */
+    uint32_t ids[CACHED_IDS];
+};
+/* Owner: one call of tokenizer_encode; a word goes to the one place that its bytes name. */
+struct word_cache {
+    struct cached_word *words; /* NULL: none */
+    uint32_t mask;
+};
+bool word_cache_init(struct word_cache *c, size_t text_length); /* for a text of that many bytes */
+void word_cache_fini(struct word_cache *c);
+/* The word's place, NULL if it has none. *found: it is there. Otherwise the place has its bytes, and no ids.
+ */
+struct cached_word *word_cache_find(struct word_cache *c, struct text_ref word, bool *found);
+
 /* ---- unigram (tokenizer_unigram.c) */
 
 struct unigram_edge { /* of a trie of bytes: open addressing, child 0 means empty */
@@ -339,6 +367,7 @@ struct encoder {
     struct normal_scratch normal;
     struct buf split[STEPS_MAX];
     struct bpe_scratch bpe;
+    struct word_cache words; /* bpe */
     struct unigram_scratch unigram;
     struct error *err;
 };
@@ -367,6 +396,15 @@ LK_MUST_USE enum status json_pre_tokenizer(struct tokenizer *t, const struct jso
 LK_MUST_USE enum status json_post_processor(struct tokenizer *t, const struct json_t *value,
                                             struct error *err);
 LK_MUST_USE enum status json_decoder(struct tokenizer *t, const struct json_t *value, struct error *err);
+
+/* GGUF's pre-tokenizers by name (tokenizer_gguf_pre.c). */
+struct pre_tokenizer {
+    const char *names; /* separated by spaces */
+    bool ignore_merges, add_bos, nfc;
+    const char *patterns[6]; /* each cuts the pieces of the one before, matches isolated */
+};
+const struct pre_tokenizer *pre_tokenizer_find(const char *name);
+void pre_tokenizer_names(char *names, size_t names_bytes); /* for a message */
 
 /* Helpers of both loaders (tokenizer_split.c): a step at the end of the list, STATUS_TOO_LARGE when full. */
 struct split_step *splitter_add(struct splitter *s, enum split_kind kind);

@@ -81,6 +81,7 @@ enum status pattern_regex(struct pattern *p, struct arena *a, const char *onig, 
     if (s == STATUS_OK)
         s = regex_create(&p->regex, a, &translated, err);
     buf_fini(&translated);
+    p->word_end = words_find(onig, length);
     return s;
 }
 
@@ -158,6 +159,14 @@ void matcher_fini(struct matcher *m)
 
 int matcher_next(struct matcher *m, struct span *match)
 {
+    if (m->pattern->word_end && m->at < m->length) {
+        *match = (struct span){m->at,
+                               m->pattern->word_end((struct text_ref){m->text, (uint32_t)m->length}, m->at)};
+        m->at = match->end;
+        return 1;
+    }
+    if (m->pattern->word_end)
+        return 0;
     while (m->at <= m->length) {
         int found = m->pattern->regex ? regex_search(m, m->at, match) : literal_search(m, m->at, match);
         if (found <= 0)

@@ -365,6 +365,7 @@ static void test_bad_gguf(void **state)
         {STATUS_NOT_FOUND, KEY "model", put_nothing},
         {STATUS_UNSUPPORTED, "\"bert\" is not supported", put_bert},
         {STATUS_UNSUPPORTED, "the pre-tokenizer \"klingon\" is not known", put_unknown_pre},
+        {STATUS_UNSUPPORTED, " gpt-2 starcoder tekken ", put_unknown_pre}, /* what is known */
         {STATUS_FORMAT, KEY "eos_token_id: id 6 is out of range", put_bad_bos},
         {STATUS_FORMAT, "\"a\" has two ids, 0 and 1", put_twice},
         {STATUS_FORMAT, KEY "token_type: 5 values for 6 tokens", put_few_types},
