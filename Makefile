@@ -3,6 +3,7 @@
 #   make            build/lorikeet
 #   make demo       builds, serves the demo model, speaks in every voice, stays up until Ctrl-C (DEMO_ONCE=1: exits)
 #   make test       everything that must hold; last line: N passed, N failed, N skipped
+#   make test-goldens   all of ../shared/goldens, in C and over HTTP (GOLDENS=DIR:DIR: these folders, too)
 #   make check      layers, foreign headers, doors alone, clang-format, clang-tidy
 #   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
 #   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
@@ -54,8 +55,8 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test check bench bench-server soak fuzz real-model test-real install uninstall \
-        unit programs help
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-server soak fuzz real-model test-real install \
+        uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -104,6 +105,8 @@ demo: all
 
 test:
 	$(Q)bash tests/run.sh
+test-goldens: deps-check
+	$(Q)bash tests/golden/run.sh
 check: deps-check
 	$(Q)bash tests/check.sh
 bench: all programs
@@ -129,6 +132,6 @@ uninstall:
 clean:
 	rm -rf build
 help:
-	@sed -n '2,15s/^# \{0,1\}//p' Makefile
+	@sed -n '2,16s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -70,7 +70,7 @@ size_t tensors_count(const struct tensors *t);
 const struct tensor *tensors_at(const struct tensors *t, size_t index);       /* file order */
 const struct tensor *tensors_find(const struct tensors *t, const char *name); /* NULL if absent */
 const char *tensors_file_name(const struct tensors *t, uint32_t file_index);
-/* Tensors that the file has in an element type that we don't know (F64, BOOL, F8_E4M3 …): kept out of the
+/* Tensors that the file has in an element type that we don't know (F64, BOOL, F8_E5M2 …): kept out of the
  * set, because files carry unused masks and counters. False past the end. */
 bool tensors_foreign_at(const struct tensors *t, size_t index, const char **name, const char **type);
 /* Metadata string of a safetensors header ("format" → "pt"), or NULL. */
@@ -181,6 +181,11 @@ struct model_config {
     /* experts; 0 when dense */
     uint32_t n_experts, n_experts_used, expert_intermediate_size;
     bool norm_topk_prob;
+
+    /* quantization_config: weights may be F8 with scales; rows and columns that share one, or 0, 0: a row's
+     * or the tensor's values do. */
+    bool f8;
+    uint32_t f8_block_rows, f8_block_cols;
 
     int32_t bos_token, pad_token; /* -1: none */
     uint32_t n_eos;

@@ -10,6 +10,7 @@
  *
  *   F32, F16        [panel][k][16 rows]
  *   BF16            [panel][k/2][16 rows][2]
+ *   F8_E4M3         [panel][128 k: scales f32 [16 rows] | [k][16 rows]]
  *   quantised       [panel][32 k: [k/4][16 rows][4] | scales | mins], drawn in core/kernels/panel.h
  *
  * The exact layout of a type belongs to its pack function; nobody outside core/kernels looks inside. Rows are
@@ -31,7 +32,7 @@
 
 /* A weight matrix [rows, cols] packed for streaming. Immutable. The struct does not own `data`. */
 struct packed {
-    enum dtype type; /* of the stored weights: F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q4_K Q5_K Q6_K */
+    enum dtype type; /* of the stored weights: any of base/dtype.h but the integers */
     uint32_t rows, cols;
     uint32_t n_panels; /* ceil(rows / 16) */
     size_t panel_bytes;
@@ -51,7 +52,7 @@ struct acts {
      * logits of a small model by tenths): x ~ d * (256*high + low). */
     int8_t *q;    /* [n_rows, cols32/32, ACT_DIGITS, 32] the block's high digits, then its low ones */
     float *d;     /* [n_rows, cols32/32] */
-    int32_t *sum; /* [n_rows, cols32/32] sum of 256*high + low in the block */
+    int32_t *sum; /* [n_rows, cols32/32, 2] sums of 256*high + low in the block's halves of 16 */
 };
 
 /* y[row, panel_begin*16 .. panel_end*16) = W x (accumulate: += scale * W x) for all rows of x; columns >=
@@ -145,6 +146,9 @@ LK_MUST_USE enum status packed_shape(enum dtype type, uint32_t rows, uint32_t co
  * row_begin)*row_bytes) into rows [row_begin, row_end) of w; row_begin a multiple of 16. Panels are zeroed as
  * they are begun. Thread: any, on disjoint panels. */
 void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, const void *src);
+/* Scales of a packed F8_E4M3 row, one for each 128 values: its weights become value * scale, rounded once.
+ * packed_fill sets them to 1. scales: [ceil(cols / 128)]. Thread: any, after the row was filled. */
+void packed_set_scales(const struct packed *w, uint32_t row, const float *scales);
 /* One row back as floats, exactly the values that the matmul uses: embeddings, tests. y: [cols]. */
 void packed_row_f32(const struct packed *w, uint32_t row, float *y);
 

@@ -107,3 +107,12 @@ uint16_t f32_to_bf16(float f)
         return (uint16_t)(u >> 16 | 0x40U);
     return (uint16_t)((u + 0x7fffU + ((u >> 16) & 1U)) >> 16);
 }
+
+float f8_e4m3_to_f32(uint8_t b)
+{
+    uint32_t magnitude = b & 0x7fU;
+    if (magnitude == 0x7f)
+        return of_bits((uint32_t)(b & 0x80U) << 24 | 0x7fc00000U);
+    float f = of_bits(magnitude << 20) * 0x1p120f; /* exact: also denormals only change their exponent */
+    return b & 0x80U ? -f : f;
+}

@@ -21,9 +21,9 @@
 static const char *ggml_type_name(uint32_t type)
 {
     static const char *const names[] = {
-        [10] = "Q2_K",  [11] = "Q3_K",   [15] = "Q8_K",  [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS",
-        [19] = "IQ1_S", [20] = "IQ4_NL", [21] = "IQ3_S", [22] = "IQ2_S",   [23] = "IQ4_XS", [25] = "I16",
-        [28] = "F64",   [29] = "IQ1_M",  [34] = "TQ1_0", [35] = "TQ2_0",   [39] = "MXFP4",  [40] = "NVFP4",
+        [9] = "Q8_1",   [15] = "Q8_K",  [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS",
+        [19] = "IQ1_S", [21] = "IQ3_S", [22] = "IQ2_S",   [25] = "I16",    [28] = "F64",
+        [29] = "IQ1_M", [34] = "TQ1_0", [35] = "TQ2_0",   [40] = "NVFP4",  [41] = "Q1_0",
     };
     const char *name = type < sizeof names / sizeof *names ? names[type] : NULL;
     return name ? name : "unknown";
@@ -102,8 +102,8 @@ static enum status read_entry(struct cursor *c, struct arena *names, uint64_t al
     if (!dtype_from_ggml(type, &item->dtype))
         return fail(
             err, STATUS_UNSUPPORTED,
-            "%s: tensor '%s' has type %s (%u); supported are F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K "
-            "Q5_K Q6_K",
+            "%s: tensor '%s' has type %s (%u); supported are F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K "
+            "Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4: quantise the model to one of these",
             c->shown, item->name, ggml_type_name(type), type);
     uint64_t row = item->shape[item->n_dims - 1], row_bytes;
     if (!dtype_row_bytes(item->dtype, row, &row_bytes))

@@ -260,13 +260,6 @@ static void refuse_unknown(struct fields *f)
     } switches[] = {{"use_bidirectional_attention", false},
                     {"is_encoder_decoder", false},
                     {"add_cross_attention", false}};
-    const json_t *quantization = field_get(f, "quantization_config");
-    if (quantization) {
-        const char *method = json_string_value(json_object_get(quantization, "quant_method"));
-        field_fail(f, STATUS_UNSUPPORTED, "quantization_config",
-                   "(%.40s) is not supported: use the unquantised folder or a GGUF file",
-                   method ? method : "no quant_method");
-    }
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
         if (field_bool(f, switches[i].key, switches[i].expected) != switches[i].expected)
             field_fail(f, STATUS_UNSUPPORTED, switches[i].key, "is %s: not supported",
@@ -314,11 +307,13 @@ enum status model_config_from_json(const json_t *config, const json_t *generatio
     if (!json_is_object(config))
         return fail(err, STATUS_FORMAT, "%s: not a JSON object", shown);
     refuse_unknown(&f);
+    model_config_read_quantization(&f, out);
     /* Models with pictures keep their language model's configuration one level down. */
     if (json_is_object(field_get(&f, "text_config"))) {
         f.object = field_get(&f, "text_config");
         f.section = "text_config.";
         refuse_unknown(&f);
+        model_config_read_quantization(&f, out);
     }
     read_model_type(&f, out);
     const struct family_defaults *d = find_family(out->model_type);

@@ -21,11 +21,25 @@ struct element {
 };
 
 static const struct element elements[] = {
-    {"F32", 4, DTYPE_F32},  {"F16", 2, DTYPE_F16},  {"BF16", 2, DTYPE_BF16}, {"I8", 1, DTYPE_I8},
-    {"I32", 4, DTYPE_I32},  {"I64", 8, DTYPE_I64},  {"BOOL", 1, -1},         {"U8", 1, -1},
-    {"I16", 2, -1},         {"U16", 2, -1},         {"U32", 4, -1},          {"U64", 8, -1},
-    {"F64", 8, -1},         {"F8_E4M3", 1, -1},     {"F8_E5M2", 1, -1},      {"F8_E8M0", 1, -1},
-    {"F8_E4M3FNUZ", 1, -1}, {"F8_E5M2FNUZ", 1, -1}, {"C64", 8, -1},
+    {"F32", 4, DTYPE_F32},
+    {"F16", 2, DTYPE_F16},
+    {"BF16", 2, DTYPE_BF16},
+    {"I8", 1, DTYPE_I8},
+    {"I32", 4, DTYPE_I32},
+    {"I64", 8, DTYPE_I64},
+    {"F8_E4M3", 1, DTYPE_F8_E4M3},
+    {"BOOL", 1, -1},
+    {"U8", 1, -1},
+    {"I16", 2, -1},
+    {"U16", 2, -1},
+    {"U32", 4, -1},
+    {"U64", 8, -1},
+    {"F64", 8, -1},
+    {"F8_E5M2", 1, -1},
+    {"F8_E8M0", 1, -1},
+    {"F8_E4M3FNUZ", 1, -1},
+    {"F8_E5M2FNUZ", 1, -1},
+    {"C64", 8, -1},
 };
 
 static const struct element *find_element(const char *name)

@@ -47,6 +47,49 @@ static void k_scales(const uint8_t *p, uint8_t scale[8], uint8_t min[8])
     }
 }
 
+/* 64 bytes of bit pairs: 128 values in 32 bytes, the pairs of a byte 32 values apart. */
+static void pairs256(const uint8_t *p, uint8_t u[256])
+{
+    for (unsigned i = 0; i < 256; i++)
+        u[i] = p[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+
+static void split_q2k(const uint8_t *p, struct q_block *out)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        out->scale[i] = p[i] & 15;
+        out->min[i] = p[i] >> 4;
+    }
+    pairs256(p + 16, out->u);
+    out->d = u16_at(p + 80);
+    out->dmin = u16_at(p + 82);
+}
+
+static void split_q3k(const uint8_t *p, struct q_block *out)
+{
+    const uint8_t *scales = p + 96;
+    pairs256(p + 32, out->u);
+    for (unsigned i = 0; i < 256; i++) /* bit i/32 of 32 bytes is the third */
+        out->u[i] = (uint8_t)(out->u[i] | (p[i % 32] >> i / 32 & 1) << 2);
+    for (unsigned i = 0; i < 16; i++) { /* 6 bits: nibbles in 8 bytes, then pairs in 4 */
+        unsigned low = i < 8 ? scales[i] & 15U : scales[i - 8] >> 4,
+                 high = scales[8 + i % 4] >> i / 4 * 2 & 3;
+        out->scale[i] = (uint8_t)((low | high << 4) - 32);
+    }
+    out->d = u16_at(p + 108);
+}
+
+static void split_iq4xs(const uint8_t *p, struct q_block *out)
+{
+    unsigned high = u16_at(p + 2);
+    out->d = u16_at(p);
+    for (unsigned i = 0; i < 8; i++) { /* 6 bits: nibbles in 4 bytes, pairs in the u16 */
+        unsigned low = p[4 + i / 2] >> i % 2 * 4 & 15;
+        out->scale[i] = (uint8_t)((low | (high >> 2 * i & 3) << 4) - 32);
+        nibbles16(p + 8 + (size_t)16 * i, out->u + (size_t)32 * i);
+    }
+}
+
 static void split_q4k(const uint8_t *p, struct q_block *out)
 {
     out->d = u16_at(p);
@@ -96,6 +139,19 @@ void q_block_split(enum dtype type, const uint8_t *p, struct q_block *out)
 {
     memset(out, 0, sizeof *out);
     switch (type) {
+    case DTYPE_Q2_K:
+        split_q2k(p, out);
+        return;
+    case DTYPE_Q3_K:
+        split_q3k(p, out);
+        return;
+    case DTYPE_IQ4_XS:
+        split_iq4xs(p, out);
+        return;
+    case DTYPE_MXFP4:
+        out->d = p[0];
+        nibbles16(p + 1, out->u);
+        return;
     case DTYPE_Q4_K:
         split_q4k(p, out);
         return;
@@ -110,6 +166,7 @@ void q_block_split(enum dtype type, const uint8_t *p, struct q_block *out)
             out->u[j] = (uint8_t)(p[2 + j] ^ 0x80);
         break;
     case DTYPE_Q4_0:
+    case DTYPE_IQ4_NL:
         nibbles16(p + 2, out->u);
         break;
     case DTYPE_Q4_1:
@@ -131,23 +188,35 @@ void q_block_split(enum dtype type, const uint8_t *p, struct q_block *out)
     out->d = u16_at(p);
 }
 
+/* Scale and min of the 16 values k/16, see panel.h. */
+static void block_scale(const struct panel_layout *l, const struct q_block *b, unsigned half, float *scale,
+                        float *min)
+{
+    float d = l->kind == PANEL_E8M0 ? panel_e8m0((uint8_t)b->d) : f16_to_f32(b->d);
+    float dmin = f16_to_f32(b->dmin);
+    unsigned i = panel_has_halves(l) ? half : half / 2;
+    bool is_signed = l->kind == PANEL_K_SIGNED || l->kind == PANEL_K16;
+    if (l->kind == PANEL_PLAIN || l->kind == PANEL_E8M0) {
+        *scale = d;
+        *min = dmin;
+        return;
+    }
+    *scale = d * (is_signed ? (float)(int8_t)b->scale[i] : (float)b->scale[i]);
+    *min = -(dmin * (float)b->min[i]);
+}
+
 /* Value = scale * (u - offset) + min, see panel.h. */
 static void dequantize_block(enum dtype type, const uint8_t *p, float *y)
 {
     const struct panel_layout *l = panel_layout_of(type);
     struct q_block b;
+    float scale = 0, min = 0;
     q_block_split(type, p, &b);
-    float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
     for (unsigned k = 0; k < dtype_info(type)->block_size; k++) {
-        float scale = d, min = dmin;
-        unsigned block = k / 32, half = k / 16;
-        if (l->kind == PANEL_K) {
-            scale = d * (float)b.scale[block];
-            min = -(dmin * (float)b.min[block]);
-        } else if (l->kind == PANEL_K16) {
-            scale = d * (float)(int8_t)b.scale[half];
-        }
-        float v = scale * (float)((int32_t)b.u[k] - l->offset);
+        uint8_t u = l->book ? l->book[b.u[k]] : b.u[k];
+        if (k % 16 == 0)
+            block_scale(l, &b, k / 16, &scale, &min);
+        float v = scale * (float)((int32_t)u - l->offset);
         y[k] = l->min_at ? v + min : v;
     }
 }
@@ -168,6 +237,10 @@ void dequantize_row(enum dtype type, const void *src, uint64_t n_values, float *
     case DTYPE_BF16:
         for (uint64_t i = 0; i < n_values; i++)
             y[i] = bf16_to_f32(u16_at(p + 2 * i));
+        return;
+    case DTYPE_F8_E4M3:
+        for (uint64_t i = 0; i < n_values; i++)
+            y[i] = f8_e4m3_to_f32(p[i]);
         return;
     default:
         require(panel_layout_of(type) != NULL);

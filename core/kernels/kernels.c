@@ -11,6 +11,9 @@
         [DTYPE_Q4_1] = matmul_Q4_1_##mode##_##isa, [DTYPE_Q5_0] = matmul_Q5_0_##mode##_##isa,                \
         [DTYPE_Q5_1] = matmul_Q5_1_##mode##_##isa, [DTYPE_Q4_K] = matmul_Q4_K_##mode##_##isa,                \
         [DTYPE_Q5_K] = matmul_Q5_K_##mode##_##isa, [DTYPE_Q6_K] = matmul_Q6_K_##mode##_##isa,                \
+        [DTYPE_Q2_K] = matmul_Q2_K_##mode##_##isa, [DTYPE_Q3_K] = matmul_Q3_K_##mode##_##isa,                \
+        [DTYPE_IQ4_NL] = matmul_IQ4_NL_##mode##_##isa, [DTYPE_IQ4_XS] = matmul_IQ4_XS_##mode##_##isa,        \
+        [DTYPE_MXFP4] = matmul_MXFP4_##mode##_##isa, [DTYPE_F8_E4M3] = matmul_f8_##isa,                      \
     }
 
 #define TABLE(name, mode, mode_enum)                                                                         \

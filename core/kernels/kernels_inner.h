@@ -4,11 +4,12 @@
 
 #include "kernels.h"
 
-/* One stored block of any quantised type as plain numbers. 32-value types use u[0..31], d and (as the f16
- * min) dmin; K types 256 values, their sub-scales, and mins (Q6_K: 16 int8 scales, no mins). */
+/* One stored block of any quantised type as plain numbers, values before the code book. 32-value types use
+ * u[0..31], d (MXFP4: the exponent byte) and (as the f16 min) dmin; 256-value types their sub-scales and mins
+ * too: 8 or 16 of them, as their panel_kind says. */
 struct q_block {
     uint16_t d, dmin; /* f16 */
-    uint8_t scale[16], min[8];
+    uint8_t scale[16], min[16];
     uint8_t u[256];
 };
 void q_block_split(enum dtype type, const uint8_t *p, struct q_block *out);
@@ -19,12 +20,15 @@ bool cpu_has_avx512(void);
 bool cpu_has_neon(void);
 
 #define DECLARE_ISA(isa)                                                                                     \
-    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa;                                         \
+    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa, matmul_f8_##isa;                        \
     matmul_fn matmul_Q8_0_int8_##isa, matmul_Q4_0_int8_##isa, matmul_Q4_1_int8_##isa,                        \
         matmul_Q5_0_int8_##isa, matmul_Q5_1_int8_##isa, matmul_Q4_K_int8_##isa, matmul_Q5_K_int8_##isa,      \
-        matmul_Q6_K_int8_##isa;                                                                              \
+        matmul_Q6_K_int8_##isa, matmul_Q2_K_int8_##isa, matmul_Q3_K_int8_##isa, matmul_IQ4_NL_int8_##isa,    \
+        matmul_IQ4_XS_int8_##isa, matmul_MXFP4_int8_##isa;                                                   \
     matmul_fn matmul_Q8_0_f32_##isa, matmul_Q4_0_f32_##isa, matmul_Q4_1_f32_##isa, matmul_Q5_0_f32_##isa,    \
-        matmul_Q5_1_f32_##isa, matmul_Q4_K_f32_##isa, matmul_Q5_K_f32_##isa, matmul_Q6_K_f32_##isa;          \
+        matmul_Q5_1_f32_##isa, matmul_Q4_K_f32_##isa, matmul_Q5_K_f32_##isa, matmul_Q6_K_f32_##isa,          \
+        matmul_Q2_K_f32_##isa, matmul_Q3_K_f32_##isa, matmul_IQ4_NL_f32_##isa, matmul_IQ4_XS_f32_##isa,      \
+        matmul_MXFP4_f32_##isa;                                                                              \
     void quantize_rows_##isa(const struct acts *a, uint32_t row_begin, uint32_t row_end);                    \
     void rms_norm_##isa(const float *x, const float *w, float w_offset, float eps, uint32_t n, float *y);    \
     void layer_norm_##isa(const float *x, const float *w, const float *b, float eps, uint32_t n, float *y);  \

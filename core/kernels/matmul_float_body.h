@@ -1,5 +1,5 @@
-/* Products with F32, F16 and BF16 weights in register tiles of rows x panels; matmul_float_scalar.c is the
- * definition: one chain of fused multiply-adds over ascending k for each output, whatever the tile. The
+/* Products with F32, F16, BF16 and F8 weights in register tiles of rows x panels; matmul_float_scalar.c is
+ * the definition: one chain of fused multiply-adds over ascending k for each output, whatever the tile. The
  * chains of a tile are independent and hide each other's latency. Include a vec_*.h first. */
 #include "matmul_body.h"
 
@@ -9,6 +9,11 @@ VEC struct v16 weights(enum dtype type, const uint8_t *panel, uint32_t k)
         return v16_load((const float *)(const void *)panel + (size_t)k * PANEL_ROWS);
     if (type == DTYPE_F16)
         return v16_load_f16(panel + (size_t)k * PANEL_ROWS * 2);
+    if (type == DTYPE_F8_E4M3) {
+        const uint8_t *unit = panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
+        struct v16 value = v16_load_f8(unit + ((size_t)4 + k % F8_GROUP) * PANEL_ROWS);
+        return v16_mul(value, v16_load((const float *)(const void *)unit));
+    }
     const uint8_t *pair = panel + (size_t)(k / 2) * PANEL_ROWS * 4;
     return k % 2 ? v16_bf16_odd(pair) : v16_bf16_even(pair);
 }
@@ -52,7 +57,7 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     }
     uint32_t cols = a->w->cols, even = cols & ~1U;
     for (uint32_t k = 0; k < even; k += 2) {
-        if (t.type != DTYPE_F32 && t.rows >= 4 && row == a->row_begin) {
+        if ((t.type == DTYPE_F16 || t.type == DTYPE_BF16) && t.rows >= 4 && row == a->row_begin) {
             UNROLL(4)
             for (uint32_t p = 0; p < t.panels; p++)
                 prefetch_lines(w[p] + (size_t)k * PANEL_ROWS * 2, 64);
@@ -119,4 +124,9 @@ void ISA_NAME(matmul_f16)(const struct matmul_args *a)
 void ISA_NAME(matmul_bf16)(const struct matmul_args *a)
 {
     matmul_float(a, DTYPE_BF16);
+}
+
+void ISA_NAME(matmul_f8)(const struct matmul_args *a)
+{
+    matmul_float(a, DTYPE_F8_E4M3);
 }

@@ -1,6 +1,6 @@
-/* Products with F32, F16 and BF16 weights, the definition: each output is one chain of fused multiply-adds
- * over ascending k. Nothing else takes part, so batch, panel range and instruction set don't matter: every
- * instruction set gives these very bits. */
+/* Products with F32, F16, BF16 and F8 weights, the definition: each output is one chain of fused
+ * multiply-adds over ascending k. Nothing else takes part, so batch, panel range and instruction set don't
+ * matter: every instruction set gives these very bits. */
 #include <math.h>
 
 #include "kernels_inner.h"
@@ -32,6 +32,11 @@ static float weight_bf16(const uint8_t *panel, uint32_t k, uint32_t lane)
     return bf16_to_f32(panel_u16(panel + ((size_t)(k / 2) * PANEL_ROWS + lane) * 4 + (k % 2) * 2));
 }
 
+static float weight_f8(const uint8_t *panel, uint32_t k, uint32_t lane)
+{
+    return panel_f8_value(panel, k, lane);
+}
+
 static void matmul_float(const struct matmul_args *a, weight_fn *weight)
 {
     for (uint32_t p = a->panel_begin; p < a->panel_end; p++) {
@@ -61,4 +66,9 @@ void matmul_f16_scalar(const struct matmul_args *a)
 void matmul_bf16_scalar(const struct matmul_args *a)
 {
     matmul_float(a, weight_bf16);
+}
+
+void matmul_f8_scalar(const struct matmul_args *a)
+{
+    matmul_float(a, weight_f8);
 }

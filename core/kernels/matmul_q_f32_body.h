@@ -57,7 +57,7 @@ VEC void block_f32(struct tile t, const uint8_t *const *data, uint32_t b, const 
             w.unit[p] = panel_unit(t.l, data[p], b);
             w.scales[p] = block_scales(t.l, w.unit[p], i, half);
             if (t.l->min_at)
-                w.mins[p] = block_mins(t.l, w.unit[p], i);
+                w.mins[p] = block_mins(t.l, w.unit[p], i, half);
         }
         half_f32(t, &w, i, half, x, sum);
     }
@@ -92,7 +92,7 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     }
 }
 
-/* Tiles of few shapes: eight types would make a longer list long code. */
+/* Tiles of few shapes: so many types would make a longer list long code. */
 VEC void rows_f32(const struct matmul_args *a, const struct panel_layout *l, uint32_t panel,
                   uint32_t n_panels)
 {

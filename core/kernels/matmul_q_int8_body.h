@@ -6,7 +6,7 @@
 struct q_rows {
     const int8_t *q[TILE_ROWS];
     const float *d[TILE_ROWS];
-    const int32_t *sum[TILE_ROWS];
+    const int32_t *sum[TILE_ROWS]; /* of halves */
 };
 
 VEC int32_t four(const int8_t *q)
@@ -14,16 +14,6 @@ VEC int32_t four(const int8_t *q)
     int32_t v;
     memcpy(&v, q, sizeof v);
     return v;
-}
-
-/* A line that is the same for four kq, times 16 values. */
-VEC struct v16i dot16(struct line w, const int8_t *q)
-{
-    struct v16i dot = v16i_set1(0);
-    UNROLL(4)
-    for (uint32_t i = 0; i < 16; i += 4)
-        dot = dot4(dot, w, four(q + i), false);
-    return dot;
 }
 
 /* dot[r] += one half of the block times one digit of row r's 16 values. */
@@ -41,6 +31,11 @@ VEC void dot_half(const struct panel_layout *l, const uint8_t *block, uint32_t h
     }
 }
 
+VEC int32_t block_sum(const struct q_rows *x, uint32_t r, uint32_t b)
+{
+    return x->sum[r][2 * b] + x->sum[r][2 * b + 1];
+}
+
 /* A whole block, one scale a row. */
 VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const struct q_rows *x,
                      uint32_t b, uint32_t n_rows, struct v16 *sum)
@@ -56,7 +51,7 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
         dot[r] = v16i_add(v16i_times256(dot[r]),
-                          v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][b]));
+                          v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * block_sum(x, r, b)));
     dot_half(l, block, 0, x, low, n_rows, dot);
     dot_half(l, block, 1, x, low, n_rows, dot);
     struct v16 scales = block_scales(l, unit, i, 0);
@@ -65,27 +60,19 @@ VEC void block_plain(const struct panel_layout *l, const uint8_t *unit, uint32_t
         sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
     if (l->min_at == 0)
         return;
-    struct v16 mins = block_mins(l, unit, i);
+    struct v16 mins = block_mins(l, unit, i, 0);
     UNROLL(8)
     for (uint32_t r = 0; r < n_rows; r++)
-        sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)x->sum[r][b]), sum[r]);
+        sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)block_sum(x, r, b)), sum[r]);
 }
 
-/* A block of Q6_K: two halves with a scale each. Where dots are unsigned, the offset's share of the first
- * half is a dot product with a line of offsets; the second's is what is left of the block's. */
+/* A block of two halves with a scale (and a min) each. */
 VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_t i, const struct q_rows *x,
                       uint32_t b, uint32_t n_rows, struct v16 *sum)
 {
     const uint8_t *block = unit + (size_t)i * l->block_bytes;
-    bool is_signed = dot_is_signed(l->offset);
-    struct line offsets = line_set1((int8_t)l->offset);
-    struct v16i share[TILE_ROWS], dot[TILE_ROWS];
+    struct v16i dot[TILE_ROWS];
     size_t high = (size_t)b * ACT_DIGITS * ACT_BLOCK, low = high + ACT_BLOCK;
-    UNROLL(8)
-    for (uint32_t r = 0; r < n_rows; r++)
-        share[r] = is_signed ? v16i_set1(0)
-                             : v16i_add(v16i_times256(dot16(offsets, x->q[r] + high)),
-                                        dot16(offsets, x->q[r] + low));
     UNROLL(2)
     for (uint32_t half = 0; half < 2; half++) {
         struct v16 scales = block_scales(l, unit, i, half);
@@ -94,16 +81,19 @@ VEC void block_halves(const struct panel_layout *l, const uint8_t *unit, uint32_
             dot[r] = v16i_set1(0);
         dot_half(l, block, half, x, high, n_rows, dot);
         UNROLL(8)
-        for (uint32_t r = 0; r < n_rows; r++) {
-            int32_t whole = is_signed || half == 0 ? 0 : -l->offset * x->sum[r][b];
-            dot[r] = v16i_times256(dot[r]);
-            dot[r] = half == 0 ? v16i_sub(dot[r], share[r])
-                               : v16i_add(dot[r], v16i_add(v16i_set1(whole), share[r]));
-        }
+        for (uint32_t r = 0; r < n_rows; r++)
+            dot[r] = v16i_add(v16i_times256(dot[r]),
+                              v16i_set1(dot_is_signed(l->offset) ? 0 : -l->offset * x->sum[r][2 * b + half]));
         dot_half(l, block, half, x, low, n_rows, dot);
         UNROLL(8)
         for (uint32_t r = 0; r < n_rows; r++)
             sum[r] = v16_fma(v16i_float(dot[r]), v16_mul(scales, v16_set1(x->d[r][b])), sum[r]);
+        if (l->min_at == 0)
+            continue;
+        struct v16 mins = block_mins(l, unit, i, half);
+        UNROLL(8)
+        for (uint32_t r = 0; r < n_rows; r++)
+            sum[r] = v16_fma(mins, v16_set1(x->d[r][b] * (float)x->sum[r][2 * b + half]), sum[r]);
     }
 }
 
@@ -120,14 +110,14 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
         size_t at = (size_t)(row + r) * n_blocks;
         x.q[r] = a->x->q + at * ACT_DIGITS * ACT_BLOCK;
         x.d[r] = a->x->d + at;
-        x.sum[r] = a->x->sum + at;
+        x.sum[r] = a->x->sum + 2 * at;
         sum[r] = v16_set1(0);
     }
     for (uint32_t b = 0; b < n_blocks; b++) {
         const uint8_t *unit = panel_unit(l, data, b);
         if (row == a->row_begin) /* later tiles find the panel in the cache */
             prefetch_lines(unit + (size_t)(b % l->unit_blocks) * l->block_bytes, l->block_bytes);
-        if (l->kind == PANEL_K16)
+        if (panel_has_halves(l))
             block_halves(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);
         else
             block_plain(l, unit, b % l->unit_blocks, &x, b, n_rows, sum);

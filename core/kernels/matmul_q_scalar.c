@@ -1,8 +1,8 @@
 /* Products with quantised weights, the definition.
  *
- * int8: within a block of 32 (Q6_K: each half) the products of weight and rounded activation (256*high + low)
- * are summed as integers, exact in any order and within 2^29; blocks are added in ascending order, each by
- * one fused multiply-add:
+ * int8: within a block of 32 (where halves have scales: each half) the products of weight and rounded
+ * activation (256*high + low) are summed as integers, exact in any order and within 2^29; blocks are added in
+ * ascending order, each by one fused multiply-add:
  *
  *     sum = fma((float)dot, scale * d, sum);   with mins then   sum = fma(min, d * (float)sum_q, sum)
  *
@@ -34,12 +34,18 @@ static float add_block_int8(const struct panel_layout *l, const struct panel_lan
 {
     const int8_t *q = x->q + block * ACT_DIGITS * ACT_BLOCK;
     float d = x->d[block];
-    if (l->kind == PANEL_K16) {
-        sum = fmaf((float)dot(l, v->u, q, 16), v->scale[0] * d, sum);
-        return fmaf((float)dot(l, v->u + 16, q + 16, 16), v->scale[1] * d, sum);
+    const int32_t *sum_q = x->sum + 2 * block;
+    if (!panel_has_halves(l)) {
+        sum = fmaf((float)dot(l, v->u, q, 32), v->scale[0] * d, sum);
+        return l->min_at ? fmaf(v->min[0], d * (float)(sum_q[0] + sum_q[1]), sum) : sum;
     }
-    sum = fmaf((float)dot(l, v->u, q, 32), v->scale[0] * d, sum);
-    return l->min_at ? fmaf(v->min, d * (float)x->sum[block], sum) : sum;
+    for (uint32_t half = 0; half < 2; half++) {
+        size_t at = 16 * (size_t)half;
+        sum = fmaf((float)dot(l, v->u + at, q + at, 16), v->scale[half] * d, sum);
+        if (l->min_at)
+            sum = fmaf(v->min[half], d * (float)sum_q[half], sum);
+    }
+    return sum;
 }
 
 static float add_block_f32(const struct panel_layout *l, const struct panel_lane *v, const float *x,

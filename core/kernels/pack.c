@@ -1,6 +1,5 @@
 /* Stored rows into 16-row panels, and back. Lossless: a panel holds the same numbers in another order
- * (panel.h), so packed_row_f32 gives what dequantize_row gives. Sizes are the file's, but for the K types'
- * sub-scales, a byte each here (Q4_K +2.8 %, Q5_K +2.3 %, Q6_K +1 %). */
+ * (panel.h), so packed_row_f32 gives what dequantize_row gives. Sizes are nearly the file's. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -35,6 +34,8 @@ enum status packed_shape(enum dtype type, uint32_t rows, uint32_t cols, struct p
         panel_bytes = (size_t)cols * PANEL_ROWS * 4;
     else if (type == DTYPE_F16 || type == DTYPE_BF16)
         panel_bytes = ((size_t)cols + 1) / 2 * PANEL_ROWS * 4;
+    else if (type == DTYPE_F8_E4M3)
+        panel_bytes = panel_f8_bytes(cols);
     else if (l)
         panel_bytes = panel_q_bytes(l, cols);
     else
@@ -70,20 +71,44 @@ static void fill_bf16(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_
     }
 }
 
+static uint8_t *f8_group(uint8_t *panel, uint32_t k)
+{
+    return panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
+}
+
+static void put_f8_scale(uint8_t *panel, uint32_t lane, uint32_t k, float scale)
+{
+    memcpy(f8_group(panel, k) + (size_t)lane * 4, &scale, 4);
+}
+
+/* Scales are 1 until packed_set_scales says otherwise. */
+static void fill_f8(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    for (uint32_t k = 0; k < cols; k += F8_GROUP)
+        put_f8_scale(panel, lane, k, 1.0f);
+    for (uint32_t k = 0; k < cols; k++)
+        f8_group(panel, k)[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane] = src[k];
+}
+
+void packed_set_scales(const struct packed *w, uint32_t row, const float *scales)
+{
+    require(w->type == DTYPE_F8_E4M3 && row < w->rows);
+    for (uint32_t k = 0; k < w->cols; k += F8_GROUP)
+        put_f8_scale(w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes, row % PANEL_ROWS, k,
+                     scales[k / F8_GROUP]);
+}
+
 /* Writes 32 values of one row into a panel block, which is zero there. */
 static void put_block(const struct panel_layout *l, uint8_t *block, uint32_t lane, const uint8_t *u)
 {
+    uint32_t low = panel_low_bits(l), high = panel_high_bits(l);
     for (uint32_t k = 0; k < ACT_BLOCK; k++) {
         uint32_t kq = k / 4, at = lane * 4 + k % 4;
-        if (l->bits == 8) {
-            block[kq * 64 + at] = u[k];
-            continue;
-        }
-        uint8_t *low = &block[kq % 4 * 64 + at];
-        *low = (uint8_t)(*low | (u[k] & 15U) << (kq < 4 ? 0 : 4));
-        if (l->bits > 4) {
-            uint8_t *high = &block[256 + panel_high_line(l, kq) * 64 + at];
-            *high = (uint8_t)(*high | (unsigned)(u[k] >> 4) << panel_high_shift(l, kq));
+        uint8_t *to = &block[plane_line(low, kq) * 64 + at];
+        *to = (uint8_t)(*to | (u[k] & ((1U << low) - 1)) << plane_shift(low, kq));
+        if (high) {
+            to = &block[panel_high_at(l) + plane_line(high, kq) * 64 + at];
+            *to = (uint8_t)(*to | (uint32_t)(u[k] >> low) << plane_shift(high, kq));
         }
     }
 }
@@ -91,6 +116,33 @@ static void put_block(const struct panel_layout *l, uint8_t *block, uint32_t lan
 static void put_u16(uint8_t *p, uint32_t lane, uint16_t v)
 {
     memcpy(p + (size_t)lane * 2, &v, 2);
+}
+
+/* Scales and mins of a stored block that begins at block `first` of the unit. */
+static void put_scales(const struct panel_layout *l, uint8_t *unit, uint32_t first, uint32_t lane,
+                       const struct q_block *q)
+{
+    uint32_t n = panel_has_halves(l) ? 16 : 8;
+    if (l->kind == PANEL_E8M0) {
+        unit[l->scale_at + first * PANEL_ROWS + lane] = (uint8_t)q->d;
+        return;
+    }
+    if (l->kind == PANEL_PLAIN) {
+        put_u16(unit + l->scale_at + (size_t)first * 32, lane, q->d);
+        if (l->min_at)
+            put_u16(unit + l->min_at + (size_t)first * 32, lane, q->dmin);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t scale = q->scale[i];
+        if (l->kind == PANEL_K16_MIN)
+            scale = (uint8_t)(scale | q->min[i] << 4);
+        unit[l->scale_at + i * PANEL_ROWS + lane] = scale;
+        if (l->kind == PANEL_K)
+            unit[l->min_at + i * PANEL_ROWS + lane] = q->min[i];
+    }
+    put_u16(unit + l->d_at, lane, q->d);
+    put_u16(unit + l->d_at + 32, lane, q->dmin);
 }
 
 static void fill_quantized(enum dtype type, uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
@@ -105,18 +157,7 @@ static void fill_quantized(enum dtype type, uint8_t *panel, uint32_t lane, const
         uint32_t first = b % l->unit_blocks;
         for (uint32_t i = 0; i < per_stored; i++)
             put_block(l, unit + (size_t)(first + i) * l->block_bytes, lane, q.u + (size_t)i * ACT_BLOCK);
-        if (l->kind == PANEL_PLAIN) {
-            put_u16(unit + l->scale_at + (size_t)first * 32, lane, q.d);
-            if (l->min_at)
-                put_u16(unit + l->min_at + (size_t)first * 32, lane, q.dmin);
-            continue;
-        }
-        for (uint32_t i = 0; i < (l->kind == PANEL_K16 ? 16U : 8U); i++)
-            unit[l->scale_at + i * PANEL_ROWS + lane] = q.scale[i];
-        for (uint32_t i = 0; i < 8 && l->min_at; i++)
-            unit[l->min_at + i * PANEL_ROWS + lane] = q.min[i];
-        put_u16(unit + l->d_at, lane, q.d);
-        put_u16(unit + l->d_at + 32, lane, q.dmin);
+        put_scales(l, unit, first, lane, &q);
     }
 }
 
@@ -137,6 +178,8 @@ void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, c
             fill_f16(panel, lane, p, w->cols);
         else if (w->type == DTYPE_BF16)
             fill_bf16(panel, lane, p, w->cols);
+        else if (w->type == DTYPE_F8_E4M3)
+            fill_f8(panel, lane, p, w->cols);
         else
             fill_quantized(w->type, panel, lane, p, w->cols);
     }
@@ -147,40 +190,50 @@ static float f16_lane(const uint8_t *p, uint32_t lane)
     return f16_to_f32(panel_u16(p + (size_t)lane * 2));
 }
 
+static void lane_values(const struct panel_layout *l, const uint8_t *block, uint32_t lane, uint8_t *u)
+{
+    uint32_t low = panel_low_bits(l), high = panel_high_bits(l);
+    for (uint32_t k = 0; k < ACT_BLOCK; k++) {
+        uint32_t kq = k / 4, at = lane * 4 + k % 4;
+        uint32_t value = block[plane_line(low, kq) * 64 + at] >> plane_shift(low, kq) & ((1U << low) - 1);
+        if (high) {
+            uint32_t upper = block[panel_high_at(l) + plane_line(high, kq) * 64 + at];
+            value |= (upper >> plane_shift(high, kq) & ((1U << high) - 1)) << low;
+        }
+        u[k] = l->book ? l->book[value] : (uint8_t)value;
+    }
+}
+
 void panel_lane_read(const struct panel_layout *l, const uint8_t *panel, uint32_t block, uint32_t lane,
                      struct panel_lane *out)
 {
     const uint8_t *unit = panel_unit(l, panel, block);
     uint32_t i = block % l->unit_blocks;
-    const uint8_t *p = unit + (size_t)i * l->block_bytes;
-    for (uint32_t k = 0; k < ACT_BLOCK; k++) {
-        uint32_t kq = k / 4, at = lane * 4 + k % 4;
-        if (l->bits == 8) {
-            out->u[k] = p[kq * 64 + at];
-            continue;
-        }
-        uint32_t value = p[kq % 4 * 64 + at] >> (kq < 4 ? 0 : 4) & 15U;
-        if (l->bits > 4) {
-            uint32_t high = p[256 + panel_high_line(l, kq) * 64 + at] >> panel_high_shift(l, kq);
-            value |= (high & ((1U << (l->bits - 4)) - 1)) << 4;
-        }
-        out->u[k] = (uint8_t)value;
-    }
     const uint8_t *scales = unit + l->scale_at, *mins = unit + l->min_at;
-    out->min = 0;
+    lane_values(l, unit + (size_t)i * l->block_bytes, lane, out->u);
+    out->min[0] = out->min[1] = 0;
+    if (l->kind == PANEL_E8M0) {
+        out->scale[0] = out->scale[1] = panel_e8m0(scales[i * PANEL_ROWS + lane]);
+        return;
+    }
     if (l->kind == PANEL_PLAIN) {
         out->scale[0] = out->scale[1] = f16_lane(scales + (size_t)i * 32, lane);
         if (l->min_at)
-            out->min = f16_lane(mins + (size_t)i * 32, lane);
+            out->min[0] = out->min[1] = f16_lane(mins + (size_t)i * 32, lane);
         return;
     }
     float d = f16_lane(unit + l->d_at, lane), dmin = f16_lane(unit + l->d_at + 32, lane);
-    if (l->kind == PANEL_K) {
-        out->scale[0] = out->scale[1] = d * (float)scales[i * PANEL_ROWS + lane];
-        out->min = -(dmin * (float)mins[i * PANEL_ROWS + lane]);
-    } else {
-        out->scale[0] = d * (float)(int8_t)scales[2 * i * PANEL_ROWS + lane];
-        out->scale[1] = d * (float)(int8_t)scales[(2 * i + 1) * PANEL_ROWS + lane];
+    for (uint32_t half = 0; half < 2; half++) {
+        uint32_t at = (panel_has_halves(l) ? 2 * i + half : i) * PANEL_ROWS + lane;
+        bool is_signed = l->kind == PANEL_K_SIGNED || l->kind == PANEL_K16;
+        uint8_t scale = scales[at], min = mins[at];
+        if (l->kind == PANEL_K16_MIN) {
+            min = scale >> 4;
+            scale &= 15;
+        }
+        out->scale[half] = d * (is_signed ? (float)(int8_t)scale : (float)scale);
+        if (l->min_at)
+            out->min[half] = -(dmin * (float)min);
     }
 }
 
@@ -209,6 +262,8 @@ void packed_row_f32(const struct packed *w, uint32_t row, float *y)
             memcpy(&y[k], panel + ((size_t)k * PANEL_ROWS + lane) * 4, 4);
         else if (w->type == DTYPE_F16)
             y[k] = f16_to_f32(panel_u16(panel + ((size_t)k * PANEL_ROWS + lane) * 2));
+        else if (w->type == DTYPE_F8_E4M3)
+            y[k] = panel_f8_value(panel, k, lane);
         else
             y[k] = bf16_to_f32(panel_u16(panel + ((size_t)(k / 2) * PANEL_ROWS + lane) * 4 + (k % 2) * 2));
     }

@@ -15,7 +15,7 @@ VEC int32_t store_digits(struct v16 in_steps, int8_t *q)
     return sum + v16_store_i8(q + ACT_BLOCK, low);
 }
 
-VEC void quantize_block(struct v16 x0, struct v16 x1, int8_t *q, float *d_out, int32_t *sum_out)
+VEC void quantize_block(struct v16 x0, struct v16 x1, int8_t *q, float *d_out, int32_t *sums)
 {
     struct v16 m0 = v16_abs(x0), m1 = v16_abs(x1);
     bool finite = v16_all_at_most(m0, FLT_MAX) && v16_all_at_most(m1, FLT_MAX);
@@ -23,12 +23,13 @@ VEC void quantize_block(struct v16 x0, struct v16 x1, int8_t *q, float *d_out, i
     if (!(d >= FLT_MIN)) {
         memset(q, 0, (size_t)ACT_DIGITS * ACT_BLOCK);
         *d_out = finite ? 0 : NAN;
-        *sum_out = 0;
+        sums[0] = sums[1] = 0;
         return;
     }
     struct v16 inverse = v16_set1(1.0f / d);
     *d_out = d / 256.0f;
-    *sum_out = store_digits(v16_mul(x0, inverse), q) + store_digits(v16_mul(x1, inverse), q + 16);
+    sums[0] = store_digits(v16_mul(x0, inverse), q);
+    sums[1] = store_digits(v16_mul(x1, inverse), q + 16);
 }
 
 static void quantize_last_block(const float *x, uint32_t n, int8_t *q, float *d, int32_t *sum)
@@ -46,10 +47,10 @@ void ISA_NAME(quantize_rows)(const struct acts *a, uint32_t row_begin, uint32_t 
         const float *x = a->x + row * a->x_stride;
         int8_t *q = a->q + row * n_blocks * ACT_DIGITS * ACT_BLOCK;
         float *d = a->d + row * n_blocks;
-        int32_t *sum = a->sum + row * n_blocks;
+        int32_t *sum = a->sum + 2 * row * n_blocks;
         for (uint32_t b = 0; b < n_whole; b++, x += ACT_BLOCK, q += ACT_DIGITS * ACT_BLOCK)
-            quantize_block(v16_load(x), v16_load(x + 16), q, &d[b], &sum[b]);
+            quantize_block(v16_load(x), v16_load(x + 16), q, &d[b], &sum[(size_t)2 * b]);
         if (rest)
-            quantize_last_block(x, rest, q, &d[n_whole], &sum[n_whole]);
+            quantize_last_block(x, rest, q, &d[n_whole], &sum[(size_t)2 * n_whole]);
     }
 }

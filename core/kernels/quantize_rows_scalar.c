@@ -8,7 +8,7 @@
 
 #include "kernels_inner.h"
 
-static void quantize_block(const float *x, uint32_t n, int8_t *q, float *d_out, int32_t *sum_out)
+static void quantize_block(const float *x, uint32_t n, int8_t *q, float *d_out, int32_t *sums)
 {
     float amax = 0, d = 0;
     bool finite = true;
@@ -20,17 +20,16 @@ static void quantize_block(const float *x, uint32_t n, int8_t *q, float *d_out, 
     d = amax / 127.0f;
     bool usable = finite && d >= FLT_MIN;
     float inverse = usable ? 1.0f / d : 0;
-    int32_t sum = 0;
+    sums[0] = sums[1] = 0;
     for (uint32_t i = 0; i < ACT_BLOCK; i++) {
         float in_steps = usable && i < n ? x[i] * inverse : 0, high = roundf(in_steps);
         float low = roundf((in_steps - high) * 256.0f); /* both exact: the difference and the power of two */
         low = low > 127.0f ? 127.0f : low < -127.0f ? -127.0f : low;
         q[i] = (int8_t)high;
         q[ACT_BLOCK + i] = (int8_t)low;
-        sum += 256 * (int32_t)high + (int32_t)low;
+        sums[i / 16] += 256 * (int32_t)high + (int32_t)low;
     }
     *d_out = usable ? d / 256.0f : finite ? 0 : NAN;
-    *sum_out = sum;
 }
 
 void quantize_rows_scalar(const struct acts *a, uint32_t row_begin, uint32_t row_end)
@@ -42,7 +41,7 @@ void quantize_rows_scalar(const struct acts *a, uint32_t row_begin, uint32_t row
             uint32_t left = a->cols - b * ACT_BLOCK;
             quantize_block(a->x + (size_t)row * a->x_stride + (size_t)b * ACT_BLOCK,
                            left < ACT_BLOCK ? left : ACT_BLOCK, a->q + at * ACT_DIGITS * ACT_BLOCK, &a->d[at],
-                           &a->sum[at]);
+                           &a->sum[2 * at]);
         }
     }
 }

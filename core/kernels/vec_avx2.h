@@ -199,6 +199,39 @@ VEC struct v16 v16_load_i8(const uint8_t *p)
     return (struct v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(u)),
                         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(u, 8)))};
 }
+VEC struct v16 v16_load_u4(const uint8_t *p, bool high) /* a nibble of each byte */
+{
+    __m128i u = _mm_loadu_si128((const __m128i *)p);
+    u = _mm_and_si128(high ? _mm_srli_epi16(u, 4) : u, _mm_set1_epi8(15));
+    return (struct v16){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(u)),
+                        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(u, 8)))};
+}
+VEC __m256 v8_e8m0(__m128i u)
+{
+    __m256i x = _mm256_cvtepu8_epi32(u);
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(x, _mm256_set1_epi32(1)), 23);
+    __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), x);
+    __m256i is_normal = _mm256_cmpgt_epi32(x, _mm256_set1_epi32(1));
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(tiny, normal, is_normal));
+}
+VEC struct v16 v16_load_e8m0(const uint8_t *p) /* panel_e8m0 */
+{
+    __m128i u = _mm_loadu_si128((const __m128i *)p);
+    return (struct v16){v8_e8m0(u), v8_e8m0(_mm_srli_si128(u, 8))};
+}
+VEC __m256 v8_f8(__m128i w) /* f8_e4m3_to_f32 of 8 bytes in 16-bit lanes: as halves they are 2^8 too small */
+{
+    __m128i magnitude = _mm_and_si128(w, _mm_set1_epi16(0x7f));
+    __m128i sign = _mm_slli_epi16(_mm_andnot_si128(_mm_set1_epi16(0x7f), w), 8);
+    __m128i nan = _mm_srli_epi16(_mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f)), 1);
+    __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), nan), sign);
+    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+}
+VEC struct v16 v16_load_f8(const uint8_t *p)
+{
+    __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    return (struct v16){v8_f8(_mm256_castsi256_si128(w)), v8_f8(_mm256_extracti128_si256(w, 1))};
+}
 VEC int32_t v16_store_i8(int8_t *p, struct v16 v) /* whole numbers in [-128, 127]; returns their sum */
 {
     __m256i a = _mm256_cvtps_epi32(v.a), b = _mm256_cvtps_epi32(v.b);
@@ -219,10 +252,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     return (struct v16i){_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)};
 }
-VEC struct v16i v16i_sub(struct v16i x, struct v16i y)
-{
-    return (struct v16i){_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)};
-}
 VEC struct v16i v16i_times256(struct v16i x)
 {
     return (struct v16i){_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)};
@@ -238,29 +267,25 @@ VEC struct line line_load(const uint8_t *p)
     return (struct line){_mm256_loadu_si256((const __m256i *)p),
                          _mm256_loadu_si256((const __m256i *)(p + 32))};
 }
-VEC struct line line_set1(int8_t x)
-{
-    return (struct line){_mm256_set1_epi8(x), _mm256_set1_epi8(x)};
-}
-VEC struct line line_low(struct line x)
-{
-    __m256i mask = _mm256_set1_epi8(15);
-    return (struct line){_mm256_and_si256(x.a, mask), _mm256_and_si256(x.b, mask)};
-}
-VEC struct line line_high(struct line x)
-{
-    __m256i mask = _mm256_set1_epi8(15);
-    return (struct line){_mm256_and_si256(_mm256_srli_epi16(x.a, 4), mask),
-                         _mm256_and_si256(_mm256_srli_epi16(x.b, 4), mask)};
-}
-/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
-VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
+/* x >> shift & mask, byte by byte; shift and mask are constants, mask << shift < 256 */
+VEC struct line line_bits(struct line x, uint32_t shift, int8_t mask)
 {
     __m256i bits = _mm256_set1_epi8(mask);
-    __m256i a = _mm256_and_si256(_mm256_srli_epi16(high.a, (int)shift), bits);
-    __m256i b = _mm256_and_si256(_mm256_srli_epi16(high.b, (int)shift), bits);
-    return (struct line){_mm256_or_si256(low.a, _mm256_slli_epi16(a, 4)),
-                         _mm256_or_si256(low.b, _mm256_slli_epi16(b, 4))};
+    if (shift == 0)
+        return (struct line){_mm256_and_si256(x.a, bits), _mm256_and_si256(x.b, bits)};
+    return (struct line){_mm256_and_si256(_mm256_srli_epi16(x.a, (int)shift), bits),
+                         _mm256_and_si256(_mm256_srli_epi16(x.b, (int)shift), bits)};
+}
+/* low | high << shift, byte by byte; no bit of high leaves its byte */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift)
+{
+    return (struct line){_mm256_or_si256(low.a, _mm256_slli_epi16(high.a, (int)shift)),
+                         _mm256_or_si256(low.b, _mm256_slli_epi16(high.b, (int)shift))};
+}
+VEC struct line line_lookup(struct line x, const uint8_t *book) /* book[each byte], bytes < 16 */
+{
+    __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)book));
+    return (struct line){_mm256_shuffle_epi8(t, x.a), _mm256_shuffle_epi8(t, x.b)};
 }
 VEC struct v16 line_floats(struct line x, uint32_t j) /* byte j of each row's 4 */
 {

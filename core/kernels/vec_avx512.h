@@ -166,6 +166,29 @@ VEC struct v16 v16_load_i8(const uint8_t *p)
 {
     return (struct v16){_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)))};
 }
+VEC struct v16 v16_load_u4(const uint8_t *p, bool high) /* a nibble of each byte */
+{
+    __m128i u = _mm_loadu_si128((const __m128i *)p);
+    u = _mm_and_si128(high ? _mm_srli_epi16(u, 4) : u, _mm_set1_epi8(15));
+    return (struct v16){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(u))};
+}
+VEC struct v16 v16_load_e8m0(const uint8_t *p) /* panel_e8m0 */
+{
+    __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(x, _mm512_set1_epi32(1)), 23);
+    __mmask16 is_tiny = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(2));
+    __m512i bits = _mm512_mask_sllv_epi32(normal, is_tiny, _mm512_set1_epi32(0x00200000), x);
+    return (struct v16){_mm512_castsi512_ps(bits)};
+}
+VEC struct v16 v16_load_f8(const uint8_t *p) /* f8_e4m3_to_f32: as halves they are 2^8 too small */
+{
+    __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i magnitude = _mm256_and_si256(w, _mm256_set1_epi16(0x7f));
+    __m256i sign = _mm256_slli_epi16(_mm256_andnot_si256(_mm256_set1_epi16(0x7f), w), 8);
+    __m256i nan = _mm256_srli_epi16(_mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f)), 1);
+    __m256i half = _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), nan), sign);
+    return (struct v16){_mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f))};
+}
 VEC int32_t v16_store_i8(int8_t *p, struct v16 a) /* whole numbers in [-128, 127]; returns their sum */
 {
     __m512i i = _mm512_cvtps_epi32(a.f);
@@ -182,10 +205,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     return (struct v16i){_mm512_add_epi32(a.i, b.i)};
 }
-VEC struct v16i v16i_sub(struct v16i a, struct v16i b)
-{
-    return (struct v16i){_mm512_sub_epi32(a.i, b.i)};
-}
 VEC struct v16i v16i_times256(struct v16i a)
 {
     return (struct v16i){_mm512_slli_epi32(a.i, 8)};
@@ -200,23 +219,21 @@ VEC struct line line_load(const uint8_t *p)
 {
     return (struct line){_mm512_loadu_si512((const void *)p)};
 }
-VEC struct line line_set1(int8_t x)
+/* x >> shift & mask, byte by byte; shift and mask are constants, mask << shift < 256 */
+VEC struct line line_bits(struct line a, uint32_t shift, int8_t mask)
 {
-    return (struct line){_mm512_set1_epi8(x)};
+    __m512i bits = _mm512_set1_epi8(mask);
+    return (struct line){_mm512_and_si512(shift ? _mm512_srli_epi16(a.u, shift) : a.u, bits)};
 }
-VEC struct line line_low(struct line a)
+/* low | high << shift, byte by byte; no bit of high leaves its byte */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift)
 {
-    return (struct line){_mm512_and_si512(a.u, _mm512_set1_epi8(15))};
+    return (struct line){_mm512_or_si512(low.u, _mm512_slli_epi16(high.u, shift))};
 }
-VEC struct line line_high(struct line a)
+VEC struct line line_lookup(struct line a, const uint8_t *book) /* book[each byte], bytes < 16 */
 {
-    return (struct line){_mm512_and_si512(_mm512_srli_epi16(a.u, 4), _mm512_set1_epi8(15))};
-}
-/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
-VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
-{
-    __m512i bits = _mm512_and_si512(_mm512_srli_epi16(high.u, shift), _mm512_set1_epi8(mask));
-    return (struct line){_mm512_or_si512(low.u, _mm512_slli_epi16(bits, 4))};
+    __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)book));
+    return (struct line){_mm512_shuffle_epi8(t, a.u)};
 }
 VEC struct v16 line_floats(struct line a, uint32_t j) /* byte j of each row's 4 */
 {

@@ -178,13 +178,52 @@ VEC struct v16 v16_bf16_odd(const void *line)
     uint32x4_t high = vdupq_n_u32(0xffff0000U);
     QUARTERS(struct v16, r.f[i] = vreinterpretq_f32_u32(vandq_u32(vld1q_u32(p + 4 * i), high)));
 }
-VEC struct v16 v16_load_u8(const uint8_t *p)
+VEC struct v16 v16_of_u8(uint8x16_t u)
 {
-    uint8x16_t u = vld1q_u8(p);
     uint16x8_t low = vmovl_u8(vget_low_u8(u)), high = vmovl_u8(vget_high_u8(u));
     return (struct v16){
         {vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
          vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+VEC struct v16 v16_load_u8(const uint8_t *p)
+{
+    return v16_of_u8(vld1q_u8(p));
+}
+VEC struct v16 v16_load_u4(const uint8_t *p, bool high) /* a nibble of each byte */
+{
+    uint8x16_t u = vld1q_u8(p);
+    return v16_of_u8(high ? vshrq_n_u8(u, 4) : vandq_u8(u, vdupq_n_u8(15)));
+}
+VEC float32x4_t v4_e8m0(uint32x4_t x)
+{
+    uint32x4_t normal = vshlq_n_u32(vsubq_u32(x, vdupq_n_u32(1)), 23);
+    uint32x4_t tiny = vshlq_u32(vdupq_n_u32(0x00200000), vreinterpretq_s32_u32(x));
+    return vreinterpretq_f32_u32(vbslq_u32(vcltq_u32(x, vdupq_n_u32(2)), tiny, normal));
+}
+VEC struct v16 v16_load_e8m0(const uint8_t *p) /* panel_e8m0 */
+{
+    uint8x16_t u = vld1q_u8(p);
+    uint16x8_t low = vmovl_u8(vget_low_u8(u)), high = vmovl_u8(vget_high_u8(u));
+    return (struct v16){{v4_e8m0(vmovl_u16(vget_low_u16(low))), v4_e8m0(vmovl_u16(vget_high_u16(low))),
+                         v4_e8m0(vmovl_u16(vget_low_u16(high))), v4_e8m0(vmovl_u16(vget_high_u16(high)))}};
+}
+VEC uint16x8_t v8_f8(uint16x8_t w) /* as halves, 2^8 too small */
+{
+    uint16x8_t magnitude = vandq_u16(w, vdupq_n_u16(0x7f));
+    uint16x8_t sign = vshlq_n_u16(vandq_u16(w, vdupq_n_u16(0x80)), 8);
+    uint16x8_t nan = vshrq_n_u16(vceqq_u16(magnitude, vdupq_n_u16(0x7f)), 1);
+    return vorrq_u16(vorrq_u16(vshlq_n_u16(magnitude, 7), nan), sign);
+}
+VEC float32x4_t v4_f8(uint16x4_t half)
+{
+    return vmulq_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), vdupq_n_f32(256.0f));
+}
+VEC struct v16 v16_load_f8(const uint8_t *p) /* f8_e4m3_to_f32 */
+{
+    uint8x16_t u = vld1q_u8(p);
+    uint16x8_t low = v8_f8(vmovl_u8(vget_low_u8(u))), high = v8_f8(vmovl_u8(vget_high_u8(u)));
+    return (struct v16){{v4_f8(vget_low_u16(low)), v4_f8(vget_high_u16(low)), v4_f8(vget_low_u16(high)),
+                         v4_f8(vget_high_u16(high))}};
 }
 VEC struct v16 v16_load_i8(const uint8_t *p)
 {
@@ -211,10 +250,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     QUARTERS(struct v16i, r.i[i] = vaddq_s32(a.i[i], b.i[i]));
 }
-VEC struct v16i v16i_sub(struct v16i a, struct v16i b)
-{
-    QUARTERS(struct v16i, r.i[i] = vsubq_s32(a.i[i], b.i[i]));
-}
 VEC struct v16i v16i_times256(struct v16i a)
 {
     QUARTERS(struct v16i, r.i[i] = vshlq_n_s32(a.i[i], 8));
@@ -229,25 +264,29 @@ VEC struct line line_load(const uint8_t *p)
 {
     QUARTERS(struct line, r.u[i] = vld1q_u8(p + 16 * i));
 }
-VEC struct line line_set1(int8_t x)
-{
-    QUARTERS(struct line, r.u[i] = vdupq_n_u8((uint8_t)x));
-}
-VEC struct line line_low(struct line a)
-{
-    QUARTERS(struct line, r.u[i] = vandq_u8(a.u[i], vdupq_n_u8(15)));
-}
-VEC struct line line_high(struct line a)
-{
-    QUARTERS(struct line, r.u[i] = vshrq_n_u8(a.u[i], 4));
-}
-/* low | (high >> shift & mask) << 4, byte by byte; mask < 16 */
-VEC struct line line_with_high(struct line low, struct line high, uint32_t shift, int8_t mask)
+/* x >> shift & mask, byte by byte; shift and mask are constants */
+VEC struct line line_bits(struct line a, uint32_t shift, int8_t mask)
 {
     int8x16_t right = vdupq_n_s8((int8_t) - (int32_t)shift);
     uint8x16_t bits = vdupq_n_u8((uint8_t)mask);
-    QUARTERS(struct line,
-             r.u[i] = vorrq_u8(low.u[i], vshlq_n_u8(vandq_u8(vshlq_u8(high.u[i], right), bits), 4)));
+    if (shift == 0) {
+        QUARTERS(struct line, r.u[i] = vandq_u8(a.u[i], bits));
+    }
+    if (shift == 4 && mask == 15) {
+        QUARTERS(struct line, r.u[i] = vshrq_n_u8(a.u[i], 4));
+    }
+    QUARTERS(struct line, r.u[i] = vandq_u8(vshlq_u8(a.u[i], right), bits));
+}
+/* low | high << shift, byte by byte */
+VEC struct line line_with_high(struct line low, struct line high, uint32_t shift)
+{
+    int8x16_t left = vdupq_n_s8((int8_t)shift);
+    QUARTERS(struct line, r.u[i] = vorrq_u8(low.u[i], vshlq_u8(high.u[i], left)));
+}
+VEC struct line line_lookup(struct line a, const uint8_t *book) /* book[each byte], bytes < 16 */
+{
+    uint8x16_t t = vld1q_u8(book);
+    QUARTERS(struct line, r.u[i] = vqtbl1q_u8(t, a.u[i]));
 }
 VEC struct v16 line_floats(struct line a, uint32_t j) /* byte j of each row's 4 */
 {

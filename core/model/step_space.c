@@ -53,7 +53,7 @@ static bool allocate_activations(struct step_space *s)
         size_t n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
         s->act_q = block(s, rows, n_blocks * ACT_DIGITS * ACT_BLOCK, sizeof(int8_t));
         s->act_d = block(s, rows, n_blocks, sizeof(float));
-        s->act_sum = block(s, rows, n_blocks, sizeof(int32_t));
+        s->act_sum = block(s, rows, 2 * n_blocks, sizeof(int32_t));
     }
     for (uint32_t i = 0; i < s->n_blocks; i++)
         if (!s->blocks[i])

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "model_inner.h"
+#include "weights_f8.h"
 
 #define SLICE_BYTES ((uint64_t)1 << 20)
 #define NAME_BYTES 160
@@ -45,7 +46,13 @@ static const struct tensor *bind_tensor(struct loader *l, const char *name, stru
     char expected[96], found[96];
     uint64_t d[2] = {wanted.d[0], wanted.d[1]};
     bool same = t && t->n_dims == wanted.n;
+    const char *foreign = t ? NULL : foreign_type(l->tensors, name);
     print_dims(expected, sizeof expected, d, wanted.n);
+    if (foreign) {
+        fail(err, STATUS_UNSUPPORTED,
+             "%s: type %s is not supported: convert the model to bf16, or use F8_E4M3", name, foreign);
+        return NULL;
+    }
     if (!t) {
         fail(err, STATUS_FORMAT, "%s: tensor is missing, expected [%s] for a %s model", name, expected,
              l->m->family->name);
@@ -119,6 +126,7 @@ struct fill_job {
     const struct tensors *tensors;
     struct source source;
     const struct packed *w;
+    struct f8_scales scales;              /* of an F8 tensor */
     uint64_t source_row_bytes, row_bytes; /* of w->cols values in the file's type; in w's */
     atomic_flag failed;                   /* the first worker that fails writes `error` */
     struct error error;
@@ -161,15 +169,37 @@ static enum status read_rows(const struct fill_job *j, uint64_t begin, uint64_t 
     return status;
 }
 
-static enum status convert_rows(const struct fill_job *j, uint64_t n, const uint8_t *src, float *row,
-                                uint8_t *dst, struct error *err)
+/* Rows on their way from the file to panels. */
+struct slice {
+    uint64_t begin, n;        /* rows of the matrix */
+    uint8_t *raw, *converted; /* converted NULL: stays as it is */
+    float *row;               /* [cols] */
+};
+
+static enum status convert_rows(const struct fill_job *j, const struct slice *s, struct error *err)
 {
-    for (uint64_t i = 0; i < n; i++) {
-        dequantize_row(j->source.tensor->dtype, src + i * j->source_row_bytes, j->w->cols, row);
-        if (!quantize_row(j->w->type, row, j->w->cols, dst + i * j->row_bytes))
-            return fail(err, STATUS_UNSUPPORTED, "%s: can't convert %s to %s", j->source.tensor->name,
-                        dtype_name(j->source.tensor->dtype), dtype_name(j->w->type));
+    const struct tensor *t = j->source.tensor;
+    for (uint64_t i = 0; i < s->n; i++) {
+        dequantize_row(t->dtype, s->raw + i * j->source_row_bytes, j->w->cols, s->row);
+        f8_scales_multiply(&j->scales, file_row(&j->source, s->begin + i), j->w->cols, s->row);
+        if (!quantize_row(j->w->type, s->row, j->w->cols, s->converted + i * j->row_bytes))
+            return fail(err, STATUS_UNSUPPORTED, "%s: can't convert %s to %s", t->name, dtype_name(t->dtype),
+                        dtype_name(j->w->type));
     }
+    return STATUS_OK;
+}
+
+static enum status fill_slice(const struct fill_job *j, const struct slice *s, struct error *err)
+{
+    uint32_t begin = (uint32_t)s->begin, end = (uint32_t)(s->begin + s->n);
+    enum status status = read_rows(j, s->begin, s->n, s->raw, err);
+    if (status == STATUS_OK && s->converted)
+        status = convert_rows(j, s, err);
+    if (status != STATUS_OK)
+        return status;
+    packed_fill(j->w, begin, end, s->converted ? s->converted : s->raw);
+    for (uint32_t row = begin; row < end && !s->converted; row++)
+        f8_scales_pack(&j->scales, file_row(&j->source, row), j->w, row, s->row);
     return STATUS_OK;
 }
 
@@ -179,29 +209,25 @@ static enum status fill_rows(const struct fill_job *j, uint64_t begin, uint64_t 
     uint64_t widest = j->source_row_bytes > j->row_bytes ? j->source_row_bytes : j->row_bytes;
     /* A transposed slice is read as many short runs: the longer, the better. */
     uint64_t slice_bytes = j->source.transposed ? 8 * SLICE_BYTES : SLICE_BYTES;
-    uint64_t slice = slice_bytes / widest / PANEL_ROWS * PANEL_ROWS;
-    if (slice == 0)
-        slice = PANEL_ROWS;
-    if (slice > end - begin)
-        slice = end - begin;
-    uint8_t *raw = mem_alloc(slice * j->source_row_bytes);
-    uint8_t *converted = converts ? mem_alloc(slice * j->row_bytes) : NULL;
-    float *row = converts ? mem_array(j->w->cols, sizeof *row) : NULL;
+    uint64_t n = slice_bytes / widest / PANEL_ROWS * PANEL_ROWS;
+    if (n == 0)
+        n = PANEL_ROWS;
+    if (n > end - begin)
+        n = end - begin;
+    struct slice s = {.raw = mem_alloc(n * j->source_row_bytes),
+                      .converted = converts ? mem_alloc(n * j->row_bytes) : NULL,
+                      .row = mem_array(j->w->cols, sizeof *s.row)};
     enum status status = STATUS_OK;
-    if (!raw || (converts && (!converted || !row)))
+    if (!s.raw || !s.row || (converts && !s.converted))
         status = fail(err, STATUS_NO_MEMORY, "%s: a slice of %llu rows", j->source.tensor->name,
-                      (unsigned long long)slice);
-    for (uint64_t r = begin; r < end && status == STATUS_OK; r += slice) {
-        uint64_t n = end - r < slice ? end - r : slice;
-        status = read_rows(j, r, n, raw, err);
-        if (status == STATUS_OK && converts)
-            status = convert_rows(j, n, raw, row, converted, err);
-        if (status == STATUS_OK)
-            packed_fill(j->w, (uint32_t)r, (uint32_t)(r + n), converts ? converted : raw);
+                      (unsigned long long)n);
+    for (s.begin = begin; s.begin < end && status == STATUS_OK; s.begin += n) {
+        s.n = end - s.begin < n ? end - s.begin : n;
+        status = fill_slice(j, &s, err);
     }
-    mem_free(raw);
-    mem_free(converted);
-    mem_free(row);
+    mem_free(s.raw);
+    mem_free(s.converted);
+    mem_free(s.row);
     return status;
 }
 
@@ -218,6 +244,23 @@ static void fill_task(void *arg, unsigned worker, unsigned n_workers)
         j->error = err;
         j->status = status;
     }
+}
+
+/* The whole matrix, by the team if there is one. */
+static enum status fill(const struct loader *l, struct fill_job *job, struct error *err)
+{
+    enum status status = f8_scales_read(&job->scales, l->tensors, err);
+    if (status == STATUS_OK) {
+        if (l->options->team)
+            team_run(l->options->team, fill_task, job);
+        else
+            fill_task(job, 0, 1);
+        status = job->status;
+        if (status != STATUS_OK && err)
+            *err = job->error;
+    }
+    f8_scales_fini(&job->scales);
+    return status;
 }
 
 /* Types that --quant gives a matrix. A row length that is no multiple of 32 keeps the file's type, and with
@@ -251,26 +294,21 @@ static enum status load_matrix(struct loader *l, const struct source *source, bo
         !dtype_row_bytes(type, cols, &job.row_bytes))
         return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", t->name, cols,
                     dtype_name(t->dtype));
-    if (source->transposed && dtype_is_quantized(t->dtype))
+    if (source->transposed && (dtype_is_quantized(t->dtype) || t->dtype == DTYPE_F8_E4M3))
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, but a transposed matrix must have plain numbers",
                     t->name, dtype_name(t->dtype));
     enum status status = packed_shape(type, rows, cols, w, &size_bytes, err);
     if (status != STATUS_OK)
         return fail_within(err, "%s", t->name);
-    if (!l->options)
-        return STATUS_OK;
+    status = f8_scales_find(&job.scales, &l->m->config, l->tensors, t, err);
+    if (status != STATUS_OK || !l->options)
+        return status;
     w->data = mem_aligned(64, size_bytes);
     if (!w->data)
         return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", t->name, size_bytes);
-    if (l->options->team)
-        team_run(l->options->team, fill_task, &job);
-    else
-        fill_task(&job, 0, 1);
-    if (job.status != STATUS_OK) {
-        if (err)
-            *err = job.error;
-        return job.status;
-    }
+    status = fill(l, &job, err);
+    if (status != STATUS_OK)
+        return status;
     l->m->info.size_bytes += size_bytes;
     l->values_of_type[type] += (uint64_t)rows * cols;
     return STATUS_OK;
@@ -492,12 +530,17 @@ static enum status refuse_surplus(const struct loader *l, struct error *err)
     size_t n = tensors_count(l->tensors);
     for (size_t i = 0; i < n; i++) {
         const struct tensor *t = tensors_at(l->tensors, i);
-        if (!l->bound[i] && !is_harmless(l, t->name))
+        if (l->bound[i] || is_harmless(l, t->name))
+            continue;
+        enum status status = f8_check_companion(&l->m->config, l->tensors, t->name, err);
+        if (status == STATUS_NOT_FOUND)
             return fail(
                 err, STATUS_UNSUPPORTED,
                 "%s: a %s model of %u layers has no such tensor; its architecture may be another than "
                 "the configuration says",
                 t->name, l->m->family->name, l->m->config.n_layers);
+        if (status != STATUS_OK)
+            return status;
     }
     return STATUS_OK;
 }

@@ -8,7 +8,8 @@
 #include <stdint.h>
 
 /* enum, name, GGML type number (-1: none), values a block, bytes a block.
- * Block layouts: ggml-common.h of llama.cpp, types block_q8_0 and so on. */
+ * Block layouts: ggml-common.h of llama.cpp, types block_q8_0 and so on. F8_E4M3 is safetensors': one byte a
+ * value, its scales are a tensor of their own. */
 #define DTYPE_LIST(X)                                                                                        \
     X(F32, "f32", 0, 1, 4)                                                                                   \
     X(F16, "f16", 1, 1, 2)                                                                                   \
@@ -18,9 +19,15 @@
     X(Q5_0, "q5_0", 6, 32, 22)                                                                               \
     X(Q5_1, "q5_1", 7, 32, 24)                                                                               \
     X(Q8_0, "q8_0", 8, 32, 34)                                                                               \
+    X(Q2_K, "q2_k", 10, 256, 84)                                                                             \
+    X(Q3_K, "q3_k", 11, 256, 110)                                                                            \
     X(Q4_K, "q4_k", 12, 256, 144)                                                                            \
     X(Q5_K, "q5_k", 13, 256, 176)                                                                            \
     X(Q6_K, "q6_k", 14, 256, 210)                                                                            \
+    X(IQ4_NL, "iq4_nl", 20, 32, 18)                                                                          \
+    X(IQ4_XS, "iq4_xs", 23, 256, 136)                                                                        \
+    X(MXFP4, "mxfp4", 39, 32, 17)                                                                            \
+    X(F8_E4M3, "f8_e4m3", -1, 1, 1)                                                                          \
     X(I8, "i8", 24, 1, 1)                                                                                    \
     X(I32, "i32", 26, 1, 4)                                                                                  \
     X(I64, "i64", 27, 1, 8)
@@ -60,5 +67,7 @@ static inline float bf16_to_f32(uint16_t h)
     return v.f;
 }
 uint16_t f32_to_bf16(float f);
+/* E4M3 as OCP's 8-bit floating point specification has it: bias 7, no infinities, 0x7f and 0xff are NaN. */
+float f8_e4m3_to_f32(uint8_t b);
 
 #endif

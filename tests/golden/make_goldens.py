@@ -493,7 +493,8 @@ def main():
     torch.set_num_threads(1)
     wanted = sys.argv[1:] or list(FAMILIES)
     if not sys.argv[1:]:
-        shutil.rmtree(HERE, ignore_errors=True)
+        for part in ("models", "adapters", "goldens"):
+            shutil.rmtree(os.path.join(HERE, part), ignore_errors=True)
     for family in wanted:
         if family != "extras":
             make_family(family)

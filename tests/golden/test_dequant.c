@@ -1,15 +1,20 @@
 /* Stored blocks with random bytes (odd scales, infinities) against the values that the reference reader gives
- * for them; and the same rows through packing. Needs ../shared; skips without it. */
+ * for them; and the same rows through packing.
+ *
+ *   data/quant/dequant.json   hashes of many blocks a type (make_quant.py)
+ *   ../shared                 a few blocks with their values; skipped without it */
 #include "tests/test.h"
 
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
 
 #define GOLDEN "../shared/goldens/goldens/dequant_blocks.json"
+#define HASHES "tests/golden/data/quant/dequant.json"
 #define MAX_VALUES 256U
 
 struct fixture {
@@ -86,7 +91,65 @@ static void test_golden_blocks(void **state)
             check_block(type, block);
         }
     }
-    assert_true(n_types >= 9);
+    assert_true(n_types >= 14);
+}
+
+static uint64_t next_random(uint64_t *state) /* splitmix64 */
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15ULL;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+    return z ^ z >> 31;
+}
+
+/* FNV-1a, 64 bits, a float's bits at a time; every NaN counts as one. */
+static uint64_t hash_floats(uint64_t hash, const float *y, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &y[i], sizeof bits);
+        hash = (hash ^ (isnan(y[i]) ? 0x7fc00000U : bits)) * 0x100000001b3ULL;
+    }
+    return hash;
+}
+
+static void check_hash(enum dtype type, const json_t *entry)
+{
+    const struct dtype_info *info = dtype_info(type);
+    uint64_t state = (uint64_t)json_integer_value(json_object_get(entry, "seed"));
+    json_int_t n_blocks = json_integer_value(json_object_get(entry, "blocks"));
+    uint64_t hash = 0xcbf29ce484222325ULL;
+    char text[17];
+    assert_true(n_blocks > 0);
+    for (json_int_t b = 0; b < n_blocks; b++) {
+        uint8_t bytes[256];
+        float y[MAX_VALUES];
+        for (uint32_t i = 0; i < info->block_bytes; i++)
+            bytes[i] = (uint8_t)(next_random(&state) >> 56);
+        dequantize_row(type, bytes, info->block_size, y);
+        hash = hash_floats(hash, y, info->block_size);
+    }
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    if (strcmp(text, json_string_value(json_object_get(entry, "fnv"))) != 0)
+        print_error("%s: the values of %lld blocks are others than the reference's\n", info->name,
+                    (long long)n_blocks);
+    assert_string_equal(text, json_string_value(json_object_get(entry, "fnv")));
+}
+
+static void test_many_blocks(void **state)
+{
+    (void)state;
+    const char *name;
+    json_t *root = json_load_file(HASHES, 0, NULL), *entry;
+    assert_non_null(root);
+    json_object_foreach(root, name, entry)
+    {
+        enum dtype type;
+        assert_true(dtype_from_name(name, &type));
+        check_hash(type, entry);
+    }
+    assert_true(json_object_size(root) >= 14);
+    json_decref(root);
 }
 
 static int setup(void **state)
@@ -105,6 +168,7 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden_blocks),
+                                       cmocka_unit_test(test_many_blocks)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

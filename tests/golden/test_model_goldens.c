@@ -107,9 +107,9 @@ static void close_and_report(const struct job *j, struct rig *r, json_t *all, co
 static void family(void **state)
 {
     const struct job *j = *state;
-    bool gguf = strstr(j->model, ".gguf"), f32 = strstr(j->model, "/f32");
-    struct rig_options o = {.n_threads = 1};
-    struct tolerance t = f32 ? exact : coarse;
+    bool gguf = strstr(j->model, ".gguf"), f8 = strstr(j->model, "/f8/");
+    struct rig_options o = {.n_threads = 1, .kv = f8 ? "f32" : NULL};
+    struct tolerance t = f8 || strstr(j->model, "/f32") ? exact : coarse;
     struct counts n = {0};
     struct rig r;
     size_t i;

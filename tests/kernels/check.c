@@ -28,20 +28,64 @@ struct product {
     float *plain; /* [rows, cols] what packed_row_f32 gives */
 };
 
+/* Where the f16 scale and min of a stored block lie; -1: it has none. */
+struct scale_place {
+    int d, min;
+};
+static struct scale_place scale_place(enum dtype type)
+{
+    switch (type) {
+    case DTYPE_Q5_0:
+    case DTYPE_IQ4_NL:
+    case DTYPE_IQ4_XS:
+        return (struct scale_place){0, -1};
+    case DTYPE_Q2_K:
+        return (struct scale_place){80, 82};
+    case DTYPE_Q3_K:
+        return (struct scale_place){108, -1};
+    case DTYPE_Q6_K:
+        return (struct scale_place){208, -1};
+    case DTYPE_MXFP4:
+    case DTYPE_F8_E4M3:
+        return (struct scale_place){-1, -1};
+    default:
+        return (struct scale_place){0, 2};
+    }
+}
+
 /* A stored row: real rounding where we have it, else random bytes with scales that are no infinities. */
 static void make_stored_row(struct lab *lab, enum dtype type, const float *x, uint32_t cols, uint8_t *dst)
 {
     const struct dtype_info *info = dtype_info(type);
+    struct scale_place at = scale_place(type);
     if (quantize_row(type, x, cols, dst))
         return;
     for (uint32_t i = 0; i < cols; i += info->block_size, dst += info->block_bytes) {
         uint16_t d = f32_to_f16(0.01f * random_float(lab)), m = f32_to_f16(0.02f * random_float(lab));
         for (uint32_t j = 0; j < info->block_bytes; j++)
             dst[j] = (uint8_t)random_u64(lab);
-        memcpy(type == DTYPE_Q6_K ? dst + 208 : dst, &d, 2);
-        if (type != DTYPE_Q5_0 && type != DTYPE_Q6_K)
-            memcpy(dst + 2, &m, 2);
+        if (at.d >= 0)
+            memcpy(dst + at.d, &d, 2);
+        if (at.min >= 0)
+            memcpy(dst + at.min, &m, 2);
+        if (type == DTYPE_MXFP4) /* denormal scales too */
+            dst[0] = i % 96 == 0 ? (uint8_t)(i / 96 % 3) : (uint8_t)(118 + dst[0] % 8);
+        if (type == DTYPE_F8_E4M3 && (dst[0] & 0x7f) == 0x7f && i % 7) /* NaN is rare */
+            dst[0] &= 0xf7;
     }
+}
+
+/* F8 rows have scales of their own: the packed row gets them, the plain one is multiplied. */
+static void scale_f8_row(struct lab *lab, const struct packed *w, uint32_t row, float *plain)
+{
+    float scales[64];
+    uint32_t n = (w->cols + 127) / 128;
+    require(n <= sizeof scales / sizeof *scales);
+    for (uint32_t i = 0; i < n; i++)
+        scales[i] = i % 5 == 4 ? 1e-20f : 0.02f * random_float(lab);
+    packed_set_scales(w, row, scales);
+    for (uint32_t k = 0; k < w->cols; k++)
+        plain[k] *= scales[k / 128];
 }
 
 static void product_weights(struct lab *lab, struct product *p)
@@ -70,8 +114,10 @@ static void product_weights(struct lab *lab, struct product *p)
     packed_fill(&p->w, first, p->rows, stored + first * row_bytes);
     for (uint32_t r = 0; r < p->rows; r++) {
         float *plain = p->plain + (size_t)r * p->cols;
-        packed_row_f32(&p->w, r, plain);
         dequantize_row(p->type, stored + r * row_bytes, p->cols, row);
+        if (p->type == DTYPE_F8_E4M3 && r != 1) /* row 1 keeps what packed_fill gives: 1 */
+            scale_f8_row(lab, &p->w, r, row);
+        packed_row_f32(&p->w, r, plain);
         const char *where[3] = {"-", "pack", dtype_name(p->type)};
         expect_same(lab, plain, row, p->cols, where);
     }
@@ -86,7 +132,7 @@ static void product_create(struct lab *lab, struct product *p)
     p->x_mem = guarded_create(n * 4, 4, true);
     p->q_mem = guarded_create(n_blocks * ACT_DIGITS * 32, 1, true);
     p->d_mem = guarded_create(n_blocks * 4, 4, true);
-    p->sum_mem = guarded_create(n_blocks * 4, 4, true);
+    p->sum_mem = guarded_create(n_blocks * 8, 4, true);
     fill_floats(lab, p->fill, p->x_mem.p, n);
     p->x = (struct acts){.x = p->x_mem.p,
                          .x_stride = p->cols,
@@ -207,6 +253,8 @@ static void check_products(struct lab *lab)
                                     .n_x = sizes[s][2]};
                 if (block == 256 && s > 3)
                     p.cols = 512;
+                if (p.type == DTYPE_F8_E4M3 && s > 1) /* groups of 128: whole ones, and one cut short */
+                    p.cols = s % 2 ? 256 : 300;
                 check_product(lab, &p);
             }
         }
@@ -289,7 +337,7 @@ static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
     for (unsigned i = 0; i < 2; i++) {
         q[i] = guarded_create((size_t)n_rows * n_blocks * ACT_DIGITS * 32, 1, true);
         d[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
-        sum[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
+        sum[i] = guarded_create((size_t)n_rows * n_blocks * 8, 4, true);
     }
     for (unsigned isa = 0; isa < lab->n_isas; isa++) {
         struct acts a = {.x = values, .x_stride = cols, .n_rows = n_rows, .cols = cols};
@@ -305,7 +353,7 @@ static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
         size_t n = (size_t)n_rows * n_blocks;
         expect(lab, memcmp(q[0].p, q[1].p, n * ACT_DIGITS * 32) == 0, where[0], where[1],
                "int8 values differ from scalar");
-        expect(lab, memcmp(sum[0].p, sum[1].p, n * 4) == 0, where[0], where[1], "sums differ from scalar");
+        expect(lab, memcmp(sum[0].p, sum[1].p, n * 8) == 0, where[0], where[1], "sums differ from scalar");
         expect_same(lab, d[1].p, d[0].p, n, where);
     }
     for (unsigned i = 0; i < 2; i++) {

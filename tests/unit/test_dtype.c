@@ -23,7 +23,12 @@ static void test_table(void **state)
     assert_false(dtype_from_name("Q6_K", &t));
     assert_true(dtype_from_ggml(30, &t));
     assert_int_equal(t, DTYPE_BF16);
-    assert_false(dtype_from_ggml(10, &t)); /* Q2_K: not ours */
+    assert_true(dtype_from_ggml(10, &t));
+    assert_int_equal(t, DTYPE_Q2_K);
+    assert_true(dtype_from_ggml(39, &t));
+    assert_int_equal(t, DTYPE_MXFP4);
+    assert_false(dtype_from_ggml(16, &t)); /* IQ2_XXS: not ours */
+    assert_false(dtype_from_ggml(UINT32_MAX, &t));
     assert_true(dtype_row_bytes(DTYPE_Q4_K, 512, &bytes));
     assert_int_equal(bytes, 288);
     assert_false(dtype_row_bytes(DTYPE_Q4_K, 500, &bytes));
@@ -76,6 +81,26 @@ static void test_bf16(void **state)
         assert_int_equal(f32_to_bf16(bf16_to_f32((uint16_t)h)), h);
 }
 
+static void test_f8(void **state)
+{
+    (void)state;
+    assert_true(f8_e4m3_to_f32(0x38) == 1.0f);
+    assert_true(f8_e4m3_to_f32(0xc4) == -3.0f);
+    assert_true(f8_e4m3_to_f32(0x7e) == 448.0f); /* the largest */
+    assert_true(f8_e4m3_to_f32(0x08) == 0x1p-6f);
+    assert_true(f8_e4m3_to_f32(0x01) == 0x1p-9f); /* the least denormal */
+    assert_int_equal(bits(f8_e4m3_to_f32(0x80)), 0x80000000U);
+    for (unsigned b = 0; b < 256; b++) {
+        unsigned exponent = b >> 3 & 15, mantissa = b & 7;
+        float want =
+            exponent ? ldexpf(1 + (float)mantissa / 8, (int)exponent - 7) : ldexpf((float)mantissa, -9);
+        if ((b & 0x7f) == 0x7f)
+            assert_true(isnan(f8_e4m3_to_f32((uint8_t)b)));
+        else
+            assert_true(f8_e4m3_to_f32((uint8_t)b) == (b & 128 ? -want : want));
+    }
+}
+
 static void test_quantize_row(void **state)
 {
     (void)state;
@@ -100,9 +125,9 @@ static void test_quantize_row(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),        cmocka_unit_test(test_f16_there_and_back),
-        cmocka_unit_test(test_f16_ties),     cmocka_unit_test(test_bf16),
-        cmocka_unit_test(test_quantize_row),
+        cmocka_unit_test(test_table),    cmocka_unit_test(test_f16_there_and_back),
+        cmocka_unit_test(test_f16_ties), cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_f8),       cmocka_unit_test(test_quantize_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -345,7 +345,7 @@ static void half_block(struct buf *b)
 }
 static void unknown_type(struct buf *b)
 {
-    one_tensor(b, 32, 1, 20, 0, 64);
+    one_tensor(b, 256, 1, 21, 0, 64);
 }
 static void nonsense_type(struct buf *b)
 {
@@ -434,7 +434,7 @@ static const struct {
     BAD(dims_wrap, FORMAT, "'w': dimension 1 is 8589934592"),
     BAD(bytes_wrap, FORMAT, "'w': its size overflows"),
     BAD(half_block, FORMAT, "'w': rows of 48 values are not whole blocks of q8_0"),
-    BAD(unknown_type, UNSUPPORTED, "'w' has type IQ4_NL (20)"),
+    BAD(unknown_type, UNSUPPORTED, "'w' has type IQ3_S (21); supported are"),
     BAD(nonsense_type, UNSUPPORTED, "'w' has type unknown (4242)"),
     BAD(odd_offset, FORMAT, "'w': offset 8 is not a multiple of 32"),
     BAD(offset_wraps, FORMAT, "cut short: tensor 'w' wants"),

@@ -22,6 +22,12 @@ static void test_shapes(void **state)
     assert_int_equal(size, 2 * 16 * 34); /* as many bytes as in the file */
     assert_int_equal(packed_shape(DTYPE_Q4_0, 16, 64, &w, &size, &err), STATUS_OK);
     assert_int_equal(size, 2 * 16 * 18);
+    assert_int_equal(packed_shape(DTYPE_Q2_K, 16, 512, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 2 * 16 * 84);
+    assert_int_equal(packed_shape(DTYPE_MXFP4, 16, 256, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 8 * 16 * 17);
+    assert_int_equal(packed_shape(DTYPE_F8_E4M3, 16, 256, &w, &size, &err), STATUS_OK);
+    assert_int_equal(size, 16 * 256 + 2 * 16 * 4); /* a scale for 128 values */
     assert_int_equal(packed_shape(DTYPE_Q4_K, 16, 250, &w, &size, &err), STATUS_MISMATCH);
     assert_non_null(strstr(err.text, "250"));
     assert_non_null(strstr(err.text, "q4_k"));
