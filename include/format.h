@@ -181,6 +181,7 @@ struct model_config {
     /* experts; 0 when dense */
     uint32_t n_experts, n_experts_used, expert_intermediate_size;
     bool norm_topk_prob;
+    uint8_t layer_is_sparse[CONFIG_LAYERS_MAX]; /* layers that have experts; the others are dense */
 
     /* quantization_config: weights may be F8 with scales; rows and columns that share one, or 0, 0: a row's
      * or the tensor's values do. */

@@ -150,17 +150,40 @@ static void read_multipliers(struct fields *f, struct model_config *c)
         c->attention_multiplier = 1;
 }
 
+/* qwen3_moe: which layers have experts. */
+static void read_sparse_layers(struct fields *f, struct model_config *c)
+{
+    uint32_t step = field_u32(f, "decoder_sparse_step", 1, 1, INT32_MAX);
+    const json_t *dense = field_get(f, "mlp_only_layers");
+    if (dense && !json_is_array(dense))
+        field_fail(f, STATUS_FORMAT, "mlp_only_layers", "is not a list");
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        c->layer_is_sparse[i] = (i + 1) % step == 0;
+    for (size_t i = 0; i < json_array_size(dense); i++) {
+        const json_t *layer = json_array_get(dense, i);
+        if (!json_is_integer(layer))
+            field_fail(f, STATUS_FORMAT, "mlp_only_layers", "[%zu] is not a whole number", i);
+        else if (json_integer_value(layer) >= 0 && json_integer_value(layer) < (json_int_t)c->n_layers)
+            c->layer_is_sparse[json_integer_value(layer)] = 0;
+    }
+}
+
 static void read_experts(struct fields *f, struct model_config *c)
 {
     bool mixtral = strcmp(c->model_type, "mixtral") == 0, qwen = strcmp(c->model_type, "qwen3_moe") == 0;
     const char *key = field_get(f, "num_local_experts") ? "num_local_experts" : "num_experts";
-    c->n_experts = field_u32(f, key, mixtral ? 8 : qwen ? 128 : 0, 0, 4096);
+    c->n_experts = field_u32(f, key, mixtral ? 8 : qwen ? 128 : 0, mixtral ? 1 : 0, 4096);
     if (!c->n_experts)
         return;
     c->n_experts_used = field_u32(f, "num_experts_per_tok", mixtral ? 2 : 8, 1, c->n_experts);
     c->expert_intermediate_size =
-        field_u32(f, "moe_intermediate_size", qwen ? 768 : c->intermediate_size, 1, 1U << 22);
-    c->norm_topk_prob = field_bool(f, "norm_topk_prob", mixtral);
+        mixtral ? c->intermediate_size
+                : field_u32(f, "moe_intermediate_size", qwen ? 768 : c->intermediate_size, 1, 1U << 22);
+    c->norm_topk_prob = mixtral || field_bool(f, "norm_topk_prob", false);
+    if (qwen)
+        read_sparse_layers(f, c);
+    else
+        memset(c->layer_is_sparse, 1, c->n_layers);
 }
 
 static void read_layer_types(struct fields *f, const json_t *types, struct model_config *c)

@@ -76,6 +76,16 @@ static uint32_t get_u32(struct meta *m, const char *key, uint32_t fallback, uint
     return s == STATUS_OK ? (uint32_t)v : fallback;
 }
 
+static bool get_bool(struct meta *m, const char *key, bool fallback)
+{
+    char full[GGUF_KEY_MAX];
+    bool v = fallback;
+    if (m->status != STATUS_OK || !full_key(m, key, full, sizeof full))
+        return fallback;
+    keep(m, gguf_get_bool(m->g, full, &v, m->err));
+    return v;
+}
+
 static const char *get_text(struct meta *m, const char *key, const char *fallback)
 {
     char full[GGUF_KEY_MAX];
@@ -259,14 +269,39 @@ static void read_multipliers(struct meta *m, struct model_config *c)
     c->logits_scaling = get_f64(m, "logit_scale", one, -1e9, 1e9);
 }
 
+/* Options of other architectures' experts, with what they must say here. */
+static void refuse_expert_options(struct meta *m)
+{
+    static const struct {
+        const char *key;
+        double neutral[2];
+    } options[] = {{"expert_shared_count", {0, 0}},
+                   {"expert_shared_feed_forward_length", {0, 0}},
+                   {"expert_group_count", {0, 1}},
+                   {"expert_gating_func", {0, 1}}, /* 1: softmax over all experts */
+                   {"expert_weights_scale", {0, 1}}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        double v = get_f64(m, options[i].key, options[i].neutral[0], -1e9, 1e9);
+        if (m->status == STATUS_OK && v != options[i].neutral[0] && v != options[i].neutral[1])
+            keep(m, fail(m->err, STATUS_UNSUPPORTED, "%s: %s.%s is %g: not supported", m->g->path, m->arch,
+                         options[i].key, v));
+    }
+}
+
 static void read_experts(struct meta *m, struct model_config *c)
 {
+    char name[64];
     c->n_experts = get_u32(m, "expert_count", 0, 0, 4096);
     if (!c->n_experts)
         return;
     c->n_experts_used = get_u32(m, "expert_used_count", 0, 1, c->n_experts);
     c->expert_intermediate_size = get_u32(m, "expert_feed_forward_length", c->intermediate_size, 1, 1U << 22);
-    c->norm_topk_prob = true;
+    c->norm_topk_prob = get_bool(m, "expert_weights_norm", true);
+    refuse_expert_options(m);
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        snprintf(name, sizeof name, "blk.%u.ffn_gate_inp.weight", i);
+        c->layer_is_sparse[i] = has_tensor(m, name);
+    }
     if (strcmp(m->arch, "llama") == 0)
         snprintf(c->model_type, sizeof c->model_type, "mixtral");
 }
@@ -303,18 +338,13 @@ static void read_names(struct meta *m, struct model_config *c)
 
 static enum status refuse_unknown(struct meta *m)
 {
-    char full[GGUF_KEY_MAX];
-    bool causal = true;
     if (get_u32(m, "general:split.count", 1, 0, UINT16_MAX) > 1)
         return fail(m->err, STATUS_UNSUPPORTED,
                     "%s: one of several split files: join them first (llama-gguf-split --merge)", m->g->path);
-    if (full_key(m, "attention.causal", full, sizeof full)) {
-        enum status s = gguf_get_bool(m->g, full, &causal, m->err);
-        if (s != STATUS_OK)
-            return s;
-    }
-    return causal ? m->status
-                  : fail(m->err, STATUS_UNSUPPORTED, "%s: %s is false: not supported", m->g->path, full);
+    if (!get_bool(m, "attention.causal", true))
+        return fail(m->err, STATUS_UNSUPPORTED, "%s: %s.attention.causal is false: not supported", m->g->path,
+                    m->arch);
+    return m->status;
 }
 
 enum status model_config_from_gguf(const struct gguf *g, struct model_config *out, struct error *err)

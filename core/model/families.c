@@ -50,6 +50,32 @@ static const struct module_name gguf_gpt2_modules[] = {{"attn_qkv", LORA_SITE_Q,
                                                        {"ffn_down", LORA_SITE_DOWN, 1},
                                                        END};
 
+static const struct expert_names hf_experts[] = {
+    {"mlp.gate",
+     "mlp.experts",
+     {"mlp.experts.", "mlp.experts.", "mlp.experts."},
+     {".gate_proj", ".up_proj", ".down_proj"},
+     {NULL, NULL, "mlp.experts.down_proj"},
+     "mlp.experts.gate_up_proj"},
+    {"block_sparse_moe.gate",
+     "block_sparse_moe.experts",
+     {"block_sparse_moe.experts.", "block_sparse_moe.experts.", "block_sparse_moe.experts."},
+     {".w1", ".w3", ".w2"},
+     {NULL, NULL, "block_sparse_moe.experts.down_proj"},
+     "block_sparse_moe.experts.gate_up_proj"},
+    {0},
+};
+
+static const struct expert_names gguf_experts[] = {
+    {"ffn_gate_inp",
+     NULL,
+     {"ffn_gate.", "ffn_up.", "ffn_down."},
+     {"", "", ""},
+     {"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"},
+     "ffn_gate_up_exps.weight"},
+    {0},
+};
+
 #define HF_ENDS                                                                                              \
     .root = "model.", .embed = "model.embed_tokens", .head = "lm_head", .final_norm = "model.norm",          \
     .layer_prefix = "model.layers."
@@ -58,6 +84,15 @@ static const struct tensor_names hf_llama = {
     HF_ENDS,
     .modules = hf_modules,
     .also = hf_fused,
+    .norm = {"input_layernorm", NULL, "post_attention_layernorm", NULL, "self_attn.q_norm",
+             "self_attn.k_norm"},
+};
+
+static const struct tensor_names hf_moe = {
+    HF_ENDS,
+    .modules = hf_modules,
+    .also = hf_fused,
+    .experts = hf_experts,
     .norm = {"input_layernorm", NULL, "post_attention_layernorm", NULL, "self_attn.q_norm",
              "self_attn.k_norm"},
 };
@@ -95,7 +130,8 @@ static const struct tensor_names hf_gpt2 = {
     .final_norm = "output_norm", .layer_prefix = "blk.",                                                     \
     .norm = {"attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm"}
 
-static const struct tensor_names gguf_usual = {GGUF_NAMES, .modules = gguf_modules, .also = gguf_qkv};
+static const struct tensor_names gguf_usual = {GGUF_NAMES, .modules = gguf_modules, .also = gguf_qkv,
+                                               .experts = gguf_experts};
 static const struct tensor_names gguf_phi3 = {GGUF_NAMES, .modules = gguf_phi3_modules, .also = gguf_modules};
 static const struct tensor_names gguf_gpt2 = {GGUF_NAMES, .modules = gguf_gpt2_modules, .also = gguf_modules};
 
@@ -119,6 +155,8 @@ static const struct family families[] = {
     {.model_type = "granite", .name = "granite", .names = &hf_llama, .norms = PRE_NORMS, .gguf_permuted = true},
     {.model_type = "olmo2", .name = "olmo2", .names = &hf_gemma, .norms = POST_NORMS | QK_NORMS,
      .wide_qk_norm = true},
+    {.model_type = "mixtral", .name = "mixtral", .names = &hf_moe, .norms = PRE_NORMS, .gguf_permuted = true},
+    {.model_type = "qwen3_moe", .name = "qwen3_moe", .names = &hf_moe, .norms = PRE_NORMS | QK_NORMS},
 };
 /* clang-format on */
 #define N_FAMILIES (sizeof families / sizeof families[0])
@@ -143,6 +181,25 @@ const struct tensor_names *file_names(const struct model *m)
     if (!m->config.from_gguf)
         return m->family->names;
     return m->family->gguf ? m->family->gguf : &gguf_usual;
+}
+
+bool layer_has_site(const struct model *m, uint32_t layer, enum lora_site site)
+{
+    uint32_t rows, cols;
+    bool sparse = m->config.layer_is_sparse[layer];
+    if (site == LORA_SITE_LM_HEAD)
+        return true;
+    if (site == LORA_SITE_ROUTER)
+        return sparse;
+    if (site >= LORA_SITE_GATE && site <= LORA_SITE_DOWN && sparse)
+        return false;
+    return model_site_shape(m, site, &rows, &cols);
+}
+
+void expert_shape(const struct model *m, unsigned i, uint32_t *out_rows, uint32_t *in_cols)
+{
+    *out_rows = i == 2 ? m->config.hidden_size : m->config.expert_intermediate_size;
+    *in_cols = i == 2 ? m->config.expert_intermediate_size : m->config.hidden_size;
 }
 
 uint32_t norm_length(const struct model *m, enum norm_id norm)

@@ -6,9 +6,11 @@
  *   columns   q, k, v = W h            and t = A h for the adapters
  *   columns   += scale * B t           only where an adapter of this batch has something
  *   heads     bias, q/k norm, rotation; K and V into their pages
- *   heads     attention: all rows read the pages, their own step's included, so chunking a prompt changes
- * nothing columns   y = W_o att              (and the adapters' part likewise) rows      x += y; h = norm(x);
- * quantise h columns   gate, up = W h; act(gate) * up columns   y = W_down …
+ *   heads     attention: all rows read the pages, their own step's included: chunks change nothing
+ *   columns   y = W_o att              (and the adapters' part likewise)
+ *   rows      x += y; h = norm(x); quantise h
+ *   columns   gate, up = W h; act(gate) * up          (layers with experts: experts.c)
+ *   columns   y = W_down …
  *
  * A row's numbers are sums over that row alone, in an order that the kernels fix: no share, no neighbour and
  * no thread count changes them. Nothing is allocated. What this file doesn't do: sampling, scheduling, page
@@ -20,7 +22,7 @@
 
 /* ---- shares ---- */
 
-static void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t *end)
+void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t *end)
 {
     uint64_t b, e;
     team_share(n_rows, 1, c->worker, c->n_workers, &b, &e);
@@ -28,19 +30,31 @@ static void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, u
     *end = (uint32_t)e;
 }
 
-static void share_panels(const struct crew *c, uint32_t n_panels, uint32_t *begin, uint32_t *end)
+void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, const uint32_t rows[2],
+                 float *y)
 {
-    share_rows(c, n_panels, begin, end);
+    uint32_t begin, end;
+    share_rows(c, w->n_panels, &begin, &end);
+    if (begin == end || rows[0] == rows[1])
+        return;
+    c->k->matmul[w->type](&(struct matmul_args){.w = w,
+                                                .x = x,
+                                                .row_begin = rows[0],
+                                                .row_end = rows[1],
+                                                .panel_begin = begin,
+                                                .panel_end = end,
+                                                .y = y,
+                                                .y_stride = w->rows});
 }
 
-static void barrier(const struct crew *c)
+void crew_barrier(const struct crew *c)
 {
     team_barrier(c->s->team);
 }
 
 /* ---- activations ---- */
 
-static struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols)
+struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols)
 {
     const struct step_space *s = c->s;
     return (struct acts){.x = x,
@@ -52,7 +66,7 @@ static struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows
                          .sum = s->act_sum};
 }
 
-static bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)
+bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)
 {
     bool any = false;
     for (unsigned i = 0; i < n; i++)
@@ -60,8 +74,7 @@ static bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)
     return any && c->k->act_mode == ACT_MODE_INT8;
 }
 
-/* Rounds this worker's rows for the n matrices at w that will read them. */
-static void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n)
+void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n)
 {
     uint32_t begin, end;
     share_rows(c, x->n_rows, &begin, &end);
@@ -152,6 +165,8 @@ static void add_attention(const struct crew *c, uint32_t layer, uint32_t row)
 
 static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
 {
+    if (c->m->layers[layer].experts)
+        experts_sum(c, row);
     add_row(c, layer, row, LORA_SITE_DOWN, NORM_FFN_OUT);
 }
 
@@ -161,11 +176,11 @@ static void expand_behind_barrier(const struct crew *c, const struct lora_place 
 {
     if (!lora_any(p))
         return;
-    barrier(c);
+    crew_barrier(c);
     lora_expand(c, p, part, out, y);
 }
 
-static struct lora_place place(const struct crew *c, uint32_t layer, enum lora_group_id group)
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group)
 {
     return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group};
 }
@@ -195,14 +210,14 @@ static void project_qkv(const struct crew *c, uint32_t layer)
     const struct model *m = c->m;
     const struct packed *w = m->layers[layer].w;
     struct acts h = acts_of(c, s->h, s->n_rows, m->config.hidden_size);
-    struct lora_place p = place(c, layer, LORA_GROUP_QKV);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_QKV);
     lora_linear(c, &p, LORA_SITE_Q, &w[LORA_SITE_Q], &h, s->q);
     lora_linear(c, &p, LORA_SITE_K, &w[LORA_SITE_K], &h, s->k);
     lora_linear(c, &p, LORA_SITE_V, &w[LORA_SITE_V], &h, s->v);
     if (!lora_any(&p))
         return;
     lora_shrink(c, &p, &h);
-    barrier(c);
+    crew_barrier(c);
     lora_expand(c, &p, 0, m->q_dim, s->q);
     lora_expand(c, &p, 1, m->kv_dim, s->k);
     lora_expand(c, &p, 2, m->kv_dim, s->v);
@@ -316,10 +331,10 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
                         const struct acts *x)
 {
     const struct packed *w = &c->m->layers[layer].w[site];
-    struct lora_place p = place(c, layer, group);
+    struct lora_place p = place_in(c, layer, group);
     if (wants_int8(c, w, 1)) {
         quantize_share(c, x, w, 1);
-        barrier(c);
+        crew_barrier(c);
     }
     lora_linear(c, &p, site, w, x, c->s->y);
     lora_shrink(c, &p, x);
@@ -329,16 +344,16 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
 static void attention_half(const struct crew *c, uint32_t layer)
 {
     attention_in(c, layer);
-    barrier(c);
+    crew_barrier(c);
     project_qkv(c, layer);
-    barrier(c);
+    crew_barrier(c);
     finish_qkv(c, layer);
-    barrier(c);
+    crew_barrier(c);
     attend(c, layer);
-    barrier(c);
+    crew_barrier(c);
     struct acts att = acts_of(c, c->s->att, c->s->n_rows, c->m->q_dim);
     project_out(c, layer, LORA_SITE_O, LORA_GROUP_O, &att);
-    barrier(c);
+    crew_barrier(c);
 }
 
 /* ---- feed-forward half ---- */
@@ -354,10 +369,13 @@ static void feed_forward_in(const struct crew *c, uint32_t layer)
         layer_norm(c, layer, row, NORM_FFN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
     }
     struct acts h = acts_of(c, s->h, s->n_rows, n);
-    quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
+    if (l->experts)
+        quantize_share(c, &h, &l->w[LORA_SITE_ROUTER], 1);
+    else
+        quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
 }
 
-static void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y)
+void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y)
 {
     switch (c->m->config.act) {
     case ACT_SILU:
@@ -379,7 +397,7 @@ static void act_mul(const struct crew *c, const float *gate, const float *up, ui
 static void activate(const struct crew *c, uint32_t layer)
 {
     uint32_t begin, end, n = c->m->config.intermediate_size;
-    share_panels(c, c->m->layers[layer].w[LORA_SITE_UP].n_panels, &begin, &end);
+    share_rows(c, c->m->layers[layer].w[LORA_SITE_UP].n_panels, &begin, &end);
     begin *= PANEL_ROWS;
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; begin < end && row < c->s->n_rows; row++) {
@@ -400,13 +418,13 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
     const struct model_layer *l = &c->m->layers[layer];
     uint32_t n = c->m->config.intermediate_size;
     struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = place(c, layer, LORA_GROUP_GATE_UP);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP);
     if (!c->m->family->no_gate)
         lora_linear(c, &p, LORA_SITE_GATE, &l->w[LORA_SITE_GATE], &h, s->gate);
     lora_linear(c, &p, LORA_SITE_UP, &l->w[LORA_SITE_UP], &h, s->up);
     if (lora_any(&p)) {
         lora_shrink(c, &p, &h);
-        barrier(c);
+        crew_barrier(c);
         lora_expand(c, &p, 0, n, s->gate);
         lora_expand(c, &p, 1, n, s->up);
     }
@@ -416,12 +434,17 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
 static void feed_forward_half(const struct crew *c, uint32_t layer)
 {
     feed_forward_in(c, layer);
-    barrier(c);
+    crew_barrier(c);
+    if (c->m->layers[layer].experts) {
+        experts_run(c, layer);
+        crew_barrier(c);
+        return;
+    }
     project_gate_up(c, layer);
-    barrier(c);
+    crew_barrier(c);
     struct acts act = acts_of(c, c->s->gate, c->s->n_rows, c->m->config.intermediate_size);
     project_out(c, layer, LORA_SITE_DOWN, LORA_GROUP_DOWN, &act);
-    barrier(c);
+    crew_barrier(c);
 }
 
 /* ---- logits ---- */
@@ -433,7 +456,7 @@ static void cap_logits(const struct crew *c)
     uint32_t begin, end, n = config->vocab_size;
     if (cap == 0 && scale == 1)
         return;
-    share_panels(c, c->m->head.n_panels, &begin, &end);
+    share_rows(c, c->m->head.n_panels, &begin, &end);
     begin *= PANEL_ROWS;
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; row < c->s->n_logit_rows; row++) {
@@ -461,7 +484,7 @@ static void head(const struct crew *c)
                  s->final + (size_t)i * n);
     }
     quantize_share(c, &x, &m->head, 1);
-    barrier(c);
+    crew_barrier(c);
     lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->logits);
     lora_head_rows(c, &p, &x, m->config.vocab_size, s->logits);
     lora_shrink(c, &p, &x);

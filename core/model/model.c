@@ -26,14 +26,17 @@ static enum status check_sizes(const struct model_config *c, struct error *err)
     const struct {
         const char *what;
         uint32_t value, limit;
-    } sizes[] = {{"vocab_size", c->vocab_size, VOCAB_MAX},
-                 {"hidden_size", c->hidden_size, DIM_MAX},
-                 {"intermediate_size", c->intermediate_size, DIM_MAX},
-                 {"num_hidden_layers", c->n_layers, CONFIG_LAYERS_MAX},
-                 {"num_attention_heads", c->n_heads, 1024},
-                 {"num_key_value_heads", c->n_kv_heads, 1024},
-                 {"head_dim", c->head_dim, 1024},
-                 {"max_position_embeddings", c->max_position, 1U << 26}};
+    } sizes[] = {
+        {"vocab_size", c->vocab_size, VOCAB_MAX},
+        {"hidden_size", c->hidden_size, DIM_MAX},
+        {"intermediate_size", c->intermediate_size, DIM_MAX},
+        {"num_hidden_layers", c->n_layers, CONFIG_LAYERS_MAX},
+        {"num_attention_heads", c->n_heads, 1024},
+        {"num_key_value_heads", c->n_kv_heads, 1024},
+        {"head_dim", c->head_dim, 1024},
+        {"expert feed-forward size", c->n_experts ? c->expert_intermediate_size : 1, DIM_MAX},
+        {"num_experts_per_tok", c->n_experts ? c->n_experts_used : 1, c->n_experts ? c->n_experts : 1},
+        {"max_position_embeddings", c->max_position, 1U << 26}};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         enum status status = check_size(sizes[i].what, sizes[i].value, sizes[i].limit, err);
         if (status != STATUS_OK)
@@ -47,13 +50,14 @@ static enum status check_sizes(const struct model_config *c, struct error *err)
     return STATUS_OK;
 }
 
-static enum status check_config(const struct model_config *c, struct error *err)
+static enum status check_config(const struct model_config *c, const struct family *family, struct error *err)
 {
+    if (c->n_experts != 0 && !family->names->experts)
+        return fail(err, STATUS_UNSUPPORTED, "%s models have no experts, but the configuration has %u",
+                    family->name, c->n_experts);
     enum status status = check_sizes(c, err);
     if (status != STATUS_OK)
         return status;
-    if (c->n_experts != 0)
-        return fail(err, STATUS_UNSUPPORTED, "a mixture of %u experts is not supported yet", c->n_experts);
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
         return fail(err, STATUS_INVALID, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
     if (!(c->attn_logit_softcap >= 0) || !(c->final_logit_softcap >= 0) || !(c->query_pre_attn_scalar >= 0))
@@ -113,7 +117,7 @@ static enum status build(const struct model_files *files, const struct model_opt
     m->kernels = options ? options->kernels : NULL;
     m->family = family;
     m->info.family = family->name;
-    enum status status = check_config(&m->config, err);
+    enum status status = check_config(&m->config, family, err);
     if (status == STATUS_OK)
         status = derive(m, err);
     if (status == STATUS_OK && options)
@@ -159,6 +163,9 @@ void model_close(struct model *m)
             mem_free(l->w[s].data);
             mem_free(l->bias[s]);
         }
+        for (uint32_t e = 0; l->experts && e < 3 * m->config.n_experts; e++)
+            mem_free(l->experts[e].data);
+        mem_free(l->experts);
         for (unsigned n = 0; n < NORM_LAYER_COUNT; n++) {
             mem_free(l->norm[n]);
             mem_free(l->norm_bias[n]);
@@ -208,6 +215,14 @@ struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type)
 
 /* ---- modules ---- */
 
+static bool all_sparse(const struct model_config *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        n += c->layer_is_sparse[i];
+    return n == c->n_layers;
+}
+
 bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_rows, uint32_t *in_cols)
 {
     const struct model_config *c = &m->config;
@@ -219,10 +234,12 @@ bool model_site_shape(const struct model *m, enum lora_site site, uint32_t *out_
         [LORA_SITE_GATE] = {c->intermediate_size, c->hidden_size},
         [LORA_SITE_UP] = {c->intermediate_size, c->hidden_size},
         [LORA_SITE_DOWN] = {c->hidden_size, c->intermediate_size},
+        [LORA_SITE_ROUTER] = {c->n_experts, c->hidden_size},
         [LORA_SITE_LM_HEAD] = {c->vocab_size, c->hidden_size},
     };
-    if ((unsigned)site >= LORA_SITE_COUNT || site == LORA_SITE_ROUTER ||
-        (site == LORA_SITE_GATE && m->family->no_gate))
+    if ((unsigned)site >= LORA_SITE_COUNT || (site == LORA_SITE_GATE && m->family->no_gate) ||
+        (site == LORA_SITE_ROUTER && c->n_experts == 0) ||
+        (site >= LORA_SITE_GATE && site <= LORA_SITE_DOWN && all_sparse(c)))
         return false;
     *out_rows = shape[site][0];
     *in_cols = shape[site][1];

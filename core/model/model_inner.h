@@ -14,14 +14,25 @@ struct module_name {
     uint32_t n_sites;
 };
 
+/* How files call the tensors of a layer's experts. One of an expert: one[i] index tail[i]. All of them
+ * stacked, [n_experts, out, in]: stacked[i], or gate and up below each other in stacked_gate_up. i: gate, up,
+ * down. */
+struct expert_names {
+    const char *router;  /* module; NULL ends a list of these */
+    const char *experts; /* module of them all; NULL: has no such name */
+    const char *one[3], *tail[3];
+    const char *stacked[3], *stacked_gate_up; /* whole names of tensors, or NULL */
+};
+
 /* How a file calls its tensors: MODULE ".weight" (or ".bias"), in layers PREFIX layer "." suffix. NULL: has
  * no such name. */
 struct tensor_names {
     const char *root; /* what all paths begin with and some files leave out; "" */
     const char *embed, *position_embed, *head, *final_norm; /* paths of modules */
     const char *layer_prefix;
-    const struct module_name *modules; /* ends with suffix NULL */
-    const struct module_name *also;    /* the same sites fused or apart, as other files have them */
+    const struct module_name *modules;  /* ends with suffix NULL */
+    const struct module_name *also;     /* the same sites fused or apart, as other files have them */
+    const struct expert_names *experts; /* NULL: the family has none */
     const char *norm[NORM_LAYER_COUNT];
 };
 
@@ -59,9 +70,10 @@ LK_MUST_USE enum status rope_init(struct rope *r, const struct rope_config *c, u
 void rope_row(const struct rope *r, uint32_t position, float *cos_out, float *sin_out);
 
 struct model_layer {
-    struct packed w[LORA_SITE_LM_HEAD];
-    float *bias[LORA_SITE_LM_HEAD]; /* [rows] or NULL */
-    float *norm[NORM_LAYER_COUNT];  /* [norm_length]; NULL where the family has none */
+    struct packed w[LORA_SITE_LM_HEAD]; /* data NULL where a dense or sparse layer has no such site */
+    struct packed *experts;             /* [n_experts, 3] gate, up, down; NULL: a dense layer */
+    float *bias[LORA_SITE_LM_HEAD];     /* [rows] or NULL */
+    float *norm[NORM_LAYER_COUNT];      /* [norm_length]; NULL where the family has none */
     float *norm_bias[NORM_LAYER_COUNT];
     float attn_scale; /* logits = attn_scale * q.k */
     uint32_t window;  /* 0: full attention */
@@ -84,6 +96,10 @@ struct model {
     struct model_layer *layers; /* [n_layers] */
     struct merged *merged;      /* what a merged copy owns, all else is its base's; NULL: no merged copy */
 };
+/* Whether a layer has a site: with experts it has a router in the place of gate, up and down. */
+bool layer_has_site(const struct model *m, uint32_t layer, enum lora_site site);
+/* Shape of an expert's matrix i (gate, up, down). */
+void expert_shape(const struct model *m, unsigned i, uint32_t *out_rows, uint32_t *in_cols);
 /* Values of a norm of this model: hidden_size, or for q and k norms head_dim or all heads. */
 uint32_t norm_length(const struct model *m, enum norm_id norm);
 /* The names that the tensors of the model's file have. */

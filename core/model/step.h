@@ -9,7 +9,7 @@
 
 #include "model_inner.h"
 
-#define STEP_BLOCKS_MAX 40U
+#define STEP_BLOCKS_MAX 48U
 
 struct segment {
     const struct lora *lora; /* or NULL */
@@ -29,17 +29,28 @@ struct step_space {
     float *q, *k, *v;       /* [q_dim] [kv_dim] [kv_dim] */
     float *att;             /* [q_dim] */
     float *y;               /* [hidden] what a half layer adds to x */
-    float *gate, *up;       /* [intermediate]; gate becomes act(gate) * up */
+    float *gate, *up;       /* [intermediate]; gate becomes act(gate) * up; of pairs in sparse layers */
     float *cos[2], *sin[2]; /* [n_half] of each rope */
     float *final;           /* [n_logit_rows_max, hidden] */
     float *logits;          /* [n_logit_rows_max, vocab] */
     int8_t *act_q; /* int8 form of the activations that are read at the moment; NULL: no use for it */
     float *act_d;
     int32_t *act_sum;
-    float *t; /* [rows, t_max]: A x of each row's adapter */
+    float *t; /* [rows or pairs, t_max]: A x of each row's adapter */
     uint32_t t_max;
     float *attention; /* [workers, attention_floats] */
     size_t attention_floats;
+
+    /* Sparse layers (NULL in a dense model). A pair is a row at one of its experts; pairs of an expert lie
+     * side by side, in the order of rows, so pairs of one adapter at an expert do too. */
+    float *route;           /* [rows, n_experts] the router's logits, then probabilities */
+    uint32_t *pick;         /* [rows, n_experts_used] the row's experts, ascending */
+    float *pick_weight;     /* [rows, n_experts_used] */
+    uint32_t *pair_of;      /* [rows, n_experts_used] the pair of each pick */
+    uint32_t *pair_row;     /* [pairs] */
+    uint32_t *expert_begin; /* [n_experts + 1] first pair of each */
+    uint32_t *expert_next;  /* [n_experts] */
+    float *pair;            /* [pairs, hidden] the experts' input, later their output */
 
     /* the plan */
     const struct batch *batch;
@@ -74,6 +85,27 @@ struct crew {
     unsigned worker, n_workers;
 };
 
+/* A worker's share of n rows, or of n panels. */
+void share_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
+void crew_barrier(const struct crew *c);
+/* y[:, panels of this worker] = W x for rows [rows[0], rows[1]) of x. */
+void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, const uint32_t rows[2],
+                 float *y);
+/* x as the kernels read it, [n_rows, cols] without gaps. */
+struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols);
+/* Whether one of the n matrices at w wants x rounded; and rounds this worker's rows if so. */
+bool wants_int8(const struct crew *c, const struct packed *w, unsigned n);
+void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n);
+/* y = act(gate) * up; up NULL: act(gate). */
+void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y);
+
+/* ---- experts (experts.c) ---- */
+
+/* s->y of this worker's rows for a sparse layer, from the normed rows in s->h: to be called by all workers,
+ * behind a barrier; experts_sum gives a row's y behind the next one. */
+void experts_run(const struct crew *c, uint32_t layer);
+void experts_sum(const struct crew *c, uint32_t row);
+
 /* ---- the adapters' part (lora_apply.c) ---- */
 
 /* One place of the pass: the segments that are there, and the group in a layer (LORA_GROUP_COUNT: lm_head).
@@ -85,6 +117,8 @@ struct lora_place {
     int32_t expert; /* -1: not in an expert */
     unsigned group;
 };
+/* That of the batch's rows in a layer (forward.c). */
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group);
 /* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member, or NULL for
  * none. */
 static inline const struct lora *lora_replacing(const struct lora *l)

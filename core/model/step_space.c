@@ -21,7 +21,47 @@ static bool any_quantized(const struct model *m)
     for (uint32_t i = 0; i < m->config.n_layers; i++)
         for (unsigned site = 0; site < N_LAYER_SITES; site++)
             any = any || dtype_is_quantized(m->layers[i].w[site].type);
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        for (uint32_t e = 0; m->layers[i].experts && e < 3 * m->config.n_experts; e++)
+            any = any || dtype_is_quantized(m->layers[i].experts[e].type);
     return any;
+}
+
+/* Rows that a matrix product may have: those of sparse layers are pairs of a row and an expert. */
+static size_t products_max(const struct step_space *s)
+{
+    size_t n = (size_t)s->n_tokens_max * (s->m->config.n_experts ? s->m->config.n_experts_used : 1);
+    return n > s->n_logit_rows_max ? n : s->n_logit_rows_max;
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static void allocate_int8(struct step_space *s)
+{
+    const struct model_config *c = &s->m->config;
+    size_t cols = larger(larger(c->hidden_size, s->m->q_dim),
+                         larger(c->intermediate_size, c->expert_intermediate_size));
+    size_t rows = products_max(s), n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
+    s->act_q = block(s, rows, n_blocks * ACT_DIGITS * ACT_BLOCK, sizeof(int8_t));
+    s->act_d = block(s, rows, n_blocks, sizeof(float));
+    s->act_sum = block(s, rows, 2 * n_blocks, sizeof(int32_t));
+}
+
+static void allocate_experts(struct step_space *s)
+{
+    const struct model_config *c = &s->m->config;
+    size_t n = s->n_tokens_max, n_pairs = n * c->n_experts_used;
+    s->route = block(s, n, c->n_experts, sizeof(float));
+    s->pick = block(s, n_pairs, 1, sizeof *s->pick);
+    s->pick_weight = block(s, n_pairs, 1, sizeof *s->pick_weight);
+    s->pair_of = block(s, n_pairs, 1, sizeof *s->pair_of);
+    s->pair_row = block(s, n_pairs, 1, sizeof *s->pair_row);
+    s->expert_begin = block(s, (size_t)c->n_experts + 1, 1, sizeof *s->expert_begin);
+    s->expert_next = block(s, c->n_experts, 1, sizeof *s->expert_next);
+    s->pair = block(s, n_pairs, c->hidden_size, sizeof(float));
 }
 
 static bool allocate_activations(struct step_space *s)
@@ -36,8 +76,10 @@ static bool allocate_activations(struct step_space *s)
     s->k = block(s, n, m->kv_dim, sizeof(float));
     s->v = block(s, n, m->kv_dim, sizeof(float));
     s->att = block(s, n, m->q_dim, sizeof(float));
-    s->gate = block(s, n, c->intermediate_size, sizeof(float));
-    s->up = block(s, n, c->intermediate_size, sizeof(float));
+    size_t ffn = (size_t)(c->n_experts ? c->n_experts_used : 0) * c->expert_intermediate_size;
+    ffn = ffn > c->intermediate_size ? ffn : c->intermediate_size;
+    s->gate = block(s, n, ffn, sizeof(float));
+    s->up = block(s, n, ffn, sizeof(float));
     for (int i = 0; i < 2 && m->rope[i].n_half > 0; i++) {
         s->cos[i] = block(s, n, m->rope[i].n_half, sizeof(float));
         s->sin[i] = block(s, n, m->rope[i].n_half, sizeof(float));
@@ -46,15 +88,10 @@ static bool allocate_activations(struct step_space *s)
     s->logits = block(s, n_logits, c->vocab_size, sizeof(float));
     s->attention_floats = (attention_scratch_floats(c->n_heads / c->n_kv_heads, c->head_dim) + 15) / 16 * 16;
     s->attention = block(s, team_size(s->team), s->attention_floats, sizeof(float));
-    if (m->kernels->act_mode == ACT_MODE_INT8 && any_quantized(m)) {
-        size_t cols = c->hidden_size, rows = n > n_logits ? n : n_logits;
-        cols = m->q_dim > cols ? m->q_dim : cols;
-        cols = c->intermediate_size > cols ? c->intermediate_size : cols;
-        size_t n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
-        s->act_q = block(s, rows, n_blocks * ACT_DIGITS * ACT_BLOCK, sizeof(int8_t));
-        s->act_d = block(s, rows, n_blocks, sizeof(float));
-        s->act_sum = block(s, rows, 2 * n_blocks, sizeof(int32_t));
-    }
+    if (c->n_experts)
+        allocate_experts(s);
+    if (m->kernels->act_mode == ACT_MODE_INT8 && any_quantized(m))
+        allocate_int8(s);
     for (uint32_t i = 0; i < s->n_blocks; i++)
         if (!s->blocks[i])
             return false;
@@ -128,11 +165,10 @@ enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error
 {
     if (t_max <= s->t_max)
         return STATUS_OK;
-    uint32_t n_rows = s->n_tokens_max > s->n_logit_rows_max ? s->n_tokens_max : s->n_logit_rows_max;
-    size_t n;
+    size_t n, n_rows = products_max(s);
     float *t = size_mul(n_rows, t_max, &n) && size_mul(n, sizeof *t, &n) ? mem_aligned(64, n) : NULL;
     if (!t)
-        return fail(err, STATUS_NO_MEMORY, "scratch for adapters of stacked rank %u and %u rows", t_max,
+        return fail(err, STATUS_NO_MEMORY, "scratch for adapters of stacked rank %u and %zu rows", t_max,
                     n_rows);
     mem_free(s->t);
     s->t = t;

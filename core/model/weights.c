@@ -27,7 +27,7 @@ struct loader {
 /* ---- one tensor ---- */
 
 struct dims {
-    uint32_t n, d[2]; /* outermost first */
+    uint32_t n, d[3]; /* outermost first */
 };
 
 static void print_dims(char *dst, size_t dst_bytes, const uint64_t *d, uint32_t n)
@@ -44,7 +44,7 @@ static const struct tensor *bind_tensor(struct loader *l, const char *name, stru
 {
     const struct tensor *t = tensors_find(l->tensors, name);
     char expected[96], found[96];
-    uint64_t d[2] = {wanted.d[0], wanted.d[1]};
+    uint64_t d[3] = {wanted.d[0], wanted.d[1], wanted.d[2]};
     bool same = t && t->n_dims == wanted.n;
     const char *foreign = t ? NULL : foreign_type(l->tensors, name);
     print_dims(expected, sizeof expected, d, wanted.n);
@@ -116,7 +116,7 @@ end:
 static enum status load_named_vector(struct loader *l, const char *name, uint32_t n, float **out,
                                      struct error *err)
 {
-    struct source s = {.tensor = bind_tensor(l, name, (struct dims){1, {n, 0}}, err)};
+    struct source s = {.tensor = bind_tensor(l, name, (struct dims){1, {n}}, err)};
     return s.tensor ? load_vector(l, &s, n, out, err) : STATUS_FORMAT;
 }
 
@@ -265,8 +265,12 @@ static enum status fill(const struct loader *l, struct fill_job *job, struct err
 
 /* Types that --quant gives a matrix. A row length that is no multiple of 32 keeps the file's type, and with
  * q4_0 the embedding and the head are q8_0: they hurt most when coarse, and are read once a step. */
-static enum dtype target_type(enum quant quant, enum dtype source, uint32_t cols, bool is_embedding)
+enum use { USE_LINEAR, USE_EMBEDDING, USE_ROUTER };
+
+static enum dtype target_type(enum quant quant, enum dtype source, uint32_t cols, enum use use)
 {
+    if (use == USE_ROUTER) /* small, and a rounded logit picks another expert */
+        return source;
     switch (quant) {
     case QUANT_F32:
         return DTYPE_F32;
@@ -275,21 +279,21 @@ static enum dtype target_type(enum quant quant, enum dtype source, uint32_t cols
     case QUANT_Q8_0:
         return cols % ACT_BLOCK ? source : DTYPE_Q8_0;
     case QUANT_Q4_0:
-        return cols % ACT_BLOCK ? source : is_embedding ? DTYPE_Q8_0 : DTYPE_Q4_0;
+        return cols % ACT_BLOCK ? source : use == USE_EMBEDDING ? DTYPE_Q8_0 : DTYPE_Q4_0;
     case QUANT_AUTO:
         break;
     }
     return source;
 }
 
-static enum status load_matrix(struct loader *l, const struct source *source, bool is_embedding,
-                               struct packed *w, struct error *err)
+static enum status load_matrix(struct loader *l, const struct source *source, enum use use, struct packed *w,
+                               struct error *err)
 {
     uint32_t rows = w->rows, cols = w->cols;
     const struct tensor *t = source->tensor;
     struct fill_job job = {.tensors = l->tensors, .source = *source, .w = w, .failed = ATOMIC_FLAG_INIT};
     size_t size_bytes;
-    enum dtype type = target_type(l->options ? l->options->quant : QUANT_AUTO, t->dtype, cols, is_embedding);
+    enum dtype type = target_type(l->options ? l->options->quant : QUANT_AUTO, t->dtype, cols, use);
     if (!dtype_row_bytes(t->dtype, cols, &job.source_row_bytes) ||
         !dtype_row_bytes(type, cols, &job.row_bytes))
         return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", t->name, cols,
@@ -316,11 +320,12 @@ static enum status load_matrix(struct loader *l, const struct source *source, bo
 
 /* ---- the model's tensors ---- */
 
+/* kind: "weight", "bias", or "" for a tensor whose name is the path alone. */
 static void set_name(const struct loader *l, const char *module, const char *kind, char name[NAME_BYTES])
 {
     size_t root = strlen(l->names->root);
     bool drops = l->bare && strncmp(module, l->names->root, root) == 0;
-    snprintf(name, NAME_BYTES, "%s.%s", module + (drops ? root : 0), kind);
+    snprintf(name, NAME_BYTES, "%s%s%s", module + (drops ? root : 0), *kind ? "." : "", kind);
 }
 
 static void layer_name(const struct loader *l, uint32_t layer, const char *suffix, const char *kind,
@@ -329,6 +334,13 @@ static void layer_name(const struct loader *l, uint32_t layer, const char *suffi
     char module[NAME_BYTES];
     snprintf(module, sizeof module, "%s%u.%s", l->names->layer_prefix, layer, suffix);
     set_name(l, module, kind, name);
+}
+
+static bool layer_has(const struct loader *l, uint32_t layer, const char *suffix, const char *kind)
+{
+    char name[NAME_BYTES];
+    layer_name(l, layer, suffix, kind, name);
+    return tensors_find(l->tensors, name) != NULL;
 }
 
 /* GGUF metadata doesn't mention biases: there the tensor's presence says it. */
@@ -365,7 +377,7 @@ static enum status load_biases(struct loader *l, uint32_t layer, const struct mo
     layer_name(l, layer, module->suffix, "bias", name);
     if (!site_has_bias(l, module->site, name))
         return STATUS_OK;
-    const struct tensor *t = bind_tensor(l, name, (struct dims){1, {n_rows, 0}}, err);
+    const struct tensor *t = bind_tensor(l, name, (struct dims){1, {n_rows}}, err);
     enum status status = t ? STATUS_OK : STATUS_FORMAT;
     uint64_t begin = 0;
     for (unsigned i = 0; i < module->n_sites && status == STATUS_OK; i++) {
@@ -399,7 +411,7 @@ static enum status load_module(struct loader *l, uint32_t layer, const struct mo
     for (unsigned i = 0; i < module->n_sites && status == STATUS_OK; i++) {
         struct source s = site_source(l, t, module->site + i, begin);
         begin += to->w[module->site + i].rows;
-        status = load_matrix(l, &s, false, &to->w[module->site + i], err);
+        status = load_matrix(l, &s, USE_LINEAR, &to->w[module->site + i], err);
     }
     return status == STATUS_OK ? load_biases(l, layer, module, n_rows, err) : status;
 }
@@ -408,12 +420,9 @@ static enum status load_module(struct loader *l, uint32_t layer, const struct mo
 static const struct module_name *find_module(const struct loader *l, uint32_t layer,
                                              const struct module_name *list, enum lora_site site, bool anyway)
 {
-    char name[NAME_BYTES];
-    for (; list && list->suffix; list++) {
-        layer_name(l, layer, list->suffix, "weight", name);
-        if (list->site == site && (anyway || tensors_find(l->tensors, name)))
+    for (; list && list->suffix; list++)
+        if (list->site == site && (anyway || layer_has(l, layer, list->suffix, "weight")))
             return list;
-    }
     return NULL;
 }
 
@@ -422,9 +431,8 @@ static enum status load_sites(struct loader *l, uint32_t layer, struct error *er
 {
     enum status status = STATUS_OK;
     for (unsigned s = LORA_SITE_Q; s <= LORA_SITE_DOWN && status == STATUS_OK; s++) {
-        uint32_t rows, cols;
         enum lora_site site = (enum lora_site)s;
-        if (!model_site_shape(l->m, site, &rows, &cols) || l->m->layers[layer].w[site].rows)
+        if (!layer_has_site(l->m, layer, site) || l->m->layers[layer].w[site].rows)
             continue;
         const struct module_name *module = find_module(l, layer, l->names->modules, site, false);
         if (!module)
@@ -435,6 +443,72 @@ static enum status load_sites(struct loader *l, uint32_t layer, struct error *er
             module = find_module(l, layer, l->names->also, site, true);
         require(module);
         status = load_module(l, layer, module, err);
+    }
+    return status;
+}
+
+/* ---- experts ---- */
+
+/* The names that this file has for a layer's router; the first ones if it has none. */
+static const struct expert_names *find_experts(const struct loader *l, uint32_t layer)
+{
+    for (const struct expert_names *n = l->names->experts; n->router; n++)
+        if (layer_has(l, layer, n->router, "weight"))
+            return n;
+    return l->names->experts;
+}
+
+static enum status load_router(struct loader *l, uint32_t layer, const struct expert_names *names,
+                               struct error *err)
+{
+    struct packed *w = &l->m->layers[layer].w[LORA_SITE_ROUTER];
+    char name[NAME_BYTES];
+    require(model_site_shape(l->m, LORA_SITE_ROUTER, &w->rows, &w->cols));
+    layer_name(l, layer, names->router, "weight", name);
+    struct source s = {.tensor = bind_tensor(l, name, (struct dims){2, {w->rows, w->cols}}, err)};
+    return s.tensor ? load_matrix(l, &s, USE_ROUTER, w, err) : STATUS_FORMAT;
+}
+
+/* Matrix i of an expert: a tensor of its own, or its rows of one that has them all. */
+static enum status expert_source(struct loader *l, uint32_t layer, const struct expert_names *names,
+                                 uint32_t at, struct source *s, struct error *err)
+{
+    uint32_t expert = at / 3, i = at % 3, n_experts = l->m->config.n_experts, rows, cols;
+    char name[NAME_BYTES], module[NAME_BYTES];
+    expert_shape(l->m, i, &rows, &cols);
+    *s = (struct source){.begin = (uint64_t)expert * rows};
+    struct dims wanted = {3, {n_experts, rows, cols}};
+    if (names->stacked[i] && layer_has(l, layer, names->stacked[i], "")) {
+        layer_name(l, layer, names->stacked[i], "", name);
+    } else if (i < 2 && layer_has(l, layer, names->stacked_gate_up, "")) {
+        layer_name(l, layer, names->stacked_gate_up, "", name);
+        wanted.d[1] = 2 * rows;
+        s->begin = (2 * (uint64_t)expert + i) * rows;
+    } else {
+        snprintf(module, sizeof module, "%s%u%s", names->one[i], expert, names->tail[i]);
+        layer_name(l, layer, module, "weight", name);
+        wanted = (struct dims){2, {rows, cols}};
+        s->begin = 0;
+    }
+    s->tensor = bind_tensor(l, name, wanted, err);
+    return s->tensor ? STATUS_OK : STATUS_FORMAT;
+}
+
+static enum status load_experts(struct loader *l, uint32_t layer, struct error *err)
+{
+    struct model_layer *to = &l->m->layers[layer];
+    const struct expert_names *names = find_experts(l, layer);
+    uint32_t n = 3 * l->m->config.n_experts;
+    to->experts = mem_array(n, sizeof *to->experts);
+    if (!to->experts)
+        return fail(err, STATUS_NO_MEMORY, "the table of %u experts", n / 3);
+    enum status status = load_router(l, layer, names, err);
+    for (uint32_t i = 0; i < n && status == STATUS_OK; i++) {
+        struct source s;
+        expert_shape(l->m, i % 3, &to->experts[i].rows, &to->experts[i].cols);
+        status = expert_source(l, layer, names, i, &s, err);
+        if (status == STATUS_OK)
+            status = load_matrix(l, &s, USE_LINEAR, &to->experts[i], err);
     }
     return status;
 }
@@ -466,7 +540,7 @@ static enum status load_table(struct loader *l, const char *module, uint32_t row
     w->cols = l->m->config.hidden_size;
     set_name(l, module, "weight", name);
     struct source s = {.tensor = bind_tensor(l, name, (struct dims){2, {rows, w->cols}}, err)};
-    return s.tensor ? load_matrix(l, &s, true, w, err) : STATUS_FORMAT;
+    return s.tensor ? load_matrix(l, &s, USE_EMBEDDING, w, err) : STATUS_FORMAT;
 }
 
 static enum status load_head(struct loader *l, struct error *err)
@@ -552,6 +626,8 @@ static enum status load_all(struct loader *l, struct error *err)
         status = load_norms(l, layer, err);
         if (status == STATUS_OK)
             status = load_sites(l, layer, err);
+        if (status == STATUS_OK && l->m->config.layer_is_sparse[layer])
+            status = load_experts(l, layer, err);
     }
     return status == STATUS_OK ? refuse_surplus(l, err) : status;
 }

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "model_inner.h"
 
+#define OWN_MODELS "tests/golden/data/models/"
 #define LLAMA "tests/golden/data/models/llama/f32"
 #define GEMMA "tests/golden/data/models/gemma3/f32"
 
@@ -121,7 +122,7 @@ static void refuses_by_name(void **state)
         {other_vocabulary, STATUS_FORMAT, "model.embed_tokens.weight: shape [384, 32], expected [1000, 32]"},
         {biased, STATUS_FORMAT, "model.layers.0.self_attn.q_proj.bias: tensor is missing"},
         {tied, STATUS_UNSUPPORTED, "model.layers.1."},
-        {experts, STATUS_UNSUPPORTED, "8 experts"},
+        {experts, STATUS_UNSUPPORTED, "llama models have no experts, but the configuration has 8"},
         {bad_eps, STATUS_INVALID, "rms_norm_eps"},
         {no_context, STATUS_INVALID, "max_position_embeddings is 0"},
         {bad_rope, STATUS_INVALID, "rope_theta is -1"},
@@ -237,6 +238,80 @@ static void describes_itself(void **state)
     model_files_close(f);
 }
 
+/* A path, and the module that it is: kind, layer, expert, site, n_sites, norm, out, in. */
+struct named {
+    const char *path;
+    struct model_module module;
+};
+
+static void check_paths(const char *files, const struct named *good, size_t n_good, const char *const *bad,
+                        size_t n_bad)
+{
+    struct model_files *f = open_files(files);
+    struct model_options o = {.kernels = kernels()};
+    struct model *m;
+    struct error err;
+    struct model_module got;
+    assert_int_equal(model_open(f, &o, &m, &err), STATUS_OK);
+    for (size_t i = 0; i < n_good; i++) {
+        char path[128];
+        if (!model_module_parse(m, good[i].path, &got))
+            fail_msg("%s is unknown", good[i].path);
+        if (memcmp(&got, &good[i].module, sizeof got) != 0)
+            fail_msg("%s: layer %u expert %d site %d +%u norm %d [%u, %u]", good[i].path, got.layer,
+                     (int)got.expert, (int)got.site, got.n_sites, (int)got.norm, got.out, got.in);
+        model_module_path(m, &got, path, sizeof path);
+        struct model_module again;
+        assert_true(model_module_parse(m, path, &again));
+        assert_memory_equal(&again, &got, sizeof got);
+    }
+    for (size_t i = 0; i < n_bad; i++)
+        if (model_module_parse(m, bad[i], &got))
+            fail_msg("%s is no module", bad[i]);
+    model_close(m);
+    model_files_close(f);
+}
+
+static void fused_modules_have_their_sites(void **state)
+{
+    (void)state;
+    static const struct named gpt2[] = {
+        {"transformer.h.1.attn.c_attn", {MODULE_LINEAR, 1, -1, LORA_SITE_Q, 3, 0, 90, 30}},
+        {"transformer.h.0.mlp.c_proj", {MODULE_LINEAR, 0, -1, LORA_SITE_DOWN, 1, 0, 30, 44}},
+        {"transformer.wte", {MODULE_EMBED, 0, -1, 0, 0, 0, 30, 275}},
+        {"transformer.h.1.ln_2", {MODULE_NORM, 1, -1, 0, 0, NORM_FFN_IN, 30, 0}},
+        {"transformer.ln_f", {MODULE_NORM, 0, -1, 0, 0, NORM_FINAL, 30, 0}},
+    };
+    static const char *const gpt2_bad[] = {"transformer.h.0.attn.q_proj", "transformer.h.0.mlp.gate_proj",
+                                           "transformer.wpe", "transformer.h.2.ln_1",
+                                           "transformer.h.0.mlp.experts"};
+    check_paths(OWN_MODELS "gpt2/f32", gpt2, 5, gpt2_bad, 5);
+    static const struct named olmo2[] = {
+        {"model.layers.1.self_attn.q_norm", {MODULE_NORM, 1, -1, 0, 0, NORM_Q, 30, 0}},
+        {"model.layers.1.self_attn.k_norm", {MODULE_NORM, 1, -1, 0, 0, NORM_K, 10, 0}},
+        {"model.layers.0.post_attention_layernorm", {MODULE_NORM, 0, -1, 0, 0, NORM_ATTN_OUT, 30, 0}},
+    };
+    static const char *const olmo2_bad[] = {"model.layers.0.input_layernorm"};
+    check_paths(OWN_MODELS "olmo2/f32", olmo2, 3, olmo2_bad, 1);
+}
+
+static void experts_are_modules_of_sparse_layers(void **state)
+{
+    (void)state;
+    static const struct named mixtral[] = {
+        {"model.layers.1.mlp.gate", {MODULE_LINEAR, 1, -1, LORA_SITE_ROUTER, 1, 0, 4, 28}},
+        {"model.layers.1.block_sparse_moe.gate", {MODULE_LINEAR, 1, -1, LORA_SITE_ROUTER, 1, 0, 4, 28}},
+        {"model.layers.0.block_sparse_moe.experts.2.w3", {MODULE_LINEAR, 0, 2, LORA_SITE_UP, 1, 0, 14, 28}},
+        {"model.layers.0.mlp.experts.0.down_proj", {MODULE_LINEAR, 0, 0, LORA_SITE_DOWN, 1, 0, 28, 14}},
+        {"model.layers.1.block_sparse_moe.experts", {MODULE_EXPERTS, 1, -1, 0, 0, 0, 0, 0}},
+    };
+    static const char *const mixtral_bad[] = {
+        "model.layers.0.mlp.gate_proj",           "model.layers.0.mlp.experts.99.up_proj",
+        "model.layers.0.mlp.experts.01.up_proj",  "model.layers.0.mlp.experts.1.w1",
+        "model.layers.0.mlp.experts.1.up_proj.x", "model.layers.0.mlp.experts."};
+    check_paths(OWN_MODELS "mixtral/f32", mixtral, 5, mixtral_bad, 6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +319,8 @@ int main(void)
         cmocka_unit_test(survives_short_memory),
         cmocka_unit_test(quantises_as_asked),
         cmocka_unit_test(describes_itself),
+        cmocka_unit_test(fused_modules_have_their_sites),
+        cmocka_unit_test(experts_are_modules_of_sparse_layers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
