@@ -39,6 +39,8 @@ static enum status compile_source(struct chat_template *t, struct error *err)
         status = jinja_parse(t, (const struct token *)(void *)tokens.data,
                              tokens.length / sizeof(struct token), err);
     buf_fini(&tokens);
+    if (status == STATUS_OK)
+        status = jinja_scope(t, err);
     return status == STATUS_OK ? jinja_check(t, err) : status;
 }
 

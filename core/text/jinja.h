@@ -1,7 +1,7 @@
 /* The template language: tokens, tree, and the state of one render. Inner header of core/text.
  *
- *   source → jinja_lex → tokens → jinja_parse → tree → jinja_check        once, in chat_template_compile
- *   tree + variables → jinja_exec (statements), jinja_eval (expressions)  each render
+ *   source → jinja_lex → tokens → jinja_parse → tree → jinja_scope, jinja_check   once, in
+ * chat_template_compile tree + variables → jinja_exec (statements), jinja_eval (expressions)  each render
  */
 #ifndef LK_JINJA_H
 #define LK_JINJA_H
@@ -148,6 +148,9 @@ struct node {
     unsigned char *ops;
     struct arg_nodes *args;
     struct param_list *params;
+    uint32_t
+        *blank; /* [n_blank], of a frame's body: names that it begins with, without a value (jinja_scope) */
+    size_t n_blank;
     const struct builtin *def; /* of a filter or test; NULL: unknown, an error when it is reached */
 };
 
@@ -175,7 +178,8 @@ struct chat_template {
 enum status jinja_lex(struct chat_template *t, struct buf *tokens, struct error *err);
 enum status jinja_parse(struct chat_template *t, const struct token *tokens, size_t n_tokens,
                         struct error *err);
-enum status jinja_check(const struct chat_template *t, struct error *err); /* unknown filters and tests */
+enum status jinja_scope(struct chat_template *t, struct error *err);       /* each frame's blank names */
+enum status jinja_check(const struct chat_template *t, struct error *err); /* unknown filters, functions … */
 enum status jinja_fail_at(const struct chat_template *t, size_t pos, struct error *err, enum status status,
                           const char *format, ...) __attribute__((format(printf, 5, 6)));
 void jinja_position(const struct chat_template *t, size_t pos, unsigned *line, unsigned *column);

@@ -6,12 +6,15 @@
 
 static struct jv eval_name(struct render *r, const struct node *n)
 {
-    for (const struct scope *s = r->scope; s; s = s->parent)
-        for (uint32_t i = 0; i < s->n; i++)
-            if (s->vars[i].name == n->name)
-                return s->vars[i].value;
-    if (r->root[n->name].tag != JV_MISSING)
-        return r->root[n->name];
+    struct jv value = r->root[n->name];
+    bool found = false;
+    for (const struct scope *s = r->scope; s && !found; s = s->parent)
+        for (uint32_t i = 0; i < s->n && !found; i++) {
+            found = s->vars[i].name == n->name;
+            value = found ? s->vars[i].value : value;
+        }
+    if (value.tag != JV_MISSING)
+        return value;
     return jv_undefined(r, jv_tagged(JV_MISSING), jv_of_str(r->t->names.names[n->name]));
 }
 

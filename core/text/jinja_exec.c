@@ -245,6 +245,9 @@ static enum flow flow_of(bool ok)
 static enum flow exec_body(struct render *r, const struct node *n)
 {
     enum flow flow = FLOW_NEXT;
+    for (size_t i = 0; i < n->n_blank; i++)
+        if (!scope_set(r, n->blank[i], jv_tagged(JV_MISSING)))
+            return FLOW_ERROR;
     for (size_t i = 0; i < n->n_list && flow == FLOW_NEXT; i++)
         flow = jinja_exec(r, n->list[i]);
     return flow;

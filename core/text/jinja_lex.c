@@ -213,7 +213,7 @@ static enum status lex_name(struct lexer *l)
         p++;
     for (size_t i = start, n; i < p; i += n) {
         uint32_t c = jchar_decode(l->s + i, p - i, &n);
-        if (c >= 0x80 && !jchar_is_alpha(c) && !jchar_is_decimal(c))
+        if (c >= 0x80 && !jchar_is_alpha(c) && (i == start || !jchar_is_decimal(c)))
             return lex_fail(l, i, "a character that can't be in a name");
     }
     advance(l, p);

@@ -4,6 +4,7 @@
 Files go through `lorikeet inspect` (header, metadata, config and tensor table of bases and adapters) of the build with
 AddressSanitizer: exit code 0 or 1 and one sentence are right; a signal, a sanitizer's report or 20 s without an end are
 not. Bodies go to a running server: any HTTP answer below 500 is right, and the server must still answer afterwards.
+Chat templates (those of the golden cases and of ../shared) go through test_jinja_goldens --lines: any answer is right.
 A failing input is kept under build/fuzz/.
 """
 import argparse, glob, json, os, random, shutil, struct, subprocess, sys, tempfile, time
@@ -12,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import DATA, ROOT, SHARED, Server
 
 BINARY = os.path.join(ROOT, "build", "asan", "lorikeet")
+TEMPLATES = os.environ.get("JINJA_LINES", os.path.join(ROOT, "build", "asan", "tests", "golden", "test_jinja_goldens"))
 KEEP = os.path.join(ROOT, "build", "fuzz")
 BODIES = [
     {"model": "base", "prompt": "hello", "max_tokens": 4},
@@ -103,6 +105,58 @@ def fuzz_files(rng, seconds):
     return n - bad, bad
 
 
+def template_seeds():
+    with open(os.path.join(DATA, "jinja.json")) as f:
+        goldens = json.load(f)
+    seeds = [case[0] for case in goldens["cases"]]
+    for path in glob.glob(os.path.join(SHARED, "goldens", "chat", "*.json")):
+        with open(path) as f:
+            seeds += [json.load(f).get("template", "")] * 20
+    return seeds, goldens["variables"]
+
+
+def mutate_template(seeds, rng):
+    """Pieces of others put in, taken out or said over and over, so that much of it still parses."""
+    text = rng.choice(seeds)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        other = rng.choice(seeds)
+        at, start, length = rng.randrange(len(text) + 1), rng.randrange(len(other) + 1), rng.choice((1, 2, 4, 10, 40, 400))
+        kind = rng.randrange(5)
+        piece = other[start:start + length]
+        if kind == 0:
+            text = text[:at] + text[at + length:]
+        elif kind == 1:
+            text = text[:at] + piece + text[at:]
+        elif kind == 2:
+            text = text[:at] + piece + text[at + length:]
+        elif kind == 3:
+            text = text[:at] + piece[:40] * rng.choice((2, 50, 3000)) + text[at:]
+        else:
+            numbers = ("0", "-1", "99", "100000", "9223372036854775807", "1e308", "10**18", "'a' * 99999")
+            text = text[:at] + rng.choice(numbers) + text[at + 1:]
+    return text[:200000]
+
+
+def fuzz_templates(rng, seconds):
+    seeds, variables = template_seeds()
+    n = bad = 0
+    end = time.time() + seconds
+    while time.time() < end:
+        batch = [mutate_template(seeds, rng) for _ in range(50)]
+        lines = "".join(json.dumps([text, variables]) + "\n" for text in batch)
+        try:
+            r = subprocess.run([TEMPLATES, "--lines"], input=lines.encode(), capture_output=True, timeout=120)
+            done, why = r.stdout.count(b"\n"), None if r.returncode == 0 else r.stderr[-600:].decode(errors="replace")
+        except subprocess.TimeoutExpired as late:
+            done, why = (late.stdout or b"").count(b"\n"), "hangs"
+        n += len(batch)
+        if why or done < len(batch):
+            bad += 1
+            print(f"FAIL template: {why}\n  kept: {keep(f'template-{n}.jinja', batch[min(done, 49)].encode(errors='replace'))}")
+    print(f"templates: {n} mutants, {bad} bad")
+    return n - bad, bad
+
+
 def fuzz_bodies(rng, seconds):
     n = bad = 0
     os.environ["LORIKEET"] = BINARY
@@ -137,9 +191,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seconds", type=int, default=60)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--only", default="files,templates,bodies")
     a = p.parse_args()
     rng = random.Random(a.seed)
-    good, bad = (sum(x) for x in zip(fuzz_files(rng, a.seconds), fuzz_bodies(rng, a.seconds)))
+    parts = [{"files": fuzz_files, "templates": fuzz_templates, "bodies": fuzz_bodies}[name] for name in a.only.split(",")]
+    good, bad = (sum(x) for x in zip(*(part(rng, a.seconds) for part in parts)))
     print(f"{good} passed, {bad} failed, 0 skipped")
     return 1 if bad else 0
 

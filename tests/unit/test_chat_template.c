@@ -223,6 +223,32 @@ static void statements_follow_jinja(void **state)
     CHECK_ALL(table);
 }
 
+/* A frame that sets a name before it reads it has it without a value from its beginning. */
+static void names_begin_as_in_jinja(void **state)
+{
+    (void)state;
+    static const struct example table[] = {
+        {"{% for x in l %}{{ s }},{% endfor %}{% set s = 1 %}{{ s }}", ",,,1"},
+        {"{{ s[0] }}{% for x in l %}{{ s[0] }}{% endfor %}{% set s = 1 %}{{ s }}", "HHHH1"},
+        {"{% for x in l %}{{ i }}{% endfor %}{% if f %}{% set i = 1 %}{% endif %}{{ i }}", "7777"},
+        {"{% for x in l %}{{ i }}{% endfor %}{% if f %}{% set i = 1 %}{% elif t %}{% set i = 2 %}{% else %}"
+         "{% set i = 3 %}{% endif %}{{ i }}",
+         "7772"},
+        {"{% macro m() %}[{{ i }}]{% endmacro %}{{ m() }}{% set i = i + 1 %}{{ m() }}", "[7][8]"},
+        {"{% macro m() %}[{{ i }}]{% endmacro %}{{ m() }}{% set i = 2 %}{{ m() }}", "[][2]"},
+        {"{% for x in l %}{% for y in l %}{{ i }}{% endfor %}{% set i = x %}{{ i }}{% endfor %}", "312"},
+        {"{% for x in l %}{% for y in l %}{{ i }}{% endfor %}{% set i = x %}{% endfor %}{{ i }}",
+         "7777777777"},
+        {"{% set q %}{% for x in l %}{{ i }}{% endfor %}{% set i = 1 %}{% endset %}{{ q }}|", "|"},
+        {"{% for x in l %}{{ i }}{% endfor %}{% macro i() %}{% endmacro %}|", "|"},
+        {"{% for x in [] %}{% else %}{% for y in l %}{{ i }}{% endfor %}{% set i = 1 %}{{ i }}{% endfor %}",
+         "1"},
+        {"{% with a, b = (1, i) %}{{ a }}{{ b }}{% endwith %}{{ self.x is defined }}{{ self }}",
+         "17False<TemplateReference None>"},
+    };
+    CHECK_ALL(table);
+}
+
 static void white_space_follows_jinja(void **state)
 {
     (void)state;
@@ -283,6 +309,7 @@ static const struct {
     {"{{ '\\x4' }}", STATUS_FORMAT, "T: line 1, column 4: truncated \\xXX escape"},
     {"{{ 1 + }}", STATUS_FORMAT, "T: line 1, column 8: unexpected 'end of print statement'"},
     {"{{ (1] }}", STATUS_FORMAT, "T: line 1, column 6: unexpected ']', expected ')'"},
+    {"{{ \xd9\xa1 }}", STATUS_FORMAT, "T: line 1, column 4: a character that can't be in a name"},
     {"{{ 1 ! 2 }}", STATUS_FORMAT, "T: line 1, column 6: unexpected character '!'"},
     {"{{ 99999999999999999999 }}", STATUS_FORMAT,
      "T: line 1, column 4: an integer that doesn't fit into 64 bits"},
@@ -595,6 +622,7 @@ int main(void)
         cmocka_unit_test(methods_follow_python),
         cmocka_unit_test(filters_follow_jinja),
         cmocka_unit_test(statements_follow_jinja),
+        cmocka_unit_test(names_begin_as_in_jinja),
         cmocka_unit_test(white_space_follows_jinja),
         cmocka_unit_test(refusals_say_where_and_why),
         cmocka_unit_test(bounds_hold),
