@@ -471,18 +471,17 @@ static enum status check_tied(struct peft *p, struct error *err)
 /* Replaced tensors and rows act on every token, an activated LoRA does not: PEFT mixes both, we don't. */
 static enum status check_activated(const struct peft *p, struct error *err)
 {
-    const struct content *c = p->c;
+    const char *kinds = p->c->report->kinds;
     if (p->config.n_invocation == 0)
         return STATUS_OK;
-    content_kind(p->c, "alora");
-    if (p->config.dora || strstr(c->report->kinds, "embedding") ||
-        strstr(c->report->kinds, "modules_to_save") || strstr(c->report->kinds, "tokens") ||
-        strstr(c->report->kinds, " bias"))
+    if (p->config.dora || strstr(kinds, "embedding") || strstr(kinds, "modules_to_save") ||
+        strstr(kinds, "tokens") || strstr(kinds, " bias") || strncmp(kinds, "bias", 4) == 0)
         return fail(
             err, STATUS_UNSUPPORTED,
             "%s: alora_invocation_tokens together with %s is not supported: an activated LoRA is on linear "
             "modules only",
-            c->shown, c->report->kinds);
+            p->c->shown, kinds);
+    content_kind(p->c, "alora");
     return STATUS_OK;
 }
 

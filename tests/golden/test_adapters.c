@@ -102,6 +102,8 @@ static size_t check_family(const char *root, const char *family)
     struct error err;
     struct model_files *files;
     snprintf(path, sizeof path, "%s/models/%s/f32", root, family);
+    if (!path_is_folder(path))
+        return 0;
     assert_int_equal(model_files_open(path, &files, &err), STATUS_OK);
     enum status s = model_check(files, &err);
     model_files_close(files);
