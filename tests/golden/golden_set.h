@@ -14,8 +14,6 @@
 #define GOLDEN_OWN "tests/golden/data"
 #define GOLDEN_SHARED "../shared/goldens"
 
-#pragma weak lora_compose /* until it is there */
-
 struct tolerance {
     double logits; /* of the largest logit */
     bool greedy;

@@ -415,7 +415,8 @@ def make_mixed():
 WEIGHTED = {
     "llama": [("cat_two", ["qv_r4", "rslora_r8"], [0.7, -0.4], "cat"), ("cat_three", ["patterns", "qv_r4", "head_r4"], [1.5, -1.0, 0.3], "cat"),
               ("stack_two", ["qv_r4", "all_r8_bf16"], [1, 1], "active_together"), ("stack_bias", ["lora_bias_r3", "qv_r4"], [1, 1], "active_together"),
-              ("stack_embed", ["embed_r3", "head_r4"], [1, 1], "active_together"), ("stack_dora", ["qv_r4", "dora_r3"], [1, 1], "active_together")],
+              ("stack_embed", ["embed_r3", "head_r4"], [1, 1], "active_together"), ("stack_dora", ["dora_r3", "qv_r4"], [1, 1], "active_together")],
+    # DoRA first: PEFT lets its factor act on what the adapters before it added, too, which is no sum
     "gpt2": [("cat_three", ["all_r3_bf16", "overlap_r3", "head_r3"], [0.5, 2.0, -0.8], "cat"),
              ("stack_two", ["head_r3", "embed_r3"], [1, 1], "active_together")],
     "mixtral": [("stack_experts", ["experts_r2", "all_r3_bf16"], [1, 1], "active_together")],
@@ -492,11 +493,10 @@ def main():
     logging.set_verbosity_error(), logging.disable_progress_bar(), warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     wanted = sys.argv[1:] or list(FAMILIES)
-    if not sys.argv[1:]:
-        for part in ("models", "adapters", "goldens"):
-            shutil.rmtree(os.path.join(HERE, part), ignore_errors=True)
     for family in wanted:
         if family != "extras":
+            for part in ("models", "adapters"):
+                shutil.rmtree(os.path.join(HERE, part, family), ignore_errors=True)
             make_family(family)
     make_mixed()
     for family, plan in WEIGHTED.items():

@@ -275,10 +275,8 @@ static int check_sums(struct crowd *c, const struct voice *o, const char *path)
     struct rig_line want = run_line(c, &o->alone, both->lora);
     struct error err;
     int n_bad = 0;
-    if (!lora_compose) {
-        ;
-    } else if (lora_compose(pair, (float[]){1, 1}, 2, &sum, &err) == STATUS_OK &&
-               lora_compose(twice, (float[]){0.75F, -0.5F}, 2, &one, &err) == STATUS_OK) {
+    if (lora_compose(pair, (float[]){1, 1}, 2, &sum, &err) == STATUS_OK &&
+        lora_compose(twice, (float[]){0.75F, -0.5F}, 2, &one, &err) == STATUS_OK) {
         n_bad += !near(c, o, "[A, s] + [A, t]", off(c, sum, &want), 1e-5);
         n_bad += !near(c, o, "s A + t A", off(c, one, &want), 1e-5);
     } else if (o->v->lora->n_invocation == 0) { /* aLoRAs stand alone */
