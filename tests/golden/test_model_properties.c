@@ -330,13 +330,19 @@ int main(void)
     static char labels[2 * FAMILIES_MAX][64];
     char *families[FAMILIES_MAX];
     size_t n = golden_list(GOLDEN_OWN, "models", "", families, FAMILIES_MAX);
+    size_t n_tests = 0;
     for (size_t i = 0; i < n; i++) {
-        snprintf(labels[2 * i], sizeof *labels, "%s_in_a_batch", families[i]);
-        snprintf(labels[2 * i + 1], sizeof *labels, "%s_of_an_adapter", families[i]);
-        tests[2 * i] = (struct CMUnitTest){labels[2 * i], in_a_batch, NULL, NULL, families[i]};
-        tests[2 * i + 1] = (struct CMUnitTest){labels[2 * i + 1], of_an_adapter, NULL, NULL, families[i]};
+        char path[128];
+        snprintf(path, sizeof path, GOLDEN_OWN "/models/%s/f32", families[i]);
+        if (!path_is_folder(path))
+            continue;
+        char(*label)[64] = labels + n_tests;
+        snprintf(label[0], sizeof *labels, "%s_in_a_batch", families[i]);
+        snprintf(label[1], sizeof *labels, "%s_of_an_adapter", families[i]);
+        tests[n_tests++] = (struct CMUnitTest){label[0], in_a_batch, NULL, NULL, families[i]};
+        tests[n_tests++] = (struct CMUnitTest){label[1], of_an_adapter, NULL, NULL, families[i]};
     }
-    int n_failed = _cmocka_run_group_tests("properties", tests, 2 * n, NULL, NULL);
+    int n_failed = _cmocka_run_group_tests("properties", tests, n_tests, NULL, NULL);
     for (size_t i = 0; i < n; i++)
         free(families[i]);
     return n_failed;
