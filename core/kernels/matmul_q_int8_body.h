@@ -127,15 +127,31 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
         matmul_store(a, row + r, panel, sum[r]);
 }
 
+/* Every tile is long code: the types that fewer files have make do with tiles of 1, 2, 4 … rows. */
+VEC bool has_tile(const struct panel_layout *l, uint32_t n_rows)
+{
+    bool rare = l->book || l->bits < 4;
+    return !rare || (n_rows & (n_rows - 1)) == 0;
+}
+
+VEC uint32_t next_tile(const struct panel_layout *l, uint32_t left)
+{
+    uint32_t rows = tile_rows(left, TILE_ROWS);
+    while (!has_tile(l, rows))
+        rows--;
+    return rows;
+}
+
 VEC void matmul_int8(const struct matmul_args *a, const struct panel_layout *l)
 {
     for (uint32_t p = a->panel_begin; p < a->panel_end; p++) {
         for (uint32_t row = a->row_begin; row < a->row_end;) {
-            uint32_t rows = tile_rows(a->row_end - row, TILE_ROWS);
+            uint32_t rows = next_tile(l, a->row_end - row);
             switch (rows) {
 #define TILE_CASE(n)                                                                                         \
     case n:                                                                                                  \
-        tile(a, l, p, row, n);                                                                               \
+        if (has_tile(l, n))                                                                                  \
+            tile(a, l, p, row, n);                                                                           \
         break;
                 TILE_CASES(TILE_CASE)
 #undef TILE_CASE

@@ -140,11 +140,11 @@ enum status f8_scales_read(struct f8_scales *s, const struct tensors *tensors, s
         return STATUS_OK;
     void *raw = mem_alloc(t->size_bytes);
     s->values = mem_array(t->n_values, sizeof *s->values);
-    enum status status = STATUS_OK;
-    if (!raw || !s->values)
-        status = fail(err, STATUS_NO_MEMORY, "%s: %llu scales", t->name, (unsigned long long)t->n_values);
-    else
-        status = tensor_read(tensors, t, 0, t->size_bytes, raw, err);
+    if (!raw || !s->values) {
+        mem_free(raw);
+        return fail(err, STATUS_NO_MEMORY, "%s: %llu scales", t->name, (unsigned long long)t->n_values);
+    }
+    enum status status = tensor_read(tensors, t, 0, t->size_bytes, raw, err);
     if (status == STATUS_OK) {
         dequantize_row(t->dtype, raw, t->n_values, s->values);
         status = check_values(s, err);
@@ -190,14 +190,23 @@ static bool is_f8_weight(const struct tensors *tensors, const char *name, size_t
     return t && t->dtype == DTYPE_F8_E4M3;
 }
 
+/* Some files have no quantization_config (modelopt's first ones have a file of their own instead). */
+static bool has_f8(const struct model_config *c, const struct tensors *tensors)
+{
+    bool found = c->f8;
+    for (size_t i = 0; !found && i < tensors_count(tensors); i++)
+        found = tensors_at(tensors, i)->dtype == DTYPE_F8_E4M3;
+    return found;
+}
+
 enum status f8_check_companion(const struct model_config *c, const struct tensors *tensors, const char *name,
                                struct error *err)
 {
     static const char *const unused[] = {".output_scale", ".q_scale", ".k_scale", ".v_scale", ".prob_scale"};
     size_t stem;
-    for (size_t i = 0; c->f8 && i < sizeof unused / sizeof *unused; i++)
+    for (size_t i = 0; i < sizeof unused / sizeof *unused; i++)
         if (ends_with(name, unused[i], &stem))
-            return STATUS_OK;
+            return has_f8(c, tensors) ? STATUS_OK : STATUS_NOT_FOUND;
     bool scales_weight =
         ends_with(name, ".weight_scale", &stem) || ends_with(name, ".weight_scale_inv", &stem);
     if (!scales_weight && !ends_with(name, ".input_scale", &stem))

@@ -9,7 +9,9 @@
 #include <math.h>
 #include <time.h>
 
+#include "attention_case.h"
 #include "lab.h"
+#include "stored_rows.h"
 
 #if __has_include(<cblas.h>)
 #include <cblas.h>
@@ -27,66 +29,6 @@ struct product {
     struct guarded weights, x_mem, q_mem, d_mem, sum_mem;
     float *plain; /* [rows, cols] what packed_row_f32 gives */
 };
-
-/* Where the f16 scale and min of a stored block lie; -1: it has none. */
-struct scale_place {
-    int d, min;
-};
-static struct scale_place scale_place(enum dtype type)
-{
-    switch (type) {
-    case DTYPE_Q5_0:
-    case DTYPE_IQ4_NL:
-    case DTYPE_IQ4_XS:
-        return (struct scale_place){0, -1};
-    case DTYPE_Q2_K:
-        return (struct scale_place){80, 82};
-    case DTYPE_Q3_K:
-        return (struct scale_place){108, -1};
-    case DTYPE_Q6_K:
-        return (struct scale_place){208, -1};
-    case DTYPE_MXFP4:
-    case DTYPE_F8_E4M3:
-        return (struct scale_place){-1, -1};
-    default:
-        return (struct scale_place){0, 2};
-    }
-}
-
-/* A stored row: real rounding where we have it, else random bytes with scales that are no infinities. */
-static void make_stored_row(struct lab *lab, enum dtype type, const float *x, uint32_t cols, uint8_t *dst)
-{
-    const struct dtype_info *info = dtype_info(type);
-    struct scale_place at = scale_place(type);
-    if (quantize_row(type, x, cols, dst))
-        return;
-    for (uint32_t i = 0; i < cols; i += info->block_size, dst += info->block_bytes) {
-        uint16_t d = f32_to_f16(0.01f * random_float(lab)), m = f32_to_f16(0.02f * random_float(lab));
-        for (uint32_t j = 0; j < info->block_bytes; j++)
-            dst[j] = (uint8_t)random_u64(lab);
-        if (at.d >= 0)
-            memcpy(dst + at.d, &d, 2);
-        if (at.min >= 0)
-            memcpy(dst + at.min, &m, 2);
-        if (type == DTYPE_MXFP4) /* denormal scales too */
-            dst[0] = i % 96 == 0 ? (uint8_t)(i / 96 % 3) : (uint8_t)(118 + dst[0] % 8);
-        if (type == DTYPE_F8_E4M3 && (dst[0] & 0x7f) == 0x7f && i % 7) /* NaN is rare */
-            dst[0] &= 0xf7;
-    }
-}
-
-/* F8 rows have scales of their own: the packed row gets them, the plain one is multiplied. */
-static void scale_f8_row(struct lab *lab, const struct packed *w, uint32_t row, float *plain)
-{
-    float scales[64];
-    uint32_t n = (w->cols + 127) / 128;
-    require(n <= sizeof scales / sizeof *scales);
-    for (uint32_t i = 0; i < n; i++)
-        scales[i] = i % 5 == 4 ? 1e-20f : 0.02f * random_float(lab);
-    packed_set_scales(w, row, scales);
-    for (uint32_t k = 0; k < w->cols; k++)
-        plain[k] *= scales[k / 128];
-}
 
 static void product_weights(struct lab *lab, struct product *p)
 {
@@ -552,59 +494,6 @@ static void check_vectors(struct lab *lab)
 }
 
 /* ---- attention ---- */
-
-#define MAX_PAGES 64U
-
-struct attention_case {
-    uint32_t n_group, head_dim, page_tokens, begin, end;
-    float cap;
-    enum dtype type;
-};
-
-/* Softmax over all positions at once, in double. */
-static void attention_reference(const struct attention_args *a, const float *const *kv, double *out)
-{
-    for (uint32_t h = 0; h < a->n_group; h++) {
-        double max = -INFINITY, sum = 0, logits[2048];
-        const float *q = a->q + (size_t)h * a->head_dim;
-        for (uint32_t t = a->begin; t < a->end; t++) {
-            double dot = 0;
-            for (uint32_t i = 0; i < a->head_dim; i++)
-                dot += (double)q[i] * (double)kv[0][(size_t)t * a->head_dim + i];
-            dot *= (double)a->scale;
-            logits[t] = a->softcap > 0 ? (double)a->softcap * tanh(dot / (double)a->softcap) : dot;
-            max = logits[t] > max ? logits[t] : max;
-        }
-        for (uint32_t i = 0; i < a->head_dim; i++)
-            out[h * a->head_dim + i] = 0;
-        for (uint32_t t = a->begin; t < a->end; t++) {
-            double p = exp(logits[t] - max);
-            sum += p;
-            for (uint32_t i = 0; i < a->head_dim; i++)
-                out[h * a->head_dim + i] += p * (double)kv[1][(size_t)t * a->head_dim + i];
-        }
-        for (uint32_t i = 0; i < a->head_dim; i++)
-            out[h * a->head_dim + i] /= sum;
-    }
-}
-
-/* Fills pages (K block, then V block each) and their plain copies kv[0], kv[1]. */
-static void make_pages(struct lab *lab, const struct attention_case *c, uint8_t *const *pages,
-                       float *const *kv)
-{
-    size_t value_bytes = c->type == DTYPE_F16 ? 2 : 4;
-    for (uint32_t t = 0; t < c->end; t++) {
-        for (uint32_t i = 0; i < 2 * c->head_dim; i++) {
-            uint32_t which = i / c->head_dim, at = i % c->head_dim;
-            float v = 2 * random_float(lab);
-            uint16_t half = f32_to_f16(v);
-            size_t index = ((size_t)which * c->page_tokens + t % c->page_tokens) * c->head_dim + at;
-            memcpy(pages[t / c->page_tokens] + index * value_bytes,
-                   c->type == DTYPE_F16 ? (const void *)&half : &v, value_bytes);
-            kv[which][(size_t)t * c->head_dim + at] = c->type == DTYPE_F16 ? f16_to_f32(half) : v;
-        }
-    }
-}
 
 static void check_attention_results(struct lab *lab, struct attention_args *a, const float *const *kv)
 {

@@ -189,6 +189,42 @@ static void a_text_config_is_found(void **state)
     assert_int_equal(c.n_eos, 2);
 }
 
+#define QUANTIZED(q) "{\"model_type\":\"llama\"," SMALL ",\"quantization_config\":{" q "}}"
+#define GROUPS(weights)                                                                                      \
+    QUANTIZED("\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":{"   \
+              "\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{" weights "}}}")
+
+static void f8_weights_are_known(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config;
+        bool f8;
+        uint32_t rows, cols;
+    } good[] = {
+        {"{\"model_type\":\"llama\"," SMALL "}", false, 0, 0},
+        {"{\"model_type\":\"llama\"," SMALL ",\"quantization_config\":null}", false, 0, 0},
+        {QUANTIZED("\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\","
+                   "\"weight_block_size\":[128,128]"),
+         true, 128, 128},
+        {QUANTIZED(
+             "\"quant_method\":\"fp8\",\"activation_scheme\":\"static\",\"ignored_layers\":[\"lm_head\"]"),
+         true, 0, 0},
+        {GROUPS("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"channel\",\"symmetric\":true"), true, 0, 0},
+        {GROUPS("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\",\"block_structure\":[64,256]"),
+         true, 64, 256},
+        {QUANTIZED("\"quant_method\":\"modelopt\",\"quant_algo\":\"FP8\",\"kv_cache_quant_algo\":\"FP8\""),
+         true, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct model_config c;
+        must(good[i].config, NULL, &c);
+        assert_int_equal(c.f8, good[i].f8);
+        assert_int_equal(c.f8_block_rows, good[i].rows);
+        assert_int_equal(c.f8_block_cols, good[i].cols);
+    }
+}
+
 static const struct {
     const char *config;
     enum status status;
@@ -213,6 +249,32 @@ static const struct {
     {"{\"model_type\":\"llama\",\"hidden_act\":\"mish\"}", STATUS_UNSUPPORTED, "hidden_act is 'mish'"},
     {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"gptq\"}}", STATUS_UNSUPPORTED,
      "quantization_config (gptq) is not supported"},
+    {QUANTIZED("\"bits\":4"), STATUS_UNSUPPORTED, "quantization_config (no quant_method) is not supported"},
+    {QUANTIZED("\"quant_method\":\"fp8\",\"fmt\":\"e5m2\""), STATUS_UNSUPPORTED,
+     "quantization_config.fmt is 'e5m2', expected e4m3"},
+    {QUANTIZED("\"quant_method\":\"fp8\",\"weight_block_size\":[128,100]"), STATUS_UNSUPPORTED,
+     "weight_block_size is [128, 100]: the columns must be a multiple of 128"},
+    {QUANTIZED("\"quant_method\":\"fp8\",\"weight_block_size\":[0,128]"), STATUS_FORMAT,
+     "weight_block_size is not a pair of sizes"},
+    {QUANTIZED("\"quant_method\":\"fp8\",\"weight_block_size\":128"), STATUS_FORMAT,
+     "is not a pair of sizes"},
+    {QUANTIZED("\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\""), STATUS_UNSUPPORTED,
+     "quantization_config.quant_algo is 'NVFP4', expected FP8"},
+    {QUANTIZED("\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\""), STATUS_UNSUPPORTED,
+     "format is 'pack-quantized', expected float-quantized"},
+    {QUANTIZED("\"quant_method\":\"compressed-tensors\""), STATUS_FORMAT, "config_groups is missing"},
+    {QUANTIZED(
+         "\"quant_method\":\"compressed-tensors\",\"sparsity_config\":{\"format\":\"sparse-24-bitmask\"}"),
+     STATUS_UNSUPPORTED, "sparsity_config is 'sparse-24-bitmask', expected dense"},
+    {QUANTIZED("\"quant_method\":\"compressed-tensors\",\"transform_config\":{\"R1\":{}}"),
+     STATUS_UNSUPPORTED, "transform_config is not supported"},
+    {GROUPS("\"num_bits\":8,\"type\":\"int\""), STATUS_UNSUPPORTED,
+     "type is 'int' of 8 bits, expected float"},
+    {GROUPS("\"num_bits\":4,\"type\":\"float\""), STATUS_UNSUPPORTED, "type is 'float' of 4 bits"},
+    {GROUPS("\"num_bits\":8,\"type\":\"float\",\"strategy\":\"group\""), STATUS_UNSUPPORTED,
+     "strategy is 'group', expected tensor, channel or block"},
+    {GROUPS("\"num_bits\":8,\"type\":\"float\",\"symmetric\":false"), STATUS_UNSUPPORTED,
+     "symmetric is false"},
     {"{\"model_type\":\"llama\",\"is_encoder_decoder\":true}", STATUS_UNSUPPORTED,
      "is_encoder_decoder is true"},
     {"{\"model_type\":\"gemma3_text\",\"use_bidirectional_attention\":true}", STATUS_UNSUPPORTED,
@@ -463,6 +525,7 @@ int main(void)
         cmocka_unit_test(rotary_styles_say_the_same),
         cmocka_unit_test(tokens_are_joined),
         cmocka_unit_test(a_text_config_is_found),
+        cmocka_unit_test(f8_weights_are_known),
         cmocka_unit_test(wrong_configs_get_their_error),
         cmocka_unit_test(gguf_implies_what_it_does_not_say),
         cmocka_unit_test(wrong_gguf_metadata_gets_its_error),
