@@ -19,14 +19,16 @@
 
 static void route(const struct crew *c, uint32_t layer)
 {
-    struct acts h = acts_of(c, c->s->h, c->s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_ROUTER);
-    lora_linear(c, &p, LORA_SITE_ROUTER, &c->m->layers[layer].w[LORA_SITE_ROUTER], &h, c->s->route);
+    const struct step_space *s = c->s;
+    const struct packed *w = &c->m->layers[layer].w[LORA_SITE_ROUTER];
+    struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
+    struct lora_place p = {s->segments, s->n_segments, layer, -1, LORA_GROUP_ROUTER};
+    lora_linear(c, &p, LORA_SITE_ROUTER, w, &h, s->route);
     if (!lora_any(&p))
         return;
     lora_shrink(c, &p, &h);
     crew_barrier(c);
-    lora_expand(c, &p, 0, c->m->config.n_experts, c->s->route);
+    lora_expand(c, &p, 0, w->rows, s->route);
 }
 
 /* The row's experts and their weights, ascending by expert. */
@@ -61,6 +63,22 @@ static void pick(const struct crew *c)
         pick_row(c, row);
 }
 
+/* Runs of pairs of one expert whose rows have one adapter. */
+static void list_segments(struct step_space *s, uint32_t n_experts)
+{
+    uint32_t n = 0;
+    for (uint32_t e = 0; e < n_experts; e++) {
+        s->expert_segment[e] = n;
+        for (uint32_t i = s->expert_begin[e]; i < s->expert_begin[e + 1]; i++) {
+            const struct lora *lora = s->row_lora[s->pair_row[i]];
+            if (n == s->expert_segment[e] || s->pair_segments[n - 1].lora != lora)
+                s->pair_segments[n++] = (struct segment){.lora = lora, .row_begin = i};
+            s->pair_segments[n - 1].row_end = i + 1;
+        }
+    }
+    s->expert_segment[n_experts] = n;
+}
+
 /* Lists the pairs; one worker does it. */
 static void list_pairs(struct step_space *s, const struct model_config *config)
 {
@@ -78,6 +96,7 @@ static void list_pairs(struct step_space *s, const struct model_config *config)
         s->pair_of[i] = s->expert_next[s->pick[i]]++;
         s->pair_row[s->pair_of[i]] = i / config->n_experts_used;
     }
+    list_segments(s, config->n_experts);
 }
 
 /* ---- the experts ---- */
@@ -87,11 +106,28 @@ static uint32_t n_pairs(const struct crew *c)
     return c->s->n_rows * c->m->config.n_experts_used;
 }
 
-/* Pairs [rows[0], rows[1]) of an expert. */
-static void pairs_of(const struct crew *c, uint32_t expert, uint32_t rows[2])
+/* An expert's pairs as a place of adapters. */
+static struct lora_place place_of(const struct crew *c, uint32_t layer, uint32_t expert,
+                                  enum lora_group_id group)
 {
-    rows[0] = c->s->expert_begin[expert];
-    rows[1] = c->s->expert_begin[expert + 1];
+    const uint32_t *at = &c->s->expert_segment[expert];
+    return (struct lora_place){c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group};
+}
+
+/* t = A x of all experts, if an adapter has something there; then it may be expanded. */
+static bool shrink_all(const struct crew *c, uint32_t layer, enum lora_group_id group, const struct acts *x)
+{
+    bool any = false;
+    for (uint32_t e = 0; e < c->m->config.n_experts; e++) {
+        struct lora_place p = place_of(c, layer, e, group);
+        if (!lora_any(&p))
+            continue;
+        any = true;
+        lora_shrink(c, &p, x);
+    }
+    if (any)
+        crew_barrier(c);
+    return any;
 }
 
 static void gather(const struct crew *c, uint32_t layer)
@@ -104,14 +140,14 @@ static void gather(const struct crew *c, uint32_t layer)
     quantize_share(c, &x, c->m->layers[layer].experts, 3 * c->m->config.n_experts);
 }
 
-/* act(gate) * up into gate, in the columns that crew_matmul gave this worker. */
-static void activate_pairs(const struct crew *c, const struct packed *w, const uint32_t rows[2])
+/* act(gate) * up into gate, in the columns that lora_linear gave this worker. */
+static void activate_pairs(const struct crew *c)
 {
-    uint32_t begin, end, n = w->rows;
-    share_rows(c, w->n_panels, &begin, &end);
+    uint32_t begin, end, n = c->m->config.expert_intermediate_size;
+    share_rows(c, (n + PANEL_ROWS - 1) / PANEL_ROWS, &begin, &end);
     begin *= PANEL_ROWS;
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
-    for (uint32_t i = rows[0]; begin < end && i < rows[1]; i++) {
+    for (uint32_t i = 0; begin < end && i < n_pairs(c); i++) {
         float *gate = c->s->gate + (size_t)i * n + begin;
         act_mul(c, gate, c->s->up + (size_t)i * n + begin, end - begin, gate);
     }
@@ -119,30 +155,41 @@ static void activate_pairs(const struct crew *c, const struct packed *w, const u
 
 static void experts_gate_up(const struct crew *c, uint32_t layer)
 {
+    uint32_t n_experts = c->m->config.n_experts, n = c->m->config.expert_intermediate_size;
     struct acts x = acts_of(c, c->s->pair, n_pairs(c), c->m->config.hidden_size);
-    for (uint32_t e = 0; e < c->m->config.n_experts; e++) {
+    for (uint32_t e = 0; e < n_experts; e++) {
         const struct packed *w = c->m->layers[layer].experts + (size_t)3 * e;
-        uint32_t rows[2];
-        pairs_of(c, e, rows);
-        crew_matmul(c, &w[0], &x, rows, c->s->gate);
-        crew_matmul(c, &w[1], &x, rows, c->s->up);
-        activate_pairs(c, w, rows);
+        struct lora_place p = place_of(c, layer, e, LORA_GROUP_GATE_UP);
+        lora_linear(c, &p, LORA_SITE_GATE, &w[0], &x, c->s->gate);
+        lora_linear(c, &p, LORA_SITE_UP, &w[1], &x, c->s->up);
     }
+    bool any = shrink_all(c, layer, LORA_GROUP_GATE_UP, &x);
+    for (uint32_t e = 0; any && e < n_experts; e++) {
+        struct lora_place p = place_of(c, layer, e, LORA_GROUP_GATE_UP);
+        lora_expand(c, &p, 0, n, c->s->gate);
+        lora_expand(c, &p, 1, n, c->s->up);
+    }
+    activate_pairs(c);
 }
 
 /* The pairs' inputs have been read: their outputs take the place. */
 static void experts_down(const struct crew *c, uint32_t layer)
 {
     const struct packed *w = c->m->layers[layer].experts;
+    uint32_t n_experts = c->m->config.n_experts;
     struct acts x = acts_of(c, c->s->gate, n_pairs(c), c->m->config.expert_intermediate_size);
-    if (wants_int8(c, w, 3 * c->m->config.n_experts)) {
-        quantize_share(c, &x, w, 3 * c->m->config.n_experts);
+    if (wants_int8(c, w, 3 * n_experts)) {
+        quantize_share(c, &x, w, 3 * n_experts);
         crew_barrier(c);
     }
-    for (uint32_t e = 0; e < c->m->config.n_experts; e++) {
-        uint32_t rows[2];
-        pairs_of(c, e, rows);
-        crew_matmul(c, &w[(size_t)3 * e + 2], &x, rows, c->s->pair);
+    for (uint32_t e = 0; e < n_experts; e++) {
+        struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
+        lora_linear(c, &p, LORA_SITE_DOWN, &w[(size_t)3 * e + 2], &x, c->s->pair);
+    }
+    bool any = shrink_all(c, layer, LORA_GROUP_DOWN, &x);
+    for (uint32_t e = 0; any && e < n_experts; e++) {
+        struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
+        lora_expand(c, &p, 0, c->m->config.hidden_size, c->s->pair);
     }
 }
 

@@ -30,23 +30,6 @@ void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t
     *end = (uint32_t)e;
 }
 
-void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, const uint32_t rows[2],
-                 float *y)
-{
-    uint32_t begin, end;
-    share_rows(c, w->n_panels, &begin, &end);
-    if (begin == end || rows[0] == rows[1])
-        return;
-    c->k->matmul[w->type](&(struct matmul_args){.w = w,
-                                                .x = x,
-                                                .row_begin = rows[0],
-                                                .row_end = rows[1],
-                                                .panel_begin = begin,
-                                                .panel_end = end,
-                                                .y = y,
-                                                .y_stride = w->rows});
-}
-
 void crew_barrier(const struct crew *c)
 {
     team_barrier(c->s->team);

@@ -39,6 +39,8 @@ void *lora_take(struct lora_builder *b, size_t n_bytes)
 const struct packed *module_weights(const struct model *m, const struct model_module *module,
                                     enum lora_site site)
 {
+    if (module->expert >= 0)
+        return &m->layers[module->layer].experts[3 * (size_t)module->expert + (site - LORA_SITE_GATE)];
     return site == LORA_SITE_LM_HEAD ? &m->head : &m->layers[module->layer].w[site];
 }
 

@@ -9,7 +9,7 @@
 
 #include "model_inner.h"
 
-#define STEP_BLOCKS_MAX 48U
+#define STEP_BLOCKS_MAX 56U
 
 struct segment {
     const struct lora *lora; /* or NULL */
@@ -43,14 +43,16 @@ struct step_space {
 
     /* Sparse layers (NULL in a dense model). A pair is a row at one of its experts; pairs of an expert lie
      * side by side, in the order of rows, so pairs of one adapter at an expert do too. */
-    float *route;           /* [rows, n_experts] the router's logits, then probabilities */
-    uint32_t *pick;         /* [rows, n_experts_used] the row's experts, ascending */
-    float *pick_weight;     /* [rows, n_experts_used] */
-    uint32_t *pair_of;      /* [rows, n_experts_used] the pair of each pick */
-    uint32_t *pair_row;     /* [pairs] */
-    uint32_t *expert_begin; /* [n_experts + 1] first pair of each */
-    uint32_t *expert_next;  /* [n_experts] */
-    float *pair;            /* [pairs, hidden] the experts' input, later their output */
+    float *route;                  /* [rows, n_experts] the router's logits, then probabilities */
+    uint32_t *pick;                /* [rows, n_experts_used] the row's experts, ascending */
+    float *pick_weight;            /* [rows, n_experts_used] */
+    uint32_t *pair_of;             /* [rows, n_experts_used] the pair of each pick */
+    uint32_t *pair_row;            /* [pairs] */
+    uint32_t *expert_begin;        /* [n_experts + 1] first pair of each */
+    uint32_t *expert_next;         /* [n_experts] */
+    uint32_t *expert_segment;      /* [n_experts + 1] where each expert's begin in */
+    struct segment *pair_segments; /* [pairs] over pairs */
+    float *pair;                   /* [pairs, hidden] the experts' input, later their output */
 
     /* the plan */
     const struct batch *batch;
@@ -88,9 +90,6 @@ struct crew {
 /* A worker's share of n rows, or of n panels. */
 void share_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
 void crew_barrier(const struct crew *c);
-/* y[:, panels of this worker] = W x for rows [rows[0], rows[1]) of x. */
-void crew_matmul(const struct crew *c, const struct packed *w, const struct acts *x, const uint32_t rows[2],
-                 float *y);
 /* x as the kernels read it, [n_rows, cols] without gaps. */
 struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols);
 /* Whether one of the n matrices at w wants x rounded; and rounds this worker's rows if so. */

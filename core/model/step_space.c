@@ -60,6 +60,8 @@ static void allocate_experts(struct step_space *s)
     s->pair_of = block(s, n_pairs, 1, sizeof *s->pair_of);
     s->pair_row = block(s, n_pairs, 1, sizeof *s->pair_row);
     s->expert_begin = block(s, (size_t)c->n_experts + 1, 1, sizeof *s->expert_begin);
+    s->expert_segment = block(s, (size_t)c->n_experts + 1, 1, sizeof *s->expert_segment);
+    s->pair_segments = block(s, n_pairs, 1, sizeof *s->pair_segments);
     s->expert_next = block(s, c->n_experts, 1, sizeof *s->expert_next);
     s->pair = block(s, n_pairs, c->hidden_size, sizeof(float));
 }
