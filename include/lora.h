@@ -161,16 +161,19 @@ struct lora_layer {
     struct lora_replaced *replaced; /* NULL: nothing */
 };
 
+/* Single token rows in the place of the base's. */
+struct lora_rows {
+    uint32_t n;
+    const int32_t *ids; /* [n] ascending */
+    struct packed w;    /* [n, hidden] */
+};
 /* The embedding's part. */
 struct lora_embedding {
     struct packed table;    /* [vocab, hidden] in the place of the base's; data NULL: the base's */
     struct packed a, b;     /* [vocab, rank], [hidden, rank]; b.data NULL: no pair */
     float scale;            /* of the pair */
     const float *magnitude; /* [hidden] DoRA, or NULL */
-    uint32_t n_rows;        /* replaced single rows */
-    const int32_t *row_ids; /* [n_rows] ascending */
-    struct packed rows;     /* [n_rows, hidden] */
-    bool rows_in_head;
+    struct lora_rows rows;
 };
 
 #define LORA_MEMBERS_MAX 8U
@@ -186,6 +189,7 @@ struct lora {
     size_t size_bytes; /* resident: structs and packed data; a composition's members are not counted */
     struct lora_layer *layers;  /* [n_layers] */
     struct lora_group lm_head;  /* part[0] only */
+    struct lora_rows head_rows; /* of the head's matrix: the embedding's on a tied base, or its own */
     struct lora_replaced *ends; /* lm_head and the final norm; NULL: nothing */
     struct lora_embedding embed;
     int32_t *invocation; /* [n_invocation] */

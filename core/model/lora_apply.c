@@ -283,17 +283,17 @@ const float *lora_bias(const struct crew *c, uint32_t row, uint32_t layer, enum 
 /* ---- the ends of the model ---- */
 
 /* Index of a token's own row, or UINT32_MAX. */
-static uint32_t row_of_token(const struct lora_embedding *e, int32_t token)
+static uint32_t row_of_token(const struct lora_rows *r, int32_t token)
 {
-    uint32_t low = 0, high = e->n_rows;
+    uint32_t low = 0, high = r->n;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
-        if (e->row_ids[mid] < token)
+        if (r->ids[mid] < token)
             low = mid + 1;
         else
             high = mid;
     }
-    return low < e->n_rows && e->row_ids[low] == token ? low : UINT32_MAX;
+    return low < r->n && r->ids[low] == token ? low : UINT32_MAX;
 }
 
 static void add_embedding_pair(const struct crew *c, const struct member *m, uint32_t row, float *x)
@@ -332,10 +332,10 @@ void lora_embed(const struct crew *c, uint32_t row, float *x)
 {
     const struct lora *l = c->s->row_lora[row], *r = c->s->row_replacing[row];
     int32_t token = c->s->token[row];
-    uint32_t own = r ? row_of_token(&r->embed, token) : UINT32_MAX;
+    uint32_t own = r ? row_of_token(&r->embed.rows, token) : UINT32_MAX;
     struct member m;
     if (own != UINT32_MAX)
-        packed_row_f32(&r->embed.rows, own, x);
+        packed_row_f32(&r->embed.rows.w, own, x);
     else if (r && r->embed.table.data)
         packed_row_f32(&r->embed.table, (uint32_t)token, x);
     else
@@ -350,12 +350,12 @@ void lora_embed(const struct crew *c, uint32_t row, float *x)
 
 /* One logit row's products with the panel `panel` of replaced token rows, to the columns of those tokens in
  * [begin, end). */
-static void put_token_logits(const struct crew *c, const struct lora_embedding *e, uint32_t panel,
+static void put_token_logits(const struct crew *c, const struct lora_rows *r, uint32_t panel,
                              const struct acts *x, const struct span *s)
 {
     float values[PANEL_ROWS];
-    uint32_t first = panel * PANEL_ROWS, n = e->n_rows - first < PANEL_ROWS ? e->n_rows - first : PANEL_ROWS;
-    struct packed one = e->rows;
+    uint32_t first = panel * PANEL_ROWS, n = r->n - first < PANEL_ROWS ? r->n - first : PANEL_ROWS;
+    struct packed one = r->w;
     one.data += (size_t)panel * one.panel_bytes;
     one.rows = n;
     one.n_panels = 1;
@@ -365,7 +365,7 @@ static void put_token_logits(const struct crew *c, const struct lora_embedding *
         c->k->matmul[one.type](&(struct matmul_args){
             .w = &one, .x = &a, .row_end = 1, .panel_end = 1, .y = values, .y_stride = n});
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t column = (uint32_t)e->row_ids[first + i];
+            uint32_t column = (uint32_t)r->ids[first + i];
             if (column >= s->begin && column < s->end)
                 s->y[(size_t)row * s->stride + column] = values[i];
         }
@@ -380,17 +380,14 @@ void lora_head_rows(const struct crew *c, const struct lora_place *p, const stru
     struct span s = {
         .y = y, .stride = out, .begin = (uint32_t)begin * PANEL_ROWS, .end = (uint32_t)end * PANEL_ROWS};
     for (uint32_t i = 0; i < p->n_segments; i++) {
-        const struct lora *r = lora_replacing(p->segments[i].lora);
-        if (!r || !r->embed.rows_in_head)
-            continue;
+        const struct lora *l = lora_replacing(p->segments[i].lora);
+        const struct lora_rows *r = l ? &l->head_rows : NULL;
         s.row_begin = p->segments[i].row_begin;
         s.row_end = p->segments[i].row_end;
-        for (uint32_t panel = 0; panel < r->embed.rows.n_panels; panel++) {
-            uint32_t last =
-                (panel + 1) * PANEL_ROWS < r->embed.n_rows ? (panel + 1) * PANEL_ROWS : r->embed.n_rows;
-            if ((uint32_t)r->embed.row_ids[last - 1] >= s.begin &&
-                (uint32_t)r->embed.row_ids[panel * PANEL_ROWS] < s.end)
-                put_token_logits(c, &r->embed, panel, x, &s);
+        for (uint32_t panel = 0; r && panel < r->w.n_panels; panel++) {
+            uint32_t first = panel * PANEL_ROWS, last = first + PANEL_ROWS < r->n ? first + PANEL_ROWS : r->n;
+            if ((uint32_t)r->ids[last - 1] >= s.begin && (uint32_t)r->ids[first] < s.end)
+                put_token_logits(c, r, panel, x, &s);
         }
     }
 }

@@ -389,7 +389,7 @@ enum status lora_build(const struct model *m, const struct lora_spec *spec, cons
                        struct lora **out, struct error *err)
 {
     *out = NULL;
-    if (spec->n_pairs == 0 && spec->n_tensors == 0 && spec->n_rows == 0)
+    if (spec->n_pairs == 0 && spec->n_tensors == 0 && spec->n_rows == 0 && spec->n_head_rows == 0)
         return fail(err, STATUS_MISMATCH, "the adapter touches no module");
     struct lora_builder b = {.m = m, .spec = spec, .l = mem_zalloc(sizeof *b.l)};
     if (!b.l)

@@ -121,53 +121,74 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static enum status fill_rows(const struct lora_builder *b, struct lora_embedding *e, int32_t *ids,
-                             struct error *err)
+/* Rows as a spec has them. */
+struct given_rows {
+    const char *what;
+    const int32_t *ids;
+    const float *values; /* [n, hidden] */
+    size_t n;
+};
+
+static enum status fill_rows(const struct lora_builder *b, const struct given_rows *given,
+                             struct lora_rows *rows, int32_t *ids, struct error *err)
 {
-    const struct lora_spec *spec = b->spec;
-    uint32_t n = (uint32_t)spec->n_rows, hidden = b->m->config.hidden_size;
+    uint32_t n = rows->n, hidden = b->m->config.hidden_size;
     struct id_at *order = mem_array(n, sizeof *order);
     float *panel = mem_array((size_t)PANEL_ROWS * hidden, sizeof *panel);
     enum status status = order && panel ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "%u token rows", n);
     for (uint32_t i = 0; i < n && status == STATUS_OK; i++)
-        order[i] = (struct id_at){spec->row_ids[i], i};
+        order[i] = (struct id_at){given->ids[i], i};
     if (status == STATUS_OK)
         qsort(order, n, sizeof *order, by_id);
     for (uint32_t i = 0; i < n && status == STATUS_OK; i++) {
         ids[i] = order[i].id;
         if (ids[i] < 0 || (uint32_t)ids[i] >= b->m->config.vocab_size || (i > 0 && ids[i] == ids[i - 1]))
             status = fail(err, STATUS_MISMATCH,
-                          "token row %d is named twice or outside the base's vocabulary of %u", ids[i],
-                          b->m->config.vocab_size);
-        memcpy(panel + (size_t)(i % PANEL_ROWS) * hidden, spec->rows + (size_t)order[i].at * hidden,
+                          "%s: token row %d is named twice or outside the base's vocabulary of %u",
+                          given->what, ids[i], b->m->config.vocab_size);
+        memcpy(panel + (size_t)(i % PANEL_ROWS) * hidden, given->values + (size_t)order[i].at * hidden,
                hidden * sizeof *panel);
         if (i % PANEL_ROWS == PANEL_ROWS - 1 || i + 1 == n)
-            packed_fill(&e->rows, i / PANEL_ROWS * PANEL_ROWS, i + 1, panel);
+            packed_fill(&rows->w, i / PANEL_ROWS * PANEL_ROWS, i + 1, panel);
     }
     mem_free(order);
     mem_free(panel);
     return status;
 }
 
-static enum status lay_rows(struct lora_builder *b, struct error *err)
+static enum status lay_rows(struct lora_builder *b, const struct given_rows *given, struct lora_rows *rows,
+                            struct error *err)
 {
-    const struct lora_spec *spec = b->spec;
-    struct lora_embedding *e = &b->l->embed;
     size_t size_bytes;
-    if (spec->n_rows == 0)
+    if (given->n == 0)
         return STATUS_OK;
-    if (spec->n_rows > TOKEN_ROWS_MAX)
-        return fail(err, STATUS_TOO_LARGE, "%zu token rows, at most %u", spec->n_rows, TOKEN_ROWS_MAX);
+    if (given->n > TOKEN_ROWS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "%s: %zu token rows, at most %u", given->what, given->n,
+                    TOKEN_ROWS_MAX);
     enum status status =
-        packed_shape(DTYPE_F32, (uint32_t)spec->n_rows, b->m->config.hidden_size, &e->rows, &size_bytes, err);
+        packed_shape(DTYPE_F32, (uint32_t)given->n, b->m->config.hidden_size, &rows->w, &size_bytes, err);
     if (status != STATUS_OK)
         return status;
-    e->rows.data = lora_take(b, size_bytes);
-    int32_t *ids = lora_take(b, spec->n_rows * sizeof *ids);
-    e->row_ids = ids;
-    e->n_rows = (uint32_t)spec->n_rows;
-    e->rows_in_head = spec->rows_in_head || b->m->tied;
-    return b->memory ? fill_rows(b, e, ids, err) : STATUS_OK;
+    rows->w.data = lora_take(b, size_bytes);
+    int32_t *ids = lora_take(b, given->n * sizeof *ids);
+    rows->ids = ids;
+    rows->n = (uint32_t)given->n;
+    if (!b->memory)
+        b->l->n_parameters += (uint64_t)given->n * b->m->config.hidden_size;
+    return b->memory ? fill_rows(b, given, rows, ids, err) : STATUS_OK;
+}
+
+static enum status lay_all_rows(struct lora_builder *b, struct error *err)
+{
+    const struct lora_spec *spec = b->spec;
+    const struct given_rows embed = {"embedding", spec->row_ids, spec->rows, spec->n_rows},
+                            head = {"lm_head", spec->head_row_ids, spec->head_rows, spec->n_head_rows};
+    enum status status = lay_rows(b, &embed, &b->l->embed.rows, err);
+    if (status == STATUS_OK)
+        status = lay_rows(b, &head, &b->l->head_rows, err);
+    if (spec->n_head_rows == 0 && (spec->rows_in_head || b->m->tied))
+        b->l->head_rows = b->l->embed.rows;
+    return status;
 }
 
 /* ---- the whole ---- */
@@ -194,7 +215,7 @@ static bool is_taken(const struct lora_builder *b, const struct lora_tensor *t)
 
 enum status lora_lay_replaced(struct lora_builder *b, struct error *err)
 {
-    b->l->replaces = b->spec->n_tensors > 0 || b->spec->n_rows > 0;
+    b->l->replaces = b->spec->n_tensors > 0 || b->spec->n_rows > 0 || b->spec->n_head_rows > 0;
     for (size_t i = 0; i < b->spec->n_tensors; i++) {
         const struct lora_tensor *t = &b->spec->tensors[i];
         enum status status = check_tensor(b, t, err);
@@ -211,7 +232,5 @@ enum status lora_lay_replaced(struct lora_builder *b, struct error *err)
         if (!b->memory)
             b->l->n_parameters += (uint64_t)t->rows * (t->cols ? t->cols : 1);
     }
-    if (!b->memory)
-        b->l->n_parameters += (uint64_t)b->spec->n_rows * b->m->config.hidden_size;
-    return lay_rows(b, err);
+    return lay_all_rows(b, err);
 }

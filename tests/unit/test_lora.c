@@ -301,10 +301,10 @@ static void replaced_tensors_are_kept_as_they_are(void **state)
     assert_null(l->layers[0].replaced);
     rows_equal(&l->ends->w[LORA_SITE_LM_HEAD], 0, 384, DTYPE_F32, head);
     const int32_t sorted[3] = {5, 17, 300};
-    assert_memory_equal(l->embed.row_ids, sorted, sizeof sorted);
-    rows_equal(&l->embed.rows, 0, 1, DTYPE_F32, rows + 32);
-    rows_equal(&l->embed.rows, 2, 1, DTYPE_F32, rows);
-    assert_false(l->embed.rows_in_head); /* llama's head is its own */
+    assert_memory_equal(l->embed.rows.ids, sorted, sizeof sorted);
+    rows_equal(&l->embed.rows.w, 0, 1, DTYPE_F32, rows + 32);
+    rows_equal(&l->embed.rows.w, 2, 1, DTYPE_F32, rows);
+    assert_int_equal(l->head_rows.n, 0); /* llama's head is its own */
     lora_release(l);
 
     tensors[2] = tensors[1];
