@@ -186,9 +186,6 @@ static enum status build_version(struct loading *l, const struct adapter_source 
     enum status st = loading_begin(l, s, m, &v->report, err);
     if (st == STATUS_OK)
         st = finish_digest(l, s->scale, v, err);
-    if (st == STATUS_OK && l->content->spec.n_head_rows)
-        st = fail(err, STATUS_UNSUPPORTED, "%s: token rows of lm_head of its own are not supported yet",
-                  l->content->shown);
     if (st == STATUS_OK)
         st = lora_build(m, &l->content->spec, v->digest, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))

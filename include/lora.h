@@ -211,8 +211,9 @@ LK_MUST_USE enum status lora_build(const struct model *m, const struct lora_spec
                                    const uint8_t digest[32], struct lora **out, struct error *err);
 /* y = W x + sum of weights[i] * (what loras[i] alone adds): exactly the deltas' weighted sum, ranks side by
  * side, as PEFT's add_weighted_adapter("cat") has it. Takes references of its own; the digest is that of the
- * members' digests and weights. STATUS_UNSUPPORTED for members that replace tensors or begin at invocation
- * tokens and don't stand alone with weight 1. n: 1 to LORA_MEMBERS_MAX. Thread: any. */
+ * members' digests and weights. STATUS_UNSUPPORTED for a member that replaces tensors with a weight that is
+ * neither 0 nor, alone, 1, and for one with invocation tokens beside others. n: 1 to LORA_MEMBERS_MAX.
+ * Thread: any. */
 LK_MUST_USE enum status lora_compose(struct lora *const *loras, const float *weights, uint32_t n,
                                      struct lora **out, struct error *err);
 /* Position of the first token that the adapter acts on, given the whole prompt: 0 without invocation tokens,

@@ -41,7 +41,7 @@ static enum status check_member(const struct lora *l, float weight, const struct
         return fail(err, STATUS_UNSUPPORTED, "composition: one of its adapters is a composition itself");
     if (!(weight - weight == 0)) /* NaN or infinite */
         return fail(err, STATUS_INVALID, "composition: a weight is not a finite number");
-    if (l->replaces && (n > 1 || weight != 1))
+    if (l->replaces && weight != 0 && (n > 1 || weight != 1))
         return fail(err, STATUS_UNSUPPORTED,
                     "composition: an adapter that replaces tensors (modules_to_save, biases, token rows) "
                     "stands alone, "

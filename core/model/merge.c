@@ -43,7 +43,8 @@ static const struct lora *member(const struct lora *l, uint32_t i, float *weight
 static const struct lora *replacing(const struct lora *l)
 {
     float weight;
-    return n_members(l) == 1 ? member(l, 0, &weight) : NULL;
+    const struct lora *alone = n_members(l) == 1 ? member(l, 0, &weight) : NULL;
+    return alone && weight == 1 ? alone : NULL;
 }
 
 struct spot {
@@ -137,7 +138,7 @@ static enum status store(struct merging *g, struct merge_matrix *job, struct pac
 }
 
 /* The low-rank products of all members at a spot into *w; token_rows (or NULL) replace rows first. */
-static enum status merge_linear(struct merging *g, const struct spot *at, const struct lora_embedding *rows,
+static enum status merge_linear(struct merging *g, const struct spot *at, const struct lora_rows *rows,
                                 struct packed *w, struct error *err)
 {
     struct merge_matrix job = {.token_rows = rows};
@@ -175,7 +176,7 @@ static enum status merge_embedding(struct merging *g, struct error *err)
 {
     struct packed *w = &g->m->embed;
     const struct lora *r = replacing(g->lora);
-    struct merge_matrix job = {.token_rows = r && r->embed.n_rows ? &r->embed : NULL};
+    struct merge_matrix job = {.token_rows = r && r->embed.rows.n ? &r->embed.rows : NULL};
     float *right = g->scratch.right, weight;
     if (r && r->embed.table.data)
         *w = r->embed.table;
@@ -268,7 +269,7 @@ static enum status merge_ends(struct merging *g, struct error *err)
         s = own_vector(g, r->norm_bias[NORM_FINAL], m->config.hidden_size, &m->final_norm_bias, err);
     if (s == STATUS_OK)
         s = merge_linear(g, &(struct spot){.site = LORA_SITE_LM_HEAD},
-                         l && l->embed.rows_in_head && l->embed.n_rows ? &l->embed : NULL, &m->head, err);
+                         l && l->head_rows.n ? &l->head_rows : NULL, &m->head, err);
     if (s == STATUS_OK)
         s = merge_embedding(g, err);
     m->tied = m->tied && m->head.data == m->embed.data;
@@ -337,7 +338,8 @@ static void measure(struct merging *g)
                     measure_matrix(s, &group->part[part].b, group->part[part].b.rows, group->a.cols);
         measure_matrix(s, &l->lm_head.part[0].b, c->vocab_size, c->hidden_size);
         measure_matrix(s, &l->embed.b, c->vocab_size, c->hidden_size);
-        measure_matrix(s, &l->embed.rows, c->vocab_size, c->hidden_size);
+        measure_matrix(s, &l->embed.rows.w, c->vocab_size, c->hidden_size);
+        measure_matrix(s, &l->head_rows.w, c->vocab_size, c->hidden_size);
     }
 }
 

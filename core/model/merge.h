@@ -30,9 +30,9 @@ struct merge_delta {
  */
 struct merge_matrix {
     const struct packed *from;
-    const struct packed *to;                 /* packed memory of the same shape */
-    const struct lora_embedding *token_rows; /* or NULL */
-    const float *row_factor, *col_factor;    /* or NULL */
+    const struct packed *to;              /* packed memory of the same shape */
+    const struct lora_rows *token_rows;   /* or NULL */
+    const float *row_factor, *col_factor; /* or NULL */
     struct merge_delta deltas[LORA_MEMBERS_MAX];
     uint32_t n_deltas;
 };

@@ -63,12 +63,12 @@ static struct slice slice_of(const struct merge_scratch *s, unsigned worker)
 }
 
 /* The first of the token rows, which ascend, that is not before `row`. */
-static uint32_t token_row_from(const struct lora_embedding *e, uint32_t row)
+static uint32_t token_row_from(const struct lora_rows *e, uint32_t row)
 {
-    uint32_t low = 0, high = e->n_rows;
+    uint32_t low = 0, high = e->n;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
-        if ((uint32_t)e->row_ids[mid] < row)
+        if ((uint32_t)e->ids[mid] < row)
             low = mid + 1;
         else
             high = mid;
@@ -78,14 +78,14 @@ static uint32_t token_row_from(const struct lora_embedding *e, uint32_t row)
 
 static void read_rows(const struct merge_matrix *m, uint32_t begin, uint32_t n, float *dst)
 {
-    const struct lora_embedding *e = m->token_rows;
+    const struct lora_rows *e = m->token_rows;
     for (uint32_t i = 0; i < n; i++)
         packed_row_f32(m->from, begin + i, dst + (size_t)i * m->from->cols);
-    for (uint32_t i = e ? token_row_from(e, begin) : 0; e && i < e->n_rows; i++) {
-        uint32_t row = (uint32_t)e->row_ids[i];
+    for (uint32_t i = e ? token_row_from(e, begin) : 0; e && i < e->n; i++) {
+        uint32_t row = (uint32_t)e->ids[i];
         if (row >= begin + n)
             break;
-        packed_row_f32(&e->rows, i, dst + (size_t)(row - begin) * m->from->cols);
+        packed_row_f32(&e->w, i, dst + (size_t)(row - begin) * m->from->cols);
     }
 }
 

@@ -118,12 +118,12 @@ struct lora_place {
 };
 /* That of the batch's rows in a layer (forward.c). */
 struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group);
-/* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member, or NULL for
- * none. */
+/* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member (with weight
+ * 1; its other weight is 0), or NULL for none. */
 static inline const struct lora *lora_replacing(const struct lora *l)
 {
     if (l && l->n_members == 1)
-        l = l->members[0].lora;
+        l = l->members[0].weight == 1 ? l->members[0].lora : NULL;
     return l && l->replaces ? l : NULL;
 }
 /* y[:, panels of this worker] = W x, W being the adapter's where it replaces the base's `w`. */

@@ -391,6 +391,8 @@ static void compositions(void **state)
     assert_int_equal(lora_compose((struct lora *[2]){one, replacing}, (float[2]){1, 1}, 2, &sum, &err),
                      STATUS_UNSUPPORTED);
     assert_int_equal(lora_compose(&replacing, (float[1]){0.5F}, 1, &sum, &err), STATUS_UNSUPPORTED);
+    assert_int_equal(lora_compose(&replacing, (float[1]){0}, 1, &sum, &err), STATUS_OK); /* adds nothing */
+    lora_release(sum);
     assert_int_equal(lora_compose(&one, (float[1]){NAN}, 1, &sum, &err), STATUS_INVALID);
     assert_int_equal(lora_compose(&one, NULL, 0, &sum, &err), STATUS_INVALID);
     lora_release(one);
