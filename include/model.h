@@ -105,6 +105,9 @@ struct batch_seq {
     const uint32_t *pages; /* [ceil((position + n_tokens) / KV_PAGE_TOKENS)] */
     uint32_t logits_begin; /* logits are wanted for tokens [logits_begin, n_tokens); n_tokens: for none */
     uint32_t lora_begin;   /* the adapter acts on positions >= this one (lora_begin()); 0: on all */
+    /* Some rotary scalings depend on the sequence's length. Tokens of its prompt, and all tokens known so far
+     * (prompt included), whatever part of them this step has; 0: no more than this step shows. */
+    uint32_t n_prompt, n_known;
 };
 
 struct batch {
@@ -123,6 +126,15 @@ LK_MUST_USE enum status step_space_create(const struct model *m, const struct kv
 void step_space_destroy(struct step_space *s);
 /* Makes room for adapters whose lora.t_max is `t_max`; call when a request is admitted, not in the step. */
 LK_MUST_USE enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error *err);
+
+/* The longest sequence whose K and V hold while it grows. With one token more they must all be computed
+ * again, from position 0 with the new n_known: longrope then has its long factors for every position (as
+ * transformers' Phi3 does in generate()). UINT32_MAX: no such length. */
+static inline uint32_t model_length_limit(const struct model *m)
+{
+    const struct rope_config *r = &model_config(m)->rope;
+    return r->type == ROPE_LONGROPE ? (uint32_t)r->original_max_position : UINT32_MAX;
+}
 
 /* Runs the batch: writes K and V into the pages and logits rows [n_logit_rows, vocab_size] in order of
  * sequences, then tokens; *logits points into `s` until the next step. Each row's numbers depend on that

@@ -148,6 +148,8 @@ static float *step(const struct walk *w, struct eval_side *s, uint32_t n_context
                           .position = position,
                           .pages = s->pages,
                           .logits_begin = share[1],
+                          .n_prompt = n_context,
+                          .n_known = n_context,
                           .lora_begin = s->lora ? lora_begin(s->lora, w->context, n_context) : 0};
     model_step(s->model, s->space, s->kv, &(struct batch){.seqs = &q, .n_seqs = 1}, &logits);
     return logits;

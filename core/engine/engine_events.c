@@ -159,6 +159,8 @@ void engine_accept_row(struct engine *e, const struct row *r)
         return;
     }
     q->tokens[q->n_tokens++] = r->token;
+    if (q->n_tokens - 1 == model_length_limit(e->model))
+        q->n_computed = 0; /* the next token needs all K and V anew; their pages stay */
     q->n_generated++;
     if (q->first_token_ns == 0)
         q->first_token_ns = clock_now_ns();

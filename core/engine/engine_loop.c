@@ -178,6 +178,8 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
                                                 .n_tokens = n,
                                                 .position = begin,
                                                 .pages = q->pages,
+                                                .n_prompt = g->n_prompt,
+                                                .n_known = q->n_tokens,
                                                 .logits_begin = from - begin,
                                                 .lora_begin = q->submission->lora_begin};
     for (uint32_t p = from; p < end; p++) {

@@ -212,8 +212,13 @@ static void read_rope(struct meta *m, struct model_config *c)
         r->original_max_position = c->max_position;
     read_divisors(m, "rope_factors_short.weight", n_rotated / 2, &r->n_factors, r->short_factors);
     read_divisors(m, "rope_factors_long.weight", n_rotated / 2, &r->n_factors, r->long_factors);
-    if (r->n_factors)
+    if (r->n_factors) { /* the tensors alone say it: there is no rope.scaling.type */
         r->type = ROPE_LONGROPE;
+        r->original_max_position =
+            get_f64(m, "rope.scaling.original_context_length", c->max_position, 1, 1e12);
+        r->attention_factor = get_f64(m, "rope.scaling.attn_factor", 0, 0, 1e9);
+        r->factor = c->max_position / r->original_max_position;
+    }
     uint32_t n_freqs = 0;
     read_divisors(m, "rope_freqs.weight", n_rotated / 2, &n_freqs, r->long_factors);
     if (n_freqs) {

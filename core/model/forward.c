@@ -107,7 +107,7 @@ static void embed_row(const struct crew *c, uint32_t row)
     }
     for (int i = 0; i < 2 && m->rope[i].n_half > 0; i++) {
         size_t at = (size_t)row * m->rope[i].n_half;
-        rope_row(&m->rope[i], c->s->position[row], c->s->cos[i] + at, c->s->sin[i] + at);
+        rope_row(&m->rope[i], c->s->position[row], c->s->length[row], c->s->cos[i] + at, c->s->sin[i] + at);
     }
 }
 

@@ -61,13 +61,19 @@ struct rope {
     enum rope_type type;
     uint32_t n_half;                    /* rotated pairs: n_rot / 2 */
     float scale;                        /* yarn: cos and sin are multiplied by it */
-    double theta, factor, max_position; /* dynamic */
+    double theta, factor, max_position; /* dynamic; longrope: max_position of the short factors */
     float inv_freq[ROPE_HALF_MAX];
+    float long_freq[ROPE_HALF_MAX]; /* longrope: beyond max_position */
+};
+/* What angles may depend on besides the position. */
+struct rope_length {
+    uint32_t n_prompt, n_known;
 };
 LK_MUST_USE enum status rope_init(struct rope *r, const struct rope_config *c, uint32_t head_dim,
                                   uint32_t max_position, struct error *err);
 /* cos and sin of one position's angles: [n_half] each. */
-void rope_row(const struct rope *r, uint32_t position, float *cos_out, float *sin_out);
+void rope_row(const struct rope *r, uint32_t position, struct rope_length length, float *cos_out,
+              float *sin_out);
 
 struct model_layer {
     struct packed w[LORA_SITE_LM_HEAD]; /* data NULL where a dense or sparse layer has no such site */

@@ -2,10 +2,14 @@
  * 2104.09864). The formulas are those of transformers' modeling_rope_utils.py; frequencies and angles are
  * float there, so they are here: the angle of a late position would differ visibly in double.
  *
- * Angles are a function of the position alone. For `dynamic` that is a choice: transformers recomputes all
- * angles when the whole sequence grows beyond the trained length, which would make a row depend on how its
- * prompt was chunked; here position p has the frequencies of a sequence that ends at p. Up to the trained
- * length both are the same. */
+ * Angles are a function of the position, but for two kinds, which look at the sequence's length. Neither sees
+ * how a prompt was cut into chunks, and both give what transformers' generate() gives:
+ *
+ *   longrope   the long factors for all positions of a sequence longer than the original context. A sequence
+ *              that grows past it is computed again from its start (model_length_limit), as Phi3 does there.
+ *   dynamic    beyond the trained length, frequencies for the whole prompt's length, and for a generated
+ * token for the length that it makes; K and V of tokens before it stay as they were. (transformers keeps the
+ * frequencies of the longest sequence that it has seen; here a sequence stands alone.) */
 #include <math.h>
 
 #include "model_inner.h"
@@ -100,15 +104,37 @@ static enum status check(const struct rope_config *c, const struct rope *r, uint
         return STATUS_OK;
     if (c->type != ROPE_DEFAULT && (!(c->factor > 0) || !isfinite(c->factor)))
         return fail(err, STATUS_INVALID, "rope scaling: factor is %g, expected a number above 0", c->factor);
-    if ((c->type == ROPE_LLAMA3 || c->type == ROPE_YARN) && !(c->original_max_position > 0))
+    if ((c->type == ROPE_LLAMA3 || c->type == ROPE_YARN || c->type == ROPE_LONGROPE) &&
+        !(c->original_max_position > 0))
         return fail(err, STATUS_INVALID, "rope scaling: original_max_position_embeddings is missing");
     if (c->type == ROPE_LLAMA3 && !(c->low_freq_factor > 0 && c->high_freq_factor > c->low_freq_factor))
         return fail(err, STATUS_INVALID,
                     "rope scaling: low_freq_factor %g and high_freq_factor %g, expected 0 < low < high",
                     c->low_freq_factor, c->high_freq_factor);
-    if (c->type == ROPE_LONGROPE)
-        return fail(err, STATUS_UNSUPPORTED, "rope scaling \"longrope\" is not supported yet");
+    if (c->type == ROPE_LONGROPE && c->n_factors == 0)
+        return fail(err, STATUS_INVALID, "rope scaling: longrope has no long and short factors");
+    for (uint32_t i = 0; c->type == ROPE_LONGROPE && i < c->n_factors; i++)
+        if (!(c->short_factors[i] > 0) || !isfinite(c->short_factors[i]))
+            return fail(err, STATUS_INVALID,
+                        "rope: short frequency factor %u is %g, expected a number above 0", i,
+                        (double)c->short_factors[i]);
     return STATUS_OK;
+}
+
+/* LongRoPE (arXiv 2402.13753) as transformers has it: divisors for either length, and one factor on cos and
+ * sin from the ratio of the context lengths. */
+static void longrope_frequencies(struct rope *r, const struct rope_config *c)
+{
+    r->max_position = c->original_max_position;
+    for (uint32_t i = 0; i < r->n_half; i++) {
+        float power = powf((float)c->theta, (float)(2 * i) / (float)(2 * r->n_half));
+        r->inv_freq[i] = 1.0F / (c->short_factors[i] * power);
+        r->long_freq[i] = 1.0F / (c->long_factors[i] * power);
+    }
+    if (c->attention_factor > 0)
+        r->scale = (float)c->attention_factor;
+    else if (c->factor > 1)
+        r->scale = (float)sqrt(1 + log(c->factor) / log(c->original_max_position));
 }
 
 enum status rope_init(struct rope *r, const struct rope_config *c, uint32_t head_dim, uint32_t max_position,
@@ -132,22 +158,27 @@ enum status rope_init(struct rope *r, const struct rope_config *c, uint32_t head
         llama3_frequencies(r, c);
     else if (c->type == ROPE_YARN)
         yarn_frequencies(r, c);
-    for (uint32_t i = 0; i < c->n_factors; i++)
+    else if (c->type == ROPE_LONGROPE)
+        longrope_frequencies(r, c);
+    for (uint32_t i = 0; has_divisors(c) && i < c->n_factors; i++)
         r->inv_freq[i] /= c->long_factors[i];
     return STATUS_OK;
 }
 
-void rope_row(const struct rope *r, uint32_t position, float *cos_out, float *sin_out)
+void rope_row(const struct rope *r, uint32_t position, struct rope_length length, float *cos_out,
+              float *sin_out)
 {
-    uint32_t n_rot = 2 * r->n_half;
-    bool stretched = r->type == ROPE_DYNAMIC && position >= r->max_position && n_rot > 2;
+    uint32_t n_rot = 2 * r->n_half, seen = length.n_prompt > position ? length.n_prompt : position + 1;
+    bool stretched = r->type == ROPE_DYNAMIC && seen > r->max_position && n_rot > 2;
+    bool is_long = r->type == ROPE_LONGROPE && length.n_known > r->max_position;
+    const float *freq = is_long ? r->long_freq : r->inv_freq;
     float theta = 0;
     if (stretched) {
-        double growth = r->factor * (position + 1.0) / r->max_position - (r->factor - 1);
+        double growth = r->factor * seen / r->max_position - (r->factor - 1);
         theta = (float)(r->theta * pow(growth, n_rot / (n_rot - 2.0)));
     }
     for (uint32_t i = 0; i < r->n_half; i++) {
-        float f = stretched ? 1.0F / powf(theta, (float)(2 * i) / (float)n_rot) : r->inv_freq[i];
+        float f = stretched ? 1.0F / powf(theta, (float)(2 * i) / (float)n_rot) : freq[i];
         float angle = (float)position * f;
         cos_out[i] = cosf(angle) * r->scale;
         sin_out[i] = sinf(angle) * r->scale;

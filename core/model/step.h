@@ -59,6 +59,7 @@ struct step_space {
     uint32_t n_rows, n_logit_rows, n_segments, n_head_segments;
     int32_t *token;                    /* [rows] */
     uint32_t *position;                /* [rows] */
+    struct rope_length *length;        /* [rows] of its sequence */
     uint8_t **row_page;                /* [rows] the page that takes the row's K and V */
     const uint8_t **pages;             /* page tables of all sequences, one after another */
     const uint8_t *const **seq_pages;  /* [seqs] where each one's begins */

@@ -106,6 +106,7 @@ static bool allocate_plan(struct step_space *s)
     uint32_t n_before = s->n_blocks;
     s->token = block(s, n, 1, sizeof *s->token);
     s->position = block(s, n, 1, sizeof *s->position);
+    s->length = block(s, n, 1, sizeof *s->length);
     s->row_page = block(s, n, 1, sizeof *s->row_page);
     s->context = block(s, n, 1, sizeof *s->context);
     s->row_lora = block(s, n, 1, sizeof(const struct lora *));
@@ -232,6 +233,9 @@ static void place_part(struct step_space *s, const struct kv_cache *kv, uint32_t
         uint32_t row = s->n_rows++, position = q->position + i;
         s->token[row] = q->tokens[i];
         s->position[row] = position;
+        s->length[row] = (struct rope_length){q->n_prompt, q->n_known};
+        if (q->n_known < q->position + q->n_tokens)
+            s->length[row].n_known = q->position + q->n_tokens;
         s->row_page[row] = kv_page_data(kv, q->pages[position / KV_PAGE_TOKENS]);
         s->context[row] = s->seq_pages[seq_index];
         s->row_lora[row] = lora;

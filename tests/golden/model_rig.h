@@ -42,8 +42,8 @@ struct rig_line {
     float *logits;  /* [n_prompt + n_new - 1, vocab], of position p: what follows token p; made by rig_run */
     int32_t *ids;   /* [n_prompt + n_new], prompt first; made by rig_run */
     uint32_t n_ids; /* so far */
-    uint32_t n_fed;
-    uint32_t lora_begin; /* where the adapter begins to act */
+    uint32_t n_fed, n_seen; /* n_seen: most that n_fed was */
+    uint32_t lora_begin;    /* where the adapter begins to act */
     uint32_t pages[RIG_SEQ_PAGES];
     uint32_t n_pages;
 };
@@ -98,6 +98,8 @@ static inline bool rig_next(struct rig *r, struct rig_line *l, uint32_t chunk, s
                             .tokens = l->ids + l->n_fed,
                             .n_tokens = n,
                             .position = l->n_fed,
+                            .n_prompt = l->n_prompt,
+                            .n_known = l->n_ids,
                             .pages = l->pages,
                             .lora_begin = l->lora_begin,
                             .logits_begin = 0};
@@ -107,11 +109,19 @@ static inline bool rig_next(struct rig *r, struct rig_line *l, uint32_t chunk, s
 static inline void rig_take(struct rig *r, struct rig_line *l, uint32_t n, const float *logits)
 {
     uint32_t vocab = model_config(r->m)->vocab_size;
-    memcpy(l->logits + (size_t)l->n_fed * vocab, logits, (size_t)n * vocab * sizeof *logits);
+    uint32_t known =
+        l->n_seen > l->n_fed ? l->n_seen - l->n_fed : 0; /* computed again: the first ones stay */
+    if (known < n)
+        memcpy(l->logits + (size_t)(l->n_fed + known) * vocab, logits + (size_t)known * vocab,
+               (size_t)(n - known) * vocab * sizeof *logits);
     l->n_fed += n;
-    if (l->n_fed == l->n_ids && l->n_ids < l->n_prompt + l->n_new)
+    l->n_seen = l->n_seen > l->n_fed ? l->n_seen : l->n_fed;
+    if (l->n_fed == l->n_ids && l->n_ids < l->n_prompt + l->n_new) {
         l->ids[l->n_ids++] =
             (int32_t)model_kernels(r->m)->argmax(l->logits + (size_t)(l->n_fed - 1) * vocab, vocab);
+        if (l->n_ids - 1 == model_length_limit(r->m) && l->n_ids < l->n_prompt + l->n_new)
+            l->n_fed = 0;
+    }
 }
 
 static inline void rig_begin(struct rig *r, struct rig_line *l)
@@ -123,7 +133,7 @@ static inline void rig_begin(struct rig *r, struct rig_line *l)
     require(l->logits && l->ids);
     memcpy(l->ids, l->prompt, l->n_prompt * sizeof *l->ids);
     l->n_ids = l->n_prompt;
-    l->n_fed = l->n_pages = 0;
+    l->n_fed = l->n_seen = l->n_pages = 0;
     l->lora_begin = l->lora ? lora_begin(l->lora, l->prompt, l->n_prompt) : 0;
     require(!l->lora || step_reserve_rank(r->space, l->lora->t_max, &err) == STATUS_OK);
 }

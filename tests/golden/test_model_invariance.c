@@ -127,8 +127,8 @@ static void check_invariance(const char *family, struct rig_options o)
 static void float_bases(void **state)
 {
     (void)state;
-    static const char *const families[] = {"llama", "qwen2", "qwen3",   "gemma3",
-                                           "gpt2",  "olmo2", "mixtral", "qwen3_moe"};
+    static const char *const families[] = {"llama", "qwen2",   "qwen3", "gemma3",   "gpt2",
+                                           "olmo2", "mixtral", "phi3",  "qwen3_moe"};
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         check_invariance(families[i], (struct rig_options){0});
     check_invariance("gemma3", (struct rig_options){.kv = "f16"});

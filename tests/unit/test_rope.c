@@ -130,7 +130,7 @@ static void equals_transformers(void **state)
         uint32_t n = r.n_half, at[5] = {0, 1, n / 2, n - 2, n - 1}, pairs[3] = {0, n / 2, n - 1};
         for (int k = 0; k < 5; k++)
             assert_true(fabs(r.inv_freq[at[k]] / e->frequency[k] - 1) < 3e-7);
-        rope_row(&r, e->position, c, s);
+        rope_row(&r, e->position, (struct rope_length){0, e->position + 1}, c, s);
         for (int k = 0; k < 3; k++) {
             /* a frequency that is one unit off in the last place turns the angle by position * 2^-24 *
              * frequency */
@@ -162,6 +162,56 @@ static void divisors_equal_the_formula(void **state)
         assert_true(fabsf(spelled.inv_freq[i] / formula.inv_freq[i] - 1) < 3e-7F);
 }
 
+/* transformers' _compute_longrope_parameters: which factors hold is decided by the sequence's length, one
+ * factor scales both. */
+static void longrope_looks_at_the_length(void **state)
+{
+    (void)state;
+    struct rope r;
+    struct error err;
+    struct rope_config c = {.type = ROPE_LONGROPE,
+                            .theta = 10000,
+                            .factor = 4,
+                            .original_max_position = 32,
+                            .n_factors = 2,
+                            .short_factors = {1, 2},
+                            .long_factors = {4, 8}};
+    float s[2][2], l[2][2], again[2][2];
+    assert_int_equal(rope_init(&r, &c, 4, 128, &err), STATUS_OK);
+    double scale = sqrt(1 + log(4.0) / log(32.0));
+    assert_true(fabs((double)r.scale - scale) < 1e-6);
+    rope_row(&r, 9, (struct rope_length){32, 32}, s[0], s[1]);
+    rope_row(&r, 9, (struct rope_length){33, 33}, l[0], l[1]);
+    rope_row(&r, 9, (struct rope_length){4, 70}, again[0], again[1]);
+    assert_memory_equal(l, again, sizeof l);
+    const double divisors[2][2] = {{1, 200}, {4, 800}};
+    for (int i = 0; i < 2; i++) {
+        assert_true(fabs((double)s[0][i] - scale * cos(9 / divisors[0][i])) < 1e-6);
+        assert_true(fabs((double)l[1][i] - scale * sin(9 / divisors[1][i])) < 1e-6);
+    }
+    c.attention_factor = 1.5;
+    assert_int_equal(rope_init(&r, &c, 4, 128, &err), STATUS_OK);
+    assert_true(r.scale == 1.5F);
+}
+
+/* Beyond the trained length a prompt has the frequencies of its whole length, wherever it is cut. */
+static void dynamic_looks_at_the_prompt(void **state)
+{
+    (void)state;
+    struct rope r;
+    struct error err;
+    struct rope_config c = {.type = ROPE_DYNAMIC, .theta = 10000, .factor = 2};
+    float whole[2][8], end[2][8], early[2][8];
+    assert_int_equal(rope_init(&r, &c, 16, 64, &err), STATUS_OK);
+    rope_row(&r, 30, (struct rope_length){100, 40}, whole[0], whole[1]);
+    rope_row(&r, 30, (struct rope_length){100, 110}, end[0], end[1]);
+    rope_row(&r, 30, (struct rope_length){20, 110}, early[0], early[1]);
+    assert_memory_equal(whole, end, sizeof whole);
+    assert_memory_not_equal(whole, early, sizeof whole);
+    float base = 10000.0F * powf(2.0F * 100 / 64 - 1, 16.0F / 14);
+    assert_true(fabsf(whole[0][1] - cosf(30 / powf(base, 2.0F / 16))) < 1e-4F);
+}
+
 static void partial_rotation(void **state)
 {
     (void)state;
@@ -188,7 +238,9 @@ static void refuses(void **state)
         {{.type = ROPE_LLAMA3, .theta = 1e4, .factor = 8, .original_max_position = 8, .low_freq_factor = 4},
          64,
          "expected 0 < low < high"},
-        {{.type = ROPE_LONGROPE, .theta = 1e4, .factor = 8}, 64, "longrope"},
+        {{.type = ROPE_LONGROPE, .theta = 1e4, .factor = 8, .original_max_position = 64},
+         64,
+         "longrope has no"},
         {{.type = ROPE_DEFAULT, .theta = 1e4}, 1024, "1024 of 1024 values of a head"},
         {{.type = ROPE_DEFAULT, .theta = 1e4, .n_factors = 3}, 64, "3 frequency factors, expected 32"},
         {{.type = ROPE_LLAMA3, .theta = 1e4, .n_factors = 2, .long_factors = {1, -1}},
@@ -210,6 +262,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_transformers),
         cmocka_unit_test(divisors_equal_the_formula),
+        cmocka_unit_test(longrope_looks_at_the_length),
+        cmocka_unit_test(dynamic_looks_at_the_prompt),
         cmocka_unit_test(partial_rotation),
         cmocka_unit_test(refuses),
     };
