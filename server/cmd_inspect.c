@@ -75,6 +75,13 @@ static void print_config(const struct model_config *c)
         printf("%-14s %u tokens\n", "window", c->sliding_window);
     printf("%-14s %u tokens%s\n", "vocabulary", c->vocab_size, c->tie_word_embeddings ? ", head tied" : "");
     printf("%-14s %u tokens\n", "context", c->max_position);
+    if (c->n_experts)
+        printf("%-14s %u of width %u, %u for each token\n", "experts", c->n_experts,
+               c->expert_intermediate_size, c->n_experts_used);
+    if (strcmp(c->model_type, "gpt2") == 0) {
+        printf("%-14s learned\n", "positions");
+        return;
+    }
     printf("%-14s theta %g, %s", "rope", c->rope.theta, ropes[c->rope.type]);
     if (c->rope.factor != 1.0)
         printf(" x %g", c->rope.factor);
