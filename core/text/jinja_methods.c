@@ -186,9 +186,11 @@ static struct jv float_ratio(struct render *r, const struct call *c)
         return jv_raise(r, isnan(f) ? "ValueError" : "OverflowError", "cannot convert %s to integer ratio",
                         isnan(f) ? "NaN" : "Infinity");
     int64_t denominator = 1;
-    for (; f != floor(f); f *= 2)
+    while (f != floor(f)) {
+        f *= 2;
         if (__builtin_mul_overflow(denominator, 2, &denominator))
             return jv_raise(r, "OverflowError", "the ratio doesn't fit into 64 bits");
+    }
     if (fabs(f) >= 9223372036854775808.0)
         return jv_raise(r, "OverflowError", "the ratio doesn't fit into 64 bits");
     return jv_of_seq(JV_TUPLE, jseq_pair(r, jv_int((int64_t)f), jv_int(denominator)));
