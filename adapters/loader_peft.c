@@ -271,7 +271,7 @@ static enum status add_embedding(struct peft *p, const struct entry *e, struct e
 
 /* ---- whole tensors */
 
-static bool is_end(const char *path)
+bool peft_is_end(const char *path)
 {
     const char *dot = strrchr(path, '.');
     path = dot ? dot + 1 : path;
@@ -283,7 +283,7 @@ static bool is_end(const char *path)
 static enum status check_weight(const struct peft *p, const struct entry *e, const struct tensor *t,
                                 struct error *err)
 {
-    if (peft_is_saved(p->config.rules, e->path) || is_end(e->path))
+    if (peft_is_saved(p->config.rules, e->path) || peft_is_end(e->path))
         return STATUS_OK;
     return fail(err, STATUS_MISMATCH,
                 "%s: tensor '%s' is a whole weight, but modules_to_save does not name '%s'", p->c->shown,
@@ -296,7 +296,7 @@ static enum status check_bias(const struct peft *p, const struct entry *e, const
     enum peft_bias bias = p->config.bias;
     if (bias == PEFT_BIAS_ALL ||
         (bias == PEFT_BIAS_LORA_ONLY && (e->part[PART_A] || e->part[PART_EMBED_A])) ||
-        peft_is_saved(p->config.rules, e->path) || is_end(e->path))
+        peft_is_saved(p->config.rules, e->path) || peft_is_end(e->path))
         return STATUS_OK;
     return fail(err, STATUS_MISMATCH,
                 "%s: tensor '%s' is a trained bias, but adapter_config.json says bias = %s", p->c->shown,
@@ -373,31 +373,6 @@ static enum status add_bias(struct peft *p, const struct entry *e, const struct 
     return add_vector(p, t, &out, err);
 }
 
-/* A copy of the base's own weight says nothing new, but must be of this base. */
-static enum status check_base_copy(const struct peft *p, const struct entry *e, struct error *err)
-{
-    const struct tensor *t = e->part[PART_BASE_COPY];
-    struct content *c = p->c;
-    struct model_module m;
-    if (!is_end(e->path))
-        return fail(err, STATUS_UNSUPPORTED,
-                    "%s: tensor '%s': a copy of a base weight is expected only of lm_head and embeddings",
-                    c->shown, t->name);
-    if (!c->model)
-        return STATUS_OK;
-    enum status s = content_module(c, e, &m, err);
-    if (s != STATUS_OK)
-        return s;
-    uint64_t rows = m.kind == MODULE_EMBED ? m.in : m.out, cols = m.kind == MODULE_EMBED ? m.out : m.in;
-    if (t->n_dims == 2 && t->shape[0] == rows && t->shape[1] == cols)
-        return STATUS_OK;
-    return fail(err, STATUS_MISMATCH,
-                "%s: tensor '%s' is the base's weight, [%" PRIu64 ", %" PRIu64
-                "], but this base's is [%" PRIu64 ", %" PRIu64
-                "]: another base, or its vocabulary was resized; serve the base that it belongs to",
-                c->shown, t->name, t->shape[0], t->shape[1], rows, cols);
-}
-
 /* ---- all of it */
 
 static enum status add_lora(struct peft *p, const struct entry *e, struct error *err)
@@ -437,7 +412,7 @@ static enum status add_entry(struct peft *p, const struct entry *e, struct error
     if (s == STATUS_OK && e->part[PART_ROWS])
         s = peft_add_rows(p, e, err);
     if (s == STATUS_OK && e->part[PART_BASE_COPY])
-        s = check_base_copy(p, e, err);
+        s = peft_check_base_copy(p, e, err);
     if (s == STATUS_OK && !has_lora && (weight || bias || e->part[PART_ROWS]))
         content_count(p->c, e, 0);
     return s;
@@ -511,6 +486,8 @@ static enum status add_all(struct peft *p, struct error *err)
         s = peft_check_rows(p, err);
     if (s == STATUS_OK)
         s = check_tied(p, err);
+    if (s == STATUS_OK)
+        s = peft_check_whole(p, err);
     if (s == STATUS_OK)
         s = check_activated(p, err);
     if (s == STATUS_OK && c->report->n_modules == 0)

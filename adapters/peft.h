@@ -23,4 +23,11 @@ LK_MUST_USE enum status peft_add_experts(struct peft *p, const struct entry *e, 
 LK_MUST_USE enum status peft_add_rows(struct peft *p, const struct entry *e, struct error *err);
 LK_MUST_USE enum status peft_check_rows(struct peft *p, struct error *err);
 
+/* The last part of a path is an embedding's or head's name. */
+bool peft_is_end(const char *path);
+/* A copy of the base's own weight must be of this base, but for rounding. */
+LK_MUST_USE enum status peft_check_base_copy(const struct peft *p, const struct entry *e, struct error *err);
+/* Every linear module that target_modules means has its LoRA. */
+LK_MUST_USE enum status peft_check_whole(const struct peft *p, struct error *err);
+
 #endif

@@ -60,6 +60,9 @@ bool model_module_parse(const struct model *m, const char *path, struct model_mo
 bool model_module_of(const struct model *m, enum lora_site site, uint32_t layer, struct model_module *out);
 /* The path of a module that one of these two gave, into dst; for messages. */
 void model_module_path(const struct model *m, const struct model_module *module, char *dst, size_t dst_bytes);
+/* A row of the stored weight of the embedding or of the head, into y: [hidden]. False for another module, or
+ * if it is stored quantised, where the values are not the file's. */
+bool model_weight_row(const struct model *m, const struct model_module *module, uint32_t row, float *y);
 
 /* ---- merging
  * ---------------------------------------------------------------------------------------------------- */

@@ -163,3 +163,14 @@ void model_module_path(const struct model *m, const struct model_module *module,
         snprintf(dst, dst_bytes, "%s%u.%s", n->layer_prefix, module->layer,
                  module->kind == MODULE_NORM ? n->norm[module->norm] : linear_suffix(n, module));
 }
+
+bool model_weight_row(const struct model *m, const struct model_module *module, uint32_t row, float *y)
+{
+    bool head = module->kind == MODULE_LINEAR && module->site == LORA_SITE_LM_HEAD;
+    const struct packed *w = head ? &m->head : &m->embed;
+    if ((!head && module->kind != MODULE_EMBED) || row >= w->rows ||
+        (w->type != DTYPE_F32 && w->type != DTYPE_F16 && w->type != DTYPE_BF16))
+        return false;
+    packed_row_f32(w, row, y);
+    return true;
+}

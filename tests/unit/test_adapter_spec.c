@@ -132,7 +132,7 @@ static void pairs_have_place_scale_and_extras(void **state)
     struct trial t;
     trial_begin(&t, LLAMA);
     const struct lora_spec *s =
-        must_read(&t, ",\"target_modules\":[\"q_proj\"],\"use_dora\":true",
+        must_read(&t, ",\"target_modules\":[\"0.self_attn.q_proj\"],\"use_dora\":true",
                   (struct made[]){{Q ".lora_A.default.weight", {2, 32}, 0},
                                   {Q ".lora_B.default.weight", {32, 2}, 100},
                                   {Q ".lora_magnitude_vector.default.weight", {32}, 7},
@@ -164,8 +164,7 @@ static void embeddings_are_turned_over(void **state)
     struct trial t;
     trial_begin(&t, LLAMA);
     const struct lora_spec *s = must_read(&t, ",\"target_modules\":[\"embed_tokens\"]",
-                                          (struct made[]){{EMBED ".base_layer.weight", {384, 32}, 0},
-                                                          {EMBED ".lora_embedding_A", {2, 384}, 0},
+                                          (struct made[]){{EMBED ".lora_embedding_A", {2, 384}, 0},
                                                           {EMBED ".lora_embedding_B", {32, 2}, 0},
                                                           {NULL, {0}, 0}});
     assert_int_equal(s->n_pairs, 1);
@@ -235,7 +234,6 @@ static void token_rows_are_kept_in_order(void **state)
         must_read(&t, ",\"trainable_token_indices\":[300,5]",
                   (struct made[]){{EMBED ".token_adapter.trainable_tokens_delta", {2, 32}, 1},
                                   {EMBED ".token_adapter.trainable_tokens_original", {2, 32}, 0},
-                                  {EMBED ".token_adapter.base_layer.weight", {384, 32}, 0},
                                   {NULL, {0}, 0}});
     assert_true(s->n_rows == 2 && s->row_ids[0] == 300 && s->row_ids[1] == 5 && s->rows[32] == 33);
     assert_true(s->n_head_rows == 0 && !s->rows_in_head);
@@ -271,6 +269,14 @@ static const struct {
     enum status status;
     const char *text;
 } refused[] = {
+    {"",
+     {EMBED_AB, {EMBED ".base_layer.weight", {384, 32}, 0}, END},
+     STATUS_MISMATCH,
+     "but row 0 is not this base's"},
+    {",\"target_modules\":[\"self_attn.q_proj\"]",
+     {AB, END},
+     STATUS_FORMAT,
+     "targets module 'model.layers.1.self_attn.q_proj', but the file has no lora_A and lora_B for it"},
     {"",
      {{Q ".lora_A.weight", {2, 40}, 0}, {Q ".lora_B.weight", {32, 2}, 0}, END},
      STATUS_MISMATCH,
