@@ -72,7 +72,9 @@ def keep(name, data):
 
 def fuzz_files(rng, seconds):
     seeds = [os.path.join(DATA, "models", f, "f32") for f in ("llama", "gemma3")]
-    seeds += [os.path.join(DATA, "adapters", "llama", a) for a in ("qv_r4", "patterns")]
+    seeds += [os.path.join(DATA, "adapters", f, a) for f, a in
+              (("llama", "qv_r4"), ("llama", "patterns"), ("llama", "dora_embed_r3"), ("llama", "tokens_r2"), ("llama", "alora_r4"),
+               ("gpt2", "bias_all_r2"), ("mixtral", "experts_r2"), ("mixtral", "per_expert_r2"), ("mistral", "tokens_both_r2"))]
     seeds += glob.glob(os.path.join(SHARED, "goldens", "gguf", "*.gguf"))
     n = bad = 0
     end = time.time() + seconds
