@@ -27,14 +27,17 @@ struct command {
     bool save_f16, parse_special, json, quiet;
     uint32_t stride, tokens_max; /* 0: half a window; all */
 
-    struct base base, other; /* other: --against-quant */
-    struct adapter_version *adapter, *other_adapter;
-    struct model *merged; /* --merged; or NULL */
+    struct source {
+        struct base base;
+        struct adapter_version *adapters[LORA_MEMBERS_MAX];
+        struct lora *lora; /* of all of them; NULL: none */
+    } ours, other;         /* other: --against-quant */
+    struct model *merged;  /* --merged; or NULL */
     struct team *team;
     struct token_list ids;
     size_t text_bytes;
     struct eval_text text;
-    struct eval_side ours, reference;
+    struct eval_side side, reference;
     struct eval_file save, against;
 };
 
@@ -66,7 +69,9 @@ static enum status add_adapter(struct command *c, const char *value, struct erro
     const char *equals = strchr(value, '='), *slash = strchr(value, '/');
     if (equals && (!slash || equals < slash))
         return conf_add_adapter(&c->conf, value, err);
-    const char *named = arena_printf(c->conf.arena, "adapter=%s", value);
+    size_t n = c->conf.n_adapters;
+    const char *named = n ? arena_printf(c->conf.arena, "adapter%zu=%s", n + 1, value)
+                          : arena_printf(c->conf.arena, "adapter=%s", value);
     return named ? conf_add_adapter(&c->conf, named, err)
                  : fail(err, STATUS_NO_MEMORY, "no memory for the configuration");
 }
@@ -132,9 +137,9 @@ static enum status check_args(const struct command *c, struct error *err)
 {
     if (c->against_path && c->against_quant)
         return fail(err, STATUS_INVALID, "--against and --against-quant: one reference at a time");
-    if (c->conf.n_adapters > 1)
-        return fail(err, STATUS_INVALID, "--adapter: given %zu times, expected at most once",
-                    c->conf.n_adapters);
+    if (c->conf.n_adapters > LORA_MEMBERS_MAX)
+        return fail(err, STATUS_INVALID, "--adapter: given %zu times, expected at most %u",
+                    c->conf.n_adapters, LORA_MEMBERS_MAX);
     if (c->merged_type && c->conf.n_adapters == 0)
         return fail(err, STATUS_INVALID, "--merged: there is no --adapter to merge");
     return STATUS_OK;
@@ -181,20 +186,47 @@ static int read_args(struct command *c, int argc, char **argv)
 
 /* ---- opening ---- */
 
-static enum status open_side(const struct conf *conf, struct base *base, struct adapter_version **adapter,
-                             struct error *err)
+/* One adapter as `serve` loads it; several are the sum of their deltas, each times its scale. */
+static enum status open_adapters(const struct conf *conf, struct source *o, struct error *err)
 {
-    enum status s = base_open(conf, base, err);
-    if (s != STATUS_OK || conf->n_adapters == 0)
-        return s;
-    const struct conf_adapter *a = conf->adapters;
-    struct adapter_source source = {.name = a->name, .path = a->path, .root_fd = -1, .scale = a->scale};
-    return adapter_load(&source, base->model, adapter, err);
+    struct lora *loras[LORA_MEMBERS_MAX];
+    float weights[LORA_MEMBERS_MAX];
+    bool alone = conf->n_adapters == 1;
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < conf->n_adapters && s == STATUS_OK; i++) {
+        const struct conf_adapter *a = &conf->adapters[i];
+        struct adapter_source source = {
+            .name = a->name, .path = a->path, .root_fd = -1, .scale = alone ? a->scale : 1};
+        s = adapter_load(&source, o->base.model, &o->adapters[i], err);
+        if (s != STATUS_OK)
+            break;
+        loras[i] = o->adapters[i]->lora;
+        weights[i] = (float)a->scale;
+    }
+    if (s == STATUS_OK && alone)
+        o->lora = lora_acquire(loras[0]);
+    else if (s == STATUS_OK && conf->n_adapters > 1)
+        s = lora_compose(loras, weights, (uint32_t)conf->n_adapters, &o->lora, err);
+    return s;
+}
+
+static enum status source_open(const struct conf *conf, struct source *o, struct error *err)
+{
+    enum status s = base_open(conf, &o->base, err);
+    return s == STATUS_OK ? open_adapters(conf, o, err) : s;
+}
+
+static void source_close(struct source *o)
+{
+    lora_release(o->lora);
+    for (unsigned i = 0; i < LORA_MEMBERS_MAX; i++)
+        adapter_release(o->adapters[i]);
+    base_close(&o->base);
 }
 
 static enum status check_tokens(struct command *c, struct error *err)
 {
-    uint32_t vocab = model_config(c->base.model)->vocab_size;
+    uint32_t vocab = model_config(c->ours.base.model)->vocab_size;
     if (c->tokens_max && c->ids.n_ids > c->tokens_max)
         c->ids.n_ids = c->tokens_max;
     for (size_t i = 0; i < c->ids.n_ids; i++)
@@ -217,7 +249,7 @@ static enum status read_text(struct command *c, struct error *err)
                  c->text_path, valid);
     struct encode_options options = {.parse_special = c->parse_special};
     if (s == STATUS_OK)
-        s = tokenizer_encode(c->base.text->tokenizer, text.data, text.length, &options, &c->ids, err);
+        s = tokenizer_encode(c->ours.base.text->tokenizer, text.data, text.length, &options, &c->ids, err);
     c->text_bytes = text.length;
     buf_fini(&text);
     return s == STATUS_OK ? check_tokens(c, err) : s;
@@ -225,8 +257,8 @@ static enum status read_text(struct command *c, struct error *err)
 
 static enum status choose_windows(struct command *c, struct error *err)
 {
-    const struct text_model *t = c->base.text;
-    uint32_t limit = model_config(c->base.model)->max_position, window = c->conf.context;
+    const struct text_model *t = c->ours.base.text;
+    uint32_t limit = model_config(c->ours.base.model)->max_position, window = c->conf.context;
     if (window == 0)
         window = limit < DEFAULT_WINDOW ? limit : DEFAULT_WINDOW;
     if (window < 2 || window > limit)
@@ -248,54 +280,49 @@ static enum status choose_windows(struct command *c, struct error *err)
     return STATUS_OK;
 }
 
-static struct lora *lora_of(const struct adapter_version *v)
-{
-    return v ? v->lora : NULL;
-}
-
 /* The model with the adapter inside, or the two apart. */
 static enum status open_ours(struct command *c, struct error *err)
 {
-    const struct model *m = c->base.model;
-    struct lora *lora = lora_of(c->adapter);
+    const struct model *m = c->ours.base.model;
+    struct lora *lora = c->ours.lora;
     enum dtype type;
     if (c->merged_type) {
         if (!dtype_from_name(c->merged_type, &type))
             return fail(err, STATUS_INVALID, "--merged: found \"%s\", expected f32, bf16 or q8_0",
                         c->merged_type);
-        enum status s = model_merge(c->base.model, lora, type, c->team, &c->merged, err);
+        enum status s = model_merge(m, lora, type, c->team, &c->merged, err);
         if (s != STATUS_OK)
             return fail_within(err, "--merged");
         m = c->merged;
         lora = NULL;
     }
-    return eval_side_init(&c->ours, m, lora, c->conf.kv_type, c->text.window, c->team, err);
+    return eval_side_init(&c->side, m, lora, c->conf.kv_type, c->text.window, c->team, err);
 }
 
 static enum status open_reference(struct command *c, struct error *err)
 {
     const char *kv = c->conf.kv_type;
     if (c->against_path)
-        return eval_file_open(&c->against, c->against_path, &c->text, model_config(c->base.model)->vocab_size,
-                              err);
+        return eval_file_open(&c->against, c->against_path, &c->text,
+                              model_config(c->ours.base.model)->vocab_size, err);
     if (!c->against_quant)
         return STATUS_OK;
     if (strcmp(c->against_quant, c->conf.quant) == 0) /* it is loaded already */
-        return eval_side_init(&c->reference, c->base.model, lora_of(c->adapter), kv, c->text.window, c->team,
+        return eval_side_init(&c->reference, c->ours.base.model, c->ours.lora, kv, c->text.window, c->team,
                               err);
     struct conf other = c->conf; /* shares the arena, which `c` keeps */
     enum status s = option_set(&other, "quant", c->against_quant, err);
     if (s != STATUS_OK)
         return fail_within(err, "--against-quant");
-    s = open_side(&other, &c->other, &c->other_adapter, err);
-    return s == STATUS_OK ? eval_side_init(&c->reference, c->other.model, lora_of(c->other_adapter), kv,
+    s = source_open(&other, &c->other, err);
+    return s == STATUS_OK ? eval_side_init(&c->reference, c->other.base.model, c->other.lora, kv,
                                            c->text.window, c->team, err)
                           : s;
 }
 
 static enum status open_all(struct command *c, struct error *err)
 {
-    enum status s = open_side(&c->conf, &c->base, &c->adapter, err);
+    enum status s = source_open(&c->conf, &c->ours, err);
     if (s == STATUS_OK)
         s = read_text(c, err);
     if (s == STATUS_OK)
@@ -310,7 +337,7 @@ static enum status open_all(struct command *c, struct error *err)
         s = open_reference(c, err);
     c->save.f16 = c->save_f16;
     if (s == STATUS_OK && c->save_path)
-        s = eval_file_create(&c->save, c->save_path, &c->text, &c->ours, err);
+        s = eval_file_create(&c->save, c->save_path, &c->text, &c->side, err);
     return s;
 }
 
@@ -318,14 +345,12 @@ static void close_all(struct command *c)
 {
     eval_file_fini(&c->save);
     eval_file_fini(&c->against);
-    eval_side_fini(&c->ours);
+    eval_side_fini(&c->side);
     eval_side_fini(&c->reference);
     team_destroy(c->team);
     model_close(c->merged);
-    adapter_release(c->adapter);
-    adapter_release(c->other_adapter);
-    base_close(&c->base);
-    base_close(&c->other);
+    source_close(&c->ours);
+    source_close(&c->other);
     token_list_fini(&c->ids);
 }
 
@@ -333,12 +358,12 @@ static void close_all(struct command *c)
 
 static void print_text(const struct command *c, const struct eval_result *r)
 {
-    const struct model_info *info = model_info(c->base.model);
+    const struct model_info *info = model_info(c->ours.base.model);
     const struct eval_text *t = &c->text;
-    printf("%-13s %s (%s, %s, %.1f MB), kernels %s\n", "model", c->base.name, info->family,
-           dtype_name(info->weight_type), (double)info->size_bytes / 1e6, c->base.kernels->isa);
-    if (c->adapter)
-        printf("%-13s %s, scale %g\n", "adapter", c->adapter->name, c->adapter->user_scale);
+    printf("%-13s %s (%s, %s, %.1f MB), kernels %s\n", "model", c->ours.base.name, info->family,
+           dtype_name(info->weight_type), (double)info->size_bytes / 1e6, c->ours.base.kernels->isa);
+    for (size_t i = 0; i < c->conf.n_adapters; i++)
+        printf("%-13s %s, scale %g\n", "adapter", c->conf.adapters[i].name, c->conf.adapters[i].scale);
     const struct merge_report *merge = c->merged ? model_merge_report(c->merged) : NULL;
     if (merge)
         printf("%-13s %u matrices in %s, %.1f MB; rounding took %.3g %% of the delta\n", "merged",
@@ -367,13 +392,22 @@ static json_t *mean_json(struct eval_mean m)
     return json_pack("{s:f,s:f}", "mean", m.mean, "error", m.error);
 }
 
+static json_t *adapters_json(const struct conf *conf)
+{
+    json_t *all = json_array();
+    for (size_t i = 0; i < conf->n_adapters; i++)
+        json_array_append_new(
+            all, json_pack("{s:s,s:f}", "name", conf->adapters[i].name, "scale", conf->adapters[i].scale));
+    return all;
+}
+
 static int print_json(const struct command *c, const struct eval_result *r)
 {
     const struct eval_text *t = &c->text;
     json_t *o = json_pack(
-        "{s:s,s:s,s:s,s:s*,s:s,s:I,s:I,s:I,s:I,s:I,s:b,s:f,s:f,s:f,s:o}", "model", c->base.name, "weights",
-        dtype_name(model_info(c->base.model)->weight_type), "isa", c->base.kernels->isa, "adapter",
-        c->adapter ? c->adapter->name : NULL, "text", c->text_path, "n_tokens", (json_int_t)t->n_tokens,
+        "{s:s,s:s,s:s,s:o,s:s,s:I,s:I,s:I,s:I,s:I,s:b,s:f,s:f,s:f,s:o}", "model", c->ours.base.name,
+        "weights", dtype_name(model_info(c->ours.base.model)->weight_type), "isa", c->ours.base.kernels->isa,
+        "adapters", adapters_json(&c->conf), "text", c->text_path, "n_tokens", (json_int_t)t->n_tokens,
         "n_scored", (json_int_t)r->n_scored, "n_windows", (json_int_t)r->n_windows, "window",
         (json_int_t)t->window, "stride", (json_int_t)t->stride, "bos", t->bos >= 0, "seconds", r->seconds,
         "perplexity", r->ppl, "perplexity_error", r->ppl_error, "nll", mean_json(r->nll));
@@ -416,7 +450,7 @@ int cmd_eval(int argc, char **argv)
     if (code < 0) {
         enum status s = open_all(&c, &err);
         struct eval_job job = {.text = &c.text,
-                               .ours = &c.ours,
+                               .ours = &c.side,
                                .reference = c.against_quant ? &c.reference : NULL,
                                .reference_file = c.against_path ? &c.against : NULL,
                                .save = c.save_path ? &c.save : NULL,

@@ -59,11 +59,22 @@ def test_an_adapter_changes_the_numbers_and_saved_ones_come_back(tmp_path):
     assert os.listdir(tmp_path).count("saved.lp.part") == 0
 
 
+def test_several_adapters_are_the_sum_of_their_deltas(tmp_path):
+    one, two = (os.path.join(ADAPTERS, a) for a in ("qv_r4", "rslora_r8"))
+    alone, both = measure(tmp_path, "--adapter", one), measure(tmp_path, "--adapter", one, "--adapter", f"x={two}:0.5")
+    assert both["adapters"] == [{"name": "adapter", "scale": 1}, {"name": "x", "scale": 0.5}]
+    assert both["perplexity"] != alone["perplexity"]
+    nothing = measure(tmp_path, "--adapter", one, "--adapter", two + ":0")
+    assert math.isclose(nothing["perplexity"], alone["perplexity"], rel_tol=1e-6)
+    halves = measure(tmp_path, "--adapter", f"a={one}:0.5", "--adapter", f"b={one}:0.5", "--against-quant", "auto", "--merged", "f32")
+    assert math.isclose(halves["perplexity"], alone["perplexity"], rel_tol=1e-5) and abs(halves["kl"]["max"]) < 1e-6
+
+
 def test_merged_is_unmerged_within_its_type(tmp_path):
     adapter = ("--adapter", "pt=" + os.path.join(ADAPTERS, "rslora_r8"), "--against-quant", "auto")
     f32, bf16, q8 = (measure(tmp_path, *adapter, "--merged", t) for t in ("f32", "bf16", "q8_0"))
     unmerged = measure(tmp_path, *adapter[:2])
-    assert f32["reference_perplexity"] == unmerged["perplexity"] and f32["adapter"] == "pt"
+    assert f32["reference_perplexity"] == unmerged["perplexity"] and f32["adapters"] == [{"name": "pt", "scale": 1}]
     assert f32["merged"]["n_matrices"] > 0 and f32["merged"]["error_norm"] == 0
     assert abs(f32["kl"]["mean"]) < 1e-7 < bf16["kl"]["mean"] < q8["kl"]["mean"] < 1e-2
     assert 0 < bf16["merged"]["error_norm"] < q8["merged"]["error_norm"] < q8["merged"]["delta_norm"]
