@@ -303,28 +303,36 @@ static void summarise(struct eval_score *s, size_t n, bool compared, struct eval
     out->kl_max = s[n - 1].kl;
 }
 
+static enum status walk_all(struct walk *w, struct eval_result *out, struct error *err)
+{
+    const struct eval_job *j = w->job;
+    struct eval_window at;
+    enum status s = STATUS_OK;
+    for (; s == STATUS_OK && eval_window_at(j->text, out->n_windows, &at); out->n_windows++)
+        s = one_window(w, &at, err);
+    if (s != STATUS_OK)
+        return s;
+    require(w->n_scored == eval_n_scored(j->text) && w->n_scored > 0);
+    summarise(w->scores, w->n_scored, j->reference || j->reference_file, out);
+    return STATUS_OK;
+}
+
 enum status eval_run(const struct eval_job *j, struct eval_result *out, struct error *err)
 {
     size_t n_all = eval_n_scored(j->text);
-    struct walk w = {.job = j, .vocab = model_config(j->ours->model)->vocab_size};
     int64_t begin = clock_now_ns();
-    enum status s = STATUS_OK;
+    struct walk w = {.job = j, .vocab = model_config(j->ours->model)->vocab_size, .told_ns = begin};
+    enum status s = STATUS_NO_MEMORY;
     *out = (struct eval_result){0};
-    w.told_ns = begin;
     w.scores = mem_array(n_all, sizeof *w.scores);
     w.context = mem_array(j->text->window, sizeof *w.context);
     if (j->reference_file)
         w.from_file = mem_array(j->ours->n_logit_rows, w.vocab * sizeof *w.from_file);
-    if (!w.scores || !w.context || (j->reference_file && !w.from_file))
-        s = fail(err, STATUS_NO_MEMORY, "scores of %zu tokens", n_all);
-    struct eval_window at;
-    for (; s == STATUS_OK && eval_window_at(j->text, out->n_windows, &at); out->n_windows++)
-        s = one_window(&w, &at, err);
-    if (s == STATUS_OK) {
-        require(w.n_scored == n_all && n_all > 0);
-        summarise(w.scores, n_all, j->reference || j->reference_file, out);
-        out->seconds = (double)(clock_now_ns() - begin) / 1e9;
-    }
+    if (w.scores && w.context && (!j->reference_file || w.from_file))
+        s = walk_all(&w, out, err);
+    else
+        fail(err, s, "scores of %zu tokens", n_all);
+    out->seconds = (double)(clock_now_ns() - begin) / 1e9;
     mem_free(w.scores);
     mem_free(w.context);
     mem_free(w.from_file);
