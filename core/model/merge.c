@@ -50,6 +50,7 @@ static const struct lora *replacing(const struct lora *l)
 struct spot {
     uint32_t layer;
     enum lora_site site;
+    int32_t expert; /* GATE, UP or DOWN of this one; -1: none */
 };
 
 static const struct lora_group *group_at(const struct lora *l, const struct spot *s)
@@ -60,14 +61,19 @@ static const struct lora_group *group_at(const struct lora *l, const struct spot
         [LORA_SITE_GATE] = LORA_GROUP_GATE_UP, [LORA_SITE_UP] = LORA_GROUP_GATE_UP,
         [LORA_SITE_DOWN] = LORA_GROUP_DOWN,    [LORA_SITE_ROUTER] = LORA_GROUP_ROUTER,
     };
-    return s->site == LORA_SITE_LM_HEAD ? &l->lm_head : &l->layers[s->layer].group[groups[s->site]];
+    const struct lora_layer *layer = &l->layers[s->layer];
+    if (s->site == LORA_SITE_LM_HEAD)
+        return &l->lm_head;
+    if (s->expert < 0)
+        return &layer->group[groups[s->site]];
+    return layer->experts ? &layer->experts[2 * s->expert + (s->site == LORA_SITE_DOWN)] : NULL;
 }
 
 static const struct lora_part *part_at(const struct lora *l, const struct spot *s)
 {
     static const uint8_t parts[LORA_SITE_COUNT] = {[LORA_SITE_K] = 1, [LORA_SITE_V] = 2, [LORA_SITE_UP] = 1};
-    const struct lora_part *part = &group_at(l, s)->part[parts[s->site]];
-    return part->b.data ? part : NULL;
+    const struct lora_group *group = group_at(l, s);
+    return group && group->part[parts[s->site]].b.data ? &group->part[parts[s->site]] : NULL;
 }
 
 /* 1 + sum of weight * (factor - 1); a single adapter's factors as they are. False if none has factors. */
@@ -236,6 +242,34 @@ static enum status merge_norms(struct merging *g, struct model_layer *to, const 
 
 /* ---- the whole ---- */
 
+static bool touches_experts(const struct lora *l, uint32_t layer)
+{
+    float weight;
+    for (uint32_t i = 0; i < n_members(l); i++)
+        if (member(l, i, &weight)->layers[layer].experts)
+            return true;
+    return false;
+}
+
+static enum status merge_experts(struct merging *g, uint32_t layer, struct error *err)
+{
+    struct model_layer *to = &g->m->layers[layer];
+    uint32_t n = g->base->config.n_experts;
+    if (!to->experts || !touches_experts(g->lora, layer))
+        return STATUS_OK;
+    struct packed *experts = own(g, (size_t)3 * n, sizeof *experts, err);
+    if (!experts)
+        return STATUS_NO_MEMORY;
+    memcpy(experts, to->experts, (size_t)3 * n * sizeof *experts);
+    to->experts = experts;
+    enum status s = STATUS_OK;
+    for (uint32_t i = 0; i < 3 * n && s == STATUS_OK; i++) {
+        struct spot at = {layer, LORA_SITE_GATE + i % 3, (int32_t)(i / 3)};
+        s = merge_linear(g, &at, NULL, &experts[i], err);
+    }
+    return s;
+}
+
 static enum status merge_layer(struct merging *g, uint32_t layer, struct error *err)
 {
     const struct lora *l = replacing(g->lora);
@@ -243,7 +277,7 @@ static enum status merge_layer(struct merging *g, uint32_t layer, struct error *
     struct model_layer *to = &g->m->layers[layer];
     enum status s = r ? merge_norms(g, to, r, err) : STATUS_OK;
     for (unsigned site = 0; site < N_LAYER_SITES && s == STATUS_OK; site++) {
-        struct spot at = {layer, site};
+        struct spot at = {layer, site, -1};
         if (r && r->w[site].data)
             to->w[site] = r->w[site];
         s = merge_linear(g, &at, NULL, &to->w[site], err);
@@ -252,7 +286,7 @@ static enum status merge_layer(struct merging *g, uint32_t layer, struct error *
         if (s == STATUS_OK)
             s = merge_bias(g, &at, &to->bias[site], err);
     }
-    return s;
+    return s == STATUS_OK ? merge_experts(g, layer, err) : s;
 }
 
 static enum status merge_ends(struct merging *g, struct error *err)
@@ -268,7 +302,7 @@ static enum status merge_ends(struct merging *g, struct error *err)
     if (s == STATUS_OK && r)
         s = own_vector(g, r->norm_bias[NORM_FINAL], m->config.hidden_size, &m->final_norm_bias, err);
     if (s == STATUS_OK)
-        s = merge_linear(g, &(struct spot){.site = LORA_SITE_LM_HEAD},
+        s = merge_linear(g, &(struct spot){0, LORA_SITE_LM_HEAD, -1},
                          l && l->head_rows.n ? &l->head_rows : NULL, &m->head, err);
     if (s == STATUS_OK)
         s = merge_embedding(g, err);
@@ -277,19 +311,26 @@ static enum status merge_ends(struct merging *g, struct error *err)
 }
 
 /* Where the pass adds no bias, one of lora_B has no place. */
-static enum status check_bias(const struct merging *g, const struct lora *l, struct error *err)
+static enum status check_bias(const struct lora *l, const struct spot *at, struct error *err)
 {
-    struct spot spots[] = {{0, LORA_SITE_LM_HEAD}, {0, LORA_SITE_ROUTER}};
-    for (uint32_t layer = 0; layer < g->base->config.n_layers; layer++)
-        for (int i = 0; i < 2; i++) {
-            spots[i].layer = layer;
-            const struct lora_part *part = part_at(l, &spots[i]);
-            if (part && part->bias)
-                return fail(err, STATUS_UNSUPPORTED,
-                            "%s: a bias of lora_B can't be merged there; use the adapter unmerged",
-                            lora_site_name(spots[i].site));
-        }
-    return STATUS_OK;
+    const struct lora_part *part = part_at(l, at);
+    if (!part || !part->bias)
+        return STATUS_OK;
+    return fail(err, STATUS_UNSUPPORTED,
+                "%s%s: a bias of lora_B can't be merged there; use the adapter unmerged",
+                at->expert < 0 ? "" : "expert's ", lora_site_name(at->site));
+}
+
+static enum status check_biases(const struct merging *g, const struct lora *l, struct error *err)
+{
+    uint32_t n_experts = g->base->config.n_experts;
+    enum status s = check_bias(l, &(struct spot){0, LORA_SITE_LM_HEAD, -1}, err);
+    for (uint32_t layer = 0; layer < g->base->config.n_layers && s == STATUS_OK; layer++) {
+        s = check_bias(l, &(struct spot){layer, LORA_SITE_ROUTER, -1}, err);
+        for (uint32_t i = 0; i < 3 * n_experts && s == STATUS_OK; i++)
+            s = check_bias(l, &(struct spot){layer, LORA_SITE_GATE + i % 3, (int32_t)(i / 3)}, err);
+    }
+    return s;
 }
 
 static enum status check(const struct merging *g, struct error *err)
@@ -309,7 +350,7 @@ static enum status check(const struct merging *g, struct error *err)
             return fail(err, STATUS_UNSUPPORTED,
                         "alora_invocation_tokens: the adapter acts from them on, a merged copy would act "
                         "everywhere; use it unmerged");
-        s = check_bias(g, l, err);
+        s = check_biases(g, l, err);
     }
     return s;
 }
@@ -322,6 +363,13 @@ static void measure_matrix(struct merge_scratch *s, const struct packed *b, uint
     s->cols_max = cols > s->cols_max ? cols : s->cols_max;
 }
 
+static void measure_groups(struct merge_scratch *s, const struct lora_group *groups, size_t n)
+{
+    for (size_t i = 0; groups && i < n; i++)
+        for (int part = 0; part < 3; part++)
+            measure_matrix(s, &groups[i].part[part].b, groups[i].part[part].b.rows, groups[i].a.cols);
+}
+
 /* The largest matrices that are to be merged. */
 static void measure(struct merging *g)
 {
@@ -331,11 +379,10 @@ static void measure(struct merging *g)
     for (uint32_t i = 0; i < n_members(g->lora); i++) {
         const struct lora *l = member(g->lora, i, &weight);
         s->rank_max += l->rank_max;
-        for (uint32_t layer = 0; layer < l->n_layers; layer++)
-            for (const struct lora_group *group = l->layers[layer].group;
-                 group < l->layers[layer].group + LORA_GROUP_COUNT; group++)
-                for (int part = 0; part < 3; part++)
-                    measure_matrix(s, &group->part[part].b, group->part[part].b.rows, group->a.cols);
+        for (uint32_t layer = 0; layer < l->n_layers; layer++) {
+            measure_groups(s, l->layers[layer].group, LORA_GROUP_COUNT);
+            measure_groups(s, l->layers[layer].experts, (size_t)2 * c->n_experts);
+        }
         measure_matrix(s, &l->lm_head.part[0].b, c->vocab_size, c->hidden_size);
         measure_matrix(s, &l->embed.b, c->vocab_size, c->hidden_size);
         measure_matrix(s, &l->embed.rows.w, c->vocab_size, c->hidden_size);

@@ -103,10 +103,14 @@ static double compare_models(const struct model *fine, const struct model *store
     double squares = compare_matrix(&fine->head, &stored->head);
     if (fine->embed.data != fine->head.data)
         squares += compare_matrix(&fine->embed, &stored->embed);
-    for (uint32_t i = 0; i < fine->config.n_layers; i++)
+    for (uint32_t i = 0; i < fine->config.n_layers; i++) {
+        const struct model_layer *a = &fine->layers[i], *b = &stored->layers[i];
         for (unsigned s = 0; s < N_LAYER_SITES; s++)
-            if (fine->layers[i].w[s].data)
-                squares += compare_matrix(&fine->layers[i].w[s], &stored->layers[i].w[s]);
+            if (a->w[s].data)
+                squares += compare_matrix(&a->w[s], &b->w[s]);
+        for (uint32_t e = 0; a->experts && e < 3 * fine->config.n_experts; e++)
+            squares += compare_matrix(&a->experts[e], &b->experts[e]);
+    }
     return sqrt(squares);
 }
 
@@ -164,7 +168,8 @@ static void check_merged(struct rig *r, struct lora *l, const double noise[N_STO
         assert_true(model_merge_report(stored)->delta_norm == report->delta_norm);
         logits = logits_of(r, stored, NULL);
         d = rms_distance(r->m, unmerged, logits);
-        if (d > 2 * noise[i] + 2e-5)
+        /* a router's choice is no continuous function: one that rounding turns leaves no bound */
+        if (d > 2 * noise[i] + 2e-5 && r->m->config.n_experts == 0)
             fail_msg("%s: merged in %s, logits differ by %.3g of the largest; --quant's by %.3g", what,
                      dtype_name(stored_types[i].type), d, noise[i]);
         free(logits);
@@ -227,7 +232,7 @@ static void every_kind_of_every_family(void **state)
         free(families[f]);
     }
     printf("  %u adapters merged, %u can't be, %u are not loaded\n", n.merged, n.refused, n.absent);
-    assert_true(n.merged >= 30);
+    assert_true(n.merged >= 75 && n.refused >= 2);
 }
 
 /* ---- one adapter more closely ---- */
