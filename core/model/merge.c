@@ -125,9 +125,11 @@ static enum status own_vector(struct merging *g, const float *from, uint32_t n, 
 /* ---- matrices ---- */
 
 /* The job's matrix, stored anew into *w, which is its source now. */
-static enum status store(struct merging *g, struct merge_matrix *job, struct packed *w, struct error *err)
+static enum status store(struct merging *g, const struct merge_matrix *what, struct packed *w,
+                         struct error *err)
 {
     struct packed from = *w;
+    struct merge_matrix job = *what;
     bool blocks = from.cols % dtype_info(g->type)->block_size == 0;
     size_t size_bytes;
     enum status s = packed_shape(blocks ? g->type : from.type, from.rows, from.cols, w, &size_bytes, err);
@@ -136,9 +138,9 @@ static enum status store(struct merging *g, struct merge_matrix *job, struct pac
     w->data = own(g, 1, size_bytes, err);
     if (!w->data)
         return STATUS_NO_MEMORY;
-    job->from = &from;
-    job->to = w;
-    merge_matrix_run(job, &g->scratch, g->m->merged->squares);
+    job.from = &from;
+    job.to = w;
+    merge_matrix_run(&job, &g->scratch, g->m->merged->squares);
     g->m->merged->report.n_matrices++;
     return STATUS_OK;
 }
