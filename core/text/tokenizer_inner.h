@@ -79,6 +79,8 @@ struct pattern {
     struct regex *regex;     /* or NULL: the literal */
     struct text_ref literal; /* not empty */
     word_end_fn *word_end;   /* the same as regex, by hand; or NULL */
+    bool (*accepts)(
+        uint32_t code_point); /* not NULL: each such character is a match; there is no regex then */
 };
 LK_MUST_USE enum status pattern_regex(struct pattern *p, struct arena *a, const char *onig, size_t length,
                                       struct error *err);
@@ -108,10 +110,11 @@ int matcher_next(struct matcher *m, struct span *match);
 
 /* Characters younger than PCRE2's Unicode (tokenizer_newer.c): are there any, and older ones in their place.
  */
-uint32_t newer_stand_in(uint32_t code_point); /* 0: it is none */
-bool normal_is_inert(uint32_t code_point);    /* not for normal forms, as the reference has them */
-bool mark_is_unknown(uint32_t code_point);    /* a mark that StripAccents leaves where it is */
-uint32_t newer_lower(uint32_t code_point);    /* its lower case; 0: not one of the newer letters */
+uint32_t newer_stand_in(uint32_t code_point);     /* 0: it is none */
+bool normal_is_inert(uint32_t code_point);        /* not for normal forms, as the reference has them */
+bool mark_is_unknown(uint32_t code_point);        /* a mark that StripAccents leaves where it is */
+bool punctuation_is_unknown(uint32_t code_point); /* no punctuation to the reference */
+uint32_t newer_lower(uint32_t code_point);        /* its lower case; 0: not one of the newer letters */
 bool newer_found(const char *text, size_t length);
 void newer_replace(char *text, size_t length);
 
@@ -121,6 +124,8 @@ LK_MUST_USE enum status onig_translate(const char *onig, size_t length, struct b
 /* Classes of Unicode as Rust has them. */
 bool char_is_space(uint32_t code_point); /* White_Space */
 bool char_is_word(uint32_t code_point);  /* \w */
+bool char_is_punctuation(uint32_t code_point);
+bool char_is_number(uint32_t code_point);
 
 /* ---- normalisers (tokenizer_normalize.c) */
 
@@ -134,7 +139,8 @@ enum normal_kind {
     NORMAL_LOWERCASE,
     NORMAL_STRIP,
     NORMAL_STRIP_ACCENTS,
-    NORMAL_BYTE_LEVEL
+    NORMAL_BYTE_LEVEL,
+    NORMAL_NMT
 };
 struct normal_step {
     enum normal_kind kind;
@@ -160,7 +166,7 @@ int replace_all(const struct pattern *p, struct text_ref text, struct text_ref w
 
 /* ---- splitting into words (tokenizer_split.c) */
 
-enum split_kind { SPLIT_PATTERN, SPLIT_PREFIX_SPACE, SPLIT_METASPACE, SPLIT_BYTE_LEVEL };
+enum split_kind { SPLIT_PATTERN, SPLIT_PREFIX_SPACE, SPLIT_METASPACE, SPLIT_BYTE_LEVEL, SPLIT_FIXED_LENGTH };
 enum split_behavior {
     BEHAVIOR_ISOLATED,
     BEHAVIOR_REMOVED,
@@ -176,6 +182,7 @@ struct split_step {
     bool invert;
     enum prepend_scheme prepend; /* metaspace */
     struct text_ref replacement; /* metaspace */
+    uint32_t n_characters;       /* fixed length */
 };
 struct splitter {
     struct split_step steps[STEPS_MAX];

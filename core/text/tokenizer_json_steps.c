@@ -146,8 +146,8 @@ static enum status walk(struct section *s, const json_t *value, int depth)
 static enum status one_normalizer(struct section *s, const char *type, const json_t *value)
 {
     static const char *const names[] = {
-        "Prepend", "Replace",   "NFC",   "NFD",          "NFKC",
-        "NFKD",    "Lowercase", "Strip", "StripAccents", "ByteLevel"}; /* as normal_kind */
+        "Prepend",   "Replace", "NFC",          "NFD",       "NFKC", "NFKD",
+        "Lowercase", "Strip",   "StripAccents", "ByteLevel", "Nmt"}; /* as normal_kind */
     int kind = find_name(names, sizeof names / sizeof *names, type);
     struct normalizer *n = &s->t->normalizer;
     if (kind < 0)
@@ -196,6 +196,29 @@ static enum status add_pattern(struct section *s, const char *onig, enum split_b
     step->behavior = behavior;
     step->invert = invert;
     return pattern_regex(&step->pattern, s->t->arena, onig, strlen(onig), s->err);
+}
+
+/* Each character that is one is a match. */
+static enum status add_characters(struct section *s, bool (*accepts)(uint32_t c),
+                                  enum split_behavior behavior)
+{
+    struct split_step *step = splitter_add(&s->t->splitter, SPLIT_PATTERN);
+    if (!step)
+        return too_many(s);
+    step->behavior = behavior;
+    step->pattern.accepts = accepts;
+    return STATUS_OK;
+}
+
+static enum status pre_fixed_length(struct section *s, const json_t *value)
+{
+    struct split_step *step = splitter_add(&s->t->splitter, SPLIT_FIXED_LENGTH);
+    if (!step)
+        return too_many(s);
+    step->n_characters = 5;
+    enum status status =
+        json_object_get(value, "length") ? get_count(s, value, "length", &step->n_characters) : STATUS_OK;
+    return status == STATUS_OK && step->n_characters == 0 ? wrong(s, "length", "at least 1") : status;
 }
 
 static enum status pre_byte_level(struct section *s, const json_t *value)
@@ -287,18 +310,24 @@ static enum status one_pre_tokenizer(struct section *s, const char *type, const 
         bool single = false;
         status = get_bool(s, value, "individual_digits", &single);
         return status == STATUS_OK
-                   ? add_pattern(s, "\\p{N}", single ? BEHAVIOR_ISOLATED : BEHAVIOR_CONTIGUOUS, false)
+                   ? add_characters(s, char_is_number, single ? BEHAVIOR_ISOLATED : BEHAVIOR_CONTIGUOUS)
                    : status;
     }
     if (strcmp(type, "Punctuation") == 0) {
         enum split_behavior behavior = BEHAVIOR_ISOLATED;
         status = get_behavior(s, value, false, &behavior);
-        return status == STATUS_OK ? add_pattern(s, "[\\p{P}$+<=>^`|~]", behavior, false) : status;
+        return status == STATUS_OK ? add_characters(s, char_is_punctuation, behavior) : status;
     }
     if (strcmp(type, "Whitespace") == 0) /* \w as the crate regex has it: with the two joiners */
         return add_pattern(s, "[\\w\\u200c\\u200d]+|[^\\w\\u200c\\u200d\\s]+", BEHAVIOR_REMOVED, true);
     if (strcmp(type, "WhitespaceSplit") == 0)
-        return add_pattern(s, "\\s", BEHAVIOR_REMOVED, false);
+        return add_characters(s, char_is_space, BEHAVIOR_REMOVED);
+    if (strcmp(type, "BertPreTokenizer") == 0) {
+        status = add_characters(s, char_is_space, BEHAVIOR_REMOVED);
+        return status == STATUS_OK ? add_characters(s, char_is_punctuation, BEHAVIOR_ISOLATED) : status;
+    }
+    if (strcmp(type, "FixedLength") == 0)
+        return pre_fixed_length(s, value);
     return unsupported(s, type);
 }
 

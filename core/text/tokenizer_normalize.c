@@ -1,5 +1,6 @@
 /* Normalisers: text to text, one step after the other, between two buffers. Normal forms come from utf8proc;
  * text that is already in form (all ASCII, for NFC all below U+0300) is passed on untouched. No state. */
+#include <ctype.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -23,6 +24,25 @@ bool char_is_word(uint32_t c)
     uint32_t older = newer_stand_in(c);
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)(older ? older : c));
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NL) || k == UTF8PROC_CATEGORY_PC;
+}
+
+/* ASCII's, and category P as the reference's table has it: U+166D and U+111C9 have moved since. */
+bool char_is_punctuation(uint32_t c)
+{
+    if (c < 0x80)
+        return ispunct((int)c) != 0;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    bool is = (k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO) || c == 0x166D || c == 0x111C9;
+    return is && !punctuation_is_unknown(c);
+}
+
+/* Category N of Unicode 17. */
+bool char_is_number(uint32_t c)
+{
+    uint32_t older = newer_stand_in(c);
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)(older ? older : c));
+    return (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO) || (c >= 0x11DE0 && c <= 0x11DE9) ||
+           (c >= 0x16FF4 && c <= 0x16FF6);
 }
 
 int replace_all(const struct pattern *p, struct text_ref text, struct text_ref with, struct buf *out,
@@ -144,6 +164,32 @@ static bool without_marks(struct text_ref *text, struct buf *out)
     return true;
 }
 
+/* SentencePiece's cleaning: control characters go, what counts as white space becomes a space. */
+static bool is_nmt_dropped(uint32_t c)
+{
+    return (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+}
+
+static bool is_nmt_space(uint32_t c)
+{
+    return c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
+           c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+}
+
+static bool to_nmt(struct text_ref *text, struct buf *out)
+{
+    for (uint32_t i = 0, n; i < text->length; i += n) {
+        uint32_t c;
+        n = utf8_step(text->text + i, text->length - i, &c);
+        bool fine =
+            is_nmt_dropped(c) || (is_nmt_space(c) ? buf_putc(out, ' ') : buf_append(out, text->text + i, n));
+        if (!fine)
+            return false;
+    }
+    *text = (struct text_ref){out->data, (uint32_t)out->length};
+    return true;
+}
+
 static struct text_ref stripped(struct text_ref text, bool left, bool right)
 {
     uint32_t c;
@@ -175,10 +221,10 @@ static bool step_cuts(const struct normal_step *step, struct text_ref text, stru
     bool cuts = false;
     if (text.length == 0)
         return false;
-    if (step->kind == NORMAL_STRIP_ACCENTS) {
+    if (step->kind == NORMAL_STRIP_ACCENTS || step->kind == NORMAL_NMT) {
         uint32_t c;
         utf8_step(text.text, text.length, &c);
-        return is_stripped_mark(c);
+        return step->kind == NORMAL_NMT ? is_nmt_dropped(c) : is_stripped_mark(c);
     }
     if (step->kind != NORMAL_REPLACE)
         return false;
@@ -223,6 +269,9 @@ static enum status run_step(const struct normal_step *step, struct text_ref *tex
         break;
     case NORMAL_STRIP_ACCENTS:
         fine = without_marks(text, out);
+        break;
+    case NORMAL_NMT:
+        fine = to_nmt(text, out);
         break;
     case NORMAL_BYTE_LEVEL:
         fine = byte_level_encode(out, text->text, text->length);

@@ -139,6 +139,20 @@ static int literal_search(const struct matcher *m, size_t from, struct span *mat
     return 1;
 }
 
+static int character_search(const struct matcher *m, size_t from, struct span *match)
+{
+    unsigned n;
+    for (size_t at = from; at < m->length; at += n) {
+        uint32_t c;
+        n = utf8_step(m->text + at, m->length - at, &c);
+        if (m->pattern->accepts(c)) {
+            *match = (struct span){at, at + n};
+            return 1;
+        }
+    }
+    return 0;
+}
+
 bool matcher_init(struct matcher *m, const struct pattern *p, struct text_ref text, struct regex_state *s)
 {
     *m = (struct matcher){.pattern = p, .state = s, .text = text.text, .length = text.length};
@@ -168,7 +182,9 @@ int matcher_next(struct matcher *m, struct span *match)
     if (m->pattern->word_end)
         return 0;
     while (m->at <= m->length) {
-        int found = m->pattern->regex ? regex_search(m, m->at, match) : literal_search(m, m->at, match);
+        int found = m->pattern->accepts ? character_search(m, m->at, match)
+                    : m->pattern->regex ? regex_search(m, m->at, match)
+                                        : literal_search(m, m->at, match);
         if (found <= 0)
             return found;
         if (match->start == match->end && m->any && m->last_end == match->end) {

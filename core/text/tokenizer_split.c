@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tokenizer_inner.h"
+#include "utf8.h"
 
 const char byte_level_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -111,6 +112,19 @@ static enum status cut_by_pattern(struct encoder *e, uint32_t step, struct text_
     return s;
 }
 
+static enum status cut_by_length(struct encoder *e, uint32_t step, struct text_ref text, bool at_start)
+{
+    uint32_t most = e->t->splitter.steps[step].n_characters;
+    enum status s = STATUS_OK;
+    for (uint32_t start = 0, end = 0; start < text.length && s == STATUS_OK; start = end) {
+        for (uint32_t n = 0; n < most && end < text.length; n++)
+            end += utf8_size((unsigned char)text.text[end]);
+        s = splitter_run(e, step + 1, (struct text_ref){text.text + start, end - start},
+                         at_start && start == 0);
+    }
+    return s;
+}
+
 static bool starts_with(struct text_ref text, struct text_ref with)
 {
     return text.length >= with.length && memcmp(text.text, with.text, with.length) == 0;
@@ -159,6 +173,12 @@ enum status splitter_run(struct encoder *e, uint32_t step, struct text_ref text,
         return STATUS_OK;
     if (step == e->t->splitter.n_steps)
         return encoder_word(e, text);
-    return e->t->splitter.steps[step].kind == SPLIT_PATTERN ? cut_by_pattern(e, step, text, at_start)
-                                                            : rewrite(e, step, text, at_start);
+    switch (e->t->splitter.steps[step].kind) {
+    case SPLIT_PATTERN:
+        return cut_by_pattern(e, step, text, at_start);
+    case SPLIT_FIXED_LENGTH:
+        return cut_by_length(e, step, text, at_start);
+    default:
+        return rewrite(e, step, text, at_start);
+    }
 }

@@ -83,7 +83,7 @@ def level(prefix, regex):
 BEHAVIORS = ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
 REGEXES = [r"\s+", r"\p{N}{1,3}", r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}", r"(?i:'s|'t|'ll)| ?\w+", r"[A-Z][a-z]*", r"^\s+",
            r"\s+(?!\S)|\s+", r"[\p{L}&&[^a-f]]+", r"x*", r"\b"]
-NORMALIZERS = [{"type": t} for t in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "ByteLevel")]
+NORMALIZERS = [{"type": t} for t in ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "ByteLevel", "Nmt")]
 NORMALIZERS += [{"type": "Strip", "strip_left": a, "strip_right": b} for a, b in ((True, False), (False, True))]
 NORMALIZERS += [{"type": "Prepend", "prepend": MARK},
                 {"type": "Replace", "pattern": {"String": " "}, "content": MARK},
@@ -95,7 +95,8 @@ PRE_TOKENIZERS += [split({"Regex": r}) for r in REGEXES] + [split({"String": "he
 PRE_TOKENIZERS += [split({"Regex": r"\d+"}, b, True) for b in BEHAVIORS]
 PRE_TOKENIZERS += [{"type": "Digits", "individual_digits": d} for d in (True, False)]
 PRE_TOKENIZERS += [{"type": "Punctuation", "behavior": b} for b in BEHAVIORS]
-PRE_TOKENIZERS += [{"type": "Whitespace"}, {"type": "WhitespaceSplit"}, {"type": "CharDelimiterSplit", "delimiter": "o"}]
+PRE_TOKENIZERS += [{"type": "Whitespace"}, {"type": "WhitespaceSplit"}, {"type": "CharDelimiterSplit", "delimiter": "o"},
+                   {"type": "BertPreTokenizer"}, {"type": "FixedLength", "length": 3}]
 BYTES = [{"type": "ByteFallback"}, {"type": "Fuse"}]
 UNMARK = {"type": "Replace", "pattern": {"String": MARK}, "content": " "}
 DECODERS = [None, level(True, True), {"type": "Fuse"}, {"type": "ByteFallback"}, metaspace("always"), metaspace("never"),

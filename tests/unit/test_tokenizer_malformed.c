@@ -73,8 +73,9 @@ static const struct bad_file files[] = {
     {STATUS_FORMAT, WITH("\"normalizer\":{\"type\":\"Sequence\"}"),
      "normalizer.normalizers: expected a list"},
     {STATUS_UNSUPPORTED,
-     WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]}"),
-     "normalizer.normalizers[1]: type \"Nmt\""},
+     WITH("\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":"
+          "\"Precompiled\"}]}"),
+     "normalizer.normalizers[1]: type \"Precompiled\""},
     {STATUS_FORMAT, WITH("\"normalizer\":{\"type\":\"Replace\",\"pattern\":\"a\",\"content\":\"\"}"),
      "normalizer.pattern: expected {\"String\": text}"},
     {STATUS_FORMAT,
