@@ -177,6 +177,7 @@ static enum status find_module(const struct content *c, const struct entry *e, c
         found = model_module_of(m, LORA_SITE_LM_HEAD, 0, out);
     } else {
         const struct gguf_name *name = place->name;
+        require(name != NULL);
         found = model_module_of(m, name->site, place->layer, out) &&
                 (name->n_sites == 0 || name->n_sites == out->n_sites);
     }

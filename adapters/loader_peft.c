@@ -202,8 +202,10 @@ static enum status add_linear(struct peft *p, const struct entry *e, struct erro
     struct pair_values v;
     char path[PATH_BYTES + 8];
     enum status s = content_check_halves(c, e, a, b, err);
-    if (s == STATUS_OK)
-        s = check_extras(p, e, err);
+    if (s != STATUS_OK)
+        return s;
+    require(a && b);
+    s = check_extras(p, e, err);
     if (s == STATUS_OK)
         s = check_target(p, e, path, err);
     if (s == STATUS_OK)
@@ -241,8 +243,10 @@ static enum status add_embedding(struct peft *p, const struct entry *e, struct e
     struct pair_values v;
     char path[PATH_BYTES + 8];
     enum status s = content_check_halves(c, e, a, b, err);
-    if (s == STATUS_OK)
-        s = check_extras(p, e, err);
+    if (s != STATUS_OK)
+        return s;
+    require(a && b);
+    s = check_extras(p, e, err);
     if (s == STATUS_OK)
         s = check_target(p, e, path, err);
     if (s == STATUS_OK)
@@ -324,6 +328,7 @@ static enum status tie_weight(struct peft *p, const struct entry *e, const struc
     struct content *c = p->c;
     const struct entry *head = content_find(c, "lm_head");
     struct lora_tensor tied = *t;
+    require(e->part[PART_WEIGHT] != NULL);
     if (t->module.kind != MODULE_EMBED || !model_config(c->model)->tie_word_embeddings ||
         peft_is_saved(p->config.rules, e->path) || (head && head->part[PART_WEIGHT]))
         return STATUS_OK;

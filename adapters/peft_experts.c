@@ -187,6 +187,7 @@ enum status peft_add_experts(struct peft *p, const struct entry *e, struct error
         return count_alone(p, e, parameter, err);
     v.a_name = a->name;
     v.b_name = b->name;
+    require(stack.n_experts > 0);
     s = peft_pair_scale(p, parameter, a->name, v.a.rows / stack.n_experts, &scale, err);
     content_count(c, e, v.a.rows / stack.n_experts);
     return s == STATUS_OK ? add_experts(c, &v, &stack, scale, err) : s;

@@ -118,8 +118,10 @@ static json_t *make_variables(struct reader *r, const struct text_model *text, b
     json_t *v = json_object();
     json_object_set_new(v, "messages", read_messages(r));
     json_object_set_new(v, "add_generation_prompt", json_boolean(add_generation_prompt));
-    json_object_set_new(v, "bos_token", json_string(text->bos_text));
-    json_object_set_new(v, "eos_token", json_string(text->eos_text));
+    if (text->bos_text[0]) /* one that the model lacks is undefined, as in transformers */
+        json_object_set_new(v, "bos_token", json_string(text->bos_text));
+    if (text->eos_text[0])
+        json_object_set_new(v, "eos_token", json_string(text->eos_text));
     json_object_set_new(v, "tools", json_null());
     json_object_set_new(v, "documents", json_null());
     add_kwargs(r, v);

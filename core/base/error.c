@@ -26,7 +26,7 @@ enum status vfail(struct error *err, enum status status, const char *format, va_
     return status;
 }
 
-enum status fail(struct error *err, enum status status, const char *format, ...)
+enum status(fail)(struct error *err, enum status status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);

@@ -316,12 +316,12 @@ static void add_embedding_pair(const struct crew *c, const struct member *m, uin
 static void multiply_embedding(const struct lora *l, uint32_t n, float *x)
 {
     struct member m;
-    bool any = false;
+    bool any = false, plain = l->n_members == 0;
     for (uint32_t k = 0; member_at(l, k, &m); k++)
         any = any || m.lora->embed.magnitude;
     for (uint32_t i = 0; any && i < n; i++) {
-        float factor = l->n_members ? 1 : l->embed.magnitude[i];
-        for (uint32_t k = 0; l->n_members && member_at(l, k, &m); k++)
+        float factor = plain && l->embed.magnitude ? l->embed.magnitude[i] : 1;
+        for (uint32_t k = 0; !plain && member_at(l, k, &m); k++)
             if (m.lora->embed.magnitude)
                 factor += m.weight * (m.lora->embed.magnitude[i] - 1);
         x[i] *= factor;

@@ -273,14 +273,13 @@ static void place_logit(struct step_space *s, uint32_t seq_index, uint32_t token
     uint32_t n = n_base_tokens(&s->batch->seqs[seq_index]);
     unsigned part = token_index < n ? PART_BASE : PART_LORA;
     uint32_t row = s->first_row[N_PARTS * seq_index + part] + token_index - (part == PART_BASE ? 0 : n);
-    struct segment *last = s->n_head_segments ? &s->head_segments[s->n_head_segments - 1] : NULL;
+    struct segment *segments = s->head_segments;
     require(s->n_logit_rows < s->n_logit_rows_max);
-    if (!last || last->lora != s->row_lora[row]) {
-        last = &s->head_segments[s->n_head_segments++];
-        *last = (struct segment){.lora = s->row_lora[row], .row_begin = s->n_logit_rows};
-    }
+    if (s->n_head_segments == 0 || segments[s->n_head_segments - 1].lora != s->row_lora[row])
+        segments[s->n_head_segments++] =
+            (struct segment){.lora = s->row_lora[row], .row_begin = s->n_logit_rows};
     s->logit_row[s->n_logit_rows++] = row;
-    last->row_end = s->n_logit_rows;
+    segments[s->n_head_segments - 1].row_end = s->n_logit_rows;
 }
 
 static void place_logits(struct step_space *s)
