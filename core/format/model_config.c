@@ -121,12 +121,30 @@ static void read_sizes(struct fields *f, const struct family_defaults *d, struct
     c->intermediate_size = field_u32(f, gpt2 ? "n_inner" : "intermediate_size", d->inter, 1, 1U << 22);
     if (gpt2 && !c->intermediate_size)
         c->intermediate_size = 4 * c->hidden_size;
-    c->n_kv_heads = field_u32(f, "num_key_value_heads", d->kv_heads ? d->kv_heads : c->n_heads, 1, 4096);
     uint32_t derived = c->n_heads ? c->hidden_size / c->n_heads : 0;
-    c->head_dim = field_u32(f, "head_dim", d->head_dim ? d->head_dim : derived, 1, 1U << 13);
+    c->n_kv_heads = c->n_heads;
+    c->head_dim = derived;
+    if (!gpt2) {
+        c->n_kv_heads = field_u32(f, "num_key_value_heads", d->kv_heads ? d->kv_heads : c->n_heads, 1, 4096);
+        c->head_dim = field_u32(f, "head_dim", d->head_dim ? d->head_dim : derived, 1, 1U << 13);
+    } else if (derived * c->n_heads != c->hidden_size) {
+        field_fail(f, STATUS_FORMAT, "n_embd", "is %u, no multiple of n_head %u", c->hidden_size, c->n_heads);
+    }
     c->max_position =
         field_u32(f, gpt2 ? "n_positions" : "max_position_embeddings", d->max_position, 1, INT32_MAX);
     c->norm_eps = field_f64(f, gpt2 ? "layer_norm_epsilon" : "rms_norm_eps", d->eps, 0, 1);
+}
+
+/* Only some families look at these switches; others' configurations may carry them without meaning. */
+static void read_biases(struct fields *f, struct model_config *c)
+{
+    static const char *const attention[] = {"llama",   "qwen3",       "qwen3_moe", "gemma2",
+                                            "granite", "gemma3_text", "olmo2"};
+    for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
+        if (strcmp(c->model_type, attention[i]) == 0)
+            c->attention_bias = field_bool(f, "attention_bias", false);
+    if (strcmp(c->model_type, "llama") == 0 || strcmp(c->model_type, "granite") == 0)
+        c->mlp_bias = field_bool(f, "mlp_bias", false);
 }
 
 static void read_multipliers(struct fields *f, struct model_config *c)
@@ -282,7 +300,8 @@ static void refuse_unknown(struct fields *f)
         bool expected;
     } switches[] = {{"use_bidirectional_attention", false},
                     {"is_encoder_decoder", false},
-                    {"add_cross_attention", false}};
+                    {"add_cross_attention", false},
+                    {"use_mrope", false}};
     for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
         if (field_bool(f, switches[i].key, switches[i].expected) != switches[i].expected)
             field_fail(f, STATUS_UNSUPPORTED, switches[i].key, "is %s: not supported",
@@ -344,13 +363,16 @@ enum status model_config_from_json(const json_t *config, const json_t *generatio
     read_activation(&f, d, out);
     out->tie_word_embeddings =
         field_bool(&f, "tie_word_embeddings", field_bool(&outer, "tie_word_embeddings", d->tied));
-    out->attention_bias = field_bool(&f, "attention_bias", false);
-    out->mlp_bias = field_bool(&f, "mlp_bias", false);
+    read_biases(&f, out);
     read_multipliers(&f, out);
     read_experts(&f, out);
     if (f.status == STATUS_OK)
         read_window(&f, d, out);
     model_config_read_rope(&f, d->theta, out);
+    /* transformers rotates a part of a head in phi3 alone of these families. */
+    if (d != &no_family && strcmp(d->model_type, "phi3") != 0 &&
+        (out->rope.partial_factor != 1 || out->rope_local.partial_factor != 1))
+        field_fail(&f, STATUS_UNSUPPORTED, "partial_rotary_factor", "is not 1: supported for phi3 only");
     out->bos_token = read_token(&f, "bos_token_id", d->bos);
     out->pad_token = read_token(&f, "pad_token_id", d->pad);
     if (json_is_object(generation))

@@ -194,6 +194,33 @@ static void a_text_config_is_found(void **state)
     QUANTIZED("\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":{"   \
               "\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{" weights "}}}")
 
+/* Which layers have experts, and switches that a family's configuration may carry but that mean nothing
+ * there. */
+static void families_read_their_own_switches(void **state)
+{
+    (void)state;
+    struct model_config c;
+    must("{\"model_type\":\"qwen3_moe\",\"num_hidden_layers\":6,\"decoder_sparse_step\":2,"
+         "\"mlp_only_layers\":[3,99]}",
+         NULL, &c);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(c.layer_is_sparse[i], i == 1 || i == 5);
+    assert_false(c.norm_topk_prob);
+    must("{\"model_type\":\"mixtral\",\"num_hidden_layers\":2,\"norm_topk_prob\":false,"
+         "\"attention_bias\":true}",
+         NULL, &c);
+    assert_true(c.layer_is_sparse[0] && c.layer_is_sparse[1] && c.norm_topk_prob);
+    assert_false(c.attention_bias);
+    must("{\"model_type\":\"olmo2\",\"attention_bias\":true,\"mlp_bias\":true}", NULL, &c);
+    assert_true(c.attention_bias && !c.mlp_bias);
+    must("{\"model_type\":\"gpt2\",\"head_dim\":10,\"num_key_value_heads\":2,"
+         "\"scale_attn_by_inverse_layer_idx\":true,\"scale_attn_weights\":false}",
+         NULL, &c);
+    assert_int_equal(c.head_dim, 64);
+    assert_int_equal(c.n_kv_heads, 12);
+    assert_true(c.attn_scale_by_layer && c.attention_multiplier == 1);
+}
+
 static void f8_weights_are_known(void **state)
 {
     (void)state;
@@ -235,6 +262,17 @@ static const struct {
     {"{\"model_type\":3}", STATUS_FORMAT, "model_type is not a string"},
     {"{\"model_type\":\"unheard-of\"}", STATUS_FORMAT, "vocab_size is missing (model_type unheard-of)"},
     {"{\"model_type\":\"llama\",\"hidden_size\":-1}", STATUS_FORMAT, "hidden_size is -1, expected 1 to"},
+    {"{\"model_type\":\"llama\",\"partial_rotary_factor\":0.5}", STATUS_UNSUPPORTED,
+     "partial_rotary_factor is not 1"},
+    {"{\"model_type\":\"qwen2\",\"use_mrope\":true}", STATUS_UNSUPPORTED, "use_mrope is true"},
+    {"{\"model_type\":\"gpt2\",\"n_embd\":30,\"n_head\":4}", STATUS_FORMAT, "n_embd is 30, no multiple"},
+    {"{\"model_type\":\"qwen3_moe\",\"mlp_only_layers\":1}", STATUS_FORMAT, "mlp_only_layers is not a list"},
+    {"{\"model_type\":\"qwen3_moe\",\"mlp_only_layers\":[\"a\"]}", STATUS_FORMAT,
+     "mlp_only_layers [0] is not a whole number"},
+    {"{\"model_type\":\"qwen3_moe\",\"decoder_sparse_step\":0}", STATUS_FORMAT, "decoder_sparse_step is 0"},
+    {"{\"model_type\":\"mixtral\",\"num_experts_per_tok\":9}", STATUS_FORMAT, "num_experts_per_tok is 9"},
+    {"{\"model_type\":\"olmo2\",\"num_attention_heads\":[4,8]}", STATUS_FORMAT,
+     "num_attention_heads is not a number"},
     {"{\"model_type\":\"llama\",\"hidden_size\":6.5}", STATUS_FORMAT,
      "hidden_size is 6.5, expected a whole number"},
     {"{\"model_type\":\"llama\",\"hidden_size\":\"64\"}", STATUS_FORMAT, "hidden_size is not a number"},
@@ -525,6 +563,7 @@ int main(void)
         cmocka_unit_test(rotary_styles_say_the_same),
         cmocka_unit_test(tokens_are_joined),
         cmocka_unit_test(a_text_config_is_found),
+        cmocka_unit_test(families_read_their_own_switches),
         cmocka_unit_test(f8_weights_are_known),
         cmocka_unit_test(wrong_configs_get_their_error),
         cmocka_unit_test(gguf_implies_what_it_does_not_say),
