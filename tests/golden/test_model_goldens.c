@@ -12,17 +12,6 @@
 #define JOBS_MAX 512U
 #define NAMES_MAX 64U
 
-/* What can't be loaded yet, by a part of the model's or adapter's path; empty when everything is. */
-static const char *const pending[] = {"/phi3", "/mixtral", "/qwen3_moe", "tokens_both", NULL};
-
-static bool is_pending(const char *path)
-{
-    for (size_t i = 0; pending[i]; i++)
-        if (strstr(path, pending[i]))
-            return true;
-    return false;
-}
-
 struct job {
     const char *root;
     char file[64], model[96], name[160];
@@ -30,7 +19,7 @@ struct job {
 };
 
 struct counts {
-    int passed, failed, pending;
+    int passed, failed;
 };
 
 /* ---- entries ---- */
@@ -43,11 +32,6 @@ static struct adapter_version *load_or_count(const struct job *j, const char *ad
     struct error err;
     if (golden_adapter(j->root, adapter, r->m, 1, &v, &err) == STATUS_OK)
         return v;
-    if (is_pending(adapter)) {
-        n->pending++;
-        printf("skip: %s: %s\n", adapter, err.text);
-        return NULL;
-    }
     n->failed++;
     printf("  %s is refused: %s\n", adapter, err.text);
     return NULL;
@@ -78,28 +62,22 @@ static void check_entry(const struct job *j, struct rig *r, const json_t *e, str
     adapter_release(v);
 }
 
-static bool open_or_skip(const struct job *j, struct rig *r, const struct rig_options *o)
+static void open_model(const struct job *j, struct rig *r, const struct rig_options *o)
 {
     char path[512];
     struct error err;
     snprintf(path, sizeof path, "%s/%s", j->root, j->model);
-    if (rig_open(r, path, o, &err))
-        return true;
-    if (!is_pending(j->model))
+    if (!rig_open(r, path, o, &err))
         fail_msg("%s: %s", path, err.text);
-    rig_close(r);
-    print_message("skip: %s: %s\n", j->model, err.text);
-    return false;
 }
 
 static void close_and_report(const struct job *j, struct rig *r, json_t *all, const struct counts *n)
 {
     rig_close(r);
     json_decref(all);
-    printf("  %s: %d cases hold, %d failed, %d adapters pending\n", j->name, n->passed, n->failed,
-           n->pending);
+    printf("  %s: %d cases hold, %d failed\n", j->name, n->passed, n->failed);
     assert_int_equal(n->failed, 0);
-    assert_true(n->passed + n->pending > 0);
+    assert_true(n->passed > 0);
 }
 
 /* All entries of a file whose model is the job's. */
@@ -120,8 +98,7 @@ static void family(void **state)
         o.query_scalar = strstr(j->model, "gemma3") ? 24 : 0;
         t = j->int8 ? (struct tolerance){.logits = 5e-2, .greedy = false} : exact;
     }
-    if (!open_or_skip(j, &r, &o))
-        skip();
+    open_model(j, &r, &o);
     json_t *all = golden_file(j->root, j->file);
     json_array_foreach(json_object_get(all, "entries"), i, e)
     {
@@ -167,8 +144,7 @@ static void mixed_batch(void **state)
     struct rig r;
     size_t i;
     json_t *b;
-    if (!open_or_skip(j, &r, &o))
-        skip();
+    open_model(j, &r, &o);
     json_t *all = golden_file(j->root, j->file);
     json_array_foreach(all, i, b)
     {
@@ -200,8 +176,6 @@ static void check_sum(const struct job *j, struct rig *r, const json_t *e, struc
     if (n_members == json_array_size(names)) {
         if (lora_compose(loras, w, n_members, &sum, &err) == STATUS_OK) {
             check_cases(r, sum, e, exact, n);
-        } else if (is_pending(j->file)) {
-            n->pending++;
         } else {
             n->failed++;
             printf("  %s is refused: %s\n", text_of(e, "name"), err.text);
@@ -220,8 +194,7 @@ static void weighted(void **state)
     struct rig r;
     size_t i;
     json_t *e;
-    if (!open_or_skip(j, &r, &o))
-        skip();
+    open_model(j, &r, &o);
     json_t *all = golden_file(j->root, j->file);
     json_array_foreach(json_object_get(all, "entries"), i, e)
     {
@@ -243,8 +216,7 @@ static void wrong_base(void **state)
     struct adapter_version *v;
     struct error err;
     struct rig r;
-    if (!open_or_skip(j, &r, &o))
-        skip();
+    open_model(j, &r, &o);
     json_t *all = golden_file(j->root, j->file);
     assert_int_equal(golden_adapter(j->root, text_of(all, "adapter"), r.m, 1, &v, &err), STATUS_MISMATCH);
     assert_non_null(strstr(err.text, "this base needs"));

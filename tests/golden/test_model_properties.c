@@ -56,11 +56,8 @@ static void crowd_open(struct crowd *c, const char *family)
     json_t *e;
     *c = (struct crowd){.family = family};
     snprintf(model, sizeof model, GOLDEN_OWN "/models/%s/f32", family);
-    if (!rig_open(&c->r, model, &(struct rig_options){.n_threads = 2}, &err)) {
-        print_message("skip: %s\n", err.text);
-        rig_close(&c->r);
-        skip();
-    }
+    if (!rig_open(&c->r, model, &(struct rig_options){.n_threads = 2}, &err))
+        fail_msg("%s", err.text);
     c->golden = golden_file(GOLDEN_OWN, family);
     json_array_foreach(json_object_get(c->golden, "entries"), i, e)
     {
@@ -68,10 +65,9 @@ static void crowd_open(struct crowd *c, const char *family)
         struct adapter_version *v = NULL;
         if (!strstr(text_of(e, "model"), "/f32") || c->n + 1 >= RIG_SEQS_MAX)
             continue;
-        if (!*adapter || golden_adapter(GOLDEN_OWN, adapter, c->r.m, 1, &v, &err) == STATUS_OK)
-            add_voice(c, e, v);
-        else
-            print_message("skip: %s\n", err.text);
+        if (*adapter && golden_adapter(GOLDEN_OWN, adapter, c->r.m, 1, &v, &err) != STATUS_OK)
+            fail_msg("%s", err.text);
+        add_voice(c, e, v);
         if (!*adapter) /* two base rows */
             add_voice(c, e, NULL);
     }

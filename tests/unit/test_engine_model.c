@@ -65,23 +65,17 @@ static void open_model(struct family *f, const char *dir)
     buf_fini(&json);
 }
 
-/* False if it isn't of a supported kind. */
-static bool open_adapter(struct family *f, const char *name, struct lora **out)
+static struct lora *open_adapter(struct family *f, const char *name)
 {
     char path[300];
     struct error err;
-    *out = NULL;
     if (!name)
-        return true;
+        return NULL;
     assert_true(f->n_adapters < N_ADAPTERS_MAX);
     snprintf(path, sizeof path, DATA "%s", name);
     const struct adapter_source source = {.name = "tested", .path = path, .root_fd = -1, .scale = 1};
-    enum status s = adapter_load(&source, f->model, &f->adapters[f->n_adapters], &err);
-    if (s == STATUS_UNSUPPORTED)
-        return false;
-    expect_ok(s, &err);
-    *out = f->adapters[f->n_adapters++]->lora;
-    return true;
+    expect_ok(adapter_load(&source, f->model, &f->adapters[f->n_adapters], &err), &err);
+    return f->adapters[f->n_adapters++]->lora;
 }
 
 static void add_case(struct family *f, const char *adapter, struct lora *lora, const char *name,
@@ -114,9 +108,7 @@ static struct family *open_family(const char *name)
         if (!model || !strstr(model, "/f32") || json_object_get(entry, "skipped"))
             continue;
         const char *adapter = json_string_value(json_object_get(entry, "adapter"));
-        struct lora *lora;
-        if (!open_adapter(f, adapter, &lora))
-            continue;
+        struct lora *lora = open_adapter(f, adapter);
         json_object_foreach(json_object_get(entry, "cases"), prompt, golden)
             add_case(f, adapter, lora, prompt, golden);
     }
