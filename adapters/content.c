@@ -168,6 +168,40 @@ enum status content_add_pair(struct content *c, const struct lora_pair *p, const
     return STATUS_OK;
 }
 
+struct model_module content_expert(const struct model_module *experts, enum lora_site site, uint32_t n_sites)
+{
+    bool down = site == LORA_SITE_DOWN;
+    return (struct model_module){.kind = MODULE_LINEAR,
+                                 .layer = experts->layer,
+                                 .site = site,
+                                 .n_sites = n_sites,
+                                 .out = down ? experts->in : n_sites * experts->out,
+                                 .in = down ? experts->out : experts->in};
+}
+
+static struct matrix slice(const struct matrix *all, uint32_t i, uint32_t n)
+{
+    struct matrix one = *all;
+    one.rows = all->rows / n;
+    one.data = (const char *)all->data + (size_t)i * one.rows * one.cols * dtype_info(all->type)->block_bytes;
+    return one;
+}
+
+enum status content_add_experts(struct content *c, const struct lora_pair *p, const struct pair_values *all,
+                                uint32_t n, struct error *err)
+{
+    struct lora_pair pair = *p;
+    enum status s = STATUS_OK;
+    for (uint32_t e = 0; e < n && s == STATUS_OK; e++) {
+        struct pair_values one = *all;
+        one.a = slice(&all->a, e, n);
+        one.b = slice(&all->b, e, n);
+        pair.module.expert = (int32_t)e;
+        s = content_add_pair(c, &pair, &one, err);
+    }
+    return s;
+}
+
 enum status content_add_tensor(struct content *c, const struct lora_tensor *t, const char *name,
                                struct error *err)
 {

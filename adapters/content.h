@@ -99,6 +99,12 @@ struct pair_values {
 };
 LK_MUST_USE enum status content_add_pair(struct content *c, const struct lora_pair *p,
                                          const struct pair_values *v, struct error *err);
+/* The linear module that a site of an expert is, in the shapes of this base (MODULE_EXPERTS); n_sites 2: gate
+ * and up, one below the other. Its expert is 0. */
+struct model_module content_expert(const struct model_module *experts, enum lora_site site, uint32_t n_sites);
+/* A pair for each of n experts, out of theirs one below another: a [n * rank, in], b [n * out, rank]. */
+LK_MUST_USE enum status content_add_experts(struct content *c, const struct lora_pair *p,
+                                            const struct pair_values *all, uint32_t n, struct error *err);
 LK_MUST_USE enum status content_add_tensor(struct content *c, const struct lora_tensor *t, const char *name,
                                            struct error *err);
 

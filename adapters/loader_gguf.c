@@ -279,35 +279,6 @@ static bool find_experts(const struct content *c, uint32_t layer, struct model_m
     return model_module_parse(c->model, path, out) && out->kind == MODULE_EXPERTS;
 }
 
-static enum status add_each_expert(const struct gguf_lora *l, const struct gguf_place *place,
-                                   const struct pair_values *all, uint32_t n, struct error *err)
-{
-    const struct model_config *config = model_config(l->c->model);
-    uint32_t width =
-        config->expert_intermediate_size ? config->expert_intermediate_size : config->intermediate_size;
-    bool down = place->name->site == LORA_SITE_DOWN;
-    size_t a_bytes = dtype_info(all->a.type)->block_bytes, b_bytes = dtype_info(all->b.type)->block_bytes;
-    struct lora_pair pair = {.module = {.kind = MODULE_LINEAR,
-                                        .layer = place->layer,
-                                        .site = place->name->site,
-                                        .n_sites = 1,
-                                        .out = down ? config->hidden_size : width,
-                                        .in = down ? width : config->hidden_size}};
-    pair.scale = scale_of(l, all->b.cols);
-    for (uint32_t e = 0; e < n; e++) {
-        struct pair_values one = *all;
-        one.a.rows = all->a.rows / n;
-        one.b.rows = all->b.rows / n;
-        one.a.data = (const char *)all->a.data + (size_t)e * one.a.rows * one.a.cols * a_bytes;
-        one.b.data = (const char *)all->b.data + (size_t)e * one.b.rows * one.b.cols * b_bytes;
-        pair.module.expert = (int32_t)e;
-        enum status s = content_add_pair(l->c, &pair, &one, err);
-        if (s != STATUS_OK)
-            return s;
-    }
-    return STATUS_OK;
-}
-
 static enum status add_experts(const struct gguf_lora *l, const struct entry *e,
                                const struct gguf_place *place, struct error *err)
 {
@@ -339,7 +310,9 @@ static enum status add_experts(const struct gguf_lora *l, const struct entry *e,
         return fail(err, STATUS_MISMATCH,
                     "%s: tensor '%s' is for %" PRIu64 " experts, this base has %u in its layer", c->shown,
                     a->name, a->shape[0], n);
-    return add_each_expert(l, place, &v, n, err);
+    struct lora_pair pair = {.module = content_expert(&module, place->name->site, 1),
+                             .scale = scale_of(l, v.b.cols)};
+    return content_add_experts(c, &pair, &v, n, err);
 }
 
 static enum status add_all(const struct gguf_lora *l, struct error *err)

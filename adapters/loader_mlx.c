@@ -218,9 +218,6 @@ static enum status check_switch(const struct mlx *m, const struct entry *e, cons
     const struct tensor *b = e->part[PART_B];
     struct model_module module;
     char path[600];
-    uint32_t width =
-        config->expert_intermediate_size ? config->expert_intermediate_size : config->intermediate_size;
-    bool down = name->site == LORA_SITE_DOWN;
     /* transformers 5 calls them mlp.experts in every family; older files of mixtral block_sparse_moe.experts.
      */
     snprintf(path, sizeof path, "%sexperts", name->parent);
@@ -233,30 +230,7 @@ static enum status check_switch(const struct mlx *m, const struct entry *e, cons
     if (!found || b->shape[0] != config->n_experts)
         return fail(err, STATUS_MISMATCH, "%s: tensor '%s': this base has no %" PRIu64 " experts there",
                     m->c->shown, b->name, b->shape[0]);
-    pair->module = (struct model_module){.kind = MODULE_LINEAR,
-                                         .layer = module.layer,
-                                         .site = name->site,
-                                         .n_sites = 1,
-                                         .out = down ? config->hidden_size : width,
-                                         .in = down ? width : config->hidden_size};
-    return STATUS_OK;
-}
-
-static enum status add_each_expert(struct content *c, struct lora_pair *pair, const struct pair_values *all,
-                                   uint32_t n, struct error *err)
-{
-    size_t a_bytes = dtype_info(all->a.type)->block_bytes, b_bytes = dtype_info(all->b.type)->block_bytes;
-    for (uint32_t e = 0; e < n; e++) {
-        struct pair_values one = *all;
-        one.a.rows = all->a.rows / n;
-        one.b.rows = all->b.rows / n;
-        one.a.data = (const char *)all->a.data + (size_t)e * one.a.rows * one.a.cols * a_bytes;
-        one.b.data = (const char *)all->b.data + (size_t)e * one.b.rows * one.b.cols * b_bytes;
-        pair->module.expert = (int32_t)e;
-        enum status s = content_add_pair(c, pair, &one, err);
-        if (s != STATUS_OK)
-            return s;
-    }
+    pair->module = content_expert(&module, name->site, 1);
     return STATUS_OK;
 }
 
@@ -290,7 +264,7 @@ static enum status add_switch(struct mlx *m, const struct entry *e, const struct
     if (!c->model)
         return STATUS_OK;
     s = check_switch(m, e, name, &pair, err);
-    return s == STATUS_OK ? add_each_expert(c, &pair, &v, (uint32_t)n, err) : s;
+    return s == STATUS_OK ? content_add_experts(c, &pair, &v, (uint32_t)n, err) : s;
 }
 
 static enum status add_all(struct mlx *m, struct error *err)

@@ -194,83 +194,75 @@ static enum status read_extras(struct peft *p, const struct entry *e, struct lor
     return s;
 }
 
-static enum status add_linear(struct peft *p, const struct entry *e, struct error *err)
+/* A module's pair as it is read. */
+struct pair_read {
+    const struct tensor *a, *b;
+    enum module_kind kind;     /* what the module must be */
+    struct lora_pair pair;     /* module, scale, bias and magnitude */
+    struct pair_values v;      /* A and B */
+    char path[PATH_BYTES + 8]; /* what patterns are matched with */
+};
+
+static enum status read_values(struct peft *p, const struct entry *e, struct pair_read *r, struct error *err)
 {
-    const struct tensor *a = e->part[PART_A], *b = e->part[PART_B];
     struct content *c = p->c;
-    struct lora_pair pair = {.scale = 0};
-    struct pair_values v;
-    char path[PATH_BYTES + 8];
-    enum status s = content_check_halves(c, e, a, b, err);
+    r->v.a_name = r->a->name;
+    r->v.b_name = r->b->name;
+    content_count(c, e, r->a->shape[0]);
+    enum status s = content_matrix(c, r->a, &r->v.a, err);
+    if (s == STATUS_OK)
+        s = content_matrix(c, r->b, &r->v.b, err);
+    /* a B of the wrong height is told before its bias is */
+    if (s == STATUS_OK && (!c->model || r->v.b.rows == r->pair.module.out))
+        s = read_extras(p, e, &r->pair, err);
+    return s;
+}
+
+static enum status read_pair(struct peft *p, const struct entry *e, struct pair_read *r, struct error *err)
+{
+    struct content *c = p->c;
+    enum status s = content_check_halves(c, e, r->a, r->b, err);
     if (s != STATUS_OK)
         return s;
-    require(a && b);
+    require(r->a && r->b);
     s = check_extras(p, e, err);
     if (s == STATUS_OK)
-        s = check_target(p, e, path, err);
+        s = check_target(p, e, r->path, err);
     if (s == STATUS_OK)
-        s = peft_pair_scale(p, path, a->name, a->shape[0], &pair.scale, err);
+        s = peft_pair_scale(p, r->path, r->a->name, r->a->shape[0], &r->pair.scale, err);
     if (s == STATUS_OK && c->model)
-        s = content_module(c, e, &pair.module, err);
-    if (s != STATUS_OK)
+        s = content_module(c, e, &r->pair.module, err);
+    if (s == STATUS_OK && c->model && r->pair.module.kind != r->kind)
+        s = fail(err, STATUS_MISMATCH, "%s: tensor '%s': '%s' is no %s", c->shown, r->a->name, e->path,
+                 r->kind == MODULE_EMBED ? "token embedding" : "linear module");
+    return s == STATUS_OK ? read_values(p, e, r, err) : s;
+}
+
+static enum status add_linear(struct peft *p, const struct entry *e, struct error *err)
+{
+    struct content *c = p->c;
+    struct pair_read r = {.a = e->part[PART_A], .b = e->part[PART_B], .kind = MODULE_LINEAR};
+    enum status s = read_pair(p, e, &r, err);
+    if (s != STATUS_OK || !c->model)
         return s;
-    if (c->model && pair.module.kind != MODULE_LINEAR)
-        return fail(err, STATUS_MISMATCH, "%s: tensor '%s': '%s' is no linear module", c->shown, a->name,
-                    e->path);
-    if (c->model && strcmp(path, e->path) != 0 && is_conv1d(c, &pair.module))
+    if (strcmp(r.path, e->path) != 0 && is_conv1d(c, &r.pair.module))
         return fail(err, STATUS_UNSUPPORTED,
                     "%s: target_parameters names the weight of '%s', which is stored [in, out]; train with "
                     "target_modules",
                     c->shown, e->path);
-    v.a_name = a->name;
-    v.b_name = b->name;
-    s = content_matrix(c, a, &v.a, err);
-    if (s == STATUS_OK)
-        s = content_matrix(c, b, &v.b, err);
-    if (s == STATUS_OK && c->model && v.a.cols == pair.module.in && v.b.rows == pair.module.out)
-        s = read_extras(p, e, &pair, err);
-    else if (s == STATUS_OK && !c->model)
-        s = read_extras(p, e, &pair, err);
-    content_count(c, e, a->shape[0]);
-    return s == STATUS_OK && c->model ? content_add_pair(c, &pair, &v, err) : s;
+    return content_add_pair(c, &r.pair, &r.v, err);
 }
 
 static enum status add_embedding(struct peft *p, const struct entry *e, struct error *err)
 {
-    const struct tensor *a = e->part[PART_EMBED_A], *b = e->part[PART_EMBED_B];
     struct content *c = p->c;
-    struct lora_pair pair = {.scale = 0};
-    struct pair_values v;
-    char path[PATH_BYTES + 8];
-    enum status s = content_check_halves(c, e, a, b, err);
-    if (s != STATUS_OK)
-        return s;
-    require(a && b);
-    s = check_extras(p, e, err);
-    if (s == STATUS_OK)
-        s = check_target(p, e, path, err);
-    if (s == STATUS_OK)
-        s = peft_pair_scale(p, path, a->name, a->shape[0], &pair.scale, err);
-    if (s == STATUS_OK && c->model)
-        s = content_module(c, e, &pair.module, err);
-    if (s != STATUS_OK)
-        return s;
-    if (c->model && pair.module.kind != MODULE_EMBED)
-        return fail(err, STATUS_MISMATCH, "%s: tensor '%s': '%s' is no token embedding", c->shown, a->name,
-                    e->path);
-    v.a_name = a->name;
-    v.b_name = b->name;
-    content_count(c, e, a->shape[0]);
+    struct pair_read r = {.a = e->part[PART_EMBED_A], .b = e->part[PART_EMBED_B], .kind = MODULE_EMBED};
     content_kind(c, "embedding");
-    s = content_matrix(c, a, &v.a, err);
-    if (s == STATUS_OK)
-        s = content_matrix(c, b, &v.b, err);
-    if (s == STATUS_OK)
-        s = read_extras(p, e, &pair, err);
+    enum status s = read_pair(p, e, &r, err);
     if (s != STATUS_OK || !c->model)
         return s;
-    s = content_transpose(c, &v.a, err);
-    return s == STATUS_OK ? content_add_pair(c, &pair, &v, err) : s;
+    s = content_transpose(c, &r.v.a, err);
+    return s == STATUS_OK ? content_add_pair(c, &r.pair, &r.v, err) : s;
 }
 
 /* ---- whole tensors */

@@ -41,7 +41,8 @@ bool peft_is_experts(const struct peft *p, const struct entry *e)
 /* What the experts of a base have, and which of their two weights a pair is for. */
 struct stack {
     const char *path; /* of the experts' module */
-    uint32_t layer, n_experts, hidden, width;
+    struct model_module module;
+    uint32_t n_experts;
     bool is_down;
 };
 
@@ -53,19 +54,14 @@ static const char *parameter_name(const struct stack *s)
 static enum status find_stack(const struct peft *p, const struct entry *e, struct stack *out,
                               struct error *err)
 {
-    struct model_module m;
-    const struct model_config *config = model_config(p->c->model);
+    const struct model_module *m = &out->module;
     const struct tensor *a = e->part[PART_A], *b = e->part[PART_B];
-    if (!model_module_parse(p->c->model, out->path, &m) || m.kind != MODULE_EXPERTS)
+    if (!model_module_parse(p->c->model, out->path, &out->module) || m->kind != MODULE_EXPERTS)
         return fail(err, STATUS_MISMATCH, "%s: tensor '%s': this base has no experts at '%s'", p->c->shown,
                     a->name, out->path);
-    out->layer = m.layer;
-    out->n_experts = config->n_experts;
-    out->hidden = config->hidden_size;
-    out->width =
-        config->expert_intermediate_size ? config->expert_intermediate_size : config->intermediate_size;
-    out->is_down = a->shape[1] == out->width && b->shape[0] == out->hidden;
-    bool is_gate_up = a->shape[1] == out->hidden && b->shape[0] == (uint64_t)out->width * 2;
+    out->n_experts = model_config(p->c->model)->n_experts;
+    out->is_down = a->shape[1] == m->out && b->shape[0] == m->in;
+    bool is_gate_up = a->shape[1] == m->in && b->shape[0] == (uint64_t)m->out * 2;
     if ((out->is_down || is_gate_up) && a->shape[0] % out->n_experts == 0)
         return STATUS_OK;
     return fail(
@@ -73,8 +69,8 @@ static enum status find_stack(const struct peft *p, const struct entry *e, struc
         "%s: tensors '%s' [%" PRIu64 ", %" PRIu64 "] and lora_B [%" PRIu64 ", %" PRIu64
         "] fit neither gate_up_proj [%u, %u] nor down_proj [%u, %u] of this base's %u experts: trained on "
         "another base",
-        p->c->shown, a->name, a->shape[0], a->shape[1], b->shape[0], b->shape[1], out->width * 2, out->hidden,
-        out->hidden, out->width, out->n_experts);
+        p->c->shown, a->name, a->shape[0], a->shape[1], b->shape[0], b->shape[1], m->out * 2, m->in, m->in,
+        m->out, out->n_experts);
 }
 
 /* Which parameter the nesting says it is; shapes can't lie when there is a base, but must agree. */
@@ -125,12 +121,8 @@ static enum status add_experts(struct content *c, const struct pair_values *all,
     uint32_t rank = all->a.rows / s->n_experts;
     size_t a_bytes = (size_t)rank * all->a.cols * dtype_info(all->a.type)->block_bytes;
     struct lora_pair pair = {.scale = scale,
-                             .module = {.kind = MODULE_LINEAR,
-                                        .layer = s->layer,
-                                        .site = s->is_down ? LORA_SITE_DOWN : LORA_SITE_GATE,
-                                        .n_sites = s->is_down ? 1 : 2,
-                                        .out = s->is_down ? s->hidden : 2 * s->width,
-                                        .in = s->is_down ? s->width : s->hidden}};
+                             .module = s->is_down ? content_expert(&s->module, LORA_SITE_DOWN, 1)
+                                                  : content_expert(&s->module, LORA_SITE_GATE, 2)};
     for (uint32_t e = 0; e < s->n_experts; e++) {
         struct pair_values one = *all;
         one.a.data = (const char *)all->a.data + e * a_bytes;

@@ -32,11 +32,6 @@ static enum status no_memory(const struct content *c, struct error *err)
     return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
 }
 
-static bool is_float(enum dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
-}
-
 /* Plain floats of a quantised tensor. */
 static enum status widen(struct content *c, const struct tensor *t, const void **data, struct error *err)
 {
@@ -59,7 +54,7 @@ static enum status take_values(struct content *c, const struct tensor *t, enum d
         if (s != STATUS_OK)
             return s;
         *type = DTYPE_F32;
-    } else if (!is_float(t->dtype)) {
+    } else if (!dtype_is_float(t->dtype)) {
         return fail(err, STATUS_UNSUPPORTED, "%s: tensor '%s' is %s, expected f32, f16 or bf16", c->shown,
                     t->name, dtype_name(t->dtype));
     }

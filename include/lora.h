@@ -58,7 +58,8 @@ enum module_kind {
     MODULE_LINEAR,  /* sites site … site + n_sites - 1, their output rows one below another */
     MODULE_EMBED,   /* the token embedding: out = hidden_size, in = vocab_size */
     MODULE_NORM,    /* out = its length, in = 0 */
-    MODULE_EXPERTS, /* a layer's experts with their fused bare parameters; no linear module itself */
+    MODULE_EXPERTS, /* a layer's experts with their fused bare parameters; no linear module itself: out = an
+                       expert's feed-forward size, in = hidden_size */
 };
 struct model_module {
     enum module_kind kind;

@@ -29,6 +29,11 @@ bool dtype_is_quantized(enum dtype t)
     return dtype_info(t)->block_size > 1;
 }
 
+bool dtype_is_float(enum dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
+}
+
 bool dtype_from_ggml(uint32_t ggml_type, enum dtype *out)
 {
     for (unsigned i = 0; i < DTYPE_COUNT; i++) {

@@ -260,17 +260,22 @@ static const struct lora_replaced *replaced_for(const struct crew *c, uint32_t r
     return l ? l->layers[layer].replaced : NULL;
 }
 
-const float *lora_norm(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm)
+static const struct lora_replaced *replaced_norms(const struct crew *c, uint32_t row, uint32_t layer,
+                                                  enum norm_id norm)
 {
     const struct lora *l = c->s->row_replacing[row];
-    const struct lora_replaced *r = l && norm == NORM_FINAL ? l->ends : replaced_for(c, row, layer);
+    return l && norm == NORM_FINAL ? l->ends : replaced_for(c, row, layer);
+}
+
+const float *lora_norm(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm)
+{
+    const struct lora_replaced *r = replaced_norms(c, row, layer, norm);
     return r ? r->norm[norm] : NULL;
 }
 
 const float *lora_norm_bias(const struct crew *c, uint32_t row, uint32_t layer, enum norm_id norm)
 {
-    const struct lora *l = c->s->row_replacing[row];
-    const struct lora_replaced *r = l && norm == NORM_FINAL ? l->ends : replaced_for(c, row, layer);
+    const struct lora_replaced *r = replaced_norms(c, row, layer, norm);
     return r ? r->norm_bias[norm] : NULL;
 }
 

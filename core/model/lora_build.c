@@ -51,11 +51,6 @@ uint32_t module_site_rows(const struct model *m, const struct model_module *modu
 
 /* ---- checking ---- */
 
-static bool is_float_type(enum dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
-}
-
 static enum status check_pair(const struct model *m, const struct lora_pair *p, struct error *err)
 {
     char path[128];
@@ -71,7 +66,7 @@ static enum status check_pair(const struct model *m, const struct lora_pair *p, 
             path, p->in, p->out, p->module.out, p->module.in);
     if (p->rank == 0 || p->rank > RANK_MAX)
         return fail(err, STATUS_MISMATCH, "%s: rank is %u, expected 1 to %u", path, p->rank, RANK_MAX);
-    if (!is_float_type(p->a_type) || !is_float_type(p->b_type))
+    if (!dtype_is_float(p->a_type) || !dtype_is_float(p->b_type))
         return fail(err, STATUS_UNSUPPORTED, "%s: types %s and %s, expected f32, f16 or bf16", path,
                     dtype_name(p->a_type), dtype_name(p->b_type));
     if (!(p->scale - p->scale == 0)) /* NaN or infinite */

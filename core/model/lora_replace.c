@@ -8,11 +8,6 @@
 
 #define TOKEN_ROWS_MAX 65536U
 
-static bool is_float_type(enum dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_F16 || t == DTYPE_BF16;
-}
-
 static enum status check_tensor(const struct lora_builder *b, const struct lora_tensor *t, struct error *err)
 {
     char path[128];
@@ -30,7 +25,7 @@ static enum status check_tensor(const struct lora_builder *b, const struct lora_
                     "another base, "
                     "or for one with more tokens?",
                     path, t->is_bias ? "bias" : "weight", t->rows, t->cols, rows, cols);
-    if (!is_float_type(t->type))
+    if (!dtype_is_float(t->type))
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", path,
                     dtype_name(t->type));
     return STATUS_OK;

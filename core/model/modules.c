@@ -88,6 +88,7 @@ static bool sparse(const struct model *m, const char *suffix, uint32_t layer, st
 {
     for (const struct expert_names *n = m->family->names->experts; n && n->router; n++) {
         *out = (struct model_module){.kind = MODULE_EXPERTS, .layer = layer, .expert = -1};
+        expert_shape(m, 0, &out->out, &out->in);
         if (strcmp(suffix, n->router) == 0)
             return router(m, layer, out);
         if (m->config.layer_is_sparse[layer] &&
@@ -168,8 +169,7 @@ bool model_weight_row(const struct model *m, const struct model_module *module, 
 {
     bool head = module->kind == MODULE_LINEAR && module->site == LORA_SITE_LM_HEAD;
     const struct packed *w = head ? &m->head : &m->embed;
-    if ((!head && module->kind != MODULE_EMBED) || row >= w->rows ||
-        (w->type != DTYPE_F32 && w->type != DTYPE_F16 && w->type != DTYPE_BF16))
+    if ((!head && module->kind != MODULE_EMBED) || row >= w->rows || !dtype_is_float(w->type))
         return false;
     packed_row_f32(w, row, y);
     return true;

@@ -8,8 +8,9 @@
  *   longrope   the long factors for all positions of a sequence longer than the original context. A sequence
  *              that grows past it is computed again from its start (model_length_limit), as Phi3 does there.
  *   dynamic    beyond the trained length, frequencies for the whole prompt's length, and for a generated
- * token for the length that it makes; K and V of tokens before it stay as they were. (transformers keeps the
- * frequencies of the longest sequence that it has seen; here a sequence stands alone.) */
+ *              token for the length that it makes; K and V of tokens before it stay as they were.
+ *              (transformers keeps those of the longest sequence that it has seen; here each stands alone.)
+ */
 #include <math.h>
 
 #include "model_inner.h"

@@ -89,7 +89,7 @@ static enum status load_vector(struct loader *l, const struct source *s, uint32_
                                struct error *err)
 {
     const struct tensor *t = s->tensor;
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
+    if (!dtype_is_float(t->dtype))
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", t->name,
                     dtype_name(t->dtype));
     void *raw = mem_alloc(t->size_bytes);

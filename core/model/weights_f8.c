@@ -45,7 +45,7 @@ static enum status find_scale(const struct tensors *tensors, const char *name, c
         return STATUS_OK; /* longer than any tensor's name */
     const struct tensor *t = tensors_find(tensors, scale);
     const char *type = t ? dtype_name(t->dtype) : foreign_type(tensors, scale);
-    if (type && (!t || (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)))
+    if (type && (!t || !dtype_is_float(t->dtype)))
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, bf16 or f16", scale, type);
     *out = t;
     return STATUS_OK;

@@ -49,6 +49,7 @@ struct dtype_info {
 const struct dtype_info *dtype_info(enum dtype t); /* static */
 const char *dtype_name(enum dtype t);
 bool dtype_is_quantized(enum dtype t); /* block_size > 1 */
+bool dtype_is_float(enum dtype t);     /* F32, F16 or BF16 */
 bool dtype_from_ggml(uint32_t ggml_type, enum dtype *out);
 bool dtype_from_name(const char *name, enum dtype *out); /* "q8_0"; case matters */
 

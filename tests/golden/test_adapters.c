@@ -12,23 +12,10 @@
 #include "loader.h"
 #include "model.h"
 #include "tests/unit/made_files.h"
+#include "tests/unit/plain_model.h"
 
 #define OWN "tests/golden/data/"
 #define SHARED "../shared/goldens/"
-
-static struct model *open_model(const char *path)
-{
-    struct error err = {0};
-    struct model_files *files;
-    struct model_options options = {0};
-    struct model *m = NULL;
-    assert_int_equal(kernels_select("scalar", ACT_MODE_F32, &options.kernels, &err), STATUS_OK);
-    if (model_files_open(path, &files, &err) != STATUS_OK ||
-        model_open(files, &options, &m, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    model_files_close(files);
-    return m;
-}
 
 static enum status load(const struct model *m, const char *path, double scale, struct adapter_version **v,
                         struct error *err)
@@ -99,18 +86,9 @@ static void check_folder(const struct model *m, const char *path, bool fits)
 static size_t check_family(const char *root, const char *family)
 {
     char path[400], sub[100], *names[128];
-    struct error err;
-    struct model_files *files;
     snprintf(path, sizeof path, "%s/models/%s/f32", root, family);
     if (!path_is_folder(path))
         return 0;
-    assert_int_equal(model_files_open(path, &files, &err), STATUS_OK);
-    enum status s = model_check(files, &err);
-    model_files_close(files);
-    if (s == STATUS_UNSUPPORTED) { /* a family that is still to come */
-        print_message("skip: %s: %s\n", family, err.text);
-        return 0;
-    }
     struct model *m = open_model(path);
     snprintf(sub, sizeof sub, "adapters/%s", family);
     size_t n = golden_list(root, sub, "", names, 128);

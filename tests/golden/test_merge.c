@@ -141,7 +141,7 @@ static void measure_noise(const struct rig *r, double noise[N_STORED])
 }
 
 struct counts {
-    unsigned merged, refused, absent;
+    unsigned merged, refused;
 };
 
 static bool can_merge(const struct lora *l)
@@ -184,10 +184,10 @@ static void check_adapter(struct rig *r, const double noise[N_STORED], const cha
     struct adapter_version *v;
     struct model *merged;
     struct error err;
-    if (golden_adapter(GOLDEN_OWN, path, r->m, 1, &v, &err) != STATUS_OK) {
-        n->absent++;
+    if (strstr(path, "/wrong_base"))
         return;
-    }
+    if (golden_adapter(GOLDEN_OWN, path, r->m, 1, &v, &err) != STATUS_OK)
+        fail_msg("%s: %s", path, err.text);
     if (can_merge(v->lora)) {
         check_merged(r, v->lora, noise, path);
         n->merged++;
@@ -207,15 +207,16 @@ static void check_family(const char *family, struct counts *n)
     struct rig r;
     struct error err;
     snprintf(path, sizeof path, GOLDEN_OWN "/models/%s/f32", family);
-    bool open = rig_open(&r, path, &(struct rig_options){.n_threads = 2}, &err);
+    if (!path_is_folder(path)) /* the F8 models have no adapters */
+        return;
+    if (!rig_open(&r, path, &(struct rig_options){.n_threads = 2}, &err))
+        fail_msg("%s: %s", path, err.text);
     snprintf(path, sizeof path, "adapters/%s", family);
     size_t n_names = golden_list(GOLDEN_OWN, path, "", names, NAMES_MAX);
-    if (open)
-        measure_noise(&r, noise);
+    measure_noise(&r, noise);
     for (size_t i = 0; i < n_names; i++) {
         snprintf(path, sizeof path, "adapters/%s/%s", family, names[i]);
-        if (open)
-            check_adapter(&r, noise, path, n);
+        check_adapter(&r, noise, path, n);
         free(names[i]);
     }
     rig_close(&r);
@@ -231,7 +232,7 @@ static void every_kind_of_every_family(void **state)
         check_family(families[f], &n);
         free(families[f]);
     }
-    printf("  %u adapters merged, %u can't be, %u are not loaded\n", n.merged, n.refused, n.absent);
+    printf("  %u adapters merged, %u can't be\n", n.merged, n.refused);
     assert_true(n.merged >= 75 && n.refused >= 2);
 }
 

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "format.h"
 #include "text.h"
+#include "token_stream.h"
 
 #define GOLDENS "../shared/goldens"
 
@@ -72,23 +73,6 @@ static bool same_ids(const struct token_list *got, const json_t *want, const jso
         }
     }
     return at == got->n_ids;
-}
-
-static bool same_text(const struct buf *got, const json_t *want)
-{
-    return got->length == json_string_length(want) &&
-           memcmp(got->data, json_string_value(want), got->length) == 0;
-}
-
-static void stream(const struct tokenizer *t, const struct token_list *ids, bool skip, struct buf *out)
-{
-    struct detokenizer d;
-    char *room = malloc(detokenizer_bound(t));
-    detokenizer_init(&d, t, skip);
-    for (size_t i = 0; i < ids->n_ids; i++)
-        buf_append(out, room, detokenizer_push(&d, ids->ids[i], room));
-    buf_append(out, room, detokenizer_end(&d, room));
-    free(room);
 }
 
 static void check_decoding(struct outcome *o, const struct tokenizer *t, const struct token_list *ids,

@@ -11,6 +11,7 @@
 #include "loader.h"
 #include "model.h"
 #include "tests/unit/made_files.h"
+#include "tests/unit/plain_model.h"
 
 #define LLAMA "tests/golden/data/models/llama/f32"
 #define QWEN2 "tests/golden/data/models/qwen2/f32"
@@ -56,20 +57,6 @@ static void put_made(const char *dir, const char *file, const struct made *list)
     put_file(dir, file, all.data, all.length);
     buf_fini(&header);
     buf_fini(&all);
-}
-
-static struct model *open_model(const char *path)
-{
-    struct error err = {0};
-    struct model_files *files;
-    struct model_options options = {0};
-    struct model *m = NULL;
-    assert_int_equal(kernels_select("scalar", ACT_MODE_F32, &options.kernels, &err), STATUS_OK);
-    if (model_files_open(path, &files, &err) != STATUS_OK ||
-        model_open(files, &options, &m, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    model_files_close(files);
-    return m;
 }
 
 /* A folder with one adapter in it, read with a base. */

@@ -303,7 +303,7 @@ static void experts_are_modules_of_sparse_layers(void **state)
         {"model.layers.1.block_sparse_moe.gate", {MODULE_LINEAR, 1, -1, LORA_SITE_ROUTER, 1, 0, 4, 28}},
         {"model.layers.0.block_sparse_moe.experts.2.w3", {MODULE_LINEAR, 0, 2, LORA_SITE_UP, 1, 0, 14, 28}},
         {"model.layers.0.mlp.experts.0.down_proj", {MODULE_LINEAR, 0, 0, LORA_SITE_DOWN, 1, 0, 28, 14}},
-        {"model.layers.1.block_sparse_moe.experts", {MODULE_EXPERTS, 1, -1, 0, 0, 0, 0, 0}},
+        {"model.layers.1.block_sparse_moe.experts", {MODULE_EXPERTS, 1, -1, 0, 0, 0, 14, 28}},
     };
     static const char *const mixtral_bad[] = {
         "model.layers.0.mlp.gate_proj",           "model.layers.0.mlp.experts.99.up_proj",
