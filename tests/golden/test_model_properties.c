@@ -288,13 +288,37 @@ static int check_sums(struct crowd *c, const struct voice *o, const char *path)
     return n_bad;
 }
 
+/* DoRA, replaced tensors, shards: their B can't be zeroed here, or is not all that they do. */
+static int check_other_kind(struct crowd *c, const struct voice *o, const char *path,
+                            const struct rig_line *base)
+{
+    struct adapter_version *zero_scale = load_scaled(c, path, 0);
+    struct lora *twice[2] = {o->v->lora, o->v->lora}, *sum = NULL, *quarter = NULL;
+    struct error err;
+    int n_bad = !near(c, o, "scale 0", off(c, zero_scale->lora, base), 0);
+    adapter_release(zero_scale);
+    bool composes = lora_compose(twice, (float[]){0.75F, -0.5F}, 2, &sum, &err) == STATUS_OK;
+    if (composes != (!o->v->lora->replaces && o->v->lora->n_invocation == 0)) {
+        printf("  %s %s: %s\n", c->family, o->name, composes ? "composes what it replaces" : err.text);
+        n_bad++;
+    }
+    if (composes && lora_compose(twice, (float[]){0.25F}, 1, &quarter, &err) == STATUS_OK) {
+        struct rig_line want = run_line(c, &o->alone, quarter);
+        n_bad += !near(c, o, "s A + t A", off(c, sum, &want), 1e-5);
+        rig_line_fini(&want);
+    }
+    lora_release(sum);
+    lora_release(quarter);
+    return n_bad;
+}
+
 static int check_adapter(struct crowd *c, const struct voice *o, const struct rig_line *base)
 {
     char path[256];
     int n_bad = 0;
     snprintf(path, sizeof path, GOLDEN_OWN "/adapters/%s/%s", c->family, o->name);
     if (!only_pairs(path))
-        return 0;
+        return check_other_kind(c, o, path, base);
     struct folder f = folder_make();
     copy_with_zero_b(path, f.path);
     struct adapter_version *zero_b = load_scaled(c, f.path, 1), *zero_scale = load_scaled(c, path, 0);
