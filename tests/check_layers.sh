@@ -17,8 +17,8 @@ core/format   base/* format.h
 core/text     base/* format.h text.h
 core/model    base/* format.h kernels.h model.h lora.h kv_cache.h
 core/engine   base/* text.h model.h lora.h kv_cache.h kernels.h engine.h
-adapters      base/* format.h kernels.h model.h lora.h adapters.h
-server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h engine.h adapters.h
+adapters      base/* format.h kernels.h model.h lora.h adapters.h registry.h sources.h state.h rank_tools.h
+server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h engine.h adapters.h registry.h sources.h state.h rank_tools.h
 ROOMS
 # A foreign header has its own doors: header, then the files that may see it.
 while read -r header files; do
@@ -30,8 +30,9 @@ done <<'FOREIGN'
 microhttpd\.h            server/http*.c
 uv\.h                    server/*
 cyaml/cyaml\.h           server/conf_yaml.c
-curl/curl\.h             server/cmd_*.c server/client.c
+curl/curl\.h             server/cmd_*.c server/client.c adapters/fetch*.c
 cblas\.h                 core/kernels/gemm_blas.c
+sqlite3\.h              adapters/state.c
 immintrin\.h|x86intrin\.h core/kernels/*_avx2.c core/kernels/*_avx2.h core/kernels/*_avx512.c core/kernels/*_avx512.h
 arm_neon\.h              core/kernels/*_neon.c core/kernels/*_neon.h
 jansson\.h               core/format/* core/text/* adapters/* server/*
