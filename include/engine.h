@@ -21,6 +21,7 @@
 #define LOGIT_BIAS_MAX 1024U
 #define LOGPROBS_MAX 20U
 #define EVENT_TEXT_BYTES 224U
+#define MERGED_COPIES_MAX 64U
 
 struct logit_bias {
     int32_t token;
@@ -143,6 +144,7 @@ struct event {
     float logprob; /* of token; never below -9999, so always finite */
     uint32_t n_top;
     struct token_logprob top[LOGPROBS_MAX]; /* descending */
+    bool merged; /* STARTED, PROMPT, TOKEN: the step (STARTED: the first one) ran on a merged copy */
     uint32_t n_text;
     char text[EVENT_TEXT_BYTES]; /* complete UTF-8 characters */
     /* DONE: */
@@ -151,6 +153,9 @@ struct event {
     int32_t stop_string_index;                /* or -1 */
     uint32_t n_prompt, n_generated, n_cached; /* cached: prompt tokens not computed again */
     int64_t queued_ns, prefill_ns, decode_ns; /* durations of the phases */
+    /* DONE, FAILED: tokens of prompt and output that went through the model, on a merged copy or with the
+     * adapter beside the base (or without one); what a pause had computed again counts again */
+    uint32_t n_merged_tokens, n_unmerged_tokens;
     /* FAILED: */
     struct error error;
 };
@@ -190,15 +195,37 @@ bool engine_poll(struct engine *e, struct event *out);
 /* The same, waiting up to timeout_ns for one (for programs without a loop). */
 bool engine_wait(struct engine *e, struct event *out, int64_t timeout_ns);
 
+/* ---- merged copies
+ *
+ * A step in which every row wants the same adapter (by digest) may run on a copy of the base with that
+ * adapter inside (model_merge); any other step runs unmerged, and a sequence crosses between the two at any
+ * step. Without a copy nothing changes; with one, rounding differs between the two ways, so outputs depend on
+ * the company that a request had. */
+
+enum merged_use {
+    MERGED_ALWAYS, /* whenever a whole step wants the adapter */
+    MERGED_AUTO,   /* if the cost model says that a step of so many rows is faster on the copy */
+};
+/* From the next step on, steps that want the adapter inside `copy` may run on it; one that was set for the
+ * same digest before is let go. The engine takes a reference of its own, and gives it back after the copy was
+ * replaced or taken away and no step runs on it (merged_copy_refs tells). Never blocks.
+ * STATUS_FULL: MERGED_COPIES_MAX are set; STATUS_MISMATCH: a copy of another base. Thread: front. */
+LK_MUST_USE enum status engine_set_merged(struct engine *e, struct merged_copy *copy, enum merged_use use,
+                                          struct error *err);
+/* Takes the copy for an adapter of this digest away; sequences go on unmerged with their next step. Nothing
+ * happens if there is none. Never blocks. Thread: front. */
+void engine_drop_merged(struct engine *e, const uint8_t lora_digest[32]);
+
 struct engine_stats {
     uint32_t n_running, n_waiting, n_paused;
     uint32_t kv_pages, kv_pages_free;
     uint32_t context; /* the limit in force */
     uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
-    uint64_t batch_rows;       /* of the last step */
-    uint64_t sum_batch_rows;   /* over all steps */
-    uint64_t step_ns;          /* total time in steps */
-    uint64_t step_allocations; /* allocations seen inside steps: 0 */
+    uint64_t batch_rows;                      /* of the last step */
+    uint64_t sum_batch_rows;                  /* over all steps */
+    uint64_t step_ns;                         /* total time in steps */
+    uint64_t step_allocations;                /* allocations seen inside steps: 0 */
+    uint64_t n_merged_steps, n_merged_tokens; /* of n_steps and sum_batch_rows, those on merged copies */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

@@ -95,6 +95,22 @@ LK_MUST_USE enum status model_merge(const struct model *base, struct lora *l, en
  * the base's. */
 const struct merge_report *model_merge_report(const struct model *m);
 
+/* A merged copy that threads share by references: made on a worker, held by the front while it is wanted and
+ * by the engine while a step may run on it. Immutable. The last release frees all of it, which takes
+ * milliseconds: a front that doesn't want this on the engine thread keeps its reference until
+ * merged_copy_refs says 1, and gives it back on a worker. Thread: any. */
+struct merged_copy;
+/* model_merge, and one reference to the result. */
+LK_MUST_USE enum status merged_copy_create(const struct model *base, struct lora *l, enum dtype type,
+                                           struct team *team, struct merged_copy **out, struct error *err);
+struct merged_copy *merged_copy_acquire(struct merged_copy *c); /* returns c; NULL stays NULL */
+void merged_copy_release(struct merged_copy *c);                /* NULL is fine */
+/* How many hold it at this moment. Only 1 is sure to last: nobody else is left to add one. */
+unsigned merged_copy_refs(const struct merged_copy *c);
+const struct model *merged_copy_model(const struct merged_copy *c);
+struct lora *merged_copy_lora(const struct merged_copy *c); /* the adapter inside; the copy has a reference */
+enum dtype merged_copy_type(const struct merged_copy *c);   /* that its matrices are stored as */
+
 /* ---- one step
  * --------------------------------------------------------------------------------------------------- */
 
@@ -116,6 +132,7 @@ struct batch_seq {
 struct batch {
     const struct batch_seq *seqs;
     uint32_t n_seqs;
+    uint32_t logits_at; /* rows of logits go behind this many of earlier steps, which stay as they are */
 };
 
 /* Scratch for steps of at most n_tokens_max tokens, n_seqs_max sequences, n_logit_rows_max rows of logits and
@@ -129,6 +146,8 @@ LK_MUST_USE enum status step_space_create(const struct model *m, const struct kv
 void step_space_destroy(struct step_space *s);
 /* Makes room for adapters whose lora.t_max is `t_max`; call when a request is admitted, not in the step. */
 LK_MUST_USE enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error *err);
+/* Makes room for steps on `m`, a merged copy of the space's model; not in the step either. */
+LK_MUST_USE enum status step_reserve_model(struct step_space *s, const struct model *m, struct error *err);
 
 /* The longest sequence whose K and V hold while it grows. With one token more they must all be computed
  * again, from position 0 with the new n_known: longrope then has its long factors for every position (as
@@ -140,9 +159,13 @@ static inline uint32_t model_length_limit(const struct model *m)
 }
 
 /* Runs the batch: writes K and V into the pages and logits rows [n_logit_rows, vocab_size] in order of
- * sequences, then tokens; *logits points into `s` until the next step. Each row's numbers depend on that
- * row's sequence alone; its own step's K and V are read from the pages too, so chunking a prompt changes
- * nothing. Caller's bugs (sizes above the space's) end in require(). Thread: engine. */
+ * sequences, then tokens; *logits points to the first of them in `s` until the next step. Each row's numbers
+ * depend on that row's sequence alone; its own step's K and V are read from the pages too, so chunking a
+ * prompt changes nothing. Caller's bugs (sizes above the space's) end in require().
+ *
+ * m: the space's model, or a merged copy of it for which step_reserve_model made room; then no sequence has
+ * an adapter. The pages are the same, so a sequence may change from one to the other between two steps.
+ * Thread: engine. */
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits);
 

@@ -92,6 +92,8 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .sum_batch_rows = COUNTER(sum_batch_rows),
         .step_ns = COUNTER(step_ns),
         .step_allocations = COUNTER(step_allocations),
+        .n_merged_steps = COUNTER(n_merged_steps),
+        .n_merged_tokens = COUNTER(n_merged_tokens),
     };
 #undef COUNTER
 }
@@ -123,6 +125,7 @@ void engine_destroy(struct engine *e)
         stop_thread(e);
     for (uint32_t i = 0; e->scratch && i < team_size(e->team); i++)
         sampler_scratch_fini(&e->scratch[i]);
+    engine_merged_fini(e);
     step_space_destroy(e->space);
     kv_cache_destroy(e->kv);
     team_destroy(e->team);

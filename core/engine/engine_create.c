@@ -130,7 +130,7 @@ static bool create_queues(struct engine *e, void (*wake)(void *data), void *data
     /* An id is live until its final event is polled: those that run or wait, and what the outbox holds. */
     e->n_live_slots = e->n_sequences + e->queue_limit + OUTBOX_LIMIT + 1;
     e->live = mem_array(e->n_live_slots, sizeof *e->live);
-    e->inbox = queue_create(sizeof(struct message), 2 * (size_t)e->n_live_slots, NULL, NULL);
+    e->inbox = queue_create(sizeof(struct message), 2 * (size_t)e->n_live_slots + 1, NULL, NULL);
     e->outbox = queue_create(sizeof(struct event), OUTBOX_LIMIT, wake, data);
     if (!e->live || !e->inbox || !e->outbox)
         return false;
@@ -183,7 +183,8 @@ static enum status build(struct engine *e, const struct engine_options *o, struc
         return fail(err, STATUS_NO_MEMORY,
                     "no memory for %u sequences of %u tokens: lower n_sequences or context", e->n_sequences,
                     e->limits.context);
-    if ((s = create_team(e, o->n_threads, err)) != STATUS_OK || (s = create_scratch(e, err)) != STATUS_OK)
+    if ((s = create_team(e, o->n_threads, err)) != STATUS_OK || (s = create_scratch(e, err)) != STATUS_OK ||
+        (s = engine_merged_init(e, err)) != STATUS_OK)
         return s;
     struct kv_shape shape = *kv_cache_shape(e->kv);
     s = step_space_create(e->model, &shape, e->step_tokens, e->n_sequences, e->n_sequences + e->score_rows,
@@ -199,7 +200,7 @@ enum status engine_create(const struct model *m, const struct text_model *text,
     struct engine *e = mem_zalloc(sizeof *e);
     if (!e)
         return fail(err, STATUS_NO_MEMORY, "no memory for the engine");
-    e->model = e->limits.model = m;
+    e->model = e->limits.model = e->step_model = m;
     e->text = e->limits.text = text;
     enum status s = take_options(e, options, err);
     if (s == STATUS_OK && !create_queues(e, wake, data))

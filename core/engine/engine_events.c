@@ -28,9 +28,10 @@ void engine_publish(struct engine *e)
     atomic_store_explicit(&e->counters.kv_pages_free, kv_cache_n_free(e->kv), memory_order_relaxed);
 }
 
-void engine_emit_started(struct engine *e, const struct submission *s)
+void engine_emit_started(struct engine *e, const struct submission *s, bool merged)
 {
     struct event event = {.id = s->id, .kind = EVENT_STARTED, .n_prompt = s->g.n_prompt};
+    event.merged = merged;
     emit(e, &event);
     if (s->g.n_prompt_logprobs < 0)
         return;
@@ -44,6 +45,7 @@ void engine_score_row(struct engine *e, const struct row *r)
     struct sequence *q = r->sequence;
     struct event event = {.id = q->submission->id,
                           .kind = EVENT_PROMPT,
+                          .merged = engine_step_is_merged(e),
                           .token = r->token,
                           .logprob = r->logprobs.logprob,
                           .n_top = r->logprobs.n_top};
@@ -120,6 +122,8 @@ static void end_sequence(struct engine *e, struct sequence *q, struct event *eve
     int64_t now = clock_now_ns(), first = q->first_token_ns ? q->first_token_ns : now;
     struct submission *s = q->submission;
     event->n_generated = q->n_generated;
+    event->n_merged_tokens = q->n_merged;
+    event->n_unmerged_tokens = q->n_unmerged;
     event->queued_ns = q->started_ns - s->submitted_ns;
     event->prefill_ns = first - q->started_ns;
     event->decode_ns = now - first;
@@ -176,6 +180,7 @@ void engine_accept_row(struct engine *e, const struct row *r)
     }
     struct event event = {.id = q->submission->id,
                           .kind = EVENT_TOKEN,
+                          .merged = engine_step_is_merged(e),
                           .token = r->token,
                           .logprob = r->logprobs.logprob,
                           .n_top = r->logprobs.n_top};

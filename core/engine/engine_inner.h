@@ -21,8 +21,28 @@
 
 /* Front to engine. */
 struct message {
-    uint64_t id;
+    uint64_t id;                   /* 0: the box of merged copies has changed */
     struct submission *submission; /* moves with the message; NULL: cancel `id` */
+};
+
+/* A merged copy that may be used. The digest is its adapter's. */
+struct merged_entry {
+    uint8_t digest[32];
+    struct merged_copy *copy; /* a reference */
+    enum merged_use use;
+};
+struct merged_table {
+    struct merged_entry entries[MERGED_COPIES_MAX];
+    uint32_t n;
+};
+/* What the front wants; the engine thread takes it over between two steps. Under a lock and not in messages,
+ * because taking away must not find a full queue; whoever holds it copies a few pointers. */
+struct merged_box {
+    pthread_mutex_t lock; /* a leaf */
+    bool has_lock;
+    struct merged_table wanted;
+    atomic_uint version; /* of `wanted` */
+    atomic_bool told;    /* a message is on its way */
 };
 
 /* Written by the engine thread (n_live also by the front), read by any; only counters, so all orders are
@@ -32,6 +52,7 @@ struct counters {
     atomic_uint n_running, n_paused, kv_pages_free;
     atomic_uint_fast64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
     atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
+    atomic_uint_fast64_t n_merged_steps, n_merged_tokens;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -67,6 +88,7 @@ struct engine {
     struct queue *outbox; /* struct event */
     atomic_bool stopping;
     struct counters counters;
+    struct merged_box merged_box;
 
     /* front */
     struct live_slot *live; /* [n_live_slots] */
@@ -79,10 +101,13 @@ struct engine {
     struct team *team;
     struct kv_cache *kv;
     struct step_space *space;
-    struct sequence *sequences;  /* [n_sequences] */
-    int32_t *token_table;        /* [n_sequences, context] */
-    uint32_t *page_table;        /* [n_sequences, pages of a context] */
-    struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
+    struct merged_table merged; /* in force */
+    unsigned merged_version;
+    const struct model *step_model; /* that the step runs on: the base or a copy */
+    struct sequence *sequences;     /* [n_sequences] */
+    int32_t *token_table;           /* [n_sequences, context] */
+    uint32_t *page_table;           /* [n_sequences, pages of a context] */
+    struct submission **waiting;    /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct schedule_entry *entries; /* [2 * n_sequences] */
     struct batch_seq *batch;        /* [n_sequences] */
@@ -100,7 +125,12 @@ void *engine_main(void *engine);
 
 /* engine_events.c: results of a step into events, and the ends of generations */
 void engine_publish(struct engine *e); /* counts for engine_stats */
-void engine_emit_started(struct engine *e, const struct submission *s);
+void engine_emit_started(struct engine *e, const struct submission *s, bool merged);
+/* The step that is being made or delivered runs on a merged copy. */
+static inline bool engine_step_is_merged(const struct engine *e)
+{
+    return e->step_model != e->model;
+}
 void engine_score_row(struct engine *e, const struct row *r);
 void engine_accept_row(struct engine *e, const struct row *r);
 /* The final event; the submission or sequence is gone afterwards. `err` not NULL: EVENT_FAILED. */
@@ -108,5 +138,15 @@ void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reas
                         const struct error *err);
 void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reason reason,
                          const struct error *err);
+
+/* engine_merged.c: merged copies between the front and the thread */
+LK_MUST_USE enum status engine_merged_init(struct engine *e, struct error *err);
+void engine_merged_fini(struct engine *e);
+/* Take over what the front has changed, when its message is there and before a step; they may allocate, so
+ * not in one. */
+void engine_merged_told(struct engine *e);
+void engine_merged_sync(struct engine *e);
+/* The model that the batch runs on. With a copy, the sequences' adapters are taken out of the batch. */
+const struct model *engine_merged_choose(struct engine *e);
 
 #endif

@@ -33,7 +33,7 @@ static void receive_submission(struct engine *e, struct submission *s)
     if (g->lora && step_reserve_rank(e->space, g->lora->t_max, &err) != STATUS_OK) {
         engine_end_waiting(e, s, FINISH_CANCELLED, &err);
     } else if (g->max_tokens == 0 && (g->n_prompt_logprobs < 0 || g->n_prompt == 1)) {
-        engine_emit_started(e, s); /* nothing to compute */
+        engine_emit_started(e, s, false); /* nothing to compute */
         engine_end_waiting(e, s, FINISH_LENGTH, NULL);
     } else {
         enqueue(e, s);
@@ -62,8 +62,10 @@ static void handle(struct engine *e, const struct message *m)
 {
     if (m->submission)
         receive_submission(e, m->submission);
-    else
+    else if (m->id)
         cancel(e, m->id);
+    else
+        engine_merged_told(e);
 }
 
 static bool is_idle(const struct engine *e)
@@ -148,7 +150,6 @@ static struct sequence *enact(struct engine *e, const struct schedule_entry *p)
         struct submission **s = &e->waiting[p->index - e->n_sequences];
         q = free_slot(e);
         sequence_begin(q, *s, e->text, clock_now_ns());
-        engine_emit_started(e, *s);
         *s = NULL;
     } else if (p->start) {
         q->state = SEQUENCE_RUNNING;
@@ -228,10 +229,25 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
         compute_row(&e->rows[i], e->logits + (size_t)i * scratch->n_vocab, scratch);
 }
 
+/* STARTED says which way the first step takes, so it waits for the choice. */
+static void announce(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        struct sequence *q = e->batch_owner[i];
+        if (!q->announced)
+            engine_emit_started(e, q->submission, engine_step_is_merged(e));
+        q->announced = true;
+    }
+}
+
 static void deliver(struct engine *e)
 {
-    for (uint32_t i = 0; i < e->n_batch; i++)
-        e->batch_owner[i]->n_computed += e->batch[i].n_tokens;
+    bool merged = engine_step_is_merged(e);
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        struct sequence *q = e->batch_owner[i];
+        q->n_computed += e->batch[i].n_tokens;
+        *(merged ? &q->n_merged : &q->n_unmerged) += e->batch[i].n_tokens;
+    }
     for (uint32_t i = 0; i < e->n_rows; i++) {
         if (e->rows[i].scored >= 0)
             engine_score_row(e, &e->rows[i]);
@@ -263,8 +279,10 @@ static void step(struct engine *e)
     forget_started(e);
     engine_publish(e);
     require(e->n_batch > 0); /* the scheduler's promise; without it we would spin */
+    e->step_model = engine_merged_choose(e);
+    announce(e);
     const struct batch batch = {.seqs = e->batch, .n_seqs = e->n_batch};
-    model_step(e->model, e->space, e->kv, &batch, &e->logits);
+    model_step(e->step_model, e->space, e->kv, &batch, &e->logits);
     if (e->n_rows > 1)
         team_run(e->team, compute_rows, e);
     else
@@ -273,6 +291,8 @@ static void step(struct engine *e)
     struct counters *c = &e->counters;
     counter_add(&c->n_steps, 1);
     counter_add(&c->sum_batch_rows, n_tokens);
+    counter_add(&c->n_merged_steps, engine_step_is_merged(e));
+    counter_add(&c->n_merged_tokens, engine_step_is_merged(e) ? n_tokens : 0);
     counter_add(&c->step_ns, (uint64_t)(clock_now_ns() - begin_ns));
     counter_add(&c->step_allocations, mem_count() - n_allocations);
     atomic_store_explicit(&c->batch_rows, n_tokens, memory_order_relaxed);
@@ -304,8 +324,10 @@ void *engine_main(void *engine)
         /* acquire: pairs with the destroyer's release */
         if (atomic_load_explicit(&e->stopping, memory_order_acquire))
             break;
-        if (!is_idle(e))
-            step(e);
+        if (is_idle(e))
+            continue;
+        engine_merged_sync(e);
+        step(e);
     }
     end_all(e);
     return NULL;

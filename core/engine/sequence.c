@@ -13,6 +13,8 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     memcpy(q->tokens, g->prompt, g->n_prompt * sizeof *q->tokens);
     q->n_tokens = g->n_prompt;
     q->n_generated = q->n_computed = q->n_scored = q->n_counted = 0;
+    q->n_merged = q->n_unmerged = 0;
+    q->announced = false;
     rng_seed(&q->rng, g->sampling.seed);
     detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
     q->hold.n_bytes = 0;

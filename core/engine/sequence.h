@@ -26,7 +26,9 @@ struct sequence {
     uint32_t n_computed; /* tokens whose K and V are in the pages */
     uint32_t n_scored;   /* prompt positions whose logprobs were reported; a pause doesn't set them back */
     uint32_t n_counted;  /* prompt tokens that the statistics have seen */
-    uint32_t *pages;     /* [pages of a context] token p is in pages[p / KV_PAGE_TOKENS] */
+    uint32_t n_merged, n_unmerged; /* tokens computed on a merged copy, or not */
+    bool announced;                /* EVENT_STARTED was sent */
+    uint32_t *pages;               /* [pages of a context] token p is in pages[p / KV_PAGE_TOKENS] */
     uint32_t n_pages;
     struct rng rng;
     struct detokenizer detokenizer;

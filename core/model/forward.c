@@ -443,7 +443,7 @@ static void cap_logits(const struct crew *c)
     begin *= PANEL_ROWS;
     end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; row < c->s->n_logit_rows; row++) {
-        float *y = c->s->logits + (size_t)row * n;
+        float *y = c->s->out + (size_t)row * n;
         for (uint32_t i = begin; i < end; i++) {
             float z = y[i] * scale;
             y[i] = cap != 0 ? cap * tanhf(z / cap) : z;
@@ -468,10 +468,10 @@ static void head(const struct crew *c)
     }
     quantize_share(c, &x, &m->head, 1);
     crew_barrier(c);
-    lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->logits);
-    lora_head_rows(c, &p, &x, m->config.vocab_size, s->logits);
+    lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
+    lora_head_rows(c, &p, &x, m->config.vocab_size, s->out);
     lora_shrink(c, &p, &x);
-    expand_behind_barrier(c, &p, 0, m->config.vocab_size, s->logits);
+    expand_behind_barrier(c, &p, 0, m->config.vocab_size, s->out);
     cap_logits(c);
 }
 
@@ -480,7 +480,7 @@ static void head(const struct crew *c)
 static void step_task(void *arg, unsigned worker, unsigned n_workers)
 {
     struct step_space *s = arg;
-    struct crew c = {.s = s, .m = s->m, .k = s->m->kernels, .worker = worker, .n_workers = n_workers};
+    struct crew c = {.s = s, .m = s->now, .k = s->m->kernels, .worker = worker, .n_workers = n_workers};
     for (uint32_t layer = 0; layer < c.m->config.n_layers; layer++) {
         attention_half(&c, layer);
         feed_forward_half(&c, layer);
@@ -492,8 +492,7 @@ static void step_task(void *arg, unsigned worker, unsigned n_workers)
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits)
 {
-    require(m == s->m);
-    step_plan(s, kv, batch);
+    step_plan(s, m, kv, batch);
     team_run(s->team, step_task, s);
-    *logits = s->logits;
+    *logits = s->out;
 }

@@ -432,6 +432,7 @@ enum status model_merge(const struct model *base, struct lora *l, enum dtype typ
     }
     *g.m = *base;
     g.m->merged = merged;
+    g.m->base = base;
     merged->lora = lora_acquire(l);
     s = merge_all(&g, err);
     merge_scratch_fini(&g.scratch);

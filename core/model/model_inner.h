@@ -101,6 +101,7 @@ struct model {
     float *final_norm, *final_norm_bias;
     struct model_layer *layers; /* [n_layers] */
     struct merged *merged;      /* what a merged copy owns, all else is its base's; NULL: no merged copy */
+    const struct model *base;   /* of a merged copy; else NULL */
 };
 /* Whether a layer has a site: with experts it has a router in the place of gate, up and down. */
 bool layer_has_site(const struct model *m, uint32_t layer, enum lora_site site);

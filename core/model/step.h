@@ -19,6 +19,7 @@ struct segment {
 /* Owner: engine thread; in a step, rows, columns and heads are shared out among the team. */
 struct step_space {
     const struct model *m;
+    const struct model *now; /* of this step: m, or a merged copy of it */
     struct team *team;
     struct kv_shape kv;
     uint32_t n_tokens_max, n_seqs_max, n_logit_rows_max, pages_per_seq_max;
@@ -33,6 +34,7 @@ struct step_space {
     float *cos[2], *sin[2]; /* [n_half] of each rope */
     float *final;           /* [n_logit_rows_max, hidden] */
     float *logits;          /* [n_logit_rows_max, vocab] */
+    float *out;             /* this step's rows of it */
     int8_t *act_q; /* int8 form of the activations that are read at the moment; NULL: no use for it */
     float *act_d;
     int32_t *act_sum;
@@ -77,8 +79,9 @@ struct step_space {
     uint32_t n_blocks;
 };
 
-/* Lays out the batch in `s`; ends in require() where it breaks the door's promises. */
-void step_plan(struct step_space *s, const struct kv_cache *kv, const struct batch *batch);
+/* Lays out the batch for a step on `m` in `s`; ends in require() where it breaks the door's promises. */
+void step_plan(struct step_space *s, const struct model *m, const struct kv_cache *kv,
+               const struct batch *batch);
 
 /* One worker's view. */
 struct crew {

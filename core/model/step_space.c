@@ -39,6 +39,11 @@ static uint32_t larger(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+static bool has_room_for(const struct step_space *s, const struct model *m)
+{
+    return s->act_q || m->kernels->act_mode != ACT_MODE_INT8 || !any_quantized(m);
+}
+
 static void allocate_int8(struct step_space *s)
 {
     const struct model_config *c = &s->m->config;
@@ -92,7 +97,7 @@ static bool allocate_activations(struct step_space *s)
     s->attention = block(s, team_size(s->team), s->attention_floats, sizeof(float));
     if (c->n_experts)
         allocate_experts(s);
-    if (m->kernels->act_mode == ACT_MODE_INT8 && any_quantized(m))
+    if (!has_room_for(s, m))
         allocate_int8(s);
     for (uint32_t i = 0; i < s->n_blocks; i++)
         if (!s->blocks[i])
@@ -179,13 +184,29 @@ enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error
     return STATUS_OK;
 }
 
+/* A copy may have quantised matrices where the base has none. */
+enum status step_reserve_model(struct step_space *s, const struct model *m, struct error *err)
+{
+    require(m == s->m || m->base == s->m);
+    if (has_room_for(s, m))
+        return STATUS_OK;
+    uint32_t n_before = s->n_blocks;
+    allocate_int8(s);
+    if (s->act_q && s->act_d && s->act_sum)
+        return STATUS_OK;
+    while (s->n_blocks > n_before)
+        mem_free(s->blocks[--s->n_blocks]);
+    s->act_q = NULL;
+    return fail(err, STATUS_NO_MEMORY, "scratch of rounded activations for a merged copy");
+}
+
 /* ---- the plan ---- */
 
 static void check_seq(const struct step_space *s, const struct batch_seq *q)
 {
     require(q->n_tokens > 0 && q->n_tokens <= s->n_tokens_max && q->logits_begin <= q->n_tokens);
     require((uint64_t)q->position + q->n_tokens <= s->m->config.max_position);
-    require(!q->lora || (q->lora->model == s->m && q->lora->t_max <= s->t_max));
+    require(!q->lora || (q->lora->model == s->now && q->lora->t_max <= s->t_max));
     for (uint32_t i = 0; i < q->n_tokens; i++)
         require(q->tokens[i] >= 0 && (uint32_t)q->tokens[i] < s->m->config.vocab_size);
 }
@@ -274,7 +295,7 @@ static void place_logit(struct step_space *s, uint32_t seq_index, uint32_t token
     unsigned part = token_index < n ? PART_BASE : PART_LORA;
     uint32_t row = s->first_row[N_PARTS * seq_index + part] + token_index - (part == PART_BASE ? 0 : n);
     struct segment *segments = s->head_segments;
-    require(s->n_logit_rows < s->n_logit_rows_max);
+    require(s->batch->logits_at + s->n_logit_rows < s->n_logit_rows_max);
     if (s->n_head_segments == 0 || segments[s->n_head_segments - 1].lora != s->row_lora[row])
         segments[s->n_head_segments++] =
             (struct segment){.lora = s->row_lora[row], .row_begin = s->n_logit_rows};
@@ -289,9 +310,14 @@ static void place_logits(struct step_space *s)
             place_logit(s, i, t);
 }
 
-void step_plan(struct step_space *s, const struct kv_cache *kv, const struct batch *batch)
+void step_plan(struct step_space *s, const struct model *m, const struct kv_cache *kv,
+               const struct batch *batch)
 {
     const struct kv_shape *shape = kv_cache_shape(kv);
+    require(m == s->m || (m->base == s->m && has_room_for(s, m)));
+    require(batch->logits_at <= s->n_logit_rows_max);
+    s->now = m;
+    s->out = s->logits + (size_t)batch->logits_at * m->config.vocab_size;
     require(shape->type == s->kv.type && shape->n_layers == s->m->config.n_layers &&
             shape->n_kv_heads == s->m->config.n_kv_heads && shape->head_dim == s->m->config.head_dim);
     require(batch->n_seqs > 0 && batch->n_seqs <= s->n_seqs_max);

@@ -28,6 +28,13 @@ struct model {
     struct kernels kernels;
     struct timespec step_time; /* slept in every step */
     bool all_nan;
+    const struct lora *inside; /* a merged copy's adapter */
+};
+
+struct merged_copy {
+    atomic_uint refs;
+    struct model model;
+    struct lora *lora;
 };
 
 struct step_space {
@@ -103,6 +110,44 @@ enum status step_reserve_rank(struct step_space *s, uint32_t t_max, struct error
     return STATUS_OK;
 }
 
+enum status step_reserve_model(struct step_space *s, const struct model *m, struct error *err)
+{
+    (void)s, (void)m, (void)err;
+    return STATUS_OK;
+}
+
+/* ---- merged copies: they say exactly what the adapter beside the base says ---- */
+
+static struct merged_copy fake_copy(struct lora *l)
+{
+    struct merged_copy c = {.refs = 1, .model = *l->model, .lora = l};
+    c.model.inside = l;
+    return c;
+}
+
+struct merged_copy *merged_copy_acquire(struct merged_copy *c)
+{
+    if (c)
+        atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
+void merged_copy_release(struct merged_copy *c)
+{
+    if (c)
+        atomic_fetch_sub(&c->refs, 1);
+}
+
+const struct model *merged_copy_model(const struct merged_copy *c)
+{
+    return &c->model;
+}
+
+struct lora *merged_copy_lora(const struct merged_copy *c)
+{
+    return c->lora;
+}
+
 static uint64_t fake_mix(uint64_t h, uint64_t x)
 {
     h = (h ^ x) * 0x9e3779b97f4a7c15U;
@@ -118,7 +163,8 @@ static float *fake_place(struct kv_cache *kv, const struct batch_seq *q, uint32_
 static void fake_row(const struct model *m, struct kv_cache *kv, const struct batch_seq *q, uint32_t p,
                      float *row)
 {
-    uint64_t h = q->lora && p >= q->lora_begin ? q->lora->digest[0] : 99;
+    const struct lora *lora = q->lora && p >= q->lora_begin ? q->lora : m->inside;
+    uint64_t h = lora ? lora->digest[0] : 99;
     for (uint32_t i = 0; i <= p; i++) {
         const float *k = fake_place(kv, q, i);
         require(k[1] == (float)i); /* the page was written by this position */
@@ -139,7 +185,7 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
         const struct batch_seq *q = &batch->seqs[i];
         n_tokens += q->n_tokens;
         require(q->n_tokens > 0 && q->logits_begin <= q->n_tokens &&
-                (!q->lora || q->lora->t_max <= s->t_max));
+                (!q->lora || (q->lora->t_max <= s->t_max && !m->inside)));
         for (uint32_t t = 0; t < q->n_tokens; t++) {
             float *k = fake_place(kv, q, q->position + t);
             k[0] = (float)q->tokens[t];

@@ -847,6 +847,171 @@ static void acts_from_its_invocation_on(void **state)
     }
 }
 
+/* ---- merged copies ---- */
+
+static void set_merged(struct engine *e, struct merged_copy *copy)
+{
+    struct error err;
+    if (engine_set_merged(e, copy, MERGED_ALWAYS, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+}
+
+/* The engine lets go soon after it was told, also when it sleeps. */
+static void await_refs(const struct merged_copy *copy, unsigned refs)
+{
+    struct timespec t = {.tv_nsec = 1000000};
+    for (int i = 0; i < 5000 && atomic_load(&copy->refs) != refs; i++)
+        nanosleep(&t, NULL);
+    assert_int_equal(copy->refs, refs);
+}
+
+static struct generation endless(struct lora *lora)
+{
+    struct generation g = plain(prompt_abc, 3);
+    g.lora = lora;
+    g.max_tokens = 4000;
+    g.ignore_eos = true;
+    return g;
+}
+
+/* Whether the next TOKEN of this id came from a merged step. */
+static bool next_is_merged(struct engine *e, uint64_t id)
+{
+    return await(e, id, EVENT_TOKEN).merged;
+}
+
+static void await_path(struct engine *e, uint64_t id, bool merged)
+{
+    for (int i = 0; i < 1000; i++)
+        if (next_is_merged(e, id) == merged)
+            return;
+    fail_msg("no step was %s", merged ? "merged" : "unmerged");
+}
+
+/* Others come and go, the copy too; the sequence crosses each time and says the same. */
+static void a_sequence_crosses_to_the_copy_and_back(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    m.step_time.tv_nsec = 200 * 1000;
+    struct lora a = {.refs = 1, .model = &m, .digest = {1}}, same = a,
+                b = {.refs = 1, .model = &m, .digest = {2}};
+    struct merged_copy copy = fake_copy(&a);
+    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 4, .n_threads = 2});
+    struct generation g = endless(&a), other = endless(&b), twin = endless(&same);
+    uint64_t id = submit(e, &g);
+    assert_false(await(e, id, EVENT_STARTED).merged);
+    assert_false(next_is_merged(e, id));
+    set_merged(e, &copy);
+    await_path(e, id, true);
+    uint64_t twin_id = submit(e, &twin); /* the same bytes at another address */
+    assert_true(await(e, twin_id, EVENT_STARTED).merged);
+    assert_true(next_is_merged(e, id));
+    uint64_t other_id = submit(e, &other);
+    assert_false(await(e, other_id, EVENT_STARTED).merged);
+    assert_false(next_is_merged(e, id));
+    engine_cancel(e, other_id);
+    struct event v = await(e, other_id, EVENT_DONE);
+    assert_true(v.n_merged_tokens == 0 && v.n_unmerged_tokens >= 3);
+    await_path(e, id, true);
+    engine_drop_merged(e, b.digest); /* none: nothing happens */
+    engine_drop_merged(e, a.digest);
+    await_refs(&copy, 1);
+    await_path(e, id, false);
+    engine_cancel(e, twin_id);
+    engine_cancel(e, id);
+    v = await(e, id, EVENT_DONE);
+    assert_true(v.n_merged_tokens > 0 && v.n_unmerged_tokens > 3);
+    assert_int_equal(v.n_merged_tokens + v.n_unmerged_tokens, 3 + v.n_generated - 1);
+    engine_destroy(e);
+    assert_int_equal(a.refs, 1);
+    assert_int_equal(same.refs, 1);
+    assert_int_equal(copy.refs, 1);
+}
+
+/* A copy changes who computes, never what the fake model says: the crowd's bytes are the same. */
+static void the_crowd_is_the_same_with_copies_coming_and_going(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    struct crowd *c = crowd_create(&m);
+    struct record *alone = mem_array(N_CROWD, sizeof *alone), *all = mem_array(N_CROWD, sizeof *all);
+    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 1, .context = 512});
+    struct merged_copy copies[3];
+    for (uint32_t i = 0; i < 3; i++)
+        copies[i] = fake_copy(&c->loras[i]);
+    for (uint32_t i = 0; i < N_CROWD; i++) {
+        alone[i].id = submit(e, &c->g[i]);
+        gather(e, &alone[i], 1);
+    }
+    engine_destroy(e);
+    e = engine_with(&m, (struct engine_options){.context = 512, .n_threads = 2, .n_sequences = 2});
+    for (uint32_t i = 0; i < N_CROWD; i++)
+        all[i].id = submit(e, &c->g[i]);
+    struct event v;
+    for (uint32_t n = 0, n_over = 0; n_over < N_CROWD; n++) {
+        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+        uint32_t i = 0;
+        while (all[i].id != v.id)
+            i++;
+        note(&all[i], &v);
+        n_over += all[i].over;
+        if (n % 8 < 4)
+            set_merged(e, &copies[n % 3]);
+        else
+            engine_drop_merged(e, c->loras[n % 3].digest);
+    }
+    for (uint32_t i = 0; i < N_CROWD; i++) {
+        assert_true(logs_equal(&all[i], &alone[i]));
+        record_fini(&all[i]);
+        record_fini(&alone[i]);
+    }
+    struct engine_stats stats;
+    engine_stats(e, &stats);
+    assert_true(stats.n_merged_steps > 0 && stats.n_merged_steps < stats.n_steps);
+    assert_true(stats.n_merged_tokens >= stats.n_merged_steps);
+    assert_int_equal(stats.step_allocations, 0);
+    engine_destroy(e);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(copies[i].refs, 1);
+        assert_int_equal(c->loras[i].refs, 1);
+    }
+    mem_free(alone);
+    mem_free(all);
+    mem_free(c);
+}
+
+static void copies_are_counted_and_bounded(void **state)
+{
+    (void)state;
+    struct model m = fake_model(), other = m;
+    struct engine *e = engine_with(&m, (struct engine_options){.context = 64});
+    struct lora loras[MERGED_COPIES_MAX + 1], stranger = {.refs = 1, .model = &other};
+    struct merged_copy copies[MERGED_COPIES_MAX + 1], strange = fake_copy(&stranger);
+    struct error err;
+    for (uint32_t i = 0; i <= MERGED_COPIES_MAX; i++) {
+        loras[i] = (struct lora){.refs = 1, .model = &m, .digest = {(uint8_t)i, 1}};
+        copies[i] = fake_copy(&loras[i]);
+        if (i < MERGED_COPIES_MAX)
+            set_merged(e, &copies[i]);
+    }
+    struct merged_copy *last = &copies[MERGED_COPIES_MAX];
+    assert_int_equal(engine_set_merged(e, last, MERGED_ALWAYS, &err), STATUS_FULL);
+    assert_int_equal(last->refs, 1);
+    assert_int_equal(engine_set_merged(e, &strange, MERGED_ALWAYS, &err), STATUS_MISMATCH);
+    assert_int_equal(strange.refs, 1);
+    struct merged_copy newer = fake_copy(&loras[5]); /* in the place of an older one */
+    set_merged(e, &newer);
+    await_refs(&copies[5], 1);
+    engine_drop_merged(e, loras[7].digest);
+    await_refs(&copies[7], 1);
+    set_merged(e, last);
+    engine_destroy(e);
+    for (uint32_t i = 0; i <= MERGED_COPIES_MAX; i++)
+        assert_int_equal(copies[i].refs, 1);
+    assert_int_equal(newer.refs, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -866,6 +1031,9 @@ int main(void)
         cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(short_memory_is_an_error),
         cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(a_sequence_crosses_to_the_copy_and_back),
+        cmocka_unit_test(the_crowd_is_the_same_with_copies_coming_and_going),
+        cmocka_unit_test(copies_are_counted_and_bounded),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }

@@ -1,0 +1,164 @@
+/* Merged copies: what the front wants stands in a box under a lock; the engine thread takes it over between
+ * two steps and works with a table of its own. Each table holds its own reference of every copy, so a copy
+ * that is taken away lives until the step on it is over.
+ *
+ * Adapters are told apart by content (digest), never by address: the same bytes loaded twice are one. */
+#include "engine_inner.h"
+
+#include <string.h>
+
+/* ---- tables ---- */
+
+static struct merged_entry *find(struct merged_table *t, const uint8_t digest[32])
+{
+    for (uint32_t i = 0; i < t->n; i++)
+        if (memcmp(t->entries[i].digest, digest, sizeof t->entries[i].digest) == 0)
+            return &t->entries[i];
+    return NULL;
+}
+
+static void release_all(struct merged_table *t)
+{
+    for (uint32_t i = 0; i < t->n; i++)
+        merged_copy_release(t->entries[i].copy);
+    t->n = 0;
+}
+
+/* ---- the front's side ---- */
+
+enum status engine_merged_init(struct engine *e, struct error *err)
+{
+    if (pthread_mutex_init(&e->merged_box.lock, NULL) != 0)
+        return fail(err, STATUS_NO_MEMORY, "no lock for merged copies");
+    e->merged_box.has_lock = true;
+    return STATUS_OK;
+}
+
+void engine_merged_fini(struct engine *e)
+{
+    release_all(&e->merged);
+    release_all(&e->merged_box.wanted);
+    if (e->merged_box.has_lock)
+        pthread_mutex_destroy(&e->merged_box.lock);
+}
+
+/* Wakes an idle engine, so that it lets go of what was taken away. */
+static void tell(struct engine *e)
+{
+    const struct message m = {0};
+    /* relaxed: only a hint that saves a step the lock */
+    atomic_fetch_add_explicit(&e->merged_box.version, 1, memory_order_relaxed);
+    /* acq_rel: pairs with the thread's; a message that is on its way finds this change in the box */
+    if (atomic_exchange_explicit(&e->merged_box.told, true, memory_order_acq_rel))
+        return;
+    bool sent = queue_put(e->inbox, &m);
+    require(sent); /* the inbox has room for one such message */
+}
+
+enum status engine_set_merged(struct engine *e, struct merged_copy *copy, enum merged_use use,
+                              struct error *err)
+{
+    struct merged_box *box = &e->merged_box;
+    const struct lora *lora = merged_copy_lora(copy);
+    struct merged_copy *before = NULL;
+    if (lora->model != e->model)
+        return fail(err, STATUS_MISMATCH,
+                    "the merged copy is one of another base model than the one that runs");
+    pthread_mutex_lock(&box->lock);
+    struct merged_entry *entry = find(&box->wanted, lora->digest);
+    bool full = !entry && box->wanted.n == MERGED_COPIES_MAX;
+    if (entry)
+        before = entry->copy;
+    else if (!full)
+        entry = &box->wanted.entries[box->wanted.n++];
+    if (entry) {
+        *entry = (struct merged_entry){.copy = merged_copy_acquire(copy), .use = use};
+        memcpy(entry->digest, lora->digest, sizeof entry->digest);
+    }
+    pthread_mutex_unlock(&box->lock);
+    merged_copy_release(before);
+    if (full)
+        return fail(err, STATUS_FULL, "%u merged copies are in use already", MERGED_COPIES_MAX);
+    tell(e);
+    return STATUS_OK;
+}
+
+void engine_drop_merged(struct engine *e, const uint8_t lora_digest[32])
+{
+    struct merged_box *box = &e->merged_box;
+    struct merged_copy *copy = NULL;
+    pthread_mutex_lock(&box->lock);
+    struct merged_entry *entry = find(&box->wanted, lora_digest);
+    if (entry) {
+        copy = entry->copy;
+        *entry = box->wanted.entries[--box->wanted.n];
+    }
+    pthread_mutex_unlock(&box->lock);
+    merged_copy_release(copy);
+    if (copy)
+        tell(e);
+}
+
+/* ---- the engine thread's side ---- */
+
+static void take_over(struct engine *e)
+{
+    struct merged_box *box = &e->merged_box;
+    struct merged_table before = e->merged;
+    struct error err;
+    pthread_mutex_lock(&box->lock);
+    e->merged = box->wanted;
+    for (uint32_t i = 0; i < e->merged.n; i++)
+        merged_copy_acquire(e->merged.entries[i].copy);
+    pthread_mutex_unlock(&box->lock);
+    release_all(&before);
+    for (uint32_t i = e->merged.n; i-- > 0;) {
+        struct merged_entry *entry = &e->merged.entries[i];
+        if (step_reserve_model(e->space, merged_copy_model(entry->copy), &err) == STATUS_OK)
+            continue;
+        merged_copy_release(entry->copy); /* no scratch for it: its adapter stays unmerged */
+        *entry = e->merged.entries[--e->merged.n];
+    }
+}
+
+void engine_merged_told(struct engine *e)
+{
+    /* acq_rel: reads what the front wrote, so all changes that it sent no message for are in the box */
+    atomic_exchange_explicit(&e->merged_box.told, false, memory_order_acq_rel);
+    take_over(e);
+}
+
+void engine_merged_sync(struct engine *e)
+{
+    /* relaxed: a change that isn't seen yet has a message on its way */
+    unsigned version = atomic_load_explicit(&e->merged_box.version, memory_order_relaxed);
+    if (version == e->merged_version)
+        return;
+    e->merged_version = version;
+    take_over(e);
+}
+
+/* The adapter that all rows want, or NULL. */
+static const struct lora *wanted_by_all(const struct engine *e)
+{
+    const struct lora *first = e->batch[0].lora;
+    for (uint32_t i = 0; i < e->n_batch; i++) {
+        const struct lora *l = e->batch[i].lora;
+        if (!l || e->batch[i].lora_begin > 0)
+            return NULL;
+        if (l != first && memcmp(l->digest, first->digest, sizeof l->digest) != 0)
+            return NULL;
+    }
+    return first;
+}
+
+const struct model *engine_merged_choose(struct engine *e)
+{
+    const struct lora *lora = e->merged.n ? wanted_by_all(e) : NULL;
+    const struct merged_entry *entry = lora ? find(&e->merged, lora->digest) : NULL;
+    if (!entry || entry->use != MERGED_ALWAYS)
+        return e->model;
+    for (uint32_t i = 0; i < e->n_batch; i++)
+        e->batch[i].lora = NULL;
+    return merged_copy_model(entry->copy);
+}
