@@ -2,6 +2,7 @@
  * means nothing here. */
 #include "content.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,6 +33,8 @@ void content_destroy(struct content *c)
     mem_free(c->table);
     mem_free(c->pairs);
     mem_free(c->replaced);
+    mem_free(c->file_pairs);
+    json_decref(c->config);
     mem_free(c);
 }
 
@@ -221,6 +224,18 @@ enum status content_add_tensor(struct content *c, const struct lora_tensor *t, c
     if (!make_room((void **)&c->replaced, c->n_replaced, &c->replaced_room, sizeof *c->replaced))
         return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
     c->replaced[c->n_replaced++] = *t;
+    return STATUS_OK;
+}
+
+enum status content_keep_pair(struct content *c, const struct file_pair *p, struct error *err)
+{
+    const char *path = arena_strdup(c->arena, p->path);
+    require((uint64_t)p->n * p->rank == p->a.rows && p->b.cols == p->rank && p->b.rows % p->n == 0);
+    if (!path ||
+        !make_room((void **)&c->file_pairs, c->n_file_pairs, &c->file_pairs_room, sizeof *c->file_pairs))
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    c->file_pairs[c->n_file_pairs] = *p;
+    c->file_pairs[c->n_file_pairs++].path = path;
     return STATUS_OK;
 }
 

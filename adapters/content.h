@@ -43,6 +43,18 @@ struct matrix {
     uint32_t rows, cols;
 };
 
+/* A pair as the files have it, for tools that know no base: A [n * rank, in] and B [n * out, rank] of n
+ * experts one below another (n is 1 elsewhere). EMBED: A is [rank, vocab]. */
+struct file_pair {
+    const char *path; /* of the module or parameter, as patterns of PEFT are matched with it */
+    enum { FILE_PAIR_LINEAR, FILE_PAIR_EMBED, FILE_PAIR_EXPERTS } kind;
+    const struct tensor *a_tensor, *b_tensor, *bias_tensor; /* bias: of B, or NULL */
+    struct matrix a, b;
+    uint32_t n, rank;
+    float scale;
+    const float *b_bias, *magnitude; /* or NULL */
+};
+
 struct content {
     const struct model *model; /* NULL: only looked at (inspect) */
     struct arena *arena;
@@ -56,6 +68,9 @@ struct content {
     size_t n_pairs, pairs_room;
     struct lora_tensor *replaced;
     size_t n_replaced, replaced_room;
+    struct file_pair *file_pairs; /* without a model, in order of the file */
+    size_t n_file_pairs, file_pairs_room;
+    struct json_t *config; /* a folder's adapter_config.json, or NULL */
     struct lora_spec spec; /* rows and invocation are written here by the loader; arrays by content_finish */
     struct adapter_report *report;
 };
@@ -107,6 +122,9 @@ LK_MUST_USE enum status content_add_experts(struct content *c, const struct lora
                                             const struct pair_values *all, uint32_t n, struct error *err);
 LK_MUST_USE enum status content_add_tensor(struct content *c, const struct lora_tensor *t, const char *name,
                                            struct error *err);
+
+/* Keeps a pair that is only looked at; the path is copied. Its matrices must fit each other. */
+LK_MUST_USE enum status content_keep_pair(struct content *c, const struct file_pair *p, struct error *err);
 
 /* Notes for the report what an entry's LoRA is; rank 0: no LoRA, only replaced tensors. */
 void content_count(struct content *c, const struct entry *e, uint64_t rank);

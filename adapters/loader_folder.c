@@ -49,6 +49,7 @@ static enum status load(const struct opened *o, struct content *c, void **keep, 
     struct tensors *tensors = NULL;
     c->shown = o->shown;
     enum status s = read_config(o, &config, err);
+    c->config = json_incref(config);
     if (s == STATUS_OK && mlx_is_config(config))
         s = mlx_load(o, config, c, &tensors, err);
     else if (s == STATUS_OK)

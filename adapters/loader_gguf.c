@@ -252,6 +252,26 @@ static enum status read_pair(const struct gguf_lora *l, const struct entry *e, b
     return s;
 }
 
+/* Both formats of tensors, as tools want them: A [n * rank, in]. */
+static enum status keep_pair(const struct gguf_lora *l, const struct entry *e, const struct gguf_place *place,
+                             const struct pair_values *v, struct error *err)
+{
+    bool embed = place->kind == PLACE_EMBED, experts = place->name && place->name->experts;
+    struct file_pair pair = {.path = e->path,
+                             .kind = embed     ? FILE_PAIR_EMBED
+                                     : experts ? FILE_PAIR_EXPERTS
+                                               : FILE_PAIR_LINEAR,
+                             .a_tensor = e->part[PART_A],
+                             .b_tensor = e->part[PART_B],
+                             .a = v->a,
+                             .b = v->b,
+                             .n = experts ? (uint32_t)e->part[PART_A]->shape[0] : 1,
+                             .rank = v->b.cols,
+                             .scale = scale_of(l, v->b.cols)};
+    enum status s = embed ? content_transpose(l->c, &pair.a, err) : STATUS_OK;
+    return s == STATUS_OK ? content_keep_pair(l->c, &pair, err) : s;
+}
+
 static enum status add_module(const struct gguf_lora *l, const struct entry *e,
                               const struct gguf_place *place, struct error *err)
 {
@@ -264,7 +284,7 @@ static enum status add_module(const struct gguf_lora *l, const struct entry *e,
     content_kind(c, place->kind == PLACE_EMBED ? "embedding" : "lora");
     pair.scale = scale_of(l, v.b.cols);
     if (!c->model)
-        return STATUS_OK;
+        return keep_pair(l, e, place, &v, err);
     s = find_module(c, e, place, &pair.module, err);
     if (s == STATUS_OK && l->permuted)
         s = unpermute(c, &pair.module, &v.b, err);
@@ -304,7 +324,7 @@ static enum status add_experts(const struct gguf_lora *l, const struct entry *e,
     if (s == STATUS_OK)
         s = content_matrix(c, b, &v.b, err);
     if (s != STATUS_OK || !c->model)
-        return s;
+        return s == STATUS_OK ? keep_pair(l, e, place, &v, err) : s;
     uint32_t n = model_config(c->model)->n_experts;
     if (!find_experts(c, place->layer, &module) || a->shape[0] != n)
         return fail(err, STATUS_MISMATCH,

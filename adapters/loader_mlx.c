@@ -144,6 +144,47 @@ static enum status add_tied_head(struct mlx *m, const struct lora_pair *pair, co
     return s == STATUS_OK ? content_add_pair(c, &head, &turned, err) : s;
 }
 
+static bool is_embedding(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return strcmp(dot ? dot + 1 : path, "embed_tokens") == 0;
+}
+
+/* The two halves turned round, as tools want them. */
+static enum status keep_plain(struct mlx *m, const struct entry *e, const struct pair_values *v,
+                              const float *magnitude, struct error *err)
+{
+    struct file_pair pair = {.path = e->path,
+                             .kind = is_embedding(e->path) ? FILE_PAIR_EMBED : FILE_PAIR_LINEAR,
+                             .a_tensor = e->part[PART_A],
+                             .b_tensor = e->part[PART_B],
+                             .a = v->a,
+                             .b = v->b,
+                             .n = 1,
+                             .rank = v->a.cols,
+                             .scale = (float)m->scale,
+                             .magnitude = magnitude};
+    enum status s = content_transpose(m->c, &pair.a, err);
+    if (s == STATUS_OK)
+        s = content_transpose(m->c, &pair.b, err);
+    return s == STATUS_OK ? content_keep_pair(m->c, &pair, err) : s;
+}
+
+static enum status keep_switch(struct mlx *m, const struct entry *e, const struct pair_values *v, uint32_t n,
+                               struct error *err)
+{
+    struct file_pair pair = {.path = e->path,
+                             .kind = FILE_PAIR_EXPERTS,
+                             .a_tensor = e->part[PART_A],
+                             .b_tensor = e->part[PART_B],
+                             .a = v->a,
+                             .b = v->b,
+                             .n = n,
+                             .rank = v->b.cols,
+                             .scale = (float)m->scale};
+    return content_keep_pair(m->c, &pair, err);
+}
+
 static enum status add_plain(struct mlx *m, const struct entry *e, struct error *err)
 {
     const struct tensor *a = e->part[PART_A], *b = e->part[PART_B];
@@ -167,7 +208,7 @@ static enum status add_plain(struct mlx *m, const struct entry *e, struct error 
     content_count(c, e, a->shape[1]);
     content_kind(c, m->dora ? "dora" : "lora");
     if (!c->model)
-        return STATUS_OK;
+        return keep_plain(m, e, &v, pair.magnitude, err);
     bool embed = pair.module.kind == MODULE_EMBED;
     if (pair.module.kind != MODULE_LINEAR && !embed)
         return fail(err, STATUS_MISMATCH, "%s: tensor '%s': '%s' is no linear module", c->shown, a->name,
@@ -262,7 +303,7 @@ static enum status add_switch(struct mlx *m, const struct entry *e, const struct
     content_kind(c, "lora");
     content_kind(c, "experts");
     if (!c->model)
-        return STATUS_OK;
+        return keep_switch(m, e, &v, (uint32_t)n, err);
     s = check_switch(m, e, name, &pair, err);
     return s == STATUS_OK ? content_add_experts(c, &pair, &v, (uint32_t)n, err) : s;
 }

@@ -238,13 +238,31 @@ static enum status read_pair(struct peft *p, const struct entry *e, struct pair_
     return s == STATUS_OK ? read_values(p, e, r, err) : s;
 }
 
+static enum status keep_pair(struct content *c, const struct entry *e, const struct pair_read *r,
+                             struct error *err)
+{
+    struct file_pair pair = {.path = r->path,
+                             .kind = r->kind == MODULE_EMBED ? FILE_PAIR_EMBED : FILE_PAIR_LINEAR,
+                             .a_tensor = r->a,
+                             .b_tensor = r->b,
+                             .bias_tensor = e->part[PART_B_BIAS],
+                             .a = r->v.a,
+                             .b = r->v.b,
+                             .n = 1,
+                             .rank = r->v.a.rows,
+                             .scale = r->pair.scale,
+                             .b_bias = r->pair.b_bias,
+                             .magnitude = r->pair.magnitude};
+    return content_keep_pair(c, &pair, err);
+}
+
 static enum status add_linear(struct peft *p, const struct entry *e, struct error *err)
 {
     struct content *c = p->c;
     struct pair_read r = {.a = e->part[PART_A], .b = e->part[PART_B], .kind = MODULE_LINEAR};
     enum status s = read_pair(p, e, &r, err);
     if (s != STATUS_OK || !c->model)
-        return s;
+        return s == STATUS_OK ? keep_pair(c, e, &r, err) : s;
     if (strcmp(r.path, e->path) != 0 && is_conv1d(c, &r.pair.module))
         return fail(err, STATUS_UNSUPPORTED,
                     "%s: target_parameters names the weight of '%s', which is stored [in, out]; train with "
@@ -260,7 +278,7 @@ static enum status add_embedding(struct peft *p, const struct entry *e, struct e
     content_kind(c, "embedding");
     enum status s = read_pair(p, e, &r, err);
     if (s != STATUS_OK || !c->model)
-        return s;
+        return s == STATUS_OK ? keep_pair(c, e, &r, err) : s;
     s = content_transpose(c, &r.v.a, err);
     return s == STATUS_OK ? content_add_pair(c, &r.pair, &r.v, err) : s;
 }

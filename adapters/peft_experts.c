@@ -137,15 +137,51 @@ static enum status add_experts(struct content *c, const struct pair_values *all,
     return STATUS_OK;
 }
 
-/* The rank that the configuration says: without a base the number of experts, and so the rank, is unknown. */
-static enum status count_alone(struct peft *p, const struct entry *e, const char *path, struct error *err)
+/* B [out, rank * n] as [n * out, rank]. */
+static enum status stack_columns(struct content *c, struct stack *s, struct matrix *b, struct error *err)
 {
+    size_t bytes = dtype_info(b->type)->block_bytes;
+    uint32_t rank = b->cols / s->n_experts;
+    size_t part = (size_t)b->rows * rank * bytes;
+    char *all = arena_array(c->arena, s->n_experts, part);
+    enum status st = all ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    for (uint32_t e = 0; e < s->n_experts && st == STATUS_OK; e++) {
+        struct matrix one;
+        st = take_columns(c, b, s, e, &one, err);
+        if (st == STATUS_OK)
+            memcpy(all + e * part, one.data, part);
+    }
+    *b = (struct matrix){.type = b->type, .data = all, .rows = b->rows * s->n_experts, .cols = rank};
+    return st;
+}
+
+/* Without a base the number of experts is what the configuration's rank leaves. */
+static enum status keep_alone(struct peft *p, const struct entry *e, struct pair_values *v, struct stack *s,
+                              struct error *err)
+{
+    struct content *c = p->c;
+    char path[560];
     bool fits;
-    double expected;
-    enum status s = peft_rank_fits(&p->config, path, 0, &fits, &expected, err);
-    if (s == STATUS_OK)
-        content_count(p->c, e, expected >= 1 && expected <= ADAPTER_RANK_MAX ? (uint64_t)expected : 1);
-    return s;
+    double rank;
+    struct file_pair pair = {
+        .path = path, .kind = FILE_PAIR_EXPERTS, .a_tensor = e->part[PART_A], .b_tensor = e->part[PART_B]};
+    snprintf(path, sizeof path, "%s.%s", s->path, parameter_name(s));
+    enum status st = peft_rank_fits(&p->config, path, 0, &fits, &rank, err);
+    if (st == STATUS_OK && !(rank >= 1 && rank <= ADAPTER_RANK_MAX && v->a.rows % (uint32_t)rank == 0))
+        st = fail(err, STATUS_MISMATCH,
+                  "%s: tensor '%s' has %u rows, no multiple of the rank that adapter_config.json says, %g",
+                  c->shown, e->part[PART_A]->name, v->a.rows, rank);
+    if (st != STATUS_OK)
+        return st;
+    pair.rank = (uint32_t)rank;
+    pair.n = s->n_experts = v->a.rows / pair.rank;
+    content_count(c, e, pair.rank);
+    st = peft_pair_scale(p, path, e->part[PART_A]->name, pair.rank, &pair.scale, err);
+    if (st == STATUS_OK)
+        st = stack_columns(c, s, &v->b, err);
+    pair.a = v->a;
+    pair.b = v->b;
+    return st == STATUS_OK ? content_keep_pair(c, &pair, err) : st;
 }
 
 enum status peft_add_experts(struct peft *p, const struct entry *e, struct error *err)
@@ -176,7 +212,7 @@ enum status peft_add_experts(struct peft *p, const struct entry *e, struct error
         return s;
     snprintf(parameter, sizeof parameter, "%s.%s", path, parameter_name(&stack));
     if (!c->model)
-        return count_alone(p, e, parameter, err);
+        return keep_alone(p, e, &v, &stack, err);
     v.a_name = a->name;
     v.b_name = b->name;
     require(stack.n_experts > 0);

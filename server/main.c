@@ -10,7 +10,8 @@ static const char usage_text[] =
     "       lorikeet run --model PATH [--adapter NAME=PATH] -p \"prompt\"    one generation in the terminal\n"
     "       lorikeet chat [--url URL] [--adapter NAME]                     a chat with a running server\n"
     "       lorikeet eval --model PATH --text FILE                         perplexity, and divergence\n"
-    "       lorikeet inspect PATH                                          what a model or an adapter is\n"
+    "       lorikeet inspect PATH [--json]                                 what a model or an adapter is, in "
+    "numbers\n"
     "       lorikeet check-config FILE                                     whether a configuration is right\n"
     "       lorikeet --version\n"
     "`lorikeet COMMAND --help` says more; `man lorikeet` says all.\n";
