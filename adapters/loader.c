@@ -1,16 +1,12 @@
 /* From a source to an immutable version: open, copy privately while hashing, read by format, check against
  * the base, pack. Plain blocking code that owns everything it makes until it returns the version.
  *
- * The digest covers each file's name, length and bytes, and the user's scale: two versions with the same
- * digest give the same numbers. */
-#include <errno.h>
-#include <fcntl.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
-#include <inttypes.h>
+ * A version's digest covers its files; its lora's digest is a key made of that, the user's scale and the
+ * types of its values: two with the same key give the same numbers. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -32,30 +28,6 @@ bool adapter_name_is_valid(const char *name)
     return true;
 }
 
-/* ---- content hash */
-
-struct content_hash {
-    gnutls_hash_hd_t handle;
-    uint64_t n_bytes;
-    bool failed;
-};
-
-static void hash_bytes(struct content_hash *h, const void *bytes, size_t n)
-{
-    if (n && gnutls_hash(h->handle, bytes, n) < 0)
-        h->failed = true;
-}
-
-static void hash_file(void *data, const char *name, const void *bytes, size_t n_bytes)
-{
-    struct content_hash *h = data;
-    uint64_t n = n_bytes;
-    hash_bytes(h, name, strlen(name) + 1);
-    hash_bytes(h, &n, sizeof n); /* so that two files can't be cut elsewhere and hash the same */
-    hash_bytes(h, bytes, n_bytes);
-    h->n_bytes += n;
-}
-
 /* ---- opening the place */
 
 static bool ends_with(const char *s, const char *suffix)
@@ -65,35 +37,34 @@ static bool ends_with(const char *s, const char *suffix)
 }
 
 /* A file's folder is what gets opened; the file is then looked up in it. */
-static enum status open_place_of_file(const struct adapter_source *s, struct opened *o, struct error *err)
+static enum status open_place_of_file(const char *path, int root_fd, struct opened *o, struct error *err)
 {
-    const char *slash = strrchr(s->path, '/');
-    size_t n = slash ? (size_t)(slash - s->path) : 0;
-    o->file = slash ? slash + 1 : s->path;
-    if (slash == s->path)
+    const char *slash = strrchr(path, '/');
+    size_t n = slash ? (size_t)(slash - path) : 0;
+    o->file = slash ? slash + 1 : path;
+    if (slash == path)
         snprintf(o->folder, sizeof o->folder, "/");
     else
-        snprintf(o->folder, sizeof o->folder, "%.*s", slash ? (int)n : 1, slash ? s->path : ".");
-    return folder_open(s->root_fd, o->folder, &o->dir_fd, err);
+        snprintf(o->folder, sizeof o->folder, "%.*s", slash ? (int)n : 1, slash ? path : ".");
+    return folder_open(root_fd, o->folder, &o->dir_fd, err);
 }
 
-static enum status open_place(const struct adapter_source *s, struct opened *o, struct error *err)
+enum status place_open(const char *path, int root_fd, struct opened *o, struct error *err)
 {
-    o->shown = s->path;
-    o->copy.root_fd = s->root_fd;
+    *o = (struct opened){.shown = path, .dir_fd = -1};
+    o->copy.root_fd = root_fd;
     o->copy.folder = o->folder;
     o->copy.limit_bytes = ADAPTER_FILE_BYTES_MAX;
-    o->file = NULL;
-    if (strlen(s->path) >= sizeof o->folder)
-        return fail(err, STATUS_INVALID, "the adapter's path has %zu bytes, at most %zu", strlen(s->path),
+    if (strlen(path) >= sizeof o->folder)
+        return fail(err, STATUS_INVALID, "the adapter's path has %zu bytes, at most %zu", strlen(path),
                     sizeof o->folder - 1);
-    snprintf(o->folder, sizeof o->folder, "%s", s->path);
-    enum status st = folder_open(s->root_fd, s->path, &o->dir_fd, err);
+    snprintf(o->folder, sizeof o->folder, "%s", path);
+    enum status st = folder_open(root_fd, path, &o->dir_fd, err);
     /* "No such folder" is also said of a file. */
-    bool may_be_file = st == STATUS_NOT_FOUND && (ends_with(s->path, ".gguf") || s->root_fd < 0);
-    if (!may_be_file || (s->root_fd < 0 && !file_exists(s->path)))
+    bool may_be_file = st == STATUS_NOT_FOUND && (ends_with(path, ".gguf") || root_fd < 0);
+    if (!may_be_file || (root_fd < 0 && !file_exists(path)))
         return st;
-    return open_place_of_file(s, o, err);
+    return open_place_of_file(path, root_fd, o, err);
 }
 
 /* ---- reading */
@@ -105,9 +76,8 @@ void loading_end(struct loading *l)
         l->format->release(l->keep);
     if (l->place.dir_fd >= 0)
         close(l->place.dir_fd);
-    if (l->hash && l->hash->handle)
-        gnutls_hash_deinit(l->hash->handle, NULL);
-    mem_free(l->hash);
+    content_hash_fini(&l->hash);
+    copied_files_fini(&l->files);
     *l = (struct loading){.place.dir_fd = -1};
 }
 
@@ -120,17 +90,35 @@ static bool is_plain(const struct lora_spec *spec)
     return plain;
 }
 
+/* Whatever reading said: files that changed meanwhile explain it, and nothing read from them counts. */
+static enum status check_unchanged(struct loading *l, enum status was, struct error *err)
+{
+    struct error changed;
+    if (was == STATUS_UNAVAILABLE) /* said of a single file already */
+        l->fault = ADAPTER_FAULT_CHANGED;
+    if (private_copy_check(&l->place.copy, l->place.dir_fd, l->place.folder, &changed) == STATUS_OK)
+        return was;
+    l->fault = ADAPTER_FAULT_CHANGED;
+    return fail(err, changed.status, "%s", changed.text);
+}
+
 static enum status read_content(struct loading *l, const struct adapter_source *s, struct error *err)
 {
     struct adapter_report *report = l->content->report;
-    if (gnutls_hash_init(&l->hash->handle, GNUTLS_DIG_SHA256) < 0)
-        return fail(err, STATUS_INTERNAL, "SHA-256 is not available");
-    l->place.copy.seen = hash_file;
-    l->place.copy.data = l->hash;
+    uint8_t digest[32];
+    l->place.copy.seen = content_hash_file;
+    l->place.copy.data = &l->hash;
+    l->place.copy.files = &l->files;
+    l->place.copy.limit_total = s->limit_bytes;
     enum status st = l->format->load(&l->place, l->content, &l->keep, err);
-    report->file_bytes = l->hash->n_bytes;
+    report->file_bytes = l->hash.n_bytes;
+    st = check_unchanged(l, st, err);
+    if (st == STATUS_OK)
+        st = content_hash_end(&l->hash, digest, err);
     if (st != STATUS_OK)
         return st;
+    hex_of(digest, sizeof digest, report->digest_hex);
+    memcpy(l->digest, digest, sizeof digest);
     content_finish(l->content);
     if (is_plain(&l->content->spec))
         for (size_t i = 0; i < l->content->n_pairs; i++)
@@ -142,28 +130,24 @@ enum status loading_begin(struct loading *l, const struct adapter_source *s, con
                           struct adapter_report *report, struct error *err)
 {
     *l = (struct loading){.place.dir_fd = -1};
-    enum status st = open_place(s, &l->place, err);
+    enum status st = place_open(s->path, s->root_fd, &l->place, err);
     if (st != STATUS_OK)
         return st;
     l->format = l->place.file ? &adapter_format_gguf : &adapter_format_folder;
     l->content = content_create(m, report);
-    l->hash = mem_zalloc(sizeof *l->hash);
-    if (!l->content || !l->hash)
+    if (!l->content)
         return fail(err, STATUS_NO_MEMORY, "%s: no memory", s->path);
     return read_content(l, s, err);
 }
 
-static enum status finish_digest(struct loading *l, double scale, struct adapter_version *v,
-                                 struct error *err)
+static enum status check_expected(struct loading *l, const struct adapter_source *s, struct error *err)
 {
-    hash_bytes(l->hash, &scale, sizeof scale);
-    gnutls_hash_deinit(l->hash->handle, v->digest);
-    l->hash->handle = NULL;
-    if (l->hash->failed)
-        return fail(err, STATUS_INTERNAL, "SHA-256 failed");
-    for (size_t i = 0; i < 8; i++)
-        snprintf(v->digest_hex + 2 * i, 3, "%02x", v->digest[i]);
-    return STATUS_OK;
+    const char *found = l->content->report->digest_hex;
+    if (!s->expected_sha256 || strcasecmp(s->expected_sha256, found) == 0)
+        return STATUS_OK;
+    l->fault = ADAPTER_FAULT_SHA256;
+    return fail(err, STATUS_MISMATCH, "%s: the SHA-256 of its files is %s, expected %.80s: another version?",
+                s->path, found, s->expected_sha256);
 }
 
 /* What an adapter with DoRA adds is scaled by a composition of it alone; what stands in the place of the
@@ -183,22 +167,24 @@ static enum status scale_built(struct adapter_version *v, double scale, struct e
 static enum status build_version(struct loading *l, const struct adapter_source *s, const struct model *m,
                                  struct adapter_version *v, struct error *err)
 {
+    uint8_t key[32];
     enum status st = loading_begin(l, s, m, &v->report, err);
     if (st == STATUS_OK)
-        st = finish_digest(l, s->scale, v, err);
+        st = check_expected(l, s, err);
+    if (st != STATUS_OK)
+        return st;
+    memcpy(v->digest, l->digest, sizeof v->digest);
+    memcpy(v->digest_hex, v->report.digest_hex, sizeof v->digest_hex);
+    st = content_key(v->digest, s->scale, "file", key, err);
     if (st == STATUS_OK)
-        st = lora_build(m, &l->content->spec, v->digest, &v->lora, err);
+        st = lora_build(m, &l->content->spec, key, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
         st = scale_built(v, s->scale, err);
     return st;
 }
 
-enum status adapter_load(const struct adapter_source *s, const struct model *m, struct adapter_version **out,
-                         struct error *err)
+static enum status check_source(const struct adapter_source *s, struct error *err)
 {
-    struct loading l = {.place.dir_fd = -1};
-    int64_t begin = clock_now_ns();
-    *out = NULL;
     if (!adapter_name_is_valid(s->name))
         return fail(
             err, STATUS_INVALID,
@@ -207,6 +193,31 @@ enum status adapter_load(const struct adapter_source *s, const struct model *m, 
     if (!isfinite(s->scale) || fabs(s->scale) > 1e4)
         return fail(err, STATUS_INVALID, "adapter %s: scale %g is not a number within 10000", s->name,
                     s->scale);
+    const char *hex = s->expected_sha256;
+    if (hex && (strlen(hex) != 64 || strspn(hex, "0123456789abcdefABCDEF") != 64))
+        return fail(err, STATUS_INVALID, "adapter %s: sha256 is '%.80s', expected 64 hexadecimal digits",
+                    s->name, hex);
+    return STATUS_OK;
+}
+
+static void tell_findings(const struct adapter_source *s, const struct loading *l,
+                          const struct adapter_version *v)
+{
+    if (s->findings)
+        *s->findings = (struct adapter_findings){.fault = l->fault, .report = v->report};
+}
+
+enum status adapter_load(const struct adapter_source *s, const struct model *m, struct adapter_version **out,
+                         struct error *err)
+{
+    struct loading l = {.place.dir_fd = -1};
+    int64_t begin = clock_now_ns();
+    *out = NULL;
+    if (s->findings)
+        *s->findings = (struct adapter_findings){0};
+    enum status st = check_source(s, err);
+    if (st != STATUS_OK)
+        return st;
     struct adapter_version *v = mem_zalloc(sizeof *v);
     if (!v)
         return fail(err, STATUS_NO_MEMORY, "adapter %s: no memory", s->name);
@@ -214,7 +225,8 @@ enum status adapter_load(const struct adapter_source *s, const struct model *m, 
     snprintf(v->name, sizeof v->name, "%s", s->name);
     snprintf(v->source, sizeof v->source, "%s", s->path);
     v->user_scale = s->scale;
-    enum status st = build_version(&l, s, m, v, err);
+    st = build_version(&l, s, m, v, err);
+    tell_findings(s, &l, v);
     loading_end(&l);
     v->loaded_wall_ms = clock_wall_ms();
     v->load_ns = clock_now_ns() - begin;
@@ -235,12 +247,15 @@ enum status adapter_inspect(const char *path, struct adapter_report *out, struct
     return st;
 }
 
-/* True for a GGUF file that says so of itself; a model's metadata may be long, but is read only once here. */
+/* True for a GGUF file that says so of itself. A model's metadata may be long, and is then left unread: an
+ * adapter has no tokenizer in it. */
 static bool is_gguf_adapter(const char *path)
 {
     struct gguf *g;
     const char *type = "";
-    if (gguf_open(path, NULL, &g, NULL) != STATUS_OK)
+    struct tensors_limits limits = {.header_bytes = ADAPTER_HEADER_BYTES_MAX,
+                                    .n_tensors = ADAPTER_TENSORS_MAX};
+    if (gguf_open(path, &limits, &g, NULL) != STATUS_OK)
         return false;
     bool is =
         gguf_get_string(g, "general.type", &type, NULL, NULL) == STATUS_OK && strcmp(type, "adapter") == 0;
@@ -251,9 +266,9 @@ static bool is_gguf_adapter(const char *path)
 bool adapter_is_at(const char *path)
 {
     char config[1024];
-    if (!path_is_folder(path))
-        return file_exists(path) && is_gguf_adapter(path);
-    return path_join(config, sizeof config, path, "adapter_config.json") && file_exists(config);
+    if (path_join(config, sizeof config, path, "adapter_config.json") && file_exists(config))
+        return true;
+    return file_exists(path) && is_gguf_adapter(path);
 }
 
 /* ---- references */

@@ -3,6 +3,7 @@
 #define LK_ADAPTERS_LOADER_H
 
 #include "content.h"
+#include "content_hash.h"
 
 struct json_t;
 
@@ -36,7 +37,10 @@ LK_MUST_USE enum status folder_tensors(const struct opened *o, const char *name,
 /* An adapter read but not yet packed: what adapter_load makes a version of, and what tests look at. */
 struct loading {
     struct opened place;
-    struct content_hash *hash;
+    struct content_hash hash;
+    struct copied_files files;
+    enum adapter_fault fault;
+    uint8_t digest[32]; /* of the files */
     const struct adapter_format *format;
     struct content *content; /* content->spec is complete */
     void *keep;              /* what the content borrows from; the format releases it */
@@ -44,6 +48,8 @@ struct loading {
 LK_MUST_USE enum status loading_begin(struct loading *l, const struct adapter_source *s,
                                       const struct model *m, struct adapter_report *report,
                                       struct error *err);
+/* The place alone: a folder, or the folder of a file. Its dir_fd is the caller's to close. */
+LK_MUST_USE enum status place_open(const char *path, int root_fd, struct opened *o, struct error *err);
 void loading_end(struct loading *l); /* takes a failed or zeroed one too */
 
 #define ADAPTER_FILE_BYTES_MAX ((uint64_t)8 << 30)

@@ -69,7 +69,7 @@ enum status registry_publish(struct registry *r, struct adapter_version *v, bool
         return STATUS_OK;
     }
     struct adapter_version *old = r->items[i];
-    bool same = memcmp(old->digest, v->digest, sizeof v->digest) == 0;
+    bool same = memcmp(old->digest, v->digest, sizeof v->digest) == 0 && old->user_scale == v->user_scale;
     /* The same content again keeps its number. The new object takes over all the same, so that the caller's
      * pointer stays good and says what is current. */
     v->generation = same ? old->generation : ++r->generation;

@@ -35,7 +35,8 @@ struct adapter_report {
      * "modules_to_save", "tokens" */
     char kinds[128];
     uint64_t n_parameters;
-    uint64_t file_bytes;
+    uint64_t file_bytes; /* of the files that were read */
+    char digest_hex[65]; /* of the files; "" until all were read */
 };
 
 /* An immutable version. */
@@ -45,8 +46,11 @@ struct adapter_version {
     char name[ADAPTER_NAME_MAX + 1];
     char source[512]; /* as given; shown to operators only */
     double user_scale;
-    uint8_t digest[32];  /* SHA-256 over the files' contents and the scale */
-    char digest_hex[17]; /* first 8 bytes */
+    /* SHA-256 over the files' contents alone: of a .gguf file its own, of a folder that of the lines that
+     * `sha256sum` writes for the files that were read, in order of names. What keys batches and KV is
+     * lora->digest: it depends on the scale and on how the values are stored as well. */
+    uint8_t digest[32];
+    char digest_hex[65];
     struct lora *lora;
     struct adapter_report report;
     int64_t loaded_wall_ms;
@@ -55,18 +59,48 @@ struct adapter_version {
 struct adapter_version *adapter_acquire(struct adapter_version *v);
 void adapter_release(struct adapter_version *v); /* the last one frees its lora; NULL is fine. Thread: any */
 
-/* Where an adapter comes from. */
+/* Why a load came to nothing, where the status alone doesn't tell. */
+enum adapter_fault {
+    ADAPTER_FAULT_NONE,
+    ADAPTER_FAULT_CHANGED, /* its files changed while they were read: try again; STATUS_UNAVAILABLE */
+    ADAPTER_FAULT_SHA256,  /* not the expected content; STATUS_MISMATCH */
+};
+
+/* What a load found out, as far as it came: for dry runs and refusals. */
+struct adapter_findings {
+    enum adapter_fault fault;
+    struct adapter_report report;
+};
+
+/* Where an adapter comes from, and what is asked of it. Zeroes are the defaults, but for name, path, root_fd
+ * and scale. Borrowed during the load. */
 struct adapter_source {
     const char *name;
-    const char *path; /* a PEFT or MLX folder, or a .gguf file */
-    int root_fd;      /* >= 0: path is resolved strictly beneath it; -1: path is the operator's own */
-    double scale;     /* user scale, 1 by default */
+    const char *path;     /* a PEFT or MLX folder, or a .gguf file */
+    int root_fd;          /* >= 0: path is resolved strictly beneath it; -1: path is the operator's own */
+    double scale;         /* user scale, 1 by default */
+    uint64_t limit_bytes; /* of all its files; 0: 8 GiB a file */
+    const char *expected_sha256;       /* what digest_hex must be, in any case; NULL: anything */
+    struct adapter_findings *findings; /* written on success and failure; may be NULL */
 };
 
 /* Reads, hashes, checks against the base and packs. STATUS_MISMATCH / FORMAT / UNSUPPORTED name tensor or
- * field. Blocks; thread: any (workers). */
+ * field. All files are read through one descriptor of their folder and looked at again afterwards: a version
+ * is never made of parts of two; STATUS_UNAVAILABLE says that they changed meanwhile. Blocks; thread: any
+ * (workers). */
 LK_MUST_USE enum status adapter_load(const struct adapter_source *s, const struct model *m,
                                      struct adapter_version **out, struct error *err);
+
+/* An adapter's files from outside: nothing of them is read. */
+struct adapter_stat {
+    uint64_t file_bytes; /* of those that a load would read, about: the estimate for its reservation */
+    uint64_t signature;  /* of names, inodes, sizes and times: another one when something changed */
+    bool is_file;        /* a .gguf file */
+};
+/* For the registration of thousands and for noticing changes: some ten system calls. STATUS_NOT_FOUND: no
+ * adapter_config.json and no file. Thread: any. */
+LK_MUST_USE enum status adapter_stat(const char *path, int root_fd, struct adapter_stat *out,
+                                     struct error *err);
 /* What the files say, without a base: for `inspect`. */
 LK_MUST_USE enum status adapter_inspect(const char *path, struct adapter_report *out, struct error *err);
 /* True if `path` looks like an adapter (a folder with adapter_config.json, or a GGUF whose general.type is

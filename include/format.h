@@ -39,16 +39,36 @@ struct tensor {
  * any number of threads at once (pread). */
 struct tensors;
 
+/* What a file was when it was copied. */
+struct copied_file {
+    char name[256];
+    uint64_t size_bytes, device, inode;
+    int64_t mtime_ns, ctime_ns;
+};
+/* The files of one set, in the order of copying. Zeroed to begin with; copied_files_fini frees. */
+struct copied_files {
+    struct copied_file *items;
+    size_t n, room;
+};
+void copied_files_fini(struct copied_files *c);
+
 /* How a stranger's files are read when the content must be one consistent whole: each is copied into private
- * memory, must be the same file before and after (size, inode, times), and is parsed from the copy. */
+ * memory with pread, must be the same file before and after (device, inode, size, both times), and is parsed
+ * from the copy. When all have been copied, private_copy_check looks at each a second time. */
 struct private_copy {
     uint64_t limit_bytes; /* of one file */
+    uint64_t limit_total; /* of all that are in `files`; 0: none */
     int root_fd;          /* >= 0: links in the folder are followed only as far as they stay beneath it; -1 */
     const char *folder;   /* the folder's path below root_fd; used when root_fd >= 0 */
+    struct copied_files *files; /* each file is noted here; may be NULL */
     /* Is shown the content of each file, in the order of opening (may be NULL). */
     void (*seen)(void *data, const char *name, const void *bytes, size_t n_bytes);
     void *data;
 };
+/* STATUS_UNAVAILABLE "... changed while it was read" if a file of `copy->files` is another one by now, or
+ * (under a root) the folder is: what was copied could then be parts of two versions. Try again later. */
+LK_MUST_USE enum status private_copy_check(const struct private_copy *copy, int dir_fd, const char *shown_dir,
+                                           struct error *err);
 
 struct tensors_limits {
     uint64_t header_bytes;           /* largest safetensors header / GGUF metadata+tensor table; 0: 100 MiB */

@@ -38,7 +38,7 @@ static void make_fingerprint(const struct server *s, struct voice *v)
     uint8_t digest[32] = {0};
     if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) == 0) {
         gnutls_hash(hash, model_info(s->base.model)->digest, 32);
-        gnutls_hash(hash, v->version ? v->version->digest : no_adapter, 32);
+        gnutls_hash(hash, v->version ? v->version->lora->digest : no_adapter, 32);
         gnutls_hash(hash, how, strlen(how));
         gnutls_hash_deinit(hash, digest);
     }
