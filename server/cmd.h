@@ -1,5 +1,6 @@
 /* The subcommands of the program, each in a file of its own: arguments in, exit code out (0 done, 1 failed, 2
- * usage). Thread: main. Messages for people go to standard error, results to standard output. */
+ * usage; of adapters: 3 no server). Thread: main. Messages for people go to standard error, results to
+ * standard output. */
 #ifndef LK_SERVER_CMD_H
 #define LK_SERVER_CMD_H
 
@@ -7,6 +8,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_adapters(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_check_config(int argc, char **argv);
 int cmd_version(int argc, char **argv);

@@ -9,6 +9,7 @@ static const char usage_text[] =
     "ADDRESS]\n"
     "       lorikeet run --model PATH [--adapter NAME=PATH] -p \"prompt\"    one generation in the terminal\n"
     "       lorikeet chat [--url URL] [--adapter NAME]                     a chat with a running server\n"
+    "       lorikeet adapters list|show|load|rollback|...          the adapters of a running server\n"
     "       lorikeet eval --model PATH --text FILE                         perplexity, and divergence\n"
     "       lorikeet inspect PATH [--json]                                 what a model or an adapter is, in "
     "numbers\n"
@@ -21,9 +22,15 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},         {"chat", cmd_chat},
-                    {"eval", cmd_eval},         {"inspect", cmd_inspect}, {"check-config", cmd_check_config},
-                    {"--version", cmd_version}, {"version", cmd_version}};
+    } commands[] = {{"serve", cmd_serve},
+                    {"run", cmd_run},
+                    {"chat", cmd_chat},
+                    {"adapters", cmd_adapters},
+                    {"eval", cmd_eval},
+                    {"inspect", cmd_inspect},
+                    {"check-config", cmd_check_config},
+                    {"--version", cmd_version},
+                    {"version", cmd_version}};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(name, commands[i].name) == 0)
