@@ -22,6 +22,7 @@
 #define LOGPROBS_MAX 20U
 #define EVENT_TEXT_BYTES 224U
 #define MERGED_COPIES_MAX 64U
+#define SHADOWS_MAX 8U /* generations whose shadow runs along at once */
 
 struct logit_bias {
     int32_t token;
@@ -98,7 +99,7 @@ struct sampling {
     struct sampler_order order;
 };
 
-/* One generation. All pointers are borrowed during engine_submit only, except `lora`. */
+/* One generation. All pointers are borrowed during engine_submit only, except `lora` and `shadow_lora`. */
 struct generation {
     const int32_t *prompt; /* ids, checked < vocab_size by submit */
     uint32_t n_prompt;     /* >= 1 and <= context limit - 1 */
@@ -116,6 +117,12 @@ struct generation {
     int32_t n_logprobs;        /* -1: none; 0: the chosen token's; up to LOGPROBS_MAX alternatives */
     int32_t n_prompt_logprobs; /* the same for the prompt's tokens (EVENT_PROMPT) */
     int32_t priority;          /* lower is served first among waiting; 0 default */
+    /* Or NULL. Scores along: this adapter is fed the same tokens, in the same steps, with KV pages of its
+     * own, and its row of logits is compared with the one that each token was taken from. It changes nothing
+     * of the generation: it has only what the others leave of pages and of the step's token budget, so it may
+     * lag behind (then its tokens aren't compared) and is given up where pages are short. The engine keeps a
+     * reference of its own until the final event. */
+    struct lora *shadow_lora;
 };
 
 enum event_kind {
@@ -134,6 +141,17 @@ enum finish_reason { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED };
 struct token_logprob {
     int32_t token;
     float logprob;
+};
+
+/* What a shadow said of the tokens that were served. Rows of raw logits are compared, before penalties,
+ * temperature and bans. */
+struct shadow_score {
+    uint32_t n_tokens; /* compared: both rows were there and finite */
+    uint32_t n_agree;  /* of these: both rows have the same likeliest token (lowest id among equals) */
+    uint32_t n_served; /* of these: the shadow's likeliest token is the one that was served */
+    uint32_t n_failed; /* the shadow's row had a value that isn't finite: not compared */
+    double kl_sum;     /* over n_tokens: KL(served || shadow) of the softmaxes, nats */
+    bool dropped;      /* given up before the end, or never begun: no place, pages or scratch for it */
 };
 
 /* A plain value, copied through the queue. */
@@ -156,8 +174,10 @@ struct event {
     /* DONE, FAILED: tokens of prompt and output that went through the model, on a merged copy or with the
      * adapter beside the base (or without one); what a pause had computed again counts again */
     uint32_t n_merged_tokens, n_unmerged_tokens;
+    struct shadow_score shadow; /* all 0 without a shadow */
     /* FAILED: */
     struct error error;
+    bool non_finite; /* the model is at fault: no token was left, and the row of logits had NaN or infinity */
 };
 
 struct engine_options {
@@ -226,6 +246,8 @@ struct engine_stats {
     uint64_t step_ns;                         /* total time in steps */
     uint64_t step_allocations;                /* allocations seen inside steps: 0 */
     uint64_t n_merged_steps, n_merged_tokens; /* of n_steps and sum_batch_rows, those on merged copies */
+    uint64_t n_shadow_rows;                   /* computed for shadows; not in batch_rows, sum_batch_rows */
+    uint64_t n_shadow_drops;                  /* shadows given up, or never begun */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

@@ -94,6 +94,8 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .step_allocations = COUNTER(step_allocations),
         .n_merged_steps = COUNTER(n_merged_steps),
         .n_merged_tokens = COUNTER(n_merged_tokens),
+        .n_shadow_rows = COUNTER(n_shadow_rows),
+        .n_shadow_drops = COUNTER(n_shadow_drops),
     };
 #undef COUNTER
 }

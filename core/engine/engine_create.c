@@ -103,15 +103,15 @@ static bool create_tables(struct engine *e)
     size_t context = e->limits.context, n_pages = pages_for(e->limits.context), n_tokens, n_table,
            n = e->n_sequences;
     size_t bound = 2 * detokenizer_bound(e->text->tokenizer) + 64;
-    if (!size_mul(n, context, &n_tokens) || !size_mul(n, n_pages, &n_table))
+    if (!size_mul(n, context, &n_tokens) || !size_mul(2 * n, n_pages, &n_table))
         return false;
     e->sequences = mem_array(n, sizeof *e->sequences);
     e->token_table = mem_array(n_tokens, sizeof *e->token_table);
     e->page_table = mem_array(n_table, sizeof *e->page_table);
     e->waiting = mem_array(n + e->queue_limit, sizeof(struct submission *));
     e->entries = mem_array(2 * n, sizeof *e->entries);
-    e->batch = mem_array(n, sizeof *e->batch);
-    e->batch_owner = mem_array(n, sizeof(struct sequence *));
+    e->batch = mem_array(n + SHADOWS_MAX, sizeof *e->batch);
+    e->batch_owner = mem_array(n + SHADOWS_MAX, sizeof(struct sequence *));
     e->rows = mem_array(n + e->score_rows, sizeof *e->rows);
     e->text_in = mem_alloc(bound);
     e->text_out = mem_alloc(bound + STOP_STRING_BYTES_MAX);
@@ -121,6 +121,7 @@ static bool create_tables(struct engine *e)
     for (size_t i = 0; i < n; i++) {
         e->sequences[i].tokens = e->token_table + i * context;
         e->sequences[i].pages = e->page_table + i * n_pages;
+        e->sequences[i].follower.pages = e->page_table + (n + i) * n_pages;
     }
     return true;
 }
@@ -187,8 +188,8 @@ static enum status build(struct engine *e, const struct engine_options *o, struc
         (s = engine_merged_init(e, err)) != STATUS_OK)
         return s;
     struct kv_shape shape = *kv_cache_shape(e->kv);
-    s = step_space_create(e->model, &shape, e->step_tokens, e->n_sequences, e->n_sequences + e->score_rows,
-                          e->team, &e->space, err);
+    s = step_space_create(e->model, &shape, e->step_tokens, e->n_sequences + SHADOWS_MAX,
+                          e->n_sequences + e->score_rows + SHADOWS_MAX, e->team, &e->space, err);
     return s != STATUS_OK ? s : start_thread(e, err);
 }
 

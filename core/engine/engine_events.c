@@ -124,10 +124,12 @@ static void end_sequence(struct engine *e, struct sequence *q, struct event *eve
     event->n_generated = q->n_generated;
     event->n_merged_tokens = q->n_merged;
     event->n_unmerged_tokens = q->n_unmerged;
+    event->shadow = q->follower.score;
     event->queued_ns = q->started_ns - s->submitted_ns;
     event->prefill_ns = first - q->started_ns;
     event->decode_ns = now - first;
     sequence_give_pages(q, e->kv);
+    engine_shadow_end(e, q, false);
     q->state = SEQUENCE_FREE;
     q->submission = NULL;
     end(e, s, event, err);
@@ -143,15 +145,16 @@ void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reaso
 
 /* ---- a new token ---- */
 
-static void fail_without_token(struct engine *e, struct sequence *q)
+static void fail_without_token(struct engine *e, struct sequence *q, bool non_finite)
 {
-    const struct generation *g = &q->submission->g;
+    struct event event = {.stop_token = -1, .stop_string_index = -1, .non_finite = non_finite};
     struct error err;
-    if (g->sampling.n_logit_bias || q->n_generated < g->min_tokens)
-        fail(&err, STATUS_INVALID, "logit_bias and min_tokens together ban every token of the vocabulary");
-    else
+    if (non_finite)
         fail(&err, STATUS_INTERNAL, "the model gave no finite logit after %u tokens", q->n_tokens);
-    engine_end_sequence(e, q, FINISH_CANCELLED, &err);
+    else
+        fail(&err, STATUS_INVALID, "logit_bias and min_tokens together ban every token of the vocabulary");
+    flush_text(e, q);
+    end_sequence(e, q, &event, &err);
 }
 
 void engine_accept_row(struct engine *e, const struct row *r)
@@ -159,12 +162,12 @@ void engine_accept_row(struct engine *e, const struct row *r)
     struct sequence *q = r->sequence;
     const struct generation *g = &q->submission->g;
     if (r->token < 0) {
-        fail_without_token(e, q);
+        fail_without_token(e, q, r->non_finite);
         return;
     }
     q->tokens[q->n_tokens++] = r->token;
     if (q->n_tokens - 1 == model_length_limit(e->model))
-        q->n_computed = 0; /* the next token needs all K and V anew; their pages stay */
+        q->n_computed = q->follower.n_computed = 0; /* the next token needs all K and V anew; pages stay */
     q->n_generated++;
     if (q->first_token_ns == 0)
         q->first_token_ns = clock_now_ns();

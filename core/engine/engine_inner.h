@@ -52,7 +52,7 @@ struct counters {
     atomic_uint n_running, n_paused, kv_pages_free;
     atomic_uint_fast64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
     atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
-    atomic_uint_fast64_t n_merged_steps, n_merged_tokens;
+    atomic_uint_fast64_t n_merged_steps, n_merged_tokens, n_shadow_rows, n_shadow_drops;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -66,11 +66,15 @@ struct live_slot {
     uint32_t next_free;
 };
 
+#define ROW_NONE UINT32_MAX
+
 /* One row of logits of a step and what is made of it. */
 struct row {
     struct sequence *sequence;
-    int32_t scored; /* the prompt token that came next, or -1: sample one */
-    int32_t token;  /* the result */
+    int32_t scored;  /* the prompt token that came next, or -1: sample one */
+    int32_t token;   /* the result */
+    uint32_t shadow; /* the step's row of logits that the shadow gave, or ROW_NONE */
+    bool non_finite; /* no token, and the model is at fault */
     struct logprobs logprobs;
 };
 
@@ -106,13 +110,13 @@ struct engine {
     const struct model *step_model; /* that the step runs on: the base or a copy */
     struct sequence *sequences;     /* [n_sequences] */
     int32_t *token_table;           /* [n_sequences, context] */
-    uint32_t *page_table;           /* [n_sequences, pages of a context] */
-    struct submission **waiting;    /* [n_waiting] in order of service; room for n_sequences + queue_limit */
+    uint32_t *page_table;        /* [2 * n_sequences, pages of a context]: sequences, then their followers */
+    struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct schedule_entry *entries; /* [2 * n_sequences] */
-    struct batch_seq *batch;        /* [n_sequences] */
-    struct sequence **batch_owner;  /* [n_sequences] */
-    uint32_t n_batch;
+    struct batch_seq *batch;        /* [n_sequences + SHADOWS_MAX] sequences, behind them followers */
+    struct sequence **batch_owner;  /* [n_sequences + SHADOWS_MAX] */
+    uint32_t n_batch, n_followers;
     struct row *rows; /* [n_sequences + score_rows] */
     uint32_t n_rows;
     float *logits;                   /* of the step, [n_rows, vocab_size] */
@@ -148,5 +152,19 @@ void engine_merged_told(struct engine *e);
 void engine_merged_sync(struct engine *e);
 /* The model that the batch runs on. With a copy, the sequences' adapters are taken out of the batch. */
 const struct model *engine_merged_choose(struct engine *e);
+
+/* engine_shadow.c: followers, which have only what the schedule leaves */
+void engine_shadow_begin(struct engine *e, struct sequence *q);
+/* Gives the follower's pages back; `drop`: before its time, which is counted. */
+void engine_shadow_end(struct engine *e, struct sequence *q, bool drop);
+/* Pages that followers hold: the schedule counts them as free, */
+uint32_t engine_shadow_pages(const struct engine *e);
+/* and they go, youngest first, until n pages are free. */
+void engine_shadow_make_room(struct engine *e, uint32_t n_pages);
+/* Adds to the batch what followers compute in this step, at most n_tokens. */
+void engine_shadow_add(struct engine *e, uint32_t n_tokens);
+/* Compares a sampled row with the follower's. Thread: a worker. */
+void engine_shadow_score(const struct row *r, const float *row, const float *shadow,
+                         const struct sampler_scratch *scratch);
 
 #endif

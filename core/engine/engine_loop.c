@@ -30,6 +30,8 @@ static void receive_submission(struct engine *e, struct submission *s)
 {
     const struct generation *g = &s->g;
     struct error err;
+    s->shadow_refused =
+        g->shadow_lora && step_reserve_rank(e->space, g->shadow_lora->t_max, &err) != STATUS_OK;
     if (g->lora && step_reserve_rank(e->space, g->lora->t_max, &err) != STATUS_OK) {
         engine_end_waiting(e, s, FINISH_CANCELLED, &err);
     } else if (g->max_tokens == 0 && (g->n_prompt_logprobs < 0 || g->n_prompt == 1)) {
@@ -93,7 +95,7 @@ static struct schedule plan(struct engine *e)
                          .chunk_tokens = e->chunk_tokens,
                          .score_rows = e->score_rows,
                          .page_tokens = KV_PAGE_TOKENS,
-                         .n_pages_free = kv_cache_n_free(e->kv),
+                         .n_pages_free = kv_cache_n_free(e->kv) + engine_shadow_pages(e),
                          .entries = e->entries};
     for (uint32_t i = 0; i < e->n_sequences; i++) {
         const struct sequence *q = &e->sequences[i];
@@ -146,10 +148,12 @@ static struct sequence *enact(struct engine *e, const struct schedule_entry *p)
         q->state = SEQUENCE_PAUSED;
         counter_add(&e->counters.n_preemptions, 1);
         sequence_give_pages(q, e->kv);
+        engine_shadow_end(e, q, q->follower.active);
     } else if (p->start && waits) {
         struct submission **s = &e->waiting[p->index - e->n_sequences];
         q = free_slot(e);
         sequence_begin(q, *s, e->text, clock_now_ns());
+        engine_shadow_begin(e, q);
         *s = NULL;
     } else if (p->start) {
         q->state = SEQUENCE_RUNNING;
@@ -172,6 +176,9 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
     const struct generation *g = &q->submission->g;
     uint32_t begin = q->n_computed, end = begin + n, from = sequence_logits_from(q);
     from = from < begin ? begin : from < end ? from : end;
+    uint32_t n_pages = (end + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    if (n_pages > q->n_pages)
+        engine_shadow_make_room(e, n_pages - q->n_pages);
     sequence_take_pages(q, e->kv, end);
     e->batch_owner[e->n_batch] = q;
     e->batch[e->n_batch++] = (struct batch_seq){.lora = g->lora,
@@ -186,6 +193,8 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
     for (uint32_t p = from; p < end; p++) {
         struct row *r = &e->rows[e->n_rows++];
         r->sequence = q;
+        r->shadow = ROW_NONE;
+        r->non_finite = false;
         r->scored = p + 1 < g->n_prompt ? q->tokens[p + 1] : -1;
     }
     uint32_t reached = end < g->n_prompt ? end : g->n_prompt;
@@ -213,6 +222,7 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
                                          .banned = g->stop_tokens,
                                          .n_banned = early ? g->n_stop_tokens : 0};
         r->token = sampler_pick(&in, &q->rng, scratch);
+        r->non_finite = r->token < 0 && !row_is_finite(logits, scratch->n_vocab);
     }
     r->logprobs.logprob = 0;
     r->logprobs.n_top = 0;
@@ -225,8 +235,13 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
 {
     struct engine *e = arg;
     struct sampler_scratch *scratch = &e->scratch[worker];
-    for (uint32_t i = worker; i < e->n_rows; i += n_workers)
-        compute_row(&e->rows[i], e->logits + (size_t)i * scratch->n_vocab, scratch);
+    for (uint32_t i = worker; i < e->n_rows; i += n_workers) {
+        struct row *r = &e->rows[i];
+        const float *logits = e->logits + (size_t)i * scratch->n_vocab;
+        compute_row(r, logits, scratch);
+        if (r->shadow != ROW_NONE)
+            engine_shadow_score(r, logits, e->logits + (size_t)r->shadow * scratch->n_vocab, scratch);
+    }
 }
 
 /* STARTED says which way the first step takes, so it waits for the choice. */
@@ -248,6 +263,8 @@ static void deliver(struct engine *e)
         q->n_computed += e->batch[i].n_tokens;
         *(merged ? &q->n_merged : &q->n_unmerged) += e->batch[i].n_tokens;
     }
+    for (uint32_t i = e->n_batch; i < e->n_batch + e->n_followers; i++)
+        e->batch_owner[i]->follower.n_computed += e->batch[i].n_tokens;
     for (uint32_t i = 0; i < e->n_rows; i++) {
         if (e->rows[i].scored >= 0)
             engine_score_row(e, &e->rows[i]);
@@ -258,13 +275,28 @@ static void deliver(struct engine *e)
 
 /* ---- step ---- */
 
+/* The way of the sequences doesn't depend on their followers: where those can't come along on a merged copy,
+ * they run on the base behind. */
+static void run_model(struct engine *e)
+{
+    bool apart = e->n_followers > 0 && engine_step_is_merged(e);
+    const struct batch batch = {.seqs = e->batch, .n_seqs = e->n_batch + (apart ? 0 : e->n_followers)};
+    model_step(e->step_model, e->space, e->kv, &batch, &e->logits);
+    if (apart) {
+        float *behind;
+        const struct batch followers = {
+            .seqs = e->batch + e->n_batch, .n_seqs = e->n_followers, .logits_at = e->n_rows};
+        model_step(e->model, e->space, e->kv, &followers, &behind);
+    }
+}
+
 static void step(struct engine *e)
 {
     int64_t begin_ns = clock_now_ns();
     uint64_t n_allocations = mem_count();
     struct schedule s = plan(e);
     uint32_t n_tokens = 0;
-    e->n_batch = e->n_rows = 0;
+    e->n_batch = e->n_rows = e->n_followers = 0;
     for (uint32_t i = 0; i < s.n_entries; i++) /* pages go back before others take them */
         if (s.entries[i].pause)
             enact(e, &s.entries[i]);
@@ -279,10 +311,10 @@ static void step(struct engine *e)
     forget_started(e);
     engine_publish(e);
     require(e->n_batch > 0); /* the scheduler's promise; without it we would spin */
+    engine_shadow_add(e, e->step_tokens - n_tokens);
     e->step_model = engine_merged_choose(e);
     announce(e);
-    const struct batch batch = {.seqs = e->batch, .n_seqs = e->n_batch};
-    model_step(e->step_model, e->space, e->kv, &batch, &e->logits);
+    run_model(e);
     if (e->n_rows > 1)
         team_run(e->team, compute_rows, e);
     else

@@ -26,12 +26,18 @@ static uint32_t best_tokens(const float *row, uint32_t n_vocab, uint32_t n_top, 
     return n;
 }
 
+static float largest_of(const float *row, uint32_t n)
+{
+    float largest = -INFINITY;
+    for (uint32_t i = 0; i < n; i++)
+        largest = row[i] > largest ? row[i] : largest;
+    return largest;
+}
+
 void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out)
 {
     require(token >= 0 && (uint32_t)token < n_vocab && n_top <= LOGPROBS_MAX);
-    float largest = -INFINITY;
-    for (uint32_t i = 0; i < n_vocab; i++)
-        largest = row[i] > largest ? row[i] : largest;
+    float largest = largest_of(row, n_vocab);
     double sum = 0;
     for (uint32_t i = 0; i < n_vocab; i++)
         if (row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
@@ -41,4 +47,27 @@ void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_
     out->n_top = best_tokens(row, n_vocab, n_top, out->top);
     for (uint32_t i = 0; i < out->n_top; i++)
         out->top[i].logprob = bounded((double)out->top[i].logprob - log_sum);
+}
+
+bool row_is_finite(const float *row, uint32_t n)
+{
+    bool finite = true;
+    for (uint32_t i = 0; i < n; i++)
+        finite = finite && isfinite(row[i]);
+    return finite;
+}
+
+/* With p = e^a / A and q = e^b / B the sum of p (log p - log q) is sum e^a (a - b) / A - (log A - log B);
+ * both rows are shifted to a largest value of 0. */
+double logprobs_kl(const float *p, const float *q, uint32_t n)
+{
+    double max_p = (double)largest_of(p, n), max_q = (double)largest_of(q, n), sum = 0, sum_p = 0, sum_q = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        double a = (double)p[i] - max_p, b = (double)q[i] - max_q, e = exp(a);
+        sum_p += e;
+        sum_q += exp(b);
+        sum += e * (a - b);
+    }
+    double kl = sum / sum_p - (log(sum_p) - log(sum_q));
+    return kl > 0 ? kl : 0; /* what is below is rounding */
 }

@@ -2,6 +2,7 @@
 #ifndef LK_ENGINE_LOGPROBS_H
 #define LK_ENGINE_LOGPROBS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "engine.h"
@@ -14,5 +15,10 @@ struct logprobs {
 
 /* log softmax(row)[token], and the n_top most probable tokens (fewer if not so many are possible). */
 void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out);
+
+/* Whether all n values are. */
+bool row_is_finite(const float *row, uint32_t n);
+/* KL(p || q) of the softmaxes of two rows of finite logits, in nats; never below 0. */
+double logprobs_kl(const float *p, const float *q, uint32_t n);
 
 #endif

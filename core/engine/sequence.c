@@ -15,6 +15,7 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     q->n_generated = q->n_computed = q->n_scored = q->n_counted = 0;
     q->n_merged = q->n_unmerged = 0;
     q->announced = false;
+    q->follower.score = (struct shadow_score){0};
     rng_seed(&q->rng, g->sampling.seed);
     detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
     q->hold.n_bytes = 0;

@@ -18,6 +18,14 @@
  *            end                  known tokens are computed again */
 enum sequence_state { SEQUENCE_FREE, SEQUENCE_PAUSED, SEQUENCE_RUNNING };
 
+/* The shadow of a sequence: its tokens with another adapter, in pages of its own. */
+struct follower {
+    bool active;
+    uint32_t *pages; /* as the sequence's */
+    uint32_t n_pages, n_computed;
+    struct shadow_score score;
+};
+
 struct sequence {
     enum sequence_state state;
     struct submission *submission; /* owned; NULL when free */
@@ -34,6 +42,7 @@ struct sequence {
     struct detokenizer detokenizer;
     struct stop_hold hold;
     int64_t started_ns, first_token_ns; /* 0: not yet */
+    struct follower follower;
 };
 
 /* Takes the submission. Everything but pages is ready for the first chunk. */

@@ -141,7 +141,7 @@ static enum status check(const struct generation *g, const struct submission_lim
         (s = check_sampling(&g->sampling, n_vocab, err)) != STATUS_OK ||
         (s = check_stops(g, n_vocab, err)) != STATUS_OK)
         return s;
-    if (g->lora && g->lora->model != l->model)
+    if ((g->lora && g->lora->model != l->model) || (g->shadow_lora && g->shadow_lora->model != l->model))
         return fail(err, STATUS_MISMATCH,
                     "the adapter was built for another base model than the one that runs");
     return STATUS_OK;
@@ -216,6 +216,8 @@ static void copy(struct submission *s, const struct generation *g, const struct 
     s->g.min_tokens = g->min_tokens < room ? g->min_tokens : room;
     s->g.lora = lora_acquire(g->lora);
     s->lora_begin = g->lora ? lora_begin(g->lora, s->g.prompt, g->n_prompt) : 0;
+    s->g.shadow_lora = lora_acquire(g->shadow_lora);
+    s->shadow_begin = g->shadow_lora ? lora_begin(g->shadow_lora, s->g.prompt, g->n_prompt) : 0;
 }
 
 enum status submission_create(const struct generation *g, const struct submission_limits *limits,
@@ -238,5 +240,6 @@ void submission_destroy(struct submission *s)
     if (!s)
         return;
     lora_release(s->g.lora);
+    lora_release(s->g.shadow_lora);
     mem_free(s);
 }

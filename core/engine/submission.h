@@ -14,6 +14,8 @@ struct submission {
     struct generation g; /* pointers go into this block; max_tokens fits the context; stop_tokens include the
                             model's eos unless ignore_eos; one reference of lora */
     uint32_t lora_begin; /* the position that lora acts from */
+    uint32_t shadow_begin;
+    bool shadow_refused; /* set by the engine thread: there is no scratch for it */
 };
 
 /* What a generation is checked against. */

@@ -21,6 +21,7 @@
 #define FAKE_VOCAB 260U
 #define FAKE_EOS 256
 #define FAKE_EOS_TEXT 257
+#define FAKE_BROKEN 255 /* first byte of the digest of an adapter whose rows are NaN */
 
 struct model {
     struct model_config config;
@@ -118,7 +119,7 @@ enum status step_reserve_model(struct step_space *s, const struct model *m, stru
 
 /* ---- merged copies: they say exactly what the adapter beside the base says ---- */
 
-static struct merged_copy fake_copy(struct lora *l)
+static inline struct merged_copy fake_copy(struct lora *l)
 {
     struct merged_copy c = {.refs = 1, .model = *l->model, .lora = l};
     c.model.inside = l;
@@ -172,14 +173,16 @@ static void fake_row(const struct model *m, struct kv_cache *kv, const struct ba
     }
     for (uint32_t v = 0; v < FAKE_VOCAB; v++) {
         h = fake_mix(h, v);
-        row[v] = m->all_nan ? NAN : (float)(h >> 40) / 16777216.0F * 6 + (v >= 32 && v < 127 ? 3.0F : 0.0F);
+        row[v] = m->all_nan || (lora && lora->digest[0] == FAKE_BROKEN)
+                     ? NAN
+                     : (float)(h >> 40) / 16777216.0F * 6 + (v >= 32 && v < 127 ? 3.0F : 0.0F);
     }
 }
 
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits)
 {
-    uint32_t n_rows = 0, n_tokens = 0;
+    uint32_t n_rows = batch->logits_at, n_tokens = 0;
     require(batch->n_seqs > 0 && batch->n_seqs <= s->n_seqs_max);
     for (uint32_t i = 0; i < batch->n_seqs; i++) {
         const struct batch_seq *q = &batch->seqs[i];
@@ -199,7 +202,7 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
     require(n_tokens <= s->n_tokens_max);
     if (m->step_time.tv_nsec)
         nanosleep(&m->step_time, NULL);
-    *logits = s->logits;
+    *logits = s->logits + (size_t)batch->logits_at * FAKE_VOCAB;
 }
 
 /* The last occurrence of the first invocation token. */

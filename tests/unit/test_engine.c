@@ -3,223 +3,7 @@
  */
 #include "tests/test.h"
 
-#include <stdlib.h>
-
-#include "base/clock.h"
-#include "engine.h"
-#include "fake_model.h"
-
-#define PAGE 1024U /* bytes of the fake model's pages */
-#define N_CROWD 28U
-
-static struct text_model text_of_tests = {.bos_token = -1, .eos_token = FAKE_EOS_TEXT};
-
-static int make_tokenizer(void **state)
-{
-    (void)state;
-    text_of_tests.tokenizer = fake_tokenizer();
-    return text_of_tests.tokenizer ? 0 : -1;
-}
-
-static int drop_tokenizer(void **state)
-{
-    (void)state;
-    tokenizer_destroy(text_of_tests.tokenizer);
-    return 0;
-}
-
-static struct engine *engine_with(const struct model *m, struct engine_options o)
-{
-    struct engine *e;
-    struct error err;
-    if (o.n_threads == 0)
-        o.n_threads = 1;
-    if (engine_create(m, &text_of_tests, &o, NULL, NULL, &e, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    return e;
-}
-
-static struct generation plain(const int32_t *prompt, uint32_t n_prompt)
-{
-    return (struct generation){.prompt = prompt,
-                               .n_prompt = n_prompt,
-                               .sampling = {.top_p = 1, .repetition_penalty = 1, .penalty_last_n = -1},
-                               .max_tokens = 10,
-                               .skip_special_tokens = true,
-                               .n_logprobs = -1,
-                               .n_prompt_logprobs = -1};
-}
-
-static uint64_t submit(struct engine *e, const struct generation *g)
-{
-    uint64_t id = 0;
-    struct error err;
-    if (engine_submit(e, g, &id, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    assert_true(id != 0);
-    return id;
-}
-
-/* What came of one generation. */
-struct record {
-    uint64_t id;
-    struct buf log;  /* all that must be the same in every run, as bytes */
-    struct buf text; /* generated */
-    int32_t tokens[4096];
-    uint32_t n_tokens, n_prompt_events, n_started;
-    struct event last; /* the final event */
-    bool over;
-};
-
-static void note(struct record *r, const struct event *v)
-{
-    assert_false(r->over);
-    assert_true(r->n_started || v->kind == EVENT_STARTED || v->kind == EVENT_DONE || v->kind == EVENT_FAILED);
-    assert_true(v->n_text <= EVENT_TEXT_BYTES && utf8_is_valid(v->text, v->n_text));
-    switch (v->kind) {
-    case EVENT_STARTED:
-        assert_int_equal(r->n_started++, 0);
-        return;
-    case EVENT_PROMPT:
-        assert_int_equal(r->n_tokens, 0);
-        r->n_prompt_events++;
-        break;
-    case EVENT_TOKEN:
-        r->tokens[r->n_tokens++] = v->token;
-        break;
-    case EVENT_TEXT:
-        assert_true(v->n_text > 0);
-        break;
-    case EVENT_DONE:
-    case EVENT_FAILED:
-        r->over = true;
-        r->last = *v;
-        break;
-    }
-    uint32_t bits;
-    memcpy(&bits, &v->logprob, sizeof bits);
-    buf_printf(&r->log, "%d %d %08x %d %d %d %u|", v->kind, v->token, bits, v->reason, v->stop_token,
-               v->stop_string_index, v->n_generated);
-    buf_append(&r->log, v->top, v->n_top * sizeof *v->top);
-    buf_append(&r->log, v->text, v->n_text);
-    buf_append(&r->text, v->text, v->n_text);
-}
-
-static void record_fini(struct record *r)
-{
-    buf_fini(&r->log);
-    buf_fini(&r->text);
-}
-
-/* Drains the engine until all records are over. */
-static void gather(struct engine *e, struct record *records, uint32_t n)
-{
-    struct event v;
-    for (uint32_t n_over = 0; n_over < n;) {
-        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
-        uint32_t i = 0;
-        while (i < n && records[i].id != v.id)
-            i++;
-        assert_true(i < n);
-        note(&records[i], &v);
-        n_over += records[i].over;
-    }
-    assert_false(engine_poll(e, &v)); /* nothing behind the last final event */
-}
-
-static struct record *run_one(struct engine *e, const struct generation *g)
-{
-    struct record *r = mem_zalloc(sizeof *r);
-    r->id = submit(e, g);
-    gather(e, r, 1);
-    return r;
-}
-
-static void record_free(struct record *r)
-{
-    record_fini(r);
-    mem_free(r);
-}
-
-/* ---- the same alone and in any crowd ---- */
-
-struct crowd {
-    int32_t prompts[N_CROWD][300];
-    struct generation g[N_CROWD];
-    struct lora loras[3];
-};
-
-static const struct logit_bias crowd_bias[] = {{'e', 2.0F}, {' ', 3.0F}, {'a', -INFINITY}};
-static const char *const crowd_stops[] = {"ee", "\xc3\xa9", " e "};
-static const int32_t crowd_stop_tokens[] = {'q', 'z'};
-
-/* Generations of all kinds, with prompts of 1 to 300 tokens. */
-static struct crowd *crowd_create(const struct model *m)
-{
-    struct crowd *c = mem_zalloc(sizeof *c);
-    uint64_t h = 1;
-    for (uint32_t i = 0; i < 3; i++) {
-        c->loras[i].digest[0] = (uint8_t)(i + 1);
-        c->loras[i].refs = 1;
-        c->loras[i].model = m;
-        c->loras[i].t_max = 8 * i;
-    }
-    for (uint32_t i = 0; i < N_CROWD; i++) {
-        uint32_t n = i % 7 == 0 ? 1 + i : i % 5 == 0 ? 300 - i : 10 + 3 * i;
-        for (uint32_t t = 0; t < n; t++)
-            c->prompts[i][t] = (int32_t)((h = fake_mix(h, t)) % 256);
-        struct generation *g = &c->g[i];
-        *g = plain(c->prompts[i], n);
-        g->lora = i % 4 == 3 ? NULL : &c->loras[i % 4];
-        g->max_tokens = 60 + i * 37 % 140;
-        g->sampling.seed = 1000 + i;
-        g->sampling.temperature = i % 3 == 0 ? 0 : 0.4F * (float)(i % 5 + 1);
-        g->sampling.top_k = i % 4 == 1 ? 20 : 0;
-        g->sampling.top_p = i % 5 == 2 ? 0.7F : 1;
-        g->sampling.min_p = i % 6 == 3 ? 0.05F : 0;
-        g->sampling.repetition_penalty = i % 7 == 4 ? 1.2F : 1;
-        g->sampling.penalty_last_n = i % 2 ? 16 : -1;
-        g->sampling.frequency_penalty = i % 8 == 5 ? 0.4F : 0;
-        g->sampling.presence_penalty = i % 9 == 6 ? 0.6F : 0;
-        g->sampling.logit_bias = crowd_bias;
-        g->sampling.n_logit_bias = i % 3;
-        g->n_logprobs = (int32_t)(i % 5) - 1;
-        g->n_prompt_logprobs = i % 6 == 1 ? 3 : -1;
-        g->ignore_eos = i % 4 != 0;
-        g->min_tokens = i % 4 == 2 ? 12 : 0;
-        g->stop_strings = crowd_stops;
-        g->n_stop_strings = i % 4 > 1 ? i % 4 : 0;
-        g->include_stop = i % 8 > 4;
-        g->stop_tokens = crowd_stop_tokens;
-        g->n_stop_tokens = i % 5 == 4 ? 2 : 0;
-        g->skip_special_tokens = i % 3 != 1;
-    }
-    return c;
-}
-
-static void check_crowd(const struct model *m, struct crowd *c, struct record *alone, struct engine_options o,
-                        bool must_pause)
-{
-    struct engine *e = engine_with(m, o);
-    struct record *all = mem_array(N_CROWD, sizeof *all);
-    for (uint32_t i = 0; i < N_CROWD; i++)
-        all[i].id = submit(e, &c->g[i]);
-    gather(e, all, N_CROWD);
-    for (uint32_t i = 0; i < N_CROWD; i++) {
-        assert_int_equal(all[i].log.length, alone[i].log.length);
-        assert_memory_equal(all[i].log.data, alone[i].log.data, alone[i].log.length);
-        record_fini(&all[i]);
-    }
-    struct engine_stats stats;
-    engine_stats(e, &stats);
-    assert_int_equal(stats.kv_pages_free, stats.kv_pages);
-    assert_int_equal(stats.n_running + stats.n_waiting + stats.n_paused, 0);
-    assert_true(!must_pause || stats.n_preemptions > 3);
-    mem_free(all);
-    engine_destroy(e);
-    for (uint32_t i = 0; i < 3; i++)
-        assert_int_equal(c->loras[i].refs, 1);
-}
+#include "engine_rig.h"
 
 static void alone_equals_crowd_however_it_runs(void **state)
 {
@@ -288,8 +72,6 @@ static void texts_are_those_of_the_tokens(void **state)
 }
 
 /* ---- ends ---- */
-
-static const int32_t prompt_abc[] = {'a', 'b', 'c'};
 
 /* Forces the output: the n-th generated token by a bias can't be, so one token for ever. */
 static struct generation always(const struct logit_bias *bias)
@@ -392,6 +174,7 @@ static void nothing_to_choose_from_fails(void **state)
     assert_int_equal(r->last.kind, EVENT_FAILED);
     assert_int_equal(r->last.error.status, STATUS_INVALID);
     assert_non_null(strstr(r->last.error.text, "logit_bias"));
+    assert_false(r->last.non_finite);
     record_free(r);
     engine_destroy(e);
     m.all_nan = true;
@@ -399,7 +182,14 @@ static void nothing_to_choose_from_fails(void **state)
     g = plain(prompt_abc, 3);
     r = run_one(e, &g);
     assert_int_equal(r->last.error.status, STATUS_INTERNAL);
+    assert_true(r->last.non_finite);
     record_free(r);
+    g.sampling.logit_bias = ban; /* bans don't hide that the model is at fault */
+    g.sampling.n_logit_bias = 3;
+    r = run_one(e, &g);
+    assert_true(r->last.non_finite);
+    record_free(r);
+    g.sampling.n_logit_bias = 0;
     struct lora heavy = {.refs = 1, .model = &m, .t_max = 5000};
     g.lora = &heavy;
     r = run_one(e, &g);
@@ -445,16 +235,6 @@ static void prompts_are_scored(void **state)
 }
 
 /* ---- cancelling, destroying ---- */
-
-/* Waits for the next event of a kind; others are dropped. Returns the event. */
-static struct event await(struct engine *e, uint64_t id, enum event_kind kind)
-{
-    struct event v;
-    do
-        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
-    while (v.id != id || v.kind != kind);
-    return v;
-}
 
 static void cancelling_ends_at_every_phase(void **state)
 {
@@ -603,16 +383,6 @@ static void lower_priority_values_run_first(void **state)
         assert_true(v.id == ids[i]);
     }
     engine_destroy(e);
-}
-
-static void check_refused(struct engine *e, const struct generation *g, enum status status, const char *word)
-{
-    uint64_t id;
-    struct error err = {0};
-    enum status got = engine_submit(e, g, &id, &err);
-    if (got != status || !strstr(err.text, word))
-        fail_msg("expected %s naming \"%s\", got %s: %s", status_name(status), word, status_name(got),
-                 err.text);
 }
 
 static void bad_parameters_are_named(void **state)
@@ -801,11 +571,6 @@ static void statistics_add_up(void **state)
     engine_destroy(e);
 }
 
-static bool logs_equal(const struct record *a, const struct record *b)
-{
-    return a->log.length == b->log.length && memcmp(a->log.data, b->log.data, a->log.length) == 0;
-}
-
 /* What an adapter with invocation tokens does depends on its whole prompt, not on the chunk that holds them.
  */
 static void acts_from_its_invocation_on(void **state)
@@ -847,171 +612,6 @@ static void acts_from_its_invocation_on(void **state)
     }
 }
 
-/* ---- merged copies ---- */
-
-static void set_merged(struct engine *e, struct merged_copy *copy)
-{
-    struct error err;
-    if (engine_set_merged(e, copy, MERGED_ALWAYS, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-}
-
-/* The engine lets go soon after it was told, also when it sleeps. */
-static void await_refs(const struct merged_copy *copy, unsigned refs)
-{
-    struct timespec t = {.tv_nsec = 1000000};
-    for (int i = 0; i < 5000 && atomic_load(&copy->refs) != refs; i++)
-        nanosleep(&t, NULL);
-    assert_int_equal(copy->refs, refs);
-}
-
-static struct generation endless(struct lora *lora)
-{
-    struct generation g = plain(prompt_abc, 3);
-    g.lora = lora;
-    g.max_tokens = 4000;
-    g.ignore_eos = true;
-    return g;
-}
-
-/* Whether the next TOKEN of this id came from a merged step. */
-static bool next_is_merged(struct engine *e, uint64_t id)
-{
-    return await(e, id, EVENT_TOKEN).merged;
-}
-
-static void await_path(struct engine *e, uint64_t id, bool merged)
-{
-    for (int i = 0; i < 1000; i++)
-        if (next_is_merged(e, id) == merged)
-            return;
-    fail_msg("no step was %s", merged ? "merged" : "unmerged");
-}
-
-/* Others come and go, the copy too; the sequence crosses each time and says the same. */
-static void a_sequence_crosses_to_the_copy_and_back(void **state)
-{
-    (void)state;
-    struct model m = fake_model();
-    m.step_time.tv_nsec = 200 * 1000;
-    struct lora a = {.refs = 1, .model = &m, .digest = {1}}, same = a,
-                b = {.refs = 1, .model = &m, .digest = {2}};
-    struct merged_copy copy = fake_copy(&a);
-    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 4, .n_threads = 2});
-    struct generation g = endless(&a), other = endless(&b), twin = endless(&same);
-    uint64_t id = submit(e, &g);
-    assert_false(await(e, id, EVENT_STARTED).merged);
-    assert_false(next_is_merged(e, id));
-    set_merged(e, &copy);
-    await_path(e, id, true);
-    uint64_t twin_id = submit(e, &twin); /* the same bytes at another address */
-    assert_true(await(e, twin_id, EVENT_STARTED).merged);
-    assert_true(next_is_merged(e, id));
-    uint64_t other_id = submit(e, &other);
-    assert_false(await(e, other_id, EVENT_STARTED).merged);
-    assert_false(next_is_merged(e, id));
-    engine_cancel(e, other_id);
-    struct event v = await(e, other_id, EVENT_DONE);
-    assert_true(v.n_merged_tokens == 0 && v.n_unmerged_tokens >= 3);
-    await_path(e, id, true);
-    engine_drop_merged(e, b.digest); /* none: nothing happens */
-    engine_drop_merged(e, a.digest);
-    await_refs(&copy, 1);
-    await_path(e, id, false);
-    engine_cancel(e, twin_id);
-    engine_cancel(e, id);
-    v = await(e, id, EVENT_DONE);
-    assert_true(v.n_merged_tokens > 0 && v.n_unmerged_tokens > 3);
-    assert_int_equal(v.n_merged_tokens + v.n_unmerged_tokens, 3 + v.n_generated - 1);
-    engine_destroy(e);
-    assert_int_equal(a.refs, 1);
-    assert_int_equal(same.refs, 1);
-    assert_int_equal(copy.refs, 1);
-}
-
-/* A copy changes who computes, never what the fake model says: the crowd's bytes are the same. */
-static void the_crowd_is_the_same_with_copies_coming_and_going(void **state)
-{
-    (void)state;
-    struct model m = fake_model();
-    struct crowd *c = crowd_create(&m);
-    struct record *alone = mem_array(N_CROWD, sizeof *alone), *all = mem_array(N_CROWD, sizeof *all);
-    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 1, .context = 512});
-    struct merged_copy copies[3];
-    for (uint32_t i = 0; i < 3; i++)
-        copies[i] = fake_copy(&c->loras[i]);
-    for (uint32_t i = 0; i < N_CROWD; i++) {
-        alone[i].id = submit(e, &c->g[i]);
-        gather(e, &alone[i], 1);
-    }
-    engine_destroy(e);
-    e = engine_with(&m, (struct engine_options){.context = 512, .n_threads = 2, .n_sequences = 2});
-    for (uint32_t i = 0; i < N_CROWD; i++)
-        all[i].id = submit(e, &c->g[i]);
-    struct event v;
-    for (uint32_t n = 0, n_over = 0; n_over < N_CROWD; n++) {
-        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
-        uint32_t i = 0;
-        while (all[i].id != v.id)
-            i++;
-        note(&all[i], &v);
-        n_over += all[i].over;
-        if (n % 8 < 4)
-            set_merged(e, &copies[n % 3]);
-        else
-            engine_drop_merged(e, c->loras[n % 3].digest);
-    }
-    for (uint32_t i = 0; i < N_CROWD; i++) {
-        assert_true(logs_equal(&all[i], &alone[i]));
-        record_fini(&all[i]);
-        record_fini(&alone[i]);
-    }
-    struct engine_stats stats;
-    engine_stats(e, &stats);
-    assert_true(stats.n_merged_steps > 0 && stats.n_merged_steps < stats.n_steps);
-    assert_true(stats.n_merged_tokens >= stats.n_merged_steps);
-    assert_int_equal(stats.step_allocations, 0);
-    engine_destroy(e);
-    for (uint32_t i = 0; i < 3; i++) {
-        assert_int_equal(copies[i].refs, 1);
-        assert_int_equal(c->loras[i].refs, 1);
-    }
-    mem_free(alone);
-    mem_free(all);
-    mem_free(c);
-}
-
-static void copies_are_counted_and_bounded(void **state)
-{
-    (void)state;
-    struct model m = fake_model(), other = m;
-    struct engine *e = engine_with(&m, (struct engine_options){.context = 64});
-    struct lora loras[MERGED_COPIES_MAX + 1], stranger = {.refs = 1, .model = &other};
-    struct merged_copy copies[MERGED_COPIES_MAX + 1], strange = fake_copy(&stranger);
-    struct error err;
-    for (uint32_t i = 0; i <= MERGED_COPIES_MAX; i++) {
-        loras[i] = (struct lora){.refs = 1, .model = &m, .digest = {(uint8_t)i, 1}};
-        copies[i] = fake_copy(&loras[i]);
-        if (i < MERGED_COPIES_MAX)
-            set_merged(e, &copies[i]);
-    }
-    struct merged_copy *last = &copies[MERGED_COPIES_MAX];
-    assert_int_equal(engine_set_merged(e, last, MERGED_ALWAYS, &err), STATUS_FULL);
-    assert_int_equal(last->refs, 1);
-    assert_int_equal(engine_set_merged(e, &strange, MERGED_ALWAYS, &err), STATUS_MISMATCH);
-    assert_int_equal(strange.refs, 1);
-    struct merged_copy newer = fake_copy(&loras[5]); /* in the place of an older one */
-    set_merged(e, &newer);
-    await_refs(&copies[5], 1);
-    engine_drop_merged(e, loras[7].digest);
-    await_refs(&copies[7], 1);
-    set_merged(e, last);
-    engine_destroy(e);
-    for (uint32_t i = 0; i <= MERGED_COPIES_MAX; i++)
-        assert_int_equal(copies[i].refs, 1);
-    assert_int_equal(newer.refs, 1);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1031,9 +631,6 @@ int main(void)
         cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(short_memory_is_an_error),
         cmocka_unit_test(statistics_add_up),
-        cmocka_unit_test(a_sequence_crosses_to_the_copy_and_back),
-        cmocka_unit_test(the_crowd_is_the_same_with_copies_coming_and_going),
-        cmocka_unit_test(copies_are_counted_and_bounded),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }

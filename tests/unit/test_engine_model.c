@@ -165,6 +165,53 @@ static void alone_equals_crowd_to_the_bit(void **state)
     close_family(f);
 }
 
+/* ---- shadows ---- */
+
+/* Half of the cases have their own adapter as a shadow, half another one. */
+static void shadows_score_real_adapters(void **state)
+{
+    (void)state;
+    struct family *f = open_family("llama");
+    struct outcome *r = mem_array(f->n_cases, sizeof *r);
+    struct engine *e =
+        engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256, .step_tokens = 1024});
+    double kl_self = 0, kl_other = 0;
+    uint32_t n_other = 0, n_agree = 0;
+    for (uint32_t i = 0; i < f->n_cases; i++) {
+        const struct golden_case *c = &f->cases[i];
+        struct generation g =
+            generation_of(c, (uint32_t)json_array_size(json_object_get(c->golden, "greedy")));
+        g.shadow_lora = i % 2 ? c->lora : f->adapters[i % f->n_adapters]->lora;
+        submit(e, &g, &r[i]);
+        if (i % SHADOWS_MAX == SHADOWS_MAX - 1 || i + 1 == f->n_cases)
+            gather(e, &r[i / SHADOWS_MAX * SHADOWS_MAX], i % SHADOWS_MAX + 1);
+    }
+    for (uint32_t i = 0; i < f->n_cases; i++) {
+        const struct shadow_score *s = &r[i].last.shadow;
+        check_golden(&f->cases[i], &r[i]); /* whoever scores along */
+        if (i % 2 && !f->cases[i].lora)
+            continue; /* the base has no shadow here */
+        assert_true(!s->dropped && s->n_failed == 0 && s->n_tokens == r[i].n_tokens);
+        assert_true(s->n_served == s->n_agree); /* greedy */
+        if (i % 2 || f->adapters[i % f->n_adapters]->lora == f->cases[i].lora) {
+            kl_self += s->kl_sum;
+            assert_int_equal(s->n_agree, s->n_tokens);
+        } else {
+            kl_other += s->kl_sum;
+            n_other += s->n_tokens;
+            n_agree += s->n_agree;
+        }
+    }
+    assert_true(kl_self == 0); /* the same adapter gives the same bits, in whatever company */
+    assert_true(n_other > 100 && n_agree < n_other && kl_other / n_other > 0.01);
+    struct engine_stats stats;
+    engine_stats(e, &stats);
+    assert_int_equal(stats.step_allocations, 0);
+    engine_destroy(e);
+    outcomes_free(r, f->n_cases);
+    close_family(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +220,7 @@ int main(void)
         cmocka_unit_test(qwen3_speaks_as_peft_in_one_crowd),
         cmocka_unit_test(gemma3_speaks_as_peft_in_one_crowd),
         cmocka_unit_test(alone_equals_crowd_to_the_bit),
+        cmocka_unit_test(shadows_score_real_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

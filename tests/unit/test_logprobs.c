@@ -1,0 +1,80 @@
+/* KL of two rows of logits: against the definition, at its ends, and steady for large logits. */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "logprobs.h"
+
+enum { N = 300 };
+
+static void fill(float *row, uint32_t seed, float spread, float shift)
+{
+    for (uint32_t i = 0; i < N; i++)
+        row[i] = shift + spread * sinf((float)(i * i + 7 * seed + 1) * 0.37F);
+}
+
+/* The definition in long double, without any shift. */
+static double kl_by_definition(const float *p, const float *q)
+{
+    long double sum_p = 0, sum_q = 0, kl = 0;
+    for (int i = 0; i < N; i++) {
+        sum_p += expl(p[i]);
+        sum_q += expl(q[i]);
+    }
+    for (int i = 0; i < N; i++) {
+        long double a = expl(p[i]) / sum_p, b = expl(q[i]) / sum_q;
+        kl += a * (logl(a) - logl(b));
+    }
+    return (double)kl;
+}
+
+static void kl_is_as_defined(void **state)
+{
+    (void)state;
+    float p[N], q[N], moved[N];
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        fill(p, seed, 1.0F + (float)seed, 0);
+        fill(q, seed + 50, 9.0F, -3);
+        double kl = logprobs_kl(p, q, N);
+        assert_true(kl > 0.1 && fabs(kl - kl_by_definition(p, q)) < 1e-12 * (1 + kl));
+        assert_true(logprobs_kl(p, p, N) == 0);
+        for (int i = 0; i < N; i++)
+            moved[i] = p[i] + 4096.0F; /* a constant on all logits changes nothing but their rounding */
+        double same = logprobs_kl(p, moved, N);
+        assert_true(same >= 0 && same < 1e-6);
+    }
+}
+
+static void kl_of_far_rows_is_finite(void **state)
+{
+    (void)state;
+    float p[N], q[N];
+    fill(p, 1, 3e4F, 1e5F);
+    fill(q, 2, 3e4F, -1e5F);
+    double kl = logprobs_kl(p, q, N);
+    assert_true(isfinite(kl) && kl > 1);
+}
+
+static void rows_are_finite_or_not(void **state)
+{
+    (void)state;
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    float row[N];
+    fill(row, 3, 5, 0);
+    assert_true(row_is_finite(row, N));
+    for (int i = 0; i < 3; i++) {
+        fill(row, 3, 5, 0);
+        row[i * (N - 1) / 2] = bad[i];
+        assert_false(row_is_finite(row, N));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kl_is_as_defined),
+        cmocka_unit_test(kl_of_far_rows_is_finite),
+        cmocka_unit_test(rows_are_finite_or_not),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
