@@ -1,8 +1,6 @@
-/* Which voices exist: adapter files in, immutable versions out, and the registry of names.
- *
- * Loading is plain blocking code that runs on a worker and owns what it builds; the registry belongs to the
- * front thread and swaps one pointer. A version lives until the registry and the last request have let go of
- * it. */
+/* Adapter files in, immutable versions out. Loading is plain blocking code that runs on a worker and owns
+ * what it builds; registry.h has names and what is in memory. A version lives until the registry and the last
+ * request have let go of it. */
 #ifndef LK_ADAPTERS_H
 #define LK_ADAPTERS_H
 
@@ -14,6 +12,7 @@
 #include "base/error.h"
 #include "lora.h"
 
+struct holding;
 struct model;
 
 #define ADAPTER_NAME_MAX 64
@@ -42,7 +41,7 @@ struct adapter_report {
 /* An immutable version. */
 struct adapter_version {
     atomic_uint refs;
-    uint64_t generation; /* set when published: 1, 2, 3 … per process; 0 before */
+    uint64_t generation; /* set when published: 1, 2, 3 …; 0 before */
     char name[ADAPTER_NAME_MAX + 1];
     char source[512]; /* as given; shown to operators only */
     double user_scale;
@@ -55,6 +54,7 @@ struct adapter_version {
     struct adapter_report report;
     int64_t loaded_wall_ms;
     int64_t load_ns;
+    struct holding *holding; /* the registry's own, front thread; NULL before it is published */
 };
 struct adapter_version *adapter_acquire(struct adapter_version *v);
 void adapter_release(struct adapter_version *v); /* the last one frees its lora; NULL is fine. Thread: any */
@@ -106,28 +106,6 @@ LK_MUST_USE enum status adapter_inspect(const char *path, struct adapter_report 
 /* True if `path` looks like an adapter (a folder with adapter_config.json, or a GGUF whose general.type is
  * adapter). */
 bool adapter_is_at(const char *path);
-
-/* ---- registry: name → current version. Owner: front thread.
- * --------------------------------------------------------- */
-
-struct registry;
-
-struct registry *registry_create(uint32_t n_adapters_max);
-void registry_destroy(struct registry *r);
-
-/* Makes v the current version of its name and takes v's reference on success; v stays valid while it is
- * current. STATUS_EXISTS if the name is taken and !in_place; STATUS_FULL when n_adapters_max names exist.
- * *replaced (may be NULL) gets true if another content was current: with an equal digest the generation stays
- * what it was and *replaced is false. */
-LK_MUST_USE enum status registry_publish(struct registry *r, struct adapter_version *v, bool in_place,
-                                         bool *replaced, struct error *err);
-/* The current version with a reference for the caller, or NULL. */
-struct adapter_version *registry_acquire(struct registry *r, const char *name);
-/* Removes the name; requests in flight keep their version. STATUS_NOT_FOUND if absent. */
-LK_MUST_USE enum status registry_remove(struct registry *r, const char *name, struct error *err);
-size_t registry_count(const struct registry *r);
-/* In order of names; borrowed until the next change. NULL past the end. */
-const struct adapter_version *registry_at(const struct registry *r, size_t index);
 
 /* ---- a directory of adapters
  * ------------------------------------------------------------------------------------------ */

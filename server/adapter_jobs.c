@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "server.h"
@@ -193,16 +194,37 @@ static void run_task(void *data)
 
 static void next(struct adapter_jobs *j);
 
+/* The version becomes its name's current one; the job keeps a reference to what is resident then. */
+static enum status publish_version(struct registry *r, struct adapter_job *job)
+{
+    struct adapter *a = registry_find(r, job->name);
+    uint64_t before = a ? a->stable : 0;
+    if (a && !job->in_place)
+        return fail(&job->err, STATUS_EXISTS, "adapter '%s' exists already", job->name);
+    struct adapter_wish wish = {
+        .name = job->name, .source = job->path, .scale = job->scale, .from_folder = job->from_folder};
+    enum status s = registry_register(r, &wish, &a, &job->err);
+    if (s != STATUS_OK)
+        return s;
+    struct publication p = {.as = PUBLISH_STABLE};
+    struct adapter_version *v = job->version;
+    job->version = NULL;
+    s = registry_publish(r, a, v, &p, clock_now_ns(), &job->err);
+    if (s != STATUS_OK) {
+        require(before != 0 || registry_remove(r, job->name, NULL) == STATUS_OK);
+        return s;
+    }
+    job->version = adapter_acquire(p.version);
+    job->replaced = before != 0 && p.generation != before;
+    return STATUS_OK;
+}
+
 static void publish(struct adapter_jobs *j, struct adapter_job *job)
 {
     struct server *s = j->server;
     metrics_count_load(s->metrics, job->status == STATUS_OK);
-    if (job->status == STATUS_OK) {
-        adapter_acquire(job->version); /* the registry takes one reference, the job keeps one */
-        job->status = registry_publish(s->registry, job->version, job->in_place, &job->replaced, &job->err);
-        if (job->status != STATUS_OK)
-            adapter_release(job->version);
-    }
+    if (job->status == STATUS_OK)
+        job->status = publish_version(s->registry, job);
     if (job->status != STATUS_OK) {
         LOG_EVENT(&s->log, LOG_ERROR, "adapter not loaded", LOG_TEXT("adapter", job->name),
                   LOG_TEXT("path", job->path), LOG_TEXT("why", job->err.text));
@@ -239,9 +261,7 @@ static void scanned(struct adapter_jobs *j, struct task *t)
         mem_free(e);
     }
     for (const struct entry *e = t->found; e; e = e->next) {
-        struct adapter_version *v = registry_acquire(s->registry, e->name);
-        bool elsewhere = v && !*find_entry(&j->from_folder, e->name);
-        adapter_release(v);
+        bool elsewhere = registry_find(s->registry, e->name) && !*find_entry(&j->from_folder, e->name);
         if (elsewhere || strcmp(e->name, s->base.name) == 0) {
             LOG_EVENT(&s->log, LOG_WARN, "adapter in the folder left out: its name is taken",
                       LOG_TEXT("adapter", e->name));

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "adapters.h"
 #include "base/error.h"
+#include "registry.h"
 
 struct server;
 struct adapter_jobs;

@@ -75,9 +75,7 @@ static enum status check_load(struct server *s, const struct load_body *b, struc
             b->name);
     if (strcmp(b->name, s->base.name) == 0)
         return fault_set(f, STATUS_INVALID, NULL, "lora_name: '%s' is the base model's own name", b->name);
-    struct adapter_version *v = registry_acquire(s->registry, b->name);
-    adapter_release(v);
-    if (v && !b->in_place)
+    if (registry_find(s->registry, b->name) && !b->in_place)
         return fault_set(
             f, STATUS_EXISTS, NULL,
             "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, "
@@ -197,8 +195,12 @@ void api_adapter_list(struct request *r)
     jw_key_text(&w, "base", s->base.name);
     jw_key(&w, "data");
     jw_begin(&w, '[');
-    for (size_t i = 0; i < registry_count(s->registry); i++)
-        put_adapter(&w, registry_at(s->registry, i));
+    for (size_t i = 0; i < registry_count(s->registry); i++) {
+        const struct adapter *a = registry_at(s->registry, i);
+        const struct version_record *v = registry_record(a, a->stable);
+        if (v && v->version)
+            put_adapter(&w, v->version);
+    }
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);

@@ -40,8 +40,12 @@ void api_models(struct request *r)
     jw_key(&w, "data");
     jw_begin(&w, '[');
     put_model(&w, s, NULL);
-    for (size_t i = 0; i < registry_count(s->registry); i++)
-        put_model(&w, s, registry_at(s->registry, i));
+    for (size_t i = 0; i < registry_count(s->registry); i++) {
+        const struct adapter *a = registry_at(s->registry, i);
+        const struct version_record *v = registry_record(a, a->stable);
+        if (v && v->version)
+            put_model(&w, s, v->version);
+    }
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);

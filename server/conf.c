@@ -4,13 +4,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "adapters.h"
 
 bool conf_init(struct conf *c)
 {
     *c = (struct conf){
-        .adapters_max = 1024,
+        .adapters_max = 16384,
+        .keep_last_good_ms = 600000,
         .metrics_public = true,
         .isa = "auto",
         .quant = "auto",
@@ -158,9 +160,17 @@ static enum status default_admin(struct conf *c, struct error *err)
     return STATUS_OK;
 }
 
+static uint64_t quarter_of_memory(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page_bytes > 0 ? (uint64_t)pages / 4 * (uint64_t)page_bytes : UINT64_C(1) << 30;
+}
+
 enum status conf_finish(struct conf *c, struct error *err)
 {
     enum status s = STATUS_OK;
+    if (c->resident_bytes == 0)
+        c->resident_bytes = quarter_of_memory();
     if (!c->model || !c->model[0])
         return fail(err, STATUS_INVALID, "--model: missing; give a Hugging Face folder or a .gguf file");
     if (c->n_listen == 0)

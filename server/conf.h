@@ -35,7 +35,9 @@ struct conf {
     const char
         *adapter_roots[CONF_ROOTS_MAX]; /* folders from which the API may load; adapters_dir is added */
     size_t n_adapter_roots;
-    uint32_t adapters_max; /* names in the registry */
+    uint32_t adapters_max;      /* names in the registry */
+    uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
+    uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
 
     /* Where: "HOST:PORT", "[IPv6]:PORT", ":PORT", "unix:PATH". Port 0: any free one, told in the log. */
     const char *listen[CONF_LISTEN_MAX];

@@ -220,9 +220,11 @@ static void put_adapters(const struct server *s, struct buf *out)
     number(out, "lorikeet_adapters_loaded", "gauge", "Adapters that can be asked for.", (double)n);
     head(out, "lorikeet_adapter_bytes", "gauge", "Memory of each adapter's current version.");
     for (size_t i = 0; i < n; i++) {
-        const struct adapter_version *v = registry_at(s->registry, i);
-        buf_printf(out, "lorikeet_adapter_bytes{adapter=\"%s\",generation=\"%llu\"} %zu\n", v->name,
-                   (unsigned long long)v->generation, v->lora ? v->lora->size_bytes : 0);
+        const struct adapter *a = registry_at(s->registry, i);
+        const struct version_record *v = registry_record(a, a->stable);
+        if (v && v->version)
+            buf_printf(out, "lorikeet_adapter_bytes{adapter=\"%s\",generation=\"%llu\"} %llu\n", a->wish.name,
+                       (unsigned long long)v->generation, (unsigned long long)v->size_bytes);
     }
     head(out, "lorikeet_adapter_loads_total", "counter", "Loads tried so far.");
     buf_printf(out, "lorikeet_adapter_loads_total{result=\"ok\"} %llu\n",
@@ -234,7 +236,7 @@ static void put_adapters(const struct server *s, struct buf *out)
     buf_printf(out, "vllm:lora_requests_info{max_lora=\"%u\",running_lora_adapters=\"",
                s->conf->adapters_max);
     for (size_t i = 0; i < n; i++)
-        buf_printf(out, "%s%s", i ? "," : "", registry_at(s->registry, i)->name);
+        buf_printf(out, "%s%s", i ? "," : "", registry_at(s->registry, i)->wish.name);
     buf_printf(out, "\",waiting_lora_adapters=\"\"} %.3f\n", (double)clock_wall_ms() / 1000);
 }
 

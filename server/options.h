@@ -31,7 +31,11 @@ struct conf;
     X(LIST, "adapter-root", adapter_root, 0, 0, NULL, "DIR",                                                 \
       "a folder from which the admin API may load (the adapters folder is one)")                             \
     X(COUNT, "adapters-max", adapters_max, 1, 100000, NULL, "N",                                             \
-      "adapters that may be loaded at once (1024)")                                                          \
+      "names of adapters that may be registered (16384)")                                                    \
+    X(BYTES, "resident-memory", resident_bytes, 0, BYTES_MAX, NULL, "BYTES",                                 \
+      "memory for adapters; the least recently used leaves first (0: a quarter of the machine's)")           \
+    X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \
+      "a replaced version stays in memory for a rollback (10m)")                                             \
     X(LIST, "listen", listen, 0, 0, NULL, "ADDRESS",                                                         \
       "HOST:PORT, [IPv6]:PORT or unix:PATH for clients (127.0.0.1:8080)")                                    \
     X(LIST, "admin-listen", admin_listen, 0, 0, NULL, "ADDRESS",                                             \

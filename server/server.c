@@ -341,7 +341,10 @@ static enum status open_listeners(struct server *s, struct error *err)
 static enum status begin(struct server *s, struct error *err)
 {
     s->metrics = metrics_create();
-    s->registry = registry_create(s->conf->adapters_max);
+    /* All that is loaded stays: what was evicted couldn't be loaded again by a request. */
+    const struct registry_options o = {.n_names_max = s->conf->adapters_max,
+                                       .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS};
+    s->registry = registry_create(&o);
     s->bridge = bridge_create(s);
     if (!s->metrics || !s->registry || !s->bridge)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");

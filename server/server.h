@@ -7,7 +7,6 @@
 
 #include <uv.h>
 
-#include "adapters.h"
 #include "base/log.h"
 #include "base_load.h"
 #include "conf.h"
@@ -15,6 +14,7 @@
 #include "http.h"
 #include "metrics.h"
 #include "model.h"
+#include "registry.h"
 #include "text.h"
 
 struct bridge;

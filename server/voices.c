@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "server.h"
 
 const char *voice_name(const char *model, const char *base_name)
@@ -69,9 +70,15 @@ enum status voice_resolve(struct request *r, const char *model, struct voice *ou
     if (st != STATUS_OK)
         return st;
     if (name[0]) {
-        out->version = registry_acquire(s->registry, name);
+        struct adapter *a = registry_find(s->registry, name);
+        uint64_t generation = 0;
+        if (a)
+            st = registry_choose(a, "", 0, &generation, &f->error);
+        if (st == STATUS_OK && a)
+            out->version = registry_acquire(s->registry, a, generation, clock_now_ns());
         if (!out->version)
             return unknown(f, name);
+        out->registry = s->registry;
         out->adapter = arena_strdup(r->arena, name);
     }
     out->shown = arena_strdup(r->arena, model && model[0] ? model : name[0] ? name : s->base.name);
@@ -85,7 +92,7 @@ enum status voice_resolve(struct request *r, const char *model, struct voice *ou
 
 void voice_release(struct voice *v)
 {
-    adapter_release(v->version);
+    registry_release(v->registry, v->version, false);
     v->version = NULL;
 }
 

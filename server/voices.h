@@ -2,8 +2,8 @@
 #ifndef LK_VOICES_H
 #define LK_VOICES_H
 
-#include "adapters.h"
 #include "api_render.h"
+#include "registry.h"
 
 struct request;
 struct server;
@@ -11,7 +11,8 @@ struct server;
 struct voice {
     const char *shown;               /* `model` of the answer: as the client named it */
     const char *adapter;             /* the adapter's name; NULL: the base */
-    struct adapter_version *version; /* a reference; NULL: the base */
+    struct adapter_version *version; /* a reference of the registry's; NULL: the base */
+    struct registry *registry;       /* that gave it */
     char fingerprint[24];            /* system_fingerprint: base, adapter and arithmetic */
 };
 
