@@ -19,6 +19,9 @@ void api_adapter_load(struct request *r); /* api_adapters.c */
 void api_adapter_unload(struct request *r);
 void api_adapter_list(struct request *r);
 
+void api_lora_list(struct request *r); /* api_lora.c */
+void api_lora_set(struct request *r);
+
 void api_livez(struct request *r); /* api_health.c */
 void api_readyz(struct request *r);
 void api_health(struct request *r);

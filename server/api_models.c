@@ -1,26 +1,31 @@
-/* GET /v1/models, /v1/models/NAME: the base and the adapters, as vLLM lists them. No paths: `root` is a name.
- */
+/* GET /v1/models, /v1/models/NAME: the base, the adapters and the named blends, as vLLM lists them. No paths:
+ * `root` is a name. */
 #include <string.h>
 
 #include "api.h"
+#include "registry.h"
 #include "server.h"
 #include "voices.h"
 
-static void put_model(struct jw *w, const struct server *s, const struct adapter_version *v)
+/* a NULL: the base. An adapter without a generation was never loaded; the first request for it does that. */
+static void put_model(struct jw *w, const struct server *s, const struct adapter *a)
 {
     const char *base = s->base.name;
+    const struct version_record *v = a ? registry_record(a, a->stable) : NULL;
     jw_begin(w, '{');
-    jw_key_text(w, "id", v ? v->name : base);
+    jw_key_text(w, "id", a ? a->wish.name : base);
     jw_key_text(w, "object", "model");
-    jw_key_int(w, "created", (v ? v->loaded_wall_ms : s->started_wall_ms) / 1000);
+    jw_key_int(w, "created", (v ? v->published_wall_ms : s->started_wall_ms) / 1000);
     jw_key_text(w, "owned_by", "lorikeet");
-    jw_key_text(w, "root", v ? v->name : base);
-    jw_key_text(w, "parent", v ? base : NULL);
+    jw_key_text(w, "root", a ? a->wish.name : base);
+    jw_key_text(w, "parent", a ? base : NULL);
     jw_key_int(w, "max_model_len", s->context);
     if (v) {
         jw_key_int(w, "generation", (int64_t)v->generation);
         jw_key_text(w, "digest", v->digest_hex);
     }
+    if (a && a->wish.blend && a->wish.blend[0])
+        jw_key_text(w, "blend", a->wish.blend);
     jw_end(w, '}');
 }
 
@@ -40,12 +45,8 @@ void api_models(struct request *r)
     jw_key(&w, "data");
     jw_begin(&w, '[');
     put_model(&w, s, NULL);
-    for (size_t i = 0; i < registry_count(s->registry); i++) {
-        const struct adapter *a = registry_at(s->registry, i);
-        const struct version_record *v = registry_record(a, a->stable);
-        if (v && v->version)
-            put_model(&w, s, v->version);
-    }
+    for (size_t i = 0; i < registry_count(s->registry); i++)
+        put_model(&w, s, registry_at(s->registry, i));
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);
@@ -55,12 +56,11 @@ void api_models(struct request *r)
 void api_model(struct request *r)
 {
     const char *name = r->path + strlen("/v1/models/");
+    const struct adapter *a = NULL;
     struct fault f = {0};
-    struct voice v = {0};
     enum status s = server_serving(r->server, &f.error);
-    r->adapter_header = NULL; /* the path alone says which */
     if (s == STATUS_OK)
-        s = voice_resolve(r, name, &v, &f);
+        s = voice_single(r->server, name, &a, &f);
     if (s != STATUS_OK) {
         reply_fault(r, &f);
         return;
@@ -68,8 +68,7 @@ void api_model(struct request *r)
     struct buf out;
     buf_init(&out, 0);
     struct jw w = {.out = &out};
-    put_model(&w, r->server, v.version);
+    put_model(&w, r->server, a);
     reply_json(r, 200, &out);
     buf_fini(&out);
-    voice_release(&v);
 }

@@ -305,7 +305,6 @@ static void refuse_unsupported(struct reader *r)
                                        "audio",
                                        "use_beam_search",
                                        "prompt_logprobs",
-                                       "lora",
                                        "chat_template",
                                        "documents",
                                        "truncate_prompt_tokens",
@@ -419,7 +418,7 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
         .skip_special_tokens = true,
         .add_special = true,
     };
-    read_text(&r, "model", &out->model);
+    read_voice_words(&r, arena, &out->voice);
     refuse_unsupported(&r);
     read_sampling(&r, &out->sampling);
     read_max_tokens(&r, api, out);

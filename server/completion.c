@@ -179,7 +179,7 @@ static enum status submit(struct completion *c, struct choice *h)
     struct generation g = {
         .prompt = h->prompt->ids.ids,
         .n_prompt = (uint32_t)h->prompt->ids.n_ids,
-        .lora = c->voice.version ? c->voice.version->lora : NULL,
+        .lora = c->voice.lora,
         .sampling = p->sampling,
         .max_tokens = p->max_tokens,
         .min_tokens = p->min_tokens,
@@ -236,9 +236,9 @@ static void admit(void *data)
     if (s == STATUS_OK)
         s = server_serving(c->server, &c->fault.error);
     if (s == STATUS_OK)
-        s = voice_resolve(r, c->params.model, &c->voice, &c->fault);
+        s = voice_resolve(r, &c->params.voice, &c->voice, &c->fault);
     c->metrics = metrics_voice(c->server->metrics, s == STATUS_NOT_FOUND ? "unknown"
-                                                   : c->voice.adapter    ? c->voice.adapter
+                                                   : c->voice.label      ? c->voice.label
                                                                          : "");
     if (s == STATUS_OK)
         s = make_choices(c);
@@ -324,6 +324,7 @@ static void on_final(struct completion *c, struct choice *h)
 static void on_failed(struct completion *c, struct choice *h, const struct event *e)
 {
     on_final(c, h);
+    c->non_finite |= e->non_finite;
     if (!c->answered)
         c->fault = (struct fault){.error = e->error};
     answer_fault(c);
@@ -429,7 +430,7 @@ static void log_end(const struct completion *c, int64_t ns)
     LOG_EVENT(log, LOG_INFO, c->api == API_CHAT ? "chat" : "completion", LOG_TEXT("request", c->r->id),
               LOG_NUMBER("status", c->r->status),
               LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
-              LOG_NUMBER("generation", c->voice.version ? c->voice.version->generation : 0),
+              LOG_NUMBER("generation", c->voice.n_members ? c->voice.members[0].generation : 0),
               LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
               LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", (double)ns / 1e6),
               LOG_TEXT("end", c->r->gone              ? "client left"
@@ -450,7 +451,7 @@ static void finish(struct completion *c)
     c->metrics->n_cancelled += r->gone;
     histogram_add(&c->metrics->duration, (double)ns / 1e9);
     log_end(c, ns);
-    voice_release(&c->voice);
+    voice_release(s, &c->voice, c->non_finite);
     r->on_gone = NULL;
     if (c->prev)
         c->prev->next = c->next;

@@ -59,6 +59,7 @@ struct completion {
     int64_t created_s;
     bool listed, answered; /* in the server's list; the client has all that it will get */
     bool cancelled;
+    bool non_finite;    /* a generation failed because the voice gave no numbers */
     int64_t written_ns; /* of a stream */
 };
 

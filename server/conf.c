@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "adapters.h"
+#include "voice_expr.h"
 
 bool conf_init(struct conf *c)
 {
@@ -110,6 +111,43 @@ enum status conf_add_adapter(struct conf *c, const char *text, struct error *err
     return s;
 }
 
+/* The form alone: which adapters there are is known later. */
+static enum status check_voice(const char *option, const char *text, struct error *err)
+{
+    struct voice_expr e;
+    enum status s = voice_expr_parse(text, "base", &e, err);
+    if (s == STATUS_OK && e.n == 0)
+        s = fail(err, STATUS_INVALID, "found \"%s\", expected adapters, as in pt+0.5*safety", text);
+    return s == STATUS_OK ? s : fail_within(err, "%s", option);
+}
+
+enum status conf_add_blend(struct conf *c, const char *text, struct error *err)
+{
+    const char *equals = strchr(text, '=');
+    if (!equals || equals == text || !equals[1])
+        return fail(err, STATUS_INVALID,
+                    "--blend: found \"%s\", expected NAME=VOICE, as in formal=pt+0.5*polite", text);
+    struct conf_blend b = {.name = arena_strndup(c->arena, text, (size_t)(equals - text)),
+                           .text = arena_strdup(c->arena, equals + 1)};
+    if (!b.name || !b.text)
+        return no_memory(err);
+    if (!adapter_name_is_valid(b.name))
+        return fail(
+            err, STATUS_INVALID,
+            "--blend: name \"%s\" must begin with a letter or digit and hold at most 64 letters, digits, "
+            "'.', '_' and '-'",
+            b.name);
+    for (size_t i = 0; i < c->n_blends; i++)
+        if (!strcmp(c->blends[i].name, b.name))
+            return fail(err, STATUS_EXISTS, "--blend: the name \"%s\" is given twice", b.name);
+    if (c->n_blends == CONF_BLENDS_MAX)
+        return fail(err, STATUS_FULL, "--blend: given more than %u times", CONF_BLENDS_MAX);
+    enum status s = check_voice("--blend", b.text, err);
+    if (s == STATUS_OK)
+        c->blends[c->n_blends++] = b;
+    return s;
+}
+
 static enum status add_text(struct conf *c, const char **list, size_t *n, size_t limit, const char *text)
 {
     char *copy = *n < limit ? arena_strdup(c->arena, text) : NULL;
@@ -187,6 +225,12 @@ enum status conf_finish(struct conf *c, struct error *err)
             "--name: \"%s\" must begin with a letter or digit and hold at most 64 letters, digits, '.', '_' "
             "and '-'",
             c->name);
+    if (s == STATUS_OK && c->always)
+        s = check_voice("--always", c->always, err);
+    for (size_t i = 0; s == STATUS_OK && i < c->n_blends; i++)
+        for (size_t k = 0; s == STATUS_OK && k < c->n_adapters; k++)
+            if (!strcmp(c->blends[i].name, c->adapters[k].name))
+                s = fail(err, STATUS_EXISTS, "--blend: \"%s\" is an adapter's name", c->blends[i].name);
     for (size_t i = 0; s == STATUS_OK && c->name && i < c->n_adapters; i++)
         if (!strcmp(c->adapters[i].name, c->name))
             s = fail(err, STATUS_EXISTS, "--adapter: \"%s\" is the base's own name", c->name);

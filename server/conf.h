@@ -15,12 +15,19 @@
 
 #define CONF_LISTEN_MAX 8U
 #define CONF_ROOTS_MAX 16U
+#define CONF_BLENDS_MAX 256U
 
 /* --adapter NAME=PATH[:SCALE] */
 struct conf_adapter {
     const char *name;
     const char *path;
     double scale;
+};
+
+/* --blend NAME=EXPRESSION */
+struct conf_blend {
+    const char *name;
+    const char *text;
 };
 
 struct conf {
@@ -35,6 +42,9 @@ struct conf {
     const char
         *adapter_roots[CONF_ROOTS_MAX]; /* folders from which the API may load; adapters_dir is added */
     size_t n_adapter_roots;
+    struct conf_blend blends[CONF_BLENDS_MAX];
+    size_t n_blends;
+    const char *always;         /* a voice (voice_expr.h) that is added to every one; NULL: none */
     uint32_t adapters_max;      /* names in the registry */
     uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
@@ -86,6 +96,8 @@ void conf_fini(struct conf *c);
 /* NAME=PATH[:SCALE] (a final ":" part counts as a scale only if it is a number); STATUS_INVALID says what is
  * wrong. `text` is copied. */
 LK_MUST_USE enum status conf_add_adapter(struct conf *c, const char *text, struct error *err);
+/* NAME=EXPRESSION, of which the form is checked here, the names when the server has its adapters. */
+LK_MUST_USE enum status conf_add_blend(struct conf *c, const char *text, struct error *err);
 LK_MUST_USE enum status conf_add_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_admin_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err);

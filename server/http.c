@@ -215,8 +215,11 @@ static enum MHD_Result on_headers(struct http *h, struct conn *c, const char *pa
         r->adapter_header = arena_strdup(r->arena, x->policy.adapter);
     if (x->policy.origin)
         r->origin = arena_strdup(r->arena, x->policy.origin);
+    if (x->policy.authorization)
+        r->authorization = arena_strdup(r->arena, x->policy.authorization);
     make_request_id(h, r, x->policy.request_id);
-    if (!r->path || !r->method || (x->policy.adapter && !r->adapter_header))
+    if (!r->path || !r->method || (x->policy.adapter && !r->adapter_header) ||
+        (x->policy.authorization && !r->authorization))
         return MHD_NO;
     char message[200];
     int status = policy_verdict(&x->policy, version, h->o.body_bytes_max, message, sizeof message);

@@ -31,6 +31,7 @@ void policy_header(struct policy *p, const char *name, const char *value)
         p->n_host++;
     } else if (!strcasecmp(name, "Authorization")) {
         p->n_authorization++;
+        p->authorization = value;
     } else if (!strcasecmp(name, "X-Adapter")) {
         p->n_adapter++;
         p->adapter = value;

@@ -15,6 +15,7 @@ enum kind { KIND_TEXT, KIND_CHOICE, KIND_COUNT, KIND_BYTES, KIND_DURATION, KIND_
  */
 #define LIST_MEMBER_adapter adapters
 #define LIST_MEMBER_adapter_root adapter_roots
+#define LIST_MEMBER_blend blends
 #define LIST_MEMBER_listen listen
 #define LIST_MEMBER_admin_listen admin_listen
 #define PLACE_LIST(m) offsetof(struct conf, LIST_MEMBER_##m), 0
@@ -201,6 +202,8 @@ static enum status add_to_list(struct conf *c, const struct option_row *r, const
         return conf_add_adapter(c, value, err);
     if (strcmp(r->key, "adapter-root") == 0)
         return conf_add_adapter_root(c, value, err);
+    if (strcmp(r->key, "blend") == 0)
+        return conf_add_blend(c, value, err);
     if (strcmp(r->key, "listen") == 0)
         return conf_add_listen(c, value, err);
     return conf_add_admin_listen(c, value, err);

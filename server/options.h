@@ -30,6 +30,9 @@ struct conf;
       "every adapter in this folder, by its entry's name; scanned again at SIGHUP")                          \
     X(LIST, "adapter-root", adapter_root, 0, 0, NULL, "DIR",                                                 \
       "a folder from which the admin API may load (the adapters folder is one)")                             \
+    X(LIST, "blend", blend, 0, 0, NULL, "NAME=VOICE", "a name for a sum of adapters: formal=pt+0.5*polite")  \
+    X(TEXT, "always", always, 0, 0, NULL, "VOICE",                                                           \
+      "adapters added to every voice, which callers can't take off: 0.5*safety")                             \
     X(COUNT, "adapters-max", adapters_max, 1, 100000, NULL, "N",                                             \
       "names of adapters that may be registered (16384)")                                                    \
     X(BYTES, "resident-memory", resident_bytes, 0, BYTES_MAX, NULL, "BYTES",                                 \

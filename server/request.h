@@ -29,6 +29,7 @@ struct request {
     const char *method, *path;   /* path: percent-decoded, without the query */
     const char *adapter_header;  /* X-Adapter, or NULL */
     const char *origin;          /* or NULL */
+    const char *authorization;   /* or NULL */
     char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
     const char *body;            /* NUL-terminated; never NULL */
     size_t n_body;

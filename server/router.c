@@ -27,6 +27,8 @@ static const struct route routes[] = {
     {"POST", "/v1/load_lora_adapter", ADMIN, api_adapter_load},
     {"POST", "/v1/unload_lora_adapter", ADMIN, api_adapter_unload},
     {"GET", "/v1/lora_adapters", ADMIN, api_adapter_list},
+    {"GET", "/lora-adapters", BOTH, api_lora_list},
+    {"POST", "/lora-adapters", ADMIN, api_lora_set},
     {"GET", "/livez", BOTH, api_livez},
     {"GET", "/readyz", BOTH, api_readyz},
     {"GET", "/health", BOTH, api_health},
@@ -67,7 +69,8 @@ static void allow_origin(struct request *r)
     if (!origin || r->plane != PLANE_DATA || !r->origin)
         return;
     reply_header(r, "Access-Control-Allow-Origin", origin);
-    reply_header(r, "Access-Control-Expose-Headers", "X-Request-Id, X-Adapter, X-Adapter-Generation");
+    reply_header(r, "Access-Control-Expose-Headers",
+                 "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always");
     if (strcmp(origin, "*") != 0)
         reply_header(r, "Vary", "Origin");
 }

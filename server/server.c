@@ -18,6 +18,7 @@
 #include "bridge.h"
 #include "completion.h"
 #include "router.h"
+#include "voices.h"
 
 #define TICK_MS 1000
 #define END_TICK_MS 20
@@ -206,8 +207,13 @@ void server_start_failed(struct server *s, const struct error *err)
 
 void server_jobs_idle(struct server *s)
 {
+    struct error err;
     if (s->state != SERVER_LOADING)
         return;
+    if (voices_start(s, &err) != STATUS_OK) {
+        server_start_failed(s, &err);
+        return;
+    }
     s->state = SERVER_READY;
     const struct model_info *info = model_info(s->base.model);
     LOG_EVENT(&s->log, LOG_INFO, "ready", LOG_TEXT("base", s->base.name), LOG_TEXT("family", info->family),
@@ -345,8 +351,9 @@ static enum status begin(struct server *s, struct error *err)
     const struct registry_options o = {.n_names_max = s->conf->adapters_max,
                                        .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS};
     s->registry = registry_create(&o);
+    s->voices = voices_create();
     s->bridge = bridge_create(s);
-    if (!s->metrics || !s->registry || !s->bridge)
+    if (!s->metrics || !s->registry || !s->voices || !s->bridge)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");
     enum status st = adapter_jobs_create(s, &s->jobs, err);
     if (st == STATUS_OK)
@@ -411,6 +418,7 @@ int server_run(const struct conf *conf)
     uv_run(&s->loop, UV_RUN_DEFAULT); /* until every handle is closed and every worker's task is done */
     uv_loop_close(&s->loop);
     adapter_jobs_destroy(s->jobs);
+    voices_destroy(s->voices);
     registry_destroy(s->registry);
     base_close(&s->base);
     metrics_destroy(s->metrics);

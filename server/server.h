@@ -20,6 +20,7 @@
 struct bridge;
 struct adapter_jobs;
 struct completion;
+struct voices;
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_STOPPING };
 
@@ -38,6 +39,7 @@ struct server {
     struct engine *engine;
     uint32_t context; /* tokens of a sequence that the engine allows */
     struct registry *registry;
+    struct voices *voices;
     struct bridge *bridge;
     struct adapter_jobs *jobs;
     struct metrics *metrics;

@@ -21,6 +21,9 @@ BODIES = [
     {"model": "qv_r4", "messages": [{"role": "user", "content": [{"type": "text", "text": "é"}]}], "max_tokens": 3,
      "temperature": 0.7, "top_p": 0.9, "top_k": 5, "logit_bias": {"5": -100}, "stream": True,
      "stream_options": {"include_usage": True}},
+    {"model": "base:0.5*qv_r4+0.25 * qv_r4@1", "prompt": "x", "max_tokens": 1},
+    {"adapters": [{"name": "qv_r4", "scale": 0.5}, {"name": "qv_r4@1"}], "lora": [{"id": 0, "scale": 1.5}], "prompt": "x",
+     "user": "u", "max_tokens": 1},
 ]
 VALUES = [None, True, -1, 0, 1, 2**31, 2**63, -2**63, 1e308, 1e-320, "", "\u0000", "é\ud83d", [], {}, [[[[]]]], "x" * 5000]
 

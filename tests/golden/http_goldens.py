@@ -64,7 +64,22 @@ def run_family(folder, family, tally):
     found = list(entries(folder, family))
     adapters = {name: os.path.join(folder, e["adapter"]) for name, e in found if name}
     jobs = [(name or "base", key, case) for name, e in found for key, case in e["cases"].items()]
-    model = os.path.join(folder, "models", family, "f32")
+    run_jobs(family, os.path.join(folder, "models", family, "f32"), adapters, jobs, tally)
+
+
+def run_weighted(folder, file, tally):
+    """Sums of adapters, asked for in words, against what PEFT puts into one adapter or has active at once."""
+    golden, adapters, jobs = json.load(open(os.path.join(folder, "goldens", file + ".json"))), {}, []
+    for e in golden["entries"]:
+        if e["type"] not in ("cat", "active_together"):  # the others are approximations
+            continue
+        adapters.update((os.path.basename(a), os.path.join(folder, a)) for a in e["adapters"])
+        voice = "+".join(f"{w}*{os.path.basename(a)}" for a, w in zip(e["adapters"], e["weights"]))
+        jobs += [(voice, key, case) for key, case in e["cases"].items()]
+    run_jobs(file, os.path.join(folder, golden["model"]), adapters, jobs, tally)
+
+
+def run_jobs(family, model, adapters, jobs, tally):
     alone = {}
     with Server(model, adapters, BASE_LINE) as server:
         for voice, key, case in jobs:
@@ -88,10 +103,11 @@ def main():
     tally = Tally()
     for folder in [DATA] + [f for f in os.environ.get("GOLDENS", "").split(":") if f]:
         for family in sorted(file[:-5] for file in os.listdir(os.path.join(folder, "goldens"))):
-            if not os.path.isdir(os.path.join(folder, "models", family, "f32")):
+            weighted = family.startswith("weighted")
+            if not weighted and not os.path.isdir(os.path.join(folder, "models", family, "f32")):
                 continue
             try:
-                run_family(folder, family, tally)
+                (run_weighted if weighted else run_family)(folder, family, tally)
             except (RuntimeError, OSError, KeyError) as error:
                 tally.note(False, f"{family}: {error!r}")
     print(f"{tally.passed} passed, {tally.failed} failed, 0 skipped")

@@ -8,7 +8,6 @@
 
 #include "api_parse.h"
 #include "http_policy.h"
-#include "voices.h"
 
 static const struct parse_limits limits = {.n_max = 4, .n_vocab = 100};
 
@@ -71,7 +70,7 @@ static void everything(void **state)
     if (r.status != STATUS_OK)
         fail_msg("%s", r.f.error.text);
     const struct sampling *s = &r.p.sampling;
-    assert_string_equal(r.p.model, "pt");
+    assert_string_equal(r.p.voice.model, "pt");
     assert_true(s->temperature == 0.5F && s->top_p > 0 && s->top_p < 1e-6F && s->top_k == 40 &&
                 s->min_p == 0.1F);
     assert_true(s->repetition_penalty == 1.2F && s->penalty_last_n == 64);
@@ -180,6 +179,23 @@ static void refusals(void **state)
         {API_CHAT, "{\"stream_options\":[]}", "stream_options", "expected an object"},
         {API_CHAT, "{\"stream_options\":{\"include_usage\":1}}", "include_usage", "true or false"},
         {API_CHAT, "{\"model\":7}", "model", "expected a string"},
+        {API_CHAT, "{\"adapters\":\"pt\"}", "adapters", "expected an array"},
+        {API_CHAT, "{\"adapters\":[7]}", "adapters", "adapters[0]: found the number 7, expected an object"},
+        {API_CHAT, "{\"adapters\":[{\"name\":\"a\"},{}]}", "adapters", "adapters[1]: name: missing"},
+        {API_CHAT, "{\"adapters\":[{\"name\":\"\"}]}", "adapters", "name: missing"},
+        {API_CHAT, "{\"adapters\":[{\"name\":null}]}", "adapters", "name: missing"},
+        {API_CHAT, "{\"adapters\":[{\"name\":\"a\",\"scale\":100.5}]}", "adapters",
+         "adapters[0]: scale: found the number 100.5, expected a number from -100 to 100"},
+        {API_CHAT, "{\"adapters\":[{\"name\":\"a\",\"weight\":1}]}", "adapters", "the field \"weight\""},
+        {API_CHAT, "{\"lora\":{}}", "lora", "expected an array"},
+        {API_CHAT, "{\"lora\":[{\"id\":0}]}", "lora", "lora[0]: scale: missing"},
+        {API_CHAT, "{\"lora\":[{\"scale\":1}]}", "lora", "lora[0]: id: missing"},
+        {API_CHAT, "{\"lora\":[{\"id\":0.5,\"scale\":1}]}", "lora", "whole number"},
+        {API_CHAT, "{\"lora\":[{\"id\":1,\"scale\":1},{\"id\":1,\"scale\":0}]}", "lora",
+         "the id 1 is given twice"},
+        {API_CHAT, "{\"lora\":[{\"id\":0,\"scale\":1,\"path\":\"/x\"}]}", "lora", "the field \"path\""},
+        {API_CHAT, "{\"lora_path\":\"pt\"}", "lora_path", "leave lora_path out"},
+        {API_CHAT, "{\"adapter_id\":\"pt\"}", "adapter_id", "named by model"},
         {API_CHAT, "{\"tools\":[{}]}", "tools", "not supported"},
         {API_CHAT, "{\"response_format\":{\"type\":\"json_object\"}}", "response_format", "text"},
         {API_CHAT, "{\"grammar\":\"root ::= x\"}", "grammar", "not supported"},
@@ -235,22 +251,45 @@ static void depth(void **state)
     }
 }
 
-static void voice_names(void **state)
+static void voices_in_words(void **state)
 {
     (void)state;
-    assert_string_equal(voice_name(NULL, "base"), "");
-    assert_string_equal(voice_name("", "base"), "");
-    assert_string_equal(voice_name("base", "base"), "");
-    assert_string_equal(voice_name("base:pt", "base"), "pt");
-    assert_string_equal(voice_name("base:base", "base"), "");
-    assert_string_equal(voice_name("pt", "base"), "pt");
-    assert_string_equal(voice_name("based", "base"), "based");
-    static const char *const none[] = {
-        "other:pt", "pt:base",  "a/b",
-        "../x",     " pt",      "pt ",
-        "-pt",      "base:a:b", "0123456789012345678901234567890123456789012345678901234567890123456789"};
-    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++)
-        assert_null(voice_name(none[i], "base"));
+    struct parsed r =
+        parse(API_CHAT, "{\"adapters\":[{\"name\":\"pt@3\"},{\"scale\":-0.5,\"name\":\"safety\"}],"
+                        "\"lora\":[{\"id\":7,\"scale\":0},{\"scale\":1e-3,\"id\":0}],"
+                        "\"user\":\"u\",\"safety_identifier\":\"s\"}");
+    const struct voice_words *w = &r.p.voice;
+    assert_int_equal(r.status, STATUS_OK);
+    assert_null(w->model);
+    assert_true(w->has_adapters && w->n_adapters == 2 && w->has_lora && w->n_lora == 2);
+    assert_string_equal(w->adapters[0].name, "pt@3");
+    assert_true(w->adapters[0].scale == 1 && w->adapters[1].scale == -0.5);
+    assert_true(w->lora[0].id == 7 && w->lora[0].scale == 0 && w->lora[1].id == 0 &&
+                w->lora[1].scale == 1e-3);
+    assert_string_equal(w->user, "s");
+    done(&r);
+    r = parse(API_CHAT,
+              "{\"adapters\":[],\"lora\":null,\"user\":\"u\",\"safety_identifier\":7,\"lora_path\":null}");
+    assert_int_equal(r.status, STATUS_OK);
+    assert_true(r.p.voice.has_adapters && r.p.voice.n_adapters == 0 && !r.p.voice.has_lora);
+    assert_string_equal(r.p.voice.user, "u");
+    done(&r);
+}
+
+static void too_many_voices(void **state)
+{
+    (void)state;
+    static char text[80000];
+    for (unsigned n = LORA_FIELD_MAX; n <= LORA_FIELD_MAX + 1; n++) {
+        strcpy(text, "{\"lora\":[");
+        size_t at = strlen(text);
+        for (unsigned i = 0; i < n; i++)
+            at += (size_t)sprintf(text + at, "%s{\"id\":%u,\"scale\":0}", i ? "," : "", i);
+        strcpy(text + at, "]}");
+        struct parsed r = parse(API_CHAT, text);
+        assert_int_equal(r.status, n > LORA_FIELD_MAX ? STATUS_INVALID : STATUS_OK);
+        done(&r);
+    }
 }
 
 static void request_ids(void **state)
@@ -269,9 +308,11 @@ static void request_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),    cmocka_unit_test(everything),  cmocka_unit_test(sampler_orders),
-        cmocka_unit_test(aliases),     cmocka_unit_test(refusals),    cmocka_unit_test(depth),
-        cmocka_unit_test(voice_names), cmocka_unit_test(request_ids),
+        cmocka_unit_test(defaults),        cmocka_unit_test(everything),
+        cmocka_unit_test(sampler_orders),  cmocka_unit_test(aliases),
+        cmocka_unit_test(refusals),        cmocka_unit_test(depth),
+        cmocka_unit_test(voices_in_words), cmocka_unit_test(too_many_voices),
+        cmocka_unit_test(request_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,12 @@ static void bad_files_get_their_line(void **state)
         {"model: [a, b]\n", ":1: ", "STRING"},
         {"model: a\nmodel: b\n", ":2: ", "given twice"},
         {"adapter:\n  - pt\n", ":1: ", "NAME=PATH"},
+        {"blend:\n  - pt\n", ":1: ", "NAME=VOICE"},
+        {"blend:\n  - a=b\n  - a=c\n", ":1: ", "given twice"},
+        {"blend:\n  - a b=c\n", ":1: ", "name \"a b\""},
+        {"blend:\n  - a=b+\n", ":1: ", "a name is missing"},
+        {"blend:\n  - a=b*0.5\n", ":1: ", "a number before it"},
+        {"blend:\n  - a=base\n", ":1: ", "expected adapters"},
         {"adapter:\n  - a=b\n  - a=c\n", ":1: ", "given twice"},
         {"- just\n- a list\n", ":", "MAPPING"},
     };
@@ -115,6 +121,29 @@ static void flags_win_and_are_checked(void **state)
         assert_true(conf_init(&c));
         assert_int_not_equal(conf_read_args(&c, 2, one, &help, &err), STATUS_OK);
         assert_non_null(strstr(err.text, bad[i].wanted));
+        conf_fini(&c);
+    }
+}
+
+static void voices_are_checked_before_the_start(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *wanted;
+    } table[] = {
+        {"model: m\nblend:\n  - a=b+0.5*c\nalways: 0.5*safety\n", NULL},
+        {"model: m\nalways: safety*0.5\n", "--always"},
+        {"model: m\nalways: base\n", "expected adapters"},
+        {"model: m\nadapter:\n  - a=x\nblend:\n  - a=b\n", "an adapter's name"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct conf c;
+        struct error err = {0};
+        assert_int_equal(read_text(&c, table[i].text, &err), STATUS_OK);
+        enum status s = conf_finish(&c, &err);
+        assert_int_equal(s == STATUS_OK, table[i].wanted == NULL);
+        if (table[i].wanted && !strstr(err.text, table[i].wanted))
+            fail_msg("found \"%s\", wanted \"%s\"", err.text, table[i].wanted);
         conf_fini(&c);
     }
 }
@@ -181,9 +210,12 @@ static void the_man_page_names_every_option(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_file_sets_what_flags_set),    cmocka_unit_test(bad_files_get_their_line),
-        cmocka_unit_test(flags_win_and_are_checked),       cmocka_unit_test(the_manual_is_complete_and_true),
+        cmocka_unit_test(the_file_sets_what_flags_set),
+        cmocka_unit_test(bad_files_get_their_line),
+        cmocka_unit_test(flags_win_and_are_checked),
+        cmocka_unit_test(the_manual_is_complete_and_true),
         cmocka_unit_test(the_man_page_names_every_option),
+        cmocka_unit_test(voices_are_checked_before_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
