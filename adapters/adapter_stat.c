@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "effect_inner.h"
 #include "loader.h"
 
 #define ENTRIES_MAX 4096U /* of a folder; adapters have a handful */
@@ -74,10 +75,10 @@ static void look_at(struct looking *l, const char *name)
     if (fstatat(o->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
         (S_ISLNK(st.st_mode) && !stat_link(o, name, &st)) || !S_ISREG(st.st_mode))
         return;
-    bool is_config = strcmp(name, "adapter_config.json") == 0;
-    l->is_adapter = l->is_adapter || is_config || o->file;
+    bool is_main = strcmp(name, o->file ? o->file : "adapter_config.json") == 0;
+    l->is_adapter = l->is_adapter || is_main;
     l->out->signature += sign(name, &st);
-    if (is_config || o->file || ends_with(name, ".safetensors"))
+    if (is_main || ends_with(name, ".safetensors"))
         l->out->file_bytes += (uint64_t)st.st_size;
 }
 
@@ -107,6 +108,17 @@ static enum status look_into_folder(struct looking *l, struct error *err)
     return s;
 }
 
+static void look_at_file(struct looking *l)
+{
+    static const char *const beside[] = {PROBES_FILE};
+    look_at(l, l->place->file);
+    for (size_t i = 0; l->is_adapter && i < sizeof beside / sizeof *beside; i++) {
+        char name[600];
+        sidecar_name(l->place, beside[i], name, sizeof name);
+        look_at(l, name);
+    }
+}
+
 enum status adapter_stat(const char *path, int root_fd, struct adapter_stat *out, struct error *err)
 {
     struct opened place;
@@ -117,7 +129,7 @@ enum status adapter_stat(const char *path, int root_fd, struct adapter_stat *out
         return s;
     out->is_file = place.file != NULL;
     if (place.file)
-        look_at(&l, place.file);
+        look_at_file(&l);
     else
         s = look_into_folder(&l, err);
     close(place.dir_fd);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "effect_inner.h"
 #include "loader.h"
 
 bool adapter_name_is_valid(const char *name)
@@ -65,6 +66,28 @@ enum status place_open(const char *path, int root_fd, struct opened *o, struct e
     if (!may_be_file || (root_fd < 0 && !file_exists(path)))
         return st;
     return open_place_of_file(path, root_fd, o, err);
+}
+
+/* ---- files beside it */
+
+void sidecar_name(const struct opened *o, const char *name, char *dst, size_t dst_bytes)
+{
+    snprintf(dst, dst_bytes, "%s%s%s", o->file ? o->file : "", o->file ? "." : "", name);
+}
+
+enum status sidecar_read(const struct opened *o, const char *name, size_t limit_bytes, char **text,
+                         size_t *n_bytes, struct error *err)
+{
+    char full[600];
+    struct private_copy copy = o->copy;
+    copy.limit_bytes = limit_bytes;
+    copy.limit_total = 0;
+    copy.files = NULL;
+    copy.seen = NULL;
+    *text = NULL;
+    *n_bytes = 0;
+    sidecar_name(o, name, full, sizeof full);
+    return private_copy_read(&copy, o->dir_fd, o->folder, full, text, n_bytes, err);
 }
 
 /* ---- reading */
@@ -164,6 +187,38 @@ static enum status scale_built(struct adapter_version *v, double scale, struct e
     return STATUS_OK;
 }
 
+static enum status read_probes(const struct loading *l, const struct effect_probes *p, struct own_probes *out,
+                               struct error *err)
+{
+    char *text, shown[1200];
+    size_t n;
+    *out = (struct own_probes){0};
+    enum status s = sidecar_read(&l->place, PROBES_FILE, PROBES_BYTES_MAX, &text, &n, err);
+    snprintf(shown, sizeof shown, "%s/", l->place.folder);
+    sidecar_name(&l->place, PROBES_FILE, shown + strlen(shown), sizeof shown - strlen(shown));
+    if (s == STATUS_OK)
+        s = own_probes_parse(text, n, shown, p, out, err);
+    else if (s == STATUS_NOT_FOUND)
+        s = STATUS_OK;
+    mem_free(text);
+    return s;
+}
+
+static enum status test_effect(struct loading *l, const struct adapter_source *s, struct adapter_version *v,
+                               struct error *err)
+{
+    struct own_probes own;
+    if (s->effect == EFFECT_OFF || !s->probes)
+        return STATUS_OK;
+    enum status st = read_probes(l, s->probes, &own, err);
+    if (st == STATUS_OK)
+        st = effect_check(v->lora, s->probes, own.prompts, own.n, &v->effect, err);
+    if (st != STATUS_OK || s->effect != EFFECT_ENFORCE || !effect_is_bad(v->effect.outcome))
+        return st;
+    l->fault = v->effect.outcome == EFFECT_NONE ? ADAPTER_FAULT_NO_EFFECT : ADAPTER_FAULT_NON_FINITE;
+    return fail(err, STATUS_INVALID, "%s", v->effect.what);
+}
+
 static enum status build_version(struct loading *l, const struct adapter_source *s, const struct model *m,
                                  struct adapter_version *v, struct error *err)
 {
@@ -180,7 +235,7 @@ static enum status build_version(struct loading *l, const struct adapter_source 
         st = lora_build(m, &l->content->spec, key, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
         st = scale_built(v, s->scale, err);
-    return st;
+    return st == STATUS_OK ? test_effect(l, s, v, err) : st;
 }
 
 static enum status check_source(const struct adapter_source *s, struct error *err)
@@ -204,7 +259,7 @@ static void tell_findings(const struct adapter_source *s, const struct loading *
                           const struct adapter_version *v)
 {
     if (s->findings)
-        *s->findings = (struct adapter_findings){.fault = l->fault, .report = v->report};
+        *s->findings = (struct adapter_findings){l->fault, v->report, v->effect};
 }
 
 enum status adapter_load(const struct adapter_source *s, const struct model *m, struct adapter_version **out,

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "effect.h"
 #include "lora.h"
 
 struct holding;
@@ -52,6 +53,7 @@ struct adapter_version {
     char digest_hex[65];
     struct lora *lora;
     struct adapter_report report;
+    struct effect_report effect; /* EFFECT_UNTESTED without a test */
     int64_t loaded_wall_ms;
     int64_t load_ns;
     struct holding *holding; /* the registry's own, front thread; NULL before it is published */
@@ -62,14 +64,17 @@ void adapter_release(struct adapter_version *v); /* the last one frees its lora;
 /* Why a load came to nothing, where the status alone doesn't tell. */
 enum adapter_fault {
     ADAPTER_FAULT_NONE,
-    ADAPTER_FAULT_CHANGED, /* its files changed while they were read: try again; STATUS_UNAVAILABLE */
-    ADAPTER_FAULT_SHA256,  /* not the expected content; STATUS_MISMATCH */
+    ADAPTER_FAULT_CHANGED,    /* its files changed while they were read: try again; STATUS_UNAVAILABLE */
+    ADAPTER_FAULT_SHA256,     /* not the expected content; STATUS_MISMATCH */
+    ADAPTER_FAULT_NO_EFFECT,  /* EFFECT_ENFORCE; STATUS_INVALID, "no effect: ..." */
+    ADAPTER_FAULT_NON_FINITE, /* or exploding logits; EFFECT_ENFORCE; STATUS_INVALID */
 };
 
 /* What a load found out, as far as it came: for dry runs and refusals. */
 struct adapter_findings {
     enum adapter_fault fault;
     struct adapter_report report;
+    struct effect_report effect;
 };
 
 /* Where an adapter comes from, and what is asked of it. Zeroes are the defaults, but for name, path, root_fd
@@ -80,14 +85,17 @@ struct adapter_source {
     int root_fd;          /* >= 0: path is resolved strictly beneath it; -1: path is the operator's own */
     double scale;         /* user scale, 1 by default */
     uint64_t limit_bytes; /* of all its files; 0: 8 GiB a file */
-    const char *expected_sha256;       /* what digest_hex must be, in any case; NULL: anything */
-    struct adapter_findings *findings; /* written on success and failure; may be NULL */
+    const char *expected_sha256; /* what digest_hex must be, in any case; NULL: anything */
+    enum effect_mode effect;
+    const struct effect_probes *probes; /* of the base; NULL: no effect test, whatever the mode */
+    struct adapter_findings *findings;  /* written on success and failure; may be NULL */
 };
 
 /* Reads, hashes, checks against the base and packs. STATUS_MISMATCH / FORMAT / UNSUPPORTED name tensor or
  * field. All files are read through one descriptor of their folder and looked at again afterwards: a version
- * is never made of parts of two; STATUS_UNAVAILABLE says that they changed meanwhile. Blocks; thread: any
- * (workers). */
+ * is never made of parts of two; STATUS_UNAVAILABLE says that they changed meanwhile. The effect test reads
+ * the prompts of probes.jsonl in the folder (of a file X.gguf: X.gguf.probes.jsonl) if there is one, else the
+ * probes'; a malformed one is refused. Blocks; thread: any (workers). */
 LK_MUST_USE enum status adapter_load(const struct adapter_source *s, const struct model *m,
                                      struct adapter_version **out, struct error *err);
 

@@ -26,7 +26,6 @@
 #define REGISTRY_CHANGES_MAX 4096U /* remembered for registry_changes */
 
 enum merge_mode { MERGE_NEVER, MERGE_AUTO, MERGE_ALWAYS };
-enum effect_mode { EFFECT_OFF, EFFECT_WARN, EFFECT_ENFORCE };
 
 /* What an operator wishes of a name: where its files are and how they are treated. Plain data, which is what
  * is kept across restarts. Strings are borrowed by the functions that take it and copied. */
