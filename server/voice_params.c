@@ -49,8 +49,10 @@ static void read_named(struct reader *r, const json_t *array, struct arena *aren
         return;
     }
     out->adapters = arena_array(arena, n ? n : 1, sizeof *out->adapters);
-    if (!out->adapters)
+    if (!out->adapters) {
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        return;
+    }
     for (size_t i = 0; i < n && r->status == STATUS_OK; i++) {
         const json_t *item = json_array_get(array, i);
         struct voice_named *v = &out->adapters[i];
@@ -88,8 +90,10 @@ void read_numbered(struct reader *r, const json_t *array, const char *where, str
     }
     out->has_lora = true;
     out->lora = arena_array(arena, n ? n : 1, sizeof *out->lora);
-    if (!out->lora)
+    if (!out->lora) {
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        return;
+    }
     for (size_t i = 0; i < n && r->status == STATUS_OK; i++) {
         const json_t *item = json_array_get(array, i);
         struct voice_numbered *v = &out->lora[out->n_lora];

@@ -478,8 +478,11 @@ static enum status compose(struct server *s, struct voice *v, struct fault *f)
 {
     struct lora_member parts[LORA_MEMBERS_MAX];
     struct error err;
-    for (uint32_t i = 0; i < v->n_members; i++)
-        parts[i] = (struct lora_member){v->members[i].version->lora, voice_weight(v->members[i].term.weight)};
+    for (uint32_t i = 0; i < v->n_members; i++) {
+        const struct voice_member *m = &v->members[i];
+        require(m->version);
+        parts[i] = (struct lora_member){m->version->lora, voice_weight(m->term.weight)};
+    }
     if (blends_acquire(s->voices->blends, parts, v->n_members, &v->lora, &err) == STATUS_OK)
         return STATUS_OK;
     return fault_set(f, err.status, "model", "\"%.150s\"%s%.100s: %s", v->adapter ? v->adapter : "base",
