@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "adapters.h"
+#include "sources.h"
 #include "voice_expr.h"
 
 bool conf_init(struct conf *c)
@@ -160,7 +161,8 @@ static enum status add_text(struct conf *c, const char **list, size_t *n, size_t
 static enum status add_named(struct conf *c, const char **list, size_t *n, const char *option,
                              const char *text, struct error *err)
 {
-    size_t limit = list == c->adapter_roots ? CONF_ROOTS_MAX : CONF_LISTEN_MAX;
+    bool roots = list == c->adapter_roots || list == c->source_allow;
+    size_t limit = roots ? CONF_ROOTS_MAX : CONF_LISTEN_MAX;
     enum status s = add_text(c, list, n, limit, text);
     if (s == STATUS_NO_MEMORY)
         return no_memory(err);
@@ -180,6 +182,33 @@ enum status conf_add_admin_listen(struct conf *c, const char *address, struct er
 enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err)
 {
     return add_named(c, c->adapter_roots, &c->n_adapter_roots, "--adapter-root", folder, err);
+}
+
+enum status conf_add_source_allow(struct conf *c, const char *prefix, struct error *err)
+{
+    if (!source_allow_is_valid(prefix))
+        return fail(
+            err, STATUS_INVALID,
+            "--source-allow: found \"%s\", expected https://HOST/, https://*.DOMAIN/, s3://BUCKET/ or "
+            "hf://ORG/, perhaps with a longer path",
+            prefix);
+    return add_named(c, c->source_allow, &c->n_source_allow, "--source-allow", prefix, err);
+}
+
+void conf_sources(const struct conf *c, struct source_options *o)
+{
+    source_options_init(o);
+    o->allow = c->source_allow;
+    o->n_allow = c->n_source_allow;
+    o->ca_file = c->source_ca ? c->source_ca : o->ca_file;
+    o->cache_dir = c->source_cache ? c->source_cache : o->cache_dir;
+    o->cache_bytes_max = c->source_cache_bytes ? c->source_cache_bytes : o->cache_bytes_max;
+    o->bytes_max = c->source_bytes ? c->source_bytes : o->bytes_max;
+    o->timeout_ms = c->source_timeout_ms ? c->source_timeout_ms : o->timeout_ms;
+    o->stall_ms = c->source_stall_ms ? c->source_stall_ms : o->stall_ms;
+    o->hf_endpoint = c->hf_endpoint ? c->hf_endpoint : o->hf_endpoint;
+    o->s3_endpoint = c->s3_endpoint ? c->s3_endpoint : o->s3_endpoint;
+    o->s3_region = c->s3_region ? c->s3_region : o->s3_region;
 }
 
 /* The admin socket's usual place: the user's runtime folder, named after the data port so that two servers

@@ -49,6 +49,13 @@ struct conf {
     uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
 
+    /* Remote sources; NULL and 0: include/sources.h's defaults, and what the environment says. */
+    const char *source_allow[CONF_ROOTS_MAX];
+    size_t n_source_allow;
+    const char *source_ca, *source_cache, *hf_endpoint, *s3_endpoint, *s3_region;
+    uint64_t source_cache_bytes, source_bytes;
+    uint32_t source_timeout_ms, source_stall_ms;
+
     /* Where: "HOST:PORT", "[IPv6]:PORT", ":PORT", "unix:PATH". Port 0: any free one, told in the log. */
     const char *listen[CONF_LISTEN_MAX];
     size_t n_listen; /* 0: 127.0.0.1:8080 */
@@ -100,7 +107,12 @@ LK_MUST_USE enum status conf_add_adapter(struct conf *c, const char *text, struc
 LK_MUST_USE enum status conf_add_blend(struct conf *c, const char *text, struct error *err);
 LK_MUST_USE enum status conf_add_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_admin_listen(struct conf *c, const char *address, struct error *err);
+LK_MUST_USE enum status conf_add_source_allow(struct conf *c, const char *prefix, struct error *err);
 LK_MUST_USE enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err);
+struct source_options;
+/* The options of sources, from the environment and from the configuration, which wins; borrows both. */
+void conf_sources(const struct conf *c, struct source_options *o);
+
 /* Checks that belong to no single option, and fills what follows from others. Call once, last. */
 LK_MUST_USE enum status conf_finish(struct conf *c, struct error *err);
 

@@ -54,8 +54,8 @@ static enum status read_config_files(struct conf *c, int argc, char **argv, bool
 
 enum status conf_read_args(struct conf *c, int argc, char **argv, bool *help, struct error *err)
 {
-    static const char *const lists[] = {"listen", "admin-listen", "adapter-root"};
-    bool seen[3] = {false};
+    static const char *const lists[] = {"listen", "admin-listen", "adapter-root", "source-allow"};
+    bool seen[4] = {false};
     char key[KEY_BYTES_MAX];
     const char *value = NULL;
     *help = false;
@@ -64,7 +64,7 @@ enum status conf_read_args(struct conf *c, int argc, char **argv, bool *help, st
         s = split_flag(argc, argv, &i, key, &value, err);
         if (s != STATUS_OK || strcmp(key, "config") == 0)
             continue;
-        for (int l = 0; l < 3; l++)
+        for (int l = 0; l < 4; l++)
             if (strcmp(key, lists[l]) == 0 && !seen[l]) {
                 seen[l] = true;
                 option_reset_list(c, key);

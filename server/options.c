@@ -16,6 +16,7 @@ enum kind { KIND_TEXT, KIND_CHOICE, KIND_COUNT, KIND_BYTES, KIND_DURATION, KIND_
 #define LIST_MEMBER_adapter adapters
 #define LIST_MEMBER_adapter_root adapter_roots
 #define LIST_MEMBER_blend blends
+#define LIST_MEMBER_source_allow source_allow
 #define LIST_MEMBER_listen listen
 #define LIST_MEMBER_admin_listen admin_listen
 #define PLACE_LIST(m) offsetof(struct conf, LIST_MEMBER_##m), 0
@@ -204,6 +205,8 @@ static enum status add_to_list(struct conf *c, const struct option_row *r, const
         return conf_add_adapter_root(c, value, err);
     if (strcmp(r->key, "blend") == 0)
         return conf_add_blend(c, value, err);
+    if (strcmp(r->key, "source-allow") == 0)
+        return conf_add_source_allow(c, value, err);
     if (strcmp(r->key, "listen") == 0)
         return conf_add_listen(c, value, err);
     return conf_add_admin_listen(c, value, err);
@@ -240,6 +243,8 @@ void option_reset_list(struct conf *c, const char *key)
         c->n_admin_listen = 0;
     else if (strcmp(key, "adapter-root") == 0)
         c->n_adapter_roots = 0;
+    else if (strcmp(key, "source-allow") == 0)
+        c->n_source_allow = 0;
 }
 
 void options_print_help(FILE *to)

@@ -33,6 +33,24 @@ struct conf;
     X(LIST, "blend", blend, 0, 0, NULL, "NAME=VOICE", "a name for a sum of adapters: formal=pt+0.5*polite")  \
     X(TEXT, "always", always, 0, 0, NULL, "VOICE",                                                           \
       "adapters added to every voice, which callers can't take off: 0.5*safety")                             \
+    X(LIST, "source-allow", source_allow, 0, 0, NULL, "PREFIX",                                              \
+      "remote sources that may be fetched: https://HOST/, s3://BUCKET/, hf://ORG/ (none)")                   \
+    X(TEXT, "source-ca", source_ca, 0, 0, NULL, "FILE",                                                      \
+      "certificates that remote sources are checked with, PEM (the system's)")                               \
+    X(TEXT, "source-cache", source_cache, 0, 0, NULL, "DIR",                                                 \
+      "where fetched adapters are kept ($CACHE_DIRECTORY/sources or $XDG_CACHE_HOME/lorikeet)")              \
+    X(BYTES, "source-cache-limit", source_cache_bytes, 1, BYTES_MAX, NULL, "BYTES",                          \
+      "bytes of that folder; least recently used leaves first (20GiB)")                                      \
+    X(BYTES, "source-limit", source_bytes, 1, BYTES_MAX, NULL, "BYTES", "largest fetched adapter (8GiB)")    \
+    X(DURATION, "source-timeout", source_timeout_ms, 10, 86400000, NULL, "TIME",                             \
+      "for a whole adapter, retries included (30m)")                                                         \
+    X(DURATION, "source-stall-timeout", source_stall_ms, 10, 3600000, NULL, "TIME",                          \
+      "without a byte, or without a connection (30s)")                                                       \
+    X(TEXT, "hf-endpoint", hf_endpoint, 0, 0, NULL, "URL",                                                   \
+      "where hf:// is ($HF_ENDPOINT or https://huggingface.co)")                                             \
+    X(TEXT, "s3-endpoint", s3_endpoint, 0, 0, NULL, "URL",                                                   \
+      "where s3:// is, {bucket} may stand in it ($AWS_ENDPOINT_URL or Amazon's)")                            \
+    X(TEXT, "s3-region", s3_region, 0, 0, NULL, "NAME", "region of s3:// ($AWS_REGION or us-east-1)")        \
     X(COUNT, "adapters-max", adapters_max, 1, 100000, NULL, "N",                                             \
       "names of adapters that may be registered (16384)")                                                    \
     X(BYTES, "resident-memory", resident_bytes, 0, BYTES_MAX, NULL, "BYTES",                                 \
