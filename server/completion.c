@@ -430,7 +430,7 @@ static void log_end(const struct completion *c, int64_t ns)
     LOG_EVENT(log, LOG_INFO, c->api == API_CHAT ? "chat" : "completion", LOG_TEXT("request", c->r->id),
               LOG_NUMBER("status", c->r->status),
               LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
-              LOG_NUMBER("generation", c->voice.n_members ? c->voice.members[0].generation : 0),
+              LOG_TEXT("generation", c->voice.generations ? c->voice.generations : "0"),
               LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
               LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", (double)ns / 1e6),
               LOG_TEXT("end", c->r->gone              ? "client left"

@@ -52,10 +52,12 @@ void voice_numbers_update(struct voice_numbers *v, const struct registry *r, con
         mem_free(order);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, old = 0; i < n; i++) {
         const char *name = registry_at(r, i)->wish.name;
-        const struct numbered *known = find(v->items, v->n, name);
-        items[i].id = known ? known->id : NO_ID;
+        while (old < v->n && strcmp(v->items[old].name, name) < 0)
+            old++;
+        bool known = old < v->n && strcmp(v->items[old].name, name) == 0;
+        items[i].id = known ? v->items[old].id : NO_ID;
         snprintf(items[i].name, sizeof items[i].name, "%s", name);
     }
     for (size_t i = 0; i < n_first; i++) {

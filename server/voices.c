@@ -312,9 +312,9 @@ static enum status disagreement(const struct source *a, const struct source *b, 
 }
 
 /* The places that name a voice must agree; one that says nothing but the base's name doesn't count, where
- * another one says more. */
+ * another one says more. *named: one of them said anything. */
 static enum status choose_words(struct request *r, const struct voice_words *w, struct voice_expr *out,
-                                struct fault *f)
+                                bool *named, struct fault *f)
 {
     struct source all[N_SOURCES];
     const struct source *chosen = NULL;
@@ -328,6 +328,7 @@ static enum status choose_words(struct request *r, const struct voice_words *w, 
     }
     if (st == STATUS_OK)
         *out = chosen ? chosen->expr : r->server->voices->nameless;
+    *named = chosen != NULL;
     return st;
 }
 
@@ -489,35 +490,59 @@ static enum status compose(struct server *s, struct voice *v, struct fault *f)
                      v->always ? " with " : "", v->always ? v->always : "", err.text);
 }
 
+/* Whatever is wrong with what the server adds itself is not the caller's fault, and no reason to go without.
+ */
+static enum status bind_any(struct request *r, struct voice *v, struct voice_member *m, struct fault *f)
+{
+    enum status st = bind_member(r, v, m, f);
+    if (st == STATUS_OK || v->missing || !m->always)
+        return st;
+    struct error err = f->error;
+    return fault_set(f, STATUS_UNAVAILABLE, NULL, "what this server adds to every voice: %s", err.text);
+}
+
+static const char *print_generations(struct request *r, const struct voice *v)
+{
+    char text[LORA_MEMBERS_MAX * 22] = "0";
+    size_t n = 0;
+    for (uint32_t i = 0; i < v->n_members; i++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%llu", i ? "," : "",
+                              (unsigned long long)v->members[i].generation);
+    return arena_strdup(r->arena, text);
+}
+
 enum status voice_bind(struct request *r, struct voice *v, struct fault *f)
 {
     enum status st = STATUS_OK;
     v->missing = NULL;
     for (uint32_t i = 0; i < v->n_members && st == STATUS_OK; i++)
         if (!v->members[i].version)
-            st = bind_member(r, v, &v->members[i], f);
+            st = bind_any(r, v, &v->members[i], f);
     if (st == STATUS_OK)
         st = check_policy(v, f);
     if (st == STATUS_OK)
         st = compose(r->server, v, f);
-    if (st == STATUS_OK)
-        make_fingerprint(r->server, v);
-    return st;
+    if (st != STATUS_OK)
+        return st;
+    make_fingerprint(r->server, v);
+    v->generations = print_generations(r, v);
+    return v->generations ? STATUS_OK : no_memory(f);
 }
 
 enum status voice_resolve(struct request *r, const struct voice_words *words, struct voice *out,
                           struct fault *f)
 {
     struct voice_expr e;
-    *out = (struct voice){.label = ""};
-    enum status st = choose_words(r, words, &e, f);
+    bool is_named;
+    *out = (struct voice){.label = "", .generations = "0"};
+    enum status st = choose_words(r, words, &e, &is_named, f);
     if (st != STATUS_OK)
         return st;
     know_caller(r, words, out);
     struct voice_expr named = e; /* before blends become what they stand for */
     st = name_members(r, &e, out, f);
     if (st != STATUS_OK)
-        return st;
+        return is_named ? st : fail_within(&f->error, "the voice of requests that name none");
     if (voice_expr_finish(&named, 1, NULL) != STATUS_OK)
         out->label = "(blend)";
     else if (named.n)
@@ -556,13 +581,9 @@ void voice_release(struct server *s, struct voice *v, bool failed)
 
 void voice_headers(struct request *r, const struct voice *v)
 {
-    char generations[LORA_MEMBERS_MAX * 22] = "0", digest[17];
-    size_t n = 0;
-    for (uint32_t i = 0; i < v->n_members; i++)
-        n += (size_t)snprintf(generations + n, sizeof generations - n, "%s%llu", i ? "," : "",
-                              (unsigned long long)v->members[i].generation);
+    char digest[17];
     reply_header(r, "X-Adapter", v->adapter ? v->adapter : "none");
-    reply_header(r, "X-Adapter-Generation", generations);
+    reply_header(r, "X-Adapter-Generation", v->generations);
     if (v->always)
         reply_header(r, "X-Adapter-Always", v->always);
     if (!v->lora)

@@ -27,13 +27,14 @@ struct voice_member {
 };
 
 struct voice {
-    const char *shown;   /* `model` of the answer: as the client named it */
-    const char *adapter; /* what was asked for, canonical ("pt+0.5*safety"); NULL: the base */
-    const char *always;  /* what the server adds to it; NULL: nothing */
-    const char *label;   /* for metrics: a name, "" for the base, "(blend)" for a sum that has no name */
-    uint64_t tenant;     /* of the Authorization header; 0: none */
-    uint64_t sticky;     /* what traffic shares are picked by, but for the adapter's name */
-    uint32_t n_members;  /* in the order of their names, the server's own last */
+    const char *shown;       /* `model` of the answer: as the client named it */
+    const char *adapter;     /* what was asked for, canonical ("pt+0.5*safety"); NULL: the base */
+    const char *always;      /* what the server adds to it; NULL: nothing */
+    const char *generations; /* of the members, with commas; "0" for the base */
+    const char *label;       /* for metrics: a name, "" for the base, "(blend)" for a sum that has no name */
+    uint64_t tenant;         /* of the Authorization header; 0: none */
+    uint64_t sticky;         /* what traffic shares are picked by, but for the adapter's name */
+    uint32_t n_members;      /* in the order of their names, the server's own last */
     struct voice_member members[LORA_MEMBERS_MAX];
     const struct voice_member *missing; /* with STATUS_UNAVAILABLE: whose bytes must be loaded first */
     struct lora *lora;                  /* a reference; NULL: the base */

@@ -242,6 +242,8 @@ def test_llama_server_scales_of_all_requests():
         assert speak(server)[0] == blend, "a refused change changes nothing"
         assert post([{"id": number["patterns"], "scale": -1}]) == (200, {"success": True})
         assert speak(server)[1]["x-adapter"] == "-1*patterns", "those not listed go to 0"
+        assert server.admin_request("POST", "/v1/unload_lora_adapter", {"lora_name": "patterns"})[0] == 200
+        assert refused(server, 404, "requests that name none")["code"] == "model_not_found", "never silently the base"
         assert post([])[0] == 200 and speak(server)[0] == base
 
 
@@ -305,10 +307,18 @@ def test_a_policy_adapter_speaks_with_every_voice():
         assert status == 400 and "adds to every voice" in text
         refused(server, 400, "0.5*rslora_r8", model="mts_norms_r2")  # can't be summed, so it doesn't speak at all
         refused(server, 400, "at most 7", model="+".join(f"0.1*{v}" for v in [*VOICES, *MORE][:8]))
+        # What a name is sent with, it gets again: the server's own part isn't doubled.
+        assert speak(server, model=head["x-adapter"])[0] == got
         # Without it nobody is answered.
         assert server.admin_request("POST", "/v1/unload_lora_adapter", {"lora_name": "rslora_r8"})[0] == 200
         for model in ("tiny", "qv_r4"):
             assert refused(server, 503, "adds to every voice", model=model)["code"] != "model_not_found"
+
+
+def test_a_policy_of_an_unknown_version_answers_nobody():
+    with Server(LLAMA, VOICES, ["--always", "rslora_r8@00000000", "--threads", "2"], name="tiny") as server:
+        for model in ("tiny", "qv_r4"):
+            assert "rslora_r8" in refused(server, 503, "adds to every voice", model=model)["message"]
 
 
 @pytest.mark.parametrize("always", ["nosuch", "0.5*", "tiny", "qv_r4*0.5"])
