@@ -22,6 +22,27 @@ void api_adapter_list(struct request *r);
 void api_lora_list(struct request *r); /* api_lora.c */
 void api_lora_set(struct request *r);
 
+void api_sglang_load(struct request *r); /* api_sglang.c */
+void api_sglang_unload(struct request *r);
+
+void api_admin_list(struct request *r); /* api_admin.c */
+void api_admin_get(struct request *r);
+void api_admin_patch(struct request *r);
+void api_admin_delete(struct request *r);
+void api_admin_versions(struct request *r);
+void api_admin_get_traffic(struct request *r);
+void api_admin_put_traffic(struct request *r);
+void api_admin_rollback(struct request *r);
+void api_admin_promote(struct request *r);
+void api_admin_load(struct request *r);
+void api_admin_unload(struct request *r);
+void api_admin_pin(struct request *r);
+void api_admin_merge(struct request *r);
+void api_admin_rescan(struct request *r);
+void api_admin_put(struct request *r); /* api_admin_put.c */
+void api_admin_reload(struct request *r);
+void api_admin_events(struct request *r); /* admin_events.c */
+
 void api_livez(struct request *r); /* api_health.c */
 void api_readyz(struct request *r);
 void api_health(struct request *r);

@@ -2,7 +2,8 @@
  * its texts and its form of errors (`code` is the HTTP status), and a list of our own. */
 #include <string.h>
 
-#include "adapter_jobs.h"
+#include "adapter_ops.h"
+#include "admin_json.h"
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
@@ -38,19 +39,19 @@ static void reply_success(struct request *r, const char *name, const char *what)
     reply_send(r, 200, "text/plain; charset=utf-8", text, (size_t)n);
 }
 
-static void load_done(struct adapter_job *job, void *data)
+static void load_done(struct load_order *o, void *data)
 {
     struct request *r = data;
     char message[600];
-    if (job->status == STATUS_OK) {
+    if (o->status == STATUS_OK) {
         char generation[24];
-        snprintf(generation, sizeof generation, "%llu", (unsigned long long)job->version->generation);
-        reply_header(r, "X-Adapter", job->name);
+        snprintf(generation, sizeof generation, "%llu", (unsigned long long)o->generation_now);
+        reply_header(r, "X-Adapter", o->wish.name);
         reply_header(r, "X-Adapter-Generation", generation);
-        reply_success(r, job->name, "added");
+        reply_success(r, o->wish.name, "added");
     } else {
-        int status = http_status_of(job->status);
-        snprintf(message, sizeof message, "Loading lora '%s' failed: %s", job->name, job->err.text);
+        int status = http_status_of(o->status);
+        snprintf(message, sizeof message, "Loading lora '%s' failed: %s", o->wish.name, o->err.text);
         reply_admin_error(r, status, message);
     }
     request_release(r);
@@ -73,15 +74,15 @@ static enum status check_load(struct server *s, const struct load_body *b, struc
             "lora_name: '%.80s' must begin with a letter or digit and hold at most 64 letters, digits, "
             "'.', '_' and '-'",
             b->name);
-    if (strcmp(b->name, s->base.name) == 0)
-        return fault_set(f, STATUS_INVALID, NULL, "lora_name: '%s' is the base model's own name", b->name);
+    if (strcmp(b->name, s->base.name) == 0 || strcmp(b->name, "base") == 0)
+        return fault_set(f, STATUS_INVALID, NULL, "lora_name: '%s' means the base model itself", b->name);
     if (registry_find(s->registry, b->name) && !b->in_place)
         return fault_set(
             f, STATUS_EXISTS, NULL,
             "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, "
             "set 'load_inplace' to True.",
             b->name);
-    return STATUS_OK;
+    return adapter_ops_check_source(s->adapter_ops, b->path, &f->error);
 }
 
 static enum status begin_load(struct request *r, const json_t *body, struct fault *f)
@@ -95,20 +96,34 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     enum status s = rd.status == STATUS_OK ? check_load(r->server, &b, f) : rd.status;
     if (s != STATUS_OK)
         return s;
-    struct adapter_job job = {.scale = b.scale, .in_place = b.in_place, .done = load_done, .data = r};
-    const char *relative;
-    s = adapter_jobs_find_root(r->server->jobs, b.path, &job.root_fd, &relative, &f->error);
-    if (s == STATUS_OK && strlen(relative) >= sizeof job.path)
-        s = fault_set(f, STATUS_INVALID, NULL, "lora_path: longer than %zu bytes", sizeof job.path - 1);
-    if (s != STATUS_OK)
-        return s;
-    snprintf(job.name, sizeof job.name, "%s", b.name);
-    snprintf(job.path, sizeof job.path, "%s", relative);
+    const struct adapter *a = registry_find(r->server->registry, b.name);
+    struct load_order o = {.wish = {.name = b.name, .effect = EFFECT_ENFORCE},
+                           .as = PUBLISH_STABLE,
+                           .must_be_new = !b.in_place,
+                           .by = "api",
+                           .done = load_done,
+                           .data = r};
+    if (a)
+        o.wish = a->wish;
+    o.wish.source = b.path;
+    o.wish.blend = "";
+    o.wish.scale = b.scale;
+    o.wish.from_folder = false;
     request_hold(r);
-    s = adapter_jobs_add(r->server->jobs, &job, &f->error);
+    s = adapter_ops_load(r->server->adapter_ops, &o, &f->error);
     if (s != STATUS_OK)
         request_release(r);
     return s;
+}
+
+static void unloaded(enum status s, const struct error *err, void *data)
+{
+    struct request *r = data;
+    if (s == STATUS_OK)
+        reply_success(r, r->state, "removed");
+    else
+        reply_admin_error(r, http_status_of(s), err->text);
+    request_release(r);
 }
 
 static enum status unload(struct request *r, const json_t *body, struct fault *f)
@@ -121,11 +136,16 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     if (!name || !name[0])
         return fault_set(f, STATUS_INVALID, NULL,
                          "'lora_name' needs to be provided to unload a LoRA adapter.");
-    if (registry_remove(r->server->registry, name, &f->error) != STATUS_OK)
+    enum status s = registry_remove(r->server->registry, name, &f->error);
+    if (s == STATUS_EXISTS)
+        return fault_set(f, STATUS_UNAVAILABLE, NULL,
+                         "The lora adapter '%.80s' is being loaded; try again in a moment.", name);
+    if (s != STATUS_OK)
         return fault_set(f, STATUS_NOT_FOUND, NULL, "The lora adapter '%.80s' cannot be found.", name);
-    adapter_jobs_forget(r->server->jobs, name);
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter unloaded", LOG_TEXT("adapter", name));
-    reply_success(r, name, "removed");
+    r->state = arena_strdup(r->arena, name);
+    request_hold(r);
+    adapter_ops_keep(r->server->adapter_ops, name, unloaded, r);
     return STATUS_OK;
 }
 
@@ -154,28 +174,19 @@ void api_adapter_unload(struct request *r)
     with_body(r, unload);
 }
 
-static void put_adapter(struct jw *w, const struct adapter_version *v)
+static void put_row(struct jw *w, const struct adapter *a)
 {
+    const struct version_record *record = registry_record(a, a->stable);
+    const struct adapter_version *v = record ? record->version : NULL;
     jw_begin(w, '{');
-    jw_key_text(w, "lora_name", v->name);
-    jw_key_int(w, "generation", (int64_t)v->generation);
-    jw_key_text(w, "digest", v->digest_hex);
-    jw_key_text(w, "source", v->source);
-    jw_key_text(w, "format", v->report.format);
-    jw_key_text(w, "base_model", v->report.base_model);
-    jw_key_int(w, "rank_min", v->report.rank_min);
-    jw_key_int(w, "rank_max", v->report.rank_max);
-    jw_key_float(w, "alpha", v->report.alpha);
-    jw_key_bool(w, "rslora", v->report.rslora);
-    jw_key_float(w, "scale", v->user_scale);
-    jw_key_text(w, "kinds", v->report.kinds);
-    jw_key_text(w, "modules", v->report.modules);
-    jw_key_int(w, "n_modules", v->report.n_modules);
-    jw_key_int(w, "n_parameters", (int64_t)v->report.n_parameters);
-    jw_key_int(w, "file_bytes", (int64_t)v->report.file_bytes);
-    jw_key_int(w, "bytes", v->lora ? (int64_t)v->lora->size_bytes : 0);
-    jw_key_int(w, "loaded_at", v->loaded_wall_ms / 1000);
-    jw_key_float(w, "load_ms", (double)v->load_ns / 1e6);
+    jw_key_text(w, "lora_name", a->wish.name);
+    jw_key_int(w, "generation", (int64_t)a->stable);
+    jw_key_text(w, "digest", record ? record->digest_hex : NULL);
+    jw_key_text(w, "source", a->wish.source);
+    jw_key_float(w, "scale", a->wish.scale);
+    jw_key_bool(w, "resident", v != NULL);
+    if (v)
+        put_report_fields(w, v);
     jw_end(w, '}');
 }
 
@@ -195,12 +206,8 @@ void api_adapter_list(struct request *r)
     jw_key_text(&w, "base", s->base.name);
     jw_key(&w, "data");
     jw_begin(&w, '[');
-    for (size_t i = 0; i < registry_count(s->registry); i++) {
-        const struct adapter *a = registry_at(s->registry, i);
-        const struct version_record *v = registry_record(a, a->stable);
-        if (v && v->version)
-            put_adapter(&w, v->version);
-    }
+    for (size_t i = 0; i < registry_count(s->registry); i++)
+        put_row(&w, registry_at(s->registry, i));
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);

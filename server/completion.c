@@ -15,6 +15,8 @@
 #include "server.h"
 #include "sse.h"
 
+#define WAITS_MAX 16U /* a voice of 8 members, each of which may be pushed out once meanwhile */
+
 static void finish(struct completion *c);
 
 /* ---- prompts */
@@ -228,6 +230,47 @@ static void answer_fault(struct completion *c)
     buf_fini(&b);
 }
 
+/* What an operator should know of a failed load is in the log and in the adapter's last_error; a client hears
+ * no paths. */
+static void blame_load(struct completion *c, const struct error *err)
+{
+    if (err->status == STATUS_FULL || err->status == STATUS_UNAVAILABLE || err->status == STATUS_NO_MEMORY) {
+        c->fault.error = *err;
+        return;
+    }
+    fault_set(&c->fault, STATUS_NOT_FOUND, "model",
+              "The model \"%.100s\" can't be loaded; its operator knows why", c->waiter.name);
+    snprintf(c->fault.code, sizeof c->fault.code, "model_not_found");
+}
+
+/* The bytes are there, or why they aren't. */
+static void on_loaded(struct load_waiter *w, const struct error *err)
+{
+    struct completion *c = (struct completion *)((char *)w - offsetof(struct completion, waiter));
+    if (err)
+        blame_load(c, err);
+    admit(c);
+}
+
+/* Waits for the bytes of a voice's member; then all of it is asked again, since the current version may be
+ * another one by then. */
+static enum status wait_for_voice(struct completion *c)
+{
+    const struct voice_member *m = c->voice.missing;
+    struct error err;
+    c->fault = (struct fault){0};
+    if (c->n_waits++ >= WAITS_MAX)
+        return fault_set(
+            &c->fault, STATUS_FULL, "model",
+            "\"%s\" leaves memory as soon as it is loaded: there is too little room for the voices in use",
+            m->term.name);
+    c->waiter.ready = on_loaded;
+    if (adapter_ops_wait(c->server->adapter_ops, &c->waiter, m->term.name, m->generation, c->voice.tenant,
+                         &err) != STATUS_OK)
+        blame_load(c, &err);
+    return c->fault.error.status;
+}
+
 static void admit(void *data)
 {
     struct completion *c = data;
@@ -235,8 +278,15 @@ static void admit(void *data)
     enum status s = c->fault.error.status;
     if (s == STATUS_OK)
         s = server_serving(c->server, &c->fault.error);
-    if (s == STATUS_OK)
-        s = voice_resolve(r, &c->params.voice, &c->voice, &c->fault);
+    if (s == STATUS_OK) {
+        s = c->n_waits ? voice_bind(r, &c->voice, &c->fault)
+                       : voice_resolve(r, &c->params.voice, &c->voice, &c->fault);
+        if (s == STATUS_UNAVAILABLE && c->voice.missing && !r->gone) {
+            s = wait_for_voice(c);
+            if (s == STATUS_OK)
+                return; /* on_loaded comes back here */
+        }
+    }
     c->metrics = metrics_voice(c->server->metrics, s == STATUS_NOT_FOUND ? "unknown"
                                                    : c->voice.label      ? c->voice.label
                                                                          : "");

@@ -7,6 +7,7 @@
 #ifndef LK_COMPLETION_H
 #define LK_COMPLETION_H
 
+#include "adapter_ops.h"
 #include "api_parse.h"
 #include "bridge.h"
 #include "logprobs_json.h"
@@ -59,8 +60,10 @@ struct completion {
     int64_t created_s;
     bool listed, answered; /* in the server's list; the client has all that it will get */
     bool cancelled;
-    bool non_finite;    /* a generation failed because the voice gave no numbers */
-    int64_t written_ns; /* of a stream */
+    bool non_finite;           /* a generation failed because the voice gave no numbers */
+    int64_t written_ns;        /* of a stream */
+    struct load_waiter waiter; /* for a voice whose bytes aren't in memory */
+    uint32_t n_waits;
 };
 
 /* Takes over the request; `parse` is the dialect's part. */

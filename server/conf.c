@@ -15,6 +15,7 @@ bool conf_init(struct conf *c)
     *c = (struct conf){
         .adapters_max = 16384,
         .keep_last_good_ms = 600000,
+        .rollback_percent = 20,
         .metrics_public = true,
         .isa = "auto",
         .quant = "auto",
@@ -233,9 +234,26 @@ static uint64_t quarter_of_memory(void)
     return pages > 0 && page_bytes > 0 ? (uint64_t)pages / 4 * (uint64_t)page_bytes : UINT64_C(1) << 30;
 }
 
+/* Under systemd (StateDirectory=) the state has a place of its own: the first of the folders that it names.
+ */
+static enum status default_state(struct conf *c, struct error *err)
+{
+    const char *folder = getenv("STATE_DIRECTORY");
+    if (c->state && !strcmp(c->state, "off")) {
+        c->state = NULL;
+        return STATUS_OK;
+    }
+    if (c->state || !folder || folder[0] != '/')
+        return STATUS_OK;
+    c->state = arena_printf(c->arena, "%.*s/adapters.db", (int)strcspn(folder, ":"), folder);
+    return c->state ? STATUS_OK : no_memory(err);
+}
+
 enum status conf_finish(struct conf *c, struct error *err)
 {
     enum status s = STATUS_OK;
+    if (c->merge_bytes == 0)
+        c->merge_bytes = quarter_of_memory();
     if (c->resident_bytes == 0)
         c->resident_bytes = quarter_of_memory();
     if (!c->model || !c->model[0])
@@ -246,6 +264,8 @@ enum status conf_finish(struct conf *c, struct error *err)
         s = default_admin(c, err);
     else if (c->n_admin_listen == 1 && !strcmp(c->admin_listen[0], "off"))
         c->n_admin_listen = 0;
+    if (s == STATUS_OK)
+        s = default_state(c, err);
     if (s == STATUS_OK && c->adapters_dir)
         s = conf_add_adapter_root(c, c->adapters_dir, err);
     if (s == STATUS_OK && c->name && !adapter_name_is_valid(c->name))

@@ -47,7 +47,10 @@ struct conf {
     const char *always;         /* a voice (voice_expr.h) that is added to every one; NULL: none */
     uint32_t adapters_max;      /* names in the registry */
     uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
+    uint64_t merge_bytes;       /* for merged copies; the same */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
+    uint32_t rollback_percent;  /* of a version's requests that fail before it is rolled back; 0: never */
+    const char *state;          /* file of desired state; NULL: changes are forgotten at the end */
 
     /* Remote sources; NULL and 0: include/sources.h's defaults, and what the environment says. */
     const char *source_allow[CONF_ROOTS_MAX];

@@ -191,6 +191,49 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
+static enum MHD_Result on_argument(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+    struct request *r = cls;
+    struct request_arg *a = arena_alloc(r->arena, sizeof *a);
+    (void)kind;
+    if (!a)
+        return MHD_NO;
+    *a = (struct request_arg){.next = r->args,
+                              .name = arena_strdup(r->arena, key),
+                              .value = arena_strdup(r->arena, value ? value : "")};
+    if (!a->name || !a->value)
+        return MHD_NO;
+    r->args = a;
+    return MHD_YES;
+}
+
+const char *request_arg(const struct request *r, const char *name)
+{
+    for (const struct request_arg *a = r->args; a; a = a->next)
+        if (strcmp(a->name, name) == 0)
+            return a->value;
+    return NULL;
+}
+
+/* Header values into the request's own memory. */
+static bool keep_headers(struct exchange *x)
+{
+    struct request *r = &x->r;
+    const struct policy *p = &x->policy;
+    const struct {
+        const char *from;
+        const char **to;
+    } kept[] = {{p->adapter, &r->adapter_header},      {p->origin, &r->origin},
+                {p->authorization, &r->authorization}, {p->if_match, &r->if_match},
+                {p->if_none_match, &r->if_none_match}, {p->last_event_id, &r->last_event_id}};
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        *kept[i].to = kept[i].from ? arena_strdup(r->arena, kept[i].from) : NULL;
+        if (kept[i].from && !*kept[i].to)
+            return false;
+    }
+    return true;
+}
+
 static void refuse(struct exchange *x, int status, const char *message)
 {
     x->policy.close = true;
@@ -211,16 +254,10 @@ static enum MHD_Result on_headers(struct http *h, struct conn *c, const char *pa
     struct request *r = &x->r;
     r->path = arena_strdup(r->arena, path);
     r->method = arena_strdup(r->arena, method);
-    if (x->policy.adapter)
-        r->adapter_header = arena_strdup(r->arena, x->policy.adapter);
-    if (x->policy.origin)
-        r->origin = arena_strdup(r->arena, x->policy.origin);
-    if (x->policy.authorization)
-        r->authorization = arena_strdup(r->arena, x->policy.authorization);
     make_request_id(h, r, x->policy.request_id);
-    if (!r->path || !r->method || (x->policy.adapter && !r->adapter_header) ||
-        (x->policy.authorization && !r->authorization))
+    if (!r->path || !r->method || !keep_headers(x))
         return MHD_NO;
+    MHD_get_connection_values(c->mhd, MHD_GET_ARGUMENT_KIND, on_argument, r);
     char message[200];
     int status = policy_verdict(&x->policy, version, h->o.body_bytes_max, message, sizeof message);
     uint64_t announced = x->policy.content_length;

@@ -39,6 +39,12 @@ void policy_header(struct policy *p, const char *name, const char *value)
         p->origin = value;
     } else if (!strcasecmp(name, "X-Request-Id")) {
         p->request_id = value;
+    } else if (!strcasecmp(name, "If-Match")) {
+        p->if_match = value;
+    } else if (!strcasecmp(name, "If-None-Match")) {
+        p->if_none_match = value;
+    } else if (!strcasecmp(name, "Last-Event-ID")) {
+        p->last_event_id = value;
     } else if (!strcasecmp(name, "Expect")) {
         p->expects_continue = !strcasecmp(value, "100-continue");
     } else if (!strcasecmp(name, "Content-Encoding")) {

@@ -16,8 +16,8 @@ struct policy {
     bool encoded;          /* Content-Encoding other than identity */
     bool close;            /* the answer must close the connection */
     uint64_t content_length;
-    const char *adapter, *origin, *request_id,
-        *authorization; /* borrowed from the library until its callback returns */
+    /* borrowed from the library until its callback returns */
+    const char *adapter, *origin, *request_id, *authorization, *if_match, *if_none_match, *last_event_id;
 };
 
 void policy_header(struct policy *p, const char *name, const char *value);

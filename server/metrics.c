@@ -214,30 +214,66 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "vllm:kv_cache_usage_perc", "gauge", "As vLLM calls it: 0 to 1.", used);
 }
 
+/* Names that are in memory, or (not in it yet) being loaded. */
+static void put_names(const struct server *s, bool loading, struct buf *out)
+{
+    bool any = false;
+    for (size_t i = 0; i < registry_count(s->registry); i++) {
+        const struct adapter *a = registry_at(s->registry, i);
+        const struct version_record *v = registry_record(a, a->stable);
+        bool resident = v && v->version;
+        if (loading ? resident || !a->loading : !resident)
+            continue;
+        buf_printf(out, "%s%s", any ? "," : "", a->wish.name);
+        any = true;
+    }
+}
+
+static void put_residency(const struct server *s, struct buf *out)
+{
+    struct registry_usage u;
+    registry_usage(s->registry, &u);
+    number(out, "lorikeet_adapters_registered", "gauge", "Names that can be asked for.", u.n_names);
+    number(out, "lorikeet_adapters_loaded", "gauge", "Versions in memory that requests may get.",
+           u.n_resident);
+    number(out, "lorikeet_adapters_retired", "gauge", "Versions replaced or removed, still in use.",
+           u.n_retired);
+    number(out, "lorikeet_adapter_memory_bytes", "gauge", "Memory of all versions.",
+           (double)u.resident_bytes);
+    number(out, "lorikeet_adapter_memory_reserved_bytes", "gauge", "Memory promised to loads.",
+           (double)u.reserved_bytes);
+    number(out, "lorikeet_adapter_memory_limit_bytes", "gauge", "The budget; 0: none.",
+           (double)u.budget_bytes);
+    number(out, "lorikeet_adapter_evictions_total", "counter", "Versions that left to make room.",
+           (double)u.n_evictions);
+    head(out, "lorikeet_adapter_loads_total", "counter", "Loads tried so far.");
+    buf_printf(out, "lorikeet_adapter_loads_total{result=\"ok\"} %llu\n",
+               (unsigned long long)s->metrics->loads_ok);
+    buf_printf(out, "lorikeet_adapter_loads_total{result=\"failed\"} %llu\n",
+               (unsigned long long)s->metrics->loads_failed);
+}
+
+/* Of thousands only those in memory: a scrape must stay small. */
 static void put_adapters(const struct server *s, struct buf *out)
 {
-    size_t n = registry_count(s->registry);
-    number(out, "lorikeet_adapters_loaded", "gauge", "Adapters that can be asked for.", (double)n);
+    put_residency(s, out);
     head(out, "lorikeet_adapter_bytes", "gauge", "Memory of each adapter's current version.");
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < registry_count(s->registry); i++) {
         const struct adapter *a = registry_at(s->registry, i);
         const struct version_record *v = registry_record(a, a->stable);
         if (v && v->version)
             buf_printf(out, "lorikeet_adapter_bytes{adapter=\"%s\",generation=\"%llu\"} %llu\n", a->wish.name,
                        (unsigned long long)v->generation, (unsigned long long)v->size_bytes);
     }
-    head(out, "lorikeet_adapter_loads_total", "counter", "Loads tried so far.");
-    buf_printf(out, "lorikeet_adapter_loads_total{result=\"ok\"} %llu\n",
-               (unsigned long long)s->metrics->loads_ok);
-    buf_printf(out, "lorikeet_adapter_loads_total{result=\"failed\"} %llu\n",
-               (unsigned long long)s->metrics->loads_failed);
     /* Resident adapters can all share a batch: none waits for a place. */
-    head(out, "vllm:lora_requests_info", "gauge", "Adapters ready to serve; the value is the time.");
+    head(out, "vllm:lora_requests_info", "gauge",
+         "Adapters in memory, and being loaded; the value is the time.");
     buf_printf(out, "vllm:lora_requests_info{max_lora=\"%u\",running_lora_adapters=\"",
                s->conf->adapters_max);
-    for (size_t i = 0; i < n; i++)
-        buf_printf(out, "%s%s", i ? "," : "", registry_at(s->registry, i)->wish.name);
-    buf_printf(out, "\",waiting_lora_adapters=\"\"} %.3f\n", (double)clock_wall_ms() / 1000);
+    put_names(s, false, out);
+    buf_puts(out, "\",waiting_lora_adapters=\"");
+    put_names(s, true, out);
+    buf_printf(out, "\"} %.3f\n", (double)clock_wall_ms() / 1000);
 }
 
 void metrics_render(const struct server *s, struct buf *out)

@@ -53,10 +53,16 @@ struct conf;
     X(TEXT, "s3-region", s3_region, 0, 0, NULL, "NAME", "region of s3:// ($AWS_REGION or us-east-1)")        \
     X(COUNT, "adapters-max", adapters_max, 1, 100000, NULL, "N",                                             \
       "names of adapters that may be registered (16384)")                                                    \
+    X(TEXT, "state", state, 0, 0, NULL, "FILE",                                                              \
+      "keeps loaded adapters across restarts, or off ($STATE_DIRECTORY/adapters.db)")                        \
     X(BYTES, "resident-memory", resident_bytes, 0, BYTES_MAX, NULL, "BYTES",                                 \
       "memory for adapters; the least recently used leaves first (0: a quarter of the machine's)")           \
+    X(BYTES, "merge-memory", merge_bytes, 0, BYTES_MAX, NULL, "BYTES",                                       \
+      "memory for merged copies (0: a quarter of the machine's)")                                            \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \
       "a replaced version stays in memory for a rollback (10m)")                                             \
+    X(COUNT, "auto-rollback", rollback_percent, 0, 100, NULL, "PERCENT",                                     \
+      "failing requests of a new version that bring the one before back; 0: never (20)")                     \
     X(LIST, "listen", listen, 0, 0, NULL, "ADDRESS",                                                         \
       "HOST:PORT, [IPv6]:PORT or unix:PATH for clients (127.0.0.1:8080)")                                    \
     X(LIST, "admin-listen", admin_listen, 0, 0, NULL, "ADDRESS",                                             \

@@ -22,14 +22,21 @@ enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2 }; /* bits: a route has a mask of t
 
 struct server;
 
+/* ?name=value */
+struct request_arg {
+    struct request_arg *next;
+    const char *name, *value;
+};
+
 struct request {
     struct arena *arena; /* ends with the request */
     struct server *server;
     enum plane plane;
-    const char *method, *path;   /* path: percent-decoded, without the query */
-    const char *adapter_header;  /* X-Adapter, or NULL */
-    const char *origin;          /* or NULL */
-    const char *authorization;   /* or NULL */
+    const char *method, *path;  /* path: percent-decoded, without the query */
+    const char *adapter_header; /* X-Adapter, or NULL */
+    const char *origin;         /* or NULL, as the next ones */
+    const char *authorization, *if_match, *if_none_match, *last_event_id;
+    struct request_arg *args;    /* of the query */
     char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
     const char *body;            /* NUL-terminated; never NULL */
     size_t n_body;
@@ -39,6 +46,9 @@ struct request {
     void (*on_gone)(struct request *r); /* called once, if that happens before the answer is complete */
     void *state;                        /* the handler's own */
 };
+
+/* A query argument's value, percent-decoded ("" if it has none); NULL if it isn't given. */
+const char *request_arg(const struct request *r, const char *name);
 
 void request_hold(struct request *r);
 void request_release(struct request *r);

@@ -29,6 +29,25 @@ static const struct route routes[] = {
     {"GET", "/v1/lora_adapters", ADMIN, api_adapter_list},
     {"GET", "/lora-adapters", BOTH, api_lora_list},
     {"POST", "/lora-adapters", ADMIN, api_lora_set},
+    {"POST", "/load_lora_adapter", ADMIN, api_sglang_load},
+    {"POST", "/unload_lora_adapter", ADMIN, api_sglang_unload},
+    {"GET", "/admin/v1/adapters", ADMIN, api_admin_list},
+    {"GET", "/admin/v1/adapters/{name}", ADMIN, api_admin_get},
+    {"PUT", "/admin/v1/adapters/{name}", ADMIN, api_admin_put},
+    {"PATCH", "/admin/v1/adapters/{name}", ADMIN, api_admin_patch},
+    {"DELETE", "/admin/v1/adapters/{name}", ADMIN, api_admin_delete},
+    {"GET", "/admin/v1/adapters/{name}/versions", ADMIN, api_admin_versions},
+    {"GET", "/admin/v1/adapters/{name}/traffic", ADMIN, api_admin_get_traffic},
+    {"PUT", "/admin/v1/adapters/{name}/traffic", ADMIN, api_admin_put_traffic},
+    {"POST", "/admin/v1/adapters/{name}/rollback", ADMIN, api_admin_rollback},
+    {"POST", "/admin/v1/adapters/{name}/promote", ADMIN, api_admin_promote},
+    {"POST", "/admin/v1/adapters/{name}/reload", ADMIN, api_admin_reload},
+    {"POST", "/admin/v1/adapters/{name}/load", ADMIN, api_admin_load},
+    {"POST", "/admin/v1/adapters/{name}/unload", ADMIN, api_admin_unload},
+    {"PUT", "/admin/v1/adapters/{name}/pin", ADMIN, api_admin_pin},
+    {"PUT", "/admin/v1/adapters/{name}/merge", ADMIN, api_admin_merge},
+    {"GET", "/admin/v1/events", ADMIN, api_admin_events},
+    {"POST", "/admin/v1/rescan", ADMIN, api_admin_rescan},
     {"GET", "/livez", BOTH, api_livez},
     {"GET", "/readyz", BOTH, api_readyz},
     {"GET", "/health", BOTH, api_health},
@@ -39,7 +58,16 @@ static const struct route routes[] = {
 
 static bool path_matches(const char *pattern, const char *path)
 {
+    static const char segment[] = "{name}";
+    const char *hole = strstr(pattern, segment);
     size_t n = strlen(pattern);
+    if (hole) {
+        size_t n_before = (size_t)(hole - pattern);
+        if (strncmp(pattern, path, n_before) != 0)
+            return false;
+        size_t n_name = strcspn(path + n_before, "/");
+        return n_name && strcmp(path + n_before + n_name, hole + strlen(segment)) == 0;
+    }
     if (pattern[n - 1] == '*')
         return strncmp(pattern, path, n - 1) == 0 && path[n - 1];
     return strcmp(pattern, path) == 0;

@@ -8,7 +8,7 @@
 
 struct route {
     const char *method;
-    const char *path; /* ends in '*': everything below, at least one character */
+    const char *path; /* "{name}": one segment; a last '*': everything below, at least one character */
     unsigned planes;  /* PLANE_DATA | PLANE_ADMIN */
     void (*handle)(struct request *r);
 };

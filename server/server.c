@@ -12,11 +12,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "adapter_jobs.h"
+#include "adapter_ops.h"
+#include "admin_events.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bridge.h"
 #include "completion.h"
+#include "merges.h"
 #include "router.h"
 #include "voices.h"
 
@@ -98,11 +100,14 @@ static void close_all(struct server *s)
 {
     engine_destroy(s->engine);
     s->engine = NULL;
+    admin_events_close(s->events);
     for (size_t i = 0; i < s->n_listeners; i++)
         http_close(s->listeners[i]);
     remove_sockets(s);
     s->n_listeners = 0;
     bridge_close(s->bridge);
+    adapter_ops_close(s->adapter_ops);
+    merges_close(s->merges);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
     uv_close((uv_handle_t *)&s->sigint, NULL);
     uv_close((uv_handle_t *)&s->sighup, NULL);
@@ -119,7 +124,7 @@ static void stop(struct server *s)
         next = c->next;
         completion_cancel(c);
     }
-    adapter_jobs_stop(s->jobs);
+    adapter_ops_stop(s->adapter_ops);
     uv_timer_start(&s->second, on_tick, 0, END_TICK_MS);
 }
 
@@ -142,7 +147,8 @@ static void tick_stopping(struct server *s, int64_t now)
         remove_sockets(s);
         _exit(1);
     }
-    bool busy = bridge_n_open(s->bridge) || s->completions || adapter_jobs_busy(s->jobs);
+    bool busy = bridge_n_open(s->bridge) || s->completions || adapter_ops_busy(s->adapter_ops) ||
+                merges_busy(s->merges);
     bool flushing = n_requests(s) && now - s->drain_deadline_ns < FLUSH_NS;
     if (busy || flushing)
         return;
@@ -159,6 +165,9 @@ static void on_tick(uv_timer_t *t)
         next = c->next;
         completion_tick(c, now);
     }
+    adapter_ops_tick(s->adapter_ops, now);
+    admin_events_tick(s->events, now);
+    merges_tick(s->merges);
     if (s->state == SERVER_DRAINING) {
         bool idle = n_requests(s) == 0 && !s->completions;
         if (!idle && now >= s->drain_deadline_ns)
@@ -193,7 +202,7 @@ static void on_hangup(uv_signal_t *signal, int number)
     if (s->state != SERVER_READY)
         return;
     log_line(&s->log, LOG_INFO, "SIGHUP: looking at the adapters folder");
-    adapter_jobs_scan(s->jobs);
+    adapter_ops_scan(s->adapter_ops);
 }
 
 /* ---- the start */
@@ -205,7 +214,7 @@ void server_start_failed(struct server *s, const struct error *err)
     stop(s);
 }
 
-void server_jobs_idle(struct server *s)
+void server_adapters_loaded(struct server *s)
 {
     struct error err;
     if (s->state != SERVER_LOADING)
@@ -250,24 +259,6 @@ static void load_base(void *data)
                                &st->engine, &st->err);
 }
 
-static enum status queue_adapters(struct server *s, struct error *err)
-{
-    enum status st = STATUS_OK;
-    for (size_t i = 0; i < s->conf->n_adapters && st == STATUS_OK; i++) {
-        const struct conf_adapter *a = &s->conf->adapters[i];
-        struct adapter_job job = {.root_fd = -1, .scale = a->scale, .required = true};
-        if (strcmp(a->name, s->base.name) == 0)
-            return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", a->name);
-        if (strlen(a->path) >= sizeof job.path)
-            return fail(err, STATUS_INVALID, "--adapter %s: the path is longer than %zu bytes", a->name,
-                        sizeof job.path - 1);
-        snprintf(job.name, sizeof job.name, "%s", a->name);
-        snprintf(job.path, sizeof job.path, "%s", a->path);
-        st = adapter_jobs_add(s->jobs, &job, err);
-    }
-    return st;
-}
-
 static void base_loaded(void *data)
 {
     struct start *st = data;
@@ -283,15 +274,13 @@ static void base_loaded(void *data)
         s->context = stats.context;
     }
     if (status == STATUS_OK)
-        status = queue_adapters(s, &err);
+        status = adapter_ops_start(s->adapter_ops, &err);
     if (status != STATUS_OK) {
         server_start_failed(s, &err);
         return;
     }
-    if (s->conf->adapters_dir)
-        adapter_jobs_scan(s->jobs);
-    if (!adapter_jobs_busy(s->jobs))
-        server_jobs_idle(s);
+    if (!adapter_ops_busy(s->adapter_ops))
+        server_adapters_loaded(s);
 }
 
 static void on_request_finished(struct request *r)
@@ -344,18 +333,30 @@ static enum status open_listeners(struct server *s, struct error *err)
     return st;
 }
 
+static void on_change(const struct registry_change *change, void *data)
+{
+    const struct server *s = data;
+    (void)change;
+    admin_events_notify(s->events);
+    merges_notify(s->merges);
+}
+
 static enum status begin(struct server *s, struct error *err)
 {
     s->metrics = metrics_create();
-    /* All that is loaded stays: what was evicted couldn't be loaded again by a request. */
-    const struct registry_options o = {.n_names_max = s->conf->adapters_max,
-                                       .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS};
-    s->registry = registry_create(&o);
     s->voices = voices_create();
     s->bridge = bridge_create(s);
-    if (!s->metrics || !s->registry || !s->voices || !s->bridge)
+    s->events = admin_events_create(s);
+    s->merges = merges_create(s);
+    struct registry_options o = {.n_names_max = s->conf->adapters_max,
+                                 .resident_bytes = s->conf->resident_bytes,
+                                 .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS,
+                                 .changed = on_change,
+                                 .data = s};
+    s->registry = registry_create(&o);
+    if (!s->metrics || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");
-    enum status st = adapter_jobs_create(s, &s->jobs, err);
+    enum status st = adapter_ops_create(s, &s->adapter_ops, err);
     if (st == STATUS_OK)
         st = open_listeners(s, err);
     if (st != STATUS_OK)
@@ -417,9 +418,11 @@ int server_run(const struct conf *conf)
     }
     uv_run(&s->loop, UV_RUN_DEFAULT); /* until every handle is closed and every worker's task is done */
     uv_loop_close(&s->loop);
-    adapter_jobs_destroy(s->jobs);
+    adapter_ops_destroy(s->adapter_ops);
     voices_destroy(s->voices);
+    merges_destroy(s->merges);
     registry_destroy(s->registry);
+    admin_events_destroy(s->events);
     base_close(&s->base);
     metrics_destroy(s->metrics);
     int code = s->exit_code;

@@ -18,7 +18,9 @@
 #include "text.h"
 
 struct bridge;
-struct adapter_jobs;
+struct adapter_ops;
+struct admin_events;
+struct merges;
 struct completion;
 struct voices;
 
@@ -41,7 +43,9 @@ struct server {
     struct registry *registry;
     struct voices *voices;
     struct bridge *bridge;
-    struct adapter_jobs *jobs;
+    struct adapter_ops *adapter_ops;
+    struct admin_events *events;
+    struct merges *merges;
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
 
@@ -56,7 +60,7 @@ int server_run(const struct conf *conf);
 /* Ends a start that can't succeed: message, exit code 1. */
 void server_start_failed(struct server *s, const struct error *err);
 /* Called when no adapter is left to load. */
-void server_jobs_idle(struct server *s);
+void server_adapters_loaded(struct server *s);
 
 /* STATUS_UNAVAILABLE unless requests are served now. */
 LK_MUST_USE enum status server_serving(const struct server *s, struct error *err);

@@ -14,16 +14,16 @@ def free_port():
 
 
 class Server:
-    """with Server(model, {"name": path}) as s: s.url, s.admin (unix socket path), s.log()"""
+    """with Server(model, {"name": path}) as s: s.url, s.admin_path (unix socket), s.log()"""
 
     def __init__(self, model, adapters=None, extra=(), name="base", wait=True, env=None):
         self.port, self.dir, self.wait = free_port(), tempfile.mkdtemp(prefix="lorikeet-"), wait
-        self.url, self.admin = f"http://127.0.0.1:{self.port}", os.path.join(self.dir, "admin.sock")
+        self.url, self.admin_path = f"http://127.0.0.1:{self.port}", os.path.join(self.dir, "admin.sock")
         self.command = [BINARY, "serve", "--model", model, "--name", name, "--listen", f"127.0.0.1:{self.port}",
-                        "--admin-listen", "unix:" + self.admin, *extra]
+                        "--admin-listen", "unix:" + self.admin_path, *extra]
         for adapter, path in (adapters or {}).items():
             self.command += ["--adapter", f"{adapter}={path}"]
-        self.env = dict(os.environ, **(env or {}))
+        self.env, self.killed = dict(os.environ, **(env or {})), False
 
     def __enter__(self):
         self.file = open(os.path.join(self.dir, "log"), "w+")
@@ -56,12 +56,18 @@ class Server:
             self.process.kill()
             return self.process.wait()
 
+    def kill(self):
+        """SIGKILL, as a crash would end it."""
+        self.killed = True
+        self.process.kill()
+        self.process.wait()
+
     def __exit__(self, *_):
         code = self.stop()
         self.file.close()
         text = self.log()
         shutil.rmtree(self.dir, ignore_errors=True)
-        if _ == (None, None, None) and code != 0:
+        if _ == (None, None, None) and code != 0 and not self.killed:
             raise RuntimeError(f"the server ended with {code}:\n{text[-3000:]}")
 
     def post(self, path, body, timeout=120, headers=None):
@@ -84,19 +90,33 @@ class Server:
         except ValueError:
             return status, text.decode(errors="replace")
 
+    def admin(self, method, path, body=None, timeout=60, headers=None):
+        """(status, parsed body, headers with lower-case names) over the admin socket."""
+        status, text, head = self._admin(method, path, body, timeout, headers)
+        try:
+            return status, json.loads(text), head
+        except ValueError:
+            return status, text, head
+
     def admin_request(self, method, path, body=None, timeout=60):
         """(status, text) over the admin socket."""
+        return self._admin(method, path, body, timeout, None)[:2]
+
+    def _admin(self, method, path, body, timeout, headers):
         data = json.dumps(body).encode() if body is not None else b""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(timeout)
-            s.connect(self.admin)
+            s.connect(self.admin_path)
+            more = "".join(f"{k}: {v}\r\n" for k, v in (headers or {}).items())
             s.sendall(f"{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                      f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+                      f"{more}Content-Length: {len(data)}\r\n\r\n".encode() + data)
             answer = b""
             while chunk := s.recv(65536):
                 answer += chunk
         head, _, text = answer.partition(b"\r\n\r\n")
-        return int(head.split()[1]), text.decode()
+        lines = head.decode().split("\r\n")
+        named = dict((k.lower(), v) for k, v in (line.split(": ", 1) for line in lines[1:]))
+        return int(lines[0].split()[1]), text.decode(), named
 
 
 def ask_ids(server, voice, prompt, n, **more):

@@ -1,0 +1,573 @@
+/* The queue of loads: each task goes through its phases, with workers for what reads files. A name has one
+ * task at a time, so what is asked in order happens in order; names don't wait for each other beyond the
+ * number of workers, of which requests for cold voices have one more than the rest. */
+#include "adapter_ops_inner.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+
+#define WORKING_MAX 2U /* a load packs with one thread: more at once take the engine's cores */
+#define ROOM_WAIT_NS (10 * NS_PER_S)
+#define RETRY_MS 5000 /* before a name that never loaded is tried again for a request */
+
+/* ---- tasks */
+
+struct task *ops_append(struct adapter_ops *o, enum task_kind kind)
+{
+    struct task *t = mem_zalloc(sizeof *t);
+    if (!t)
+        return NULL;
+    t->ops = o;
+    t->kind = kind;
+    *o->last = t;
+    o->last = &t->next;
+    o->n_tasks++;
+    return t;
+}
+
+static void free_task(struct task *t)
+{
+    adapter_release(t->version);
+    ops_free_found(t->found);
+    mem_free(t->name);
+    mem_free(t->source);
+    mem_free(t->blend);
+    mem_free(t->fetched);
+    mem_free(t);
+}
+
+void ops_remove_task(struct adapter_ops *o, struct task *t)
+{
+    struct task **at = &o->first;
+    while (*at != t)
+        at = &(*at)->next;
+    *at = t->next;
+    if (o->last == &t->next)
+        o->last = at;
+    o->n_tasks--;
+    free_task(t);
+}
+
+static bool is_first_of_its_name(const struct adapter_ops *o, const struct task *t)
+{
+    for (const struct task *other = o->first; other != t; other = other->next)
+        if (other->kind == t->kind &&
+            (t->kind == TASK_SCAN || strcmp(other->o.wish.name, t->o.wish.name) == 0))
+            return false;
+    return true;
+}
+
+static bool is_for_request(const struct task *t)
+{
+    return t->kind == TASK_LOAD && t->o.as == PUBLISH_AGAIN;
+}
+
+/* ---- the end of a load */
+
+static void tell_waiters(struct task *t, const struct error *err)
+{
+    while (t->waiters) {
+        struct load_waiter *w = t->waiters;
+        t->waiters = w->next;
+        w->ops = NULL;
+        w->ready(w, err);
+    }
+}
+
+static void log_end(const struct task *t)
+{
+    const struct load_order *l = &t->o;
+    const struct log *log = &t->ops->server->log;
+    if (l->status != STATUS_OK) {
+        LOG_EVENT(log, LOG_ERROR, l->dry_run ? "adapter would not load" : "adapter not loaded",
+                  LOG_TEXT("adapter", l->wish.name), LOG_TEXT("path", l->wish.source), LOG_TEXT("by", l->by),
+                  LOG_TEXT("why", l->err.text));
+    } else if (l->version && !l->dry_run) {
+        const struct adapter_version *v = l->version;
+        LOG_EVENT(log, LOG_INFO,
+                  l->as == PUBLISH_AGAIN && !l->replaced ? "adapter in memory"
+                  : l->unchanged                         ? "adapter unchanged"
+                  : l->replaced                          ? "adapter replaced"
+                                                         : "adapter loaded",
+                  LOG_TEXT("adapter", l->wish.name), LOG_NUMBER("generation", l->generation_now),
+                  LOG_TEXT("digest", v->digest_hex), LOG_NUMBER("rank", v->report.rank_max),
+                  LOG_NUMBER("bytes", v->lora ? v->lora->size_bytes : 0), LOG_TEXT("by", l->by),
+                  LOG_NUMBER("ms", (double)v->load_ns / 1e6));
+    }
+}
+
+static void finish(struct task *t)
+{
+    struct adapter_ops *o = t->ops;
+    struct server *s = o->server;
+    struct load_order *l = &t->o;
+    struct error err = l->err;
+    bool start_failed = l->required && l->status != STATUS_OK && s->state == SERVER_LOADING;
+    log_end(t);
+    if (!l->dry_run && !l->register_only)
+        metrics_count_load(s->metrics, l->status == STATUS_OK);
+    if (l->done)
+        l->done(l, l->data);
+    tell_waiters(t, l->status == STATUS_OK ? NULL : &err);
+    if (start_failed)
+        fail_within(&err, "--adapter %s", l->wish.name);
+    ops_remove_task(o, t);
+    if (start_failed)
+        server_start_failed(s, &err);
+    else
+        ops_next(o);
+}
+
+/* Nothing was changed by it, and nothing is. */
+static void give_up(struct task *t)
+{
+    struct registry *r = t->ops->server->registry;
+    struct load_order *l = &t->o;
+    struct adapter *a = registry_find(r, l->wish.name);
+    if (t->reserved && a)
+        registry_load_failed(r, a, &l->err, clock_wall_ms());
+    t->reserved = false;
+    if (t->registered && !l->wish.from_folder) {
+        struct error ignored;
+        if (registry_remove(r, l->wish.name, &ignored) != STATUS_OK)
+            LOG_EVENT(&t->ops->server->log, LOG_ERROR, "a name without files stays",
+                      LOG_TEXT("adapter", l->wish.name), LOG_TEXT("why", ignored.text));
+    }
+    finish(t);
+}
+
+static void kept(enum status s, const struct error *err, void *data)
+{
+    struct task *t = data;
+    if (s != STATUS_OK) {
+        t->o.err = *err;
+        t->o.status = fail_within(&t->o.err, "in force, but a restart would forget it");
+    }
+    finish(t);
+}
+
+/* Changes of the folder's own names come from the folder again; what the API asked for is kept. */
+static void keep_then_finish(struct task *t)
+{
+    bool by_api = strcmp(t->o.by, "api") == 0;
+    t->phase = PHASE_KEEP;
+    if (by_api && !t->o.dry_run)
+        adapter_ops_keep(t->ops, t->o.wish.name, kept, t);
+    else
+        finish(t);
+}
+
+/* ---- publishing */
+
+static enum status check_revision(const struct task *t, const struct adapter *a, struct error *err)
+{
+    const struct load_order *l = &t->o;
+    bool exists = a && !t->registered;
+    uint64_t now = exists ? a->revision : 0;
+    if (l->must_be_new && exists)
+        return fail(err, STATUS_EXISTS, "adapter '%s' exists already", l->wish.name);
+    if (l->has_revision && l->revision != now)
+        return fail(err, STATUS_CONFLICT,
+                    "adapter '%s' is at revision %llu, not %llu: somebody else changed it; look, then decide",
+                    l->wish.name, (unsigned long long)now, (unsigned long long)l->revision);
+    return STATUS_OK;
+}
+
+static enum status publish(struct task *t)
+{
+    struct registry *r = t->ops->server->registry;
+    struct load_order *l = &t->o;
+    struct adapter *a = registry_find(r, l->wish.name);
+    enum status s = check_revision(t, a, &l->err);
+    if (s != STATUS_OK)
+        return s;
+    struct publication p = {.as = l->as, .generation = l->generation, .source = l->wish.source};
+    uint64_t before = a->stable;
+    t->reserved = false; /* ends with the publication, whatever comes of it */
+    struct adapter_version *v = t->version;
+    t->version = NULL;
+    s = registry_publish(r, a, v, &p, clock_now_ns(), &l->err);
+    if (s != STATUS_OK)
+        return s;
+    if (l->as == PUBLISH_STABLE || before == 0)
+        s = registry_register(r, &l->wish, NULL, &l->err);
+    l->unchanged = p.unchanged;
+    l->generation_now = p.generation;
+    l->version = p.version;
+    l->created = before == 0;
+    l->replaced = before != 0 && a->stable != before;
+    return s;
+}
+
+static void loaded(void *data)
+{
+    struct task *t = data;
+    struct load_order *l = &t->o;
+    t->ops->n_working--;
+    if (l->status == STATUS_OK && t->ops->stopping)
+        l->status = fail(&l->err, STATUS_UNAVAILABLE, "the server is going down");
+    if (l->status == STATUS_OK && l->dry_run) {
+        l->version = t->version;
+        finish(t);
+        return;
+    }
+    if (l->status == STATUS_OK)
+        l->status = publish(t);
+    if (l->status == STATUS_OK)
+        keep_then_finish(t);
+    else
+        give_up(t);
+}
+
+/* ---- workers */
+
+static void run_load(void *data)
+{
+    struct task *t = data;
+    struct load_order *l = &t->o;
+    struct adapter_source source = {.name = l->wish.name,
+                                    .path = t->path,
+                                    .root_fd = t->root_fd,
+                                    .scale = l->wish.scale,
+                                    .expected_sha256 = l->sha256[0] ? l->sha256 : NULL};
+    l->status = adapter_load(&source, t->ops->server->base.model, &t->version, &l->err);
+}
+
+static void begin_load(struct task *t)
+{
+    struct adapter_ops *o = t->ops;
+    t->phase = PHASE_LOAD;
+    o->n_working++;
+    if (server_work(o->server, run_load, loaded, t))
+        return;
+    t->o.status = fail(&t->o.err, STATUS_NO_MEMORY, "no memory for a worker's task");
+    loaded(t);
+}
+
+/* Takes the bytes of the budget, or waits for them. */
+static void reserve(struct task *t)
+{
+    struct registry *r = t->ops->server->registry;
+    struct load_order *l = &t->o;
+    int64_t now = clock_now_ns();
+    struct adapter *a = registry_find(r, l->wish.name);
+    if (!a) {
+        l->status = fail(&l->err, STATUS_CONFLICT, "adapter '%s' was removed meanwhile", l->wish.name);
+        finish(t);
+        return;
+    }
+    l->status = registry_reserve(r, a, t->file_bytes, l->tenant, now, &l->err);
+    if (l->status == STATUS_OK) {
+        t->reserved = true;
+        begin_load(t);
+    } else if (l->status == STATUS_FULL && now < t->room_deadline_ns && !t->ops->stopping) {
+        t->phase = PHASE_ROOM;
+    } else {
+        give_up(t);
+    }
+}
+
+static void look(void *data)
+{
+    struct task *t = data;
+    struct adapter_stat st = {0};
+    t->o.status = adapter_stat(t->path, t->root_fd, &st, &t->o.err);
+    t->file_bytes = st.file_bytes;
+}
+
+static void looked(void *data)
+{
+    struct task *t = data;
+    struct registry *r = t->ops->server->registry;
+    struct load_order *l = &t->o;
+    t->ops->n_working--;
+    if (l->status != STATUS_OK) {
+        give_up(t);
+        return;
+    }
+    if (l->dry_run) {
+        begin_load(t);
+        return;
+    }
+    struct adapter *a = registry_find(r, l->wish.name);
+    if (a)
+        registry_set_file_bytes(a, t->file_bytes);
+    reserve(t);
+}
+
+static void begin_look(struct task *t)
+{
+    struct adapter_ops *o = t->ops;
+    t->phase = PHASE_LOOK;
+    o->n_working++;
+    if (server_work(o->server, look, looked, t))
+        return;
+    t->o.status = fail(&t->o.err, STATUS_NO_MEMORY, "no memory for a worker's task");
+    looked(t);
+}
+
+/* ---- the queue */
+
+/* A task whose turn has come. */
+static void begin(struct task *t)
+{
+    struct adapter_ops *o = t->ops;
+    struct registry *r = o->server->registry;
+    struct load_order *l = &t->o;
+    struct adapter *a = registry_find(r, l->wish.name);
+    const struct version_record *v = a ? registry_record(a, l->generation) : NULL;
+    t->room_deadline_ns = clock_now_ns() + (l->wait_ns ? l->wait_ns : ROOM_WAIT_NS);
+    l->status = check_revision(t, a, &l->err);
+    if (l->status == STATUS_OK && l->as == PUBLISH_AGAIN && v && v->version) { /* somebody was faster */
+        finish(t);
+        return;
+    }
+    if (l->status == STATUS_OK && !a && !l->dry_run) {
+        l->status = registry_register(r, &l->wish, &a, &l->err);
+        t->registered = l->status == STATUS_OK;
+    }
+    t->root_fd = -1;
+    t->path = l->wish.source;
+    if (l->status == STATUS_OK && !ops_is_own_source(o, &l->wish))
+        l->status = adapter_roots_find(o->roots, l->wish.source, &t->root_fd, &t->path, &l->err);
+    if (l->status != STATUS_OK)
+        give_up(t);
+    else
+        begin_look(t);
+}
+
+static void scan_done(void *data)
+{
+    struct task *t = data;
+    struct adapter_ops *o = t->ops;
+    o->n_working--;
+    ops_scanned(t);
+    ops_remove_task(o, t);
+    ops_next(o);
+}
+
+static void run_scan(void *data)
+{
+    ops_run_scan(data);
+}
+
+static void begin_scan(struct task *t)
+{
+    struct adapter_ops *o = t->ops;
+    t->phase = PHASE_LOOK;
+    o->n_working++;
+    if (server_work(o->server, run_scan, scan_done, t))
+        return;
+    t->o.status = fail(&t->o.err, STATUS_NO_MEMORY, "no memory for a worker's task");
+    scan_done(t);
+}
+
+static struct task *whose_turn(struct adapter_ops *o)
+{
+    for (struct task *t = o->first; t; t = t->next)
+        if (t->phase == PHASE_QUEUED && o->n_working < WORKING_MAX + is_for_request(t) &&
+            is_first_of_its_name(o, t))
+            return t;
+    return NULL;
+}
+
+static void on_kick(uv_timer_t *kick)
+{
+    struct adapter_ops *o = kick->data;
+    struct task *t;
+    while ((t = whose_turn(o)) != NULL) {
+        if (t->kind == TASK_SCAN)
+            begin_scan(t);
+        else
+            begin(t);
+    }
+    if (!o->first)
+        server_adapters_loaded(o->server);
+}
+
+/* In the loop's next turn: whoever asks is through with what it does by then. */
+void ops_next(struct adapter_ops *o)
+{
+    if (!uv_is_closing((uv_handle_t *)&o->kick))
+        uv_timer_start(&o->kick, on_kick, 0, 0);
+}
+
+void adapter_ops_room(struct adapter_ops *o)
+{
+    for (struct task *t = o->first, *next; t; t = next) {
+        next = t->next;
+        if (t->phase == PHASE_ROOM)
+            reserve(t);
+    }
+}
+
+void adapter_ops_tick(struct adapter_ops *o, int64_t now_ns)
+{
+    registry_sweep(o->server->registry, now_ns);
+    adapter_ops_room(o);
+}
+
+static struct task *append_order(struct adapter_ops *o, const struct load_order *order, struct error *err)
+{
+    struct task *t = ops_append(o, TASK_LOAD);
+    if (!t) {
+        fail(err, STATUS_NO_MEMORY, "no memory to load an adapter");
+        return NULL;
+    }
+    t->name = mem_strdup(order->wish.name);
+    t->source = mem_strdup(order->wish.source);
+    t->blend = mem_strdup(order->wish.blend);
+    t->o = *order;
+    t->o.status = STATUS_OK;
+    t->o.wish.name = t->name;
+    t->o.wish.source = t->source;
+    t->o.wish.blend = t->blend;
+    if (t->name && t->source && t->blend)
+        return t;
+    ops_remove_task(o, t);
+    fail(err, STATUS_NO_MEMORY, "no memory to load an adapter");
+    return NULL;
+}
+
+enum status adapter_ops_load(struct adapter_ops *o, const struct load_order *order, struct error *err)
+{
+    bool own = strcmp(order->by, "start") == 0 || strcmp(order->by, "folder") == 0;
+    if (o->stopping)
+        return fail(err, STATUS_UNAVAILABLE, "the server is going down");
+    if (!own && o->n_tasks >= o->server->conf->adapter_jobs_max)
+        return fail(err, STATUS_FULL, "%zu adapters wait to be loaded already; try again later", o->n_tasks);
+    struct task *t = append_order(o, order, err);
+    if (!t)
+        return STATUS_NO_MEMORY;
+    ops_next(o);
+    return STATUS_OK;
+}
+
+/* ---- requests that wait */
+
+static struct task *find_load(struct adapter_ops *o, const char *name, uint64_t generation)
+{
+    for (struct task *t = o->first; t; t = t->next)
+        if (t->kind == TASK_LOAD && is_for_request(t) && t->phase != PHASE_KEEP &&
+            t->o.generation == generation && strcmp(t->o.wish.name, name) == 0)
+            return t;
+    return NULL;
+}
+
+enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
+                             uint64_t generation, uint64_t tenant, struct error *err)
+{
+    struct task *t = find_load(o, name, generation);
+    const struct adapter *a = registry_find(o->server->registry, name);
+    snprintf(w->name, sizeof w->name, "%s", name);
+    if (!a)
+        return fail(err, STATUS_NOT_FOUND, "adapter '%.80s' does not exist", name);
+    bool failed_just_now =
+        a->stable == 0 && a->last_error && clock_wall_ms() - a->last_error_wall_ms < RETRY_MS;
+    if (!t && failed_just_now) /* what was broken a moment ago still is */
+        return fail(err, a->last_status, "%s", a->last_error);
+    if (!t) {
+        struct load_order order = {.wish = a->wish,
+                                   .as = PUBLISH_AGAIN,
+                                   .generation = generation,
+                                   .tenant = tenant,
+                                   .by = "request"};
+        const struct version_record *v = registry_record(a, generation);
+        if (v) {
+            order.wish.source = v->source;
+            order.wish.scale = v->scale;
+        }
+        if (v && generation != a->stable) /* an old version is these bytes or none */
+            memcpy(order.sha256, v->digest_hex, sizeof order.sha256);
+        if (o->stopping || o->n_tasks >= o->server->conf->adapter_jobs_max)
+            return fail(err, STATUS_FULL, "%zu adapters wait to be loaded already; try again later",
+                        o->n_tasks);
+        t = append_order(o, &order, err);
+        if (!t)
+            return STATUS_NO_MEMORY;
+    }
+    w->ops = o;
+    w->next = t->waiters;
+    t->waiters = w;
+    ops_next(o);
+    return STATUS_OK;
+}
+
+void adapter_ops_leave(struct load_waiter *w)
+{
+    for (struct task *t = w->ops ? w->ops->first : NULL; t; t = t->next)
+        for (struct load_waiter **at = &t->waiters; *at; at = &(*at)->next)
+            if (*at == w) {
+                *at = w->next;
+                w->ops = NULL;
+                return;
+            }
+    w->ops = NULL;
+}
+
+/* ---- life */
+
+enum status adapter_ops_create(struct server *s, struct adapter_ops **out, struct error *err)
+{
+    struct adapter_ops *o = mem_zalloc(sizeof *o);
+    *out = o;
+    if (!o)
+        return fail(err, STATUS_NO_MEMORY, "no memory to load adapters");
+    o->server = s;
+    o->last = &o->first;
+    uv_timer_init(&s->loop, &o->kick);
+    o->kick.data = o;
+    enum status st = adapter_roots_open(s->conf, &o->roots, err);
+    return st == STATUS_OK ? ops_keeper_open(o, err) : st;
+}
+
+void adapter_ops_close(struct adapter_ops *o)
+{
+    if (o)
+        uv_close((uv_handle_t *)&o->kick, NULL);
+}
+
+void adapter_ops_destroy(struct adapter_ops *o)
+{
+    if (!o)
+        return;
+    while (o->first)
+        ops_remove_task(o, o->first);
+    ops_free_found(o->folder);
+    ops_keeper_close(o);
+    adapter_roots_close(o->roots);
+    mem_free(o);
+}
+
+void adapter_ops_stop(struct adapter_ops *o)
+{
+    if (!o)
+        return;
+    o->stopping = true;
+    for (struct task *t = o->first, *next; t; t = next) {
+        next = t->next;
+        if (t->phase != PHASE_QUEUED && t->phase != PHASE_ROOM)
+            continue;
+        t->o.status = fail(&t->o.err, STATUS_UNAVAILABLE, "the server is going down");
+        if (t->o.done)
+            t->o.done(&t->o, t->o.data);
+        tell_waiters(t, &t->o.err);
+        ops_remove_task(o, t);
+    }
+}
+
+bool adapter_ops_busy(const struct adapter_ops *o)
+{
+    return o->first || ops_is_keeping(o);
+}
+
+enum status adapter_ops_check_source(const struct adapter_ops *o, const char *source, struct error *err)
+{
+    int root_fd;
+    const char *relative;
+    return adapter_roots_find(o->roots, source, &root_fd, &relative, err);
+}

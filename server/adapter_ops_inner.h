@@ -1,0 +1,78 @@
+/* What the files of adapter_ops share. */
+#ifndef LK_ADAPTER_OPS_INNER_H
+#define LK_ADAPTER_OPS_INNER_H
+
+#include <uv.h>
+
+#include "adapter_ops.h"
+#include "adapter_roots.h"
+
+enum task_kind { TASK_LOAD, TASK_SCAN };
+enum task_phase {
+    PHASE_QUEUED, /* behind another task of its name, or for a worker */
+    PHASE_LOOK,   /* a worker fetches it and sums up its files */
+    PHASE_ROOM,   /* the budget has no room yet */
+    PHASE_LOAD,   /* a worker reads, checks, packs */
+    PHASE_KEEP,   /* published; the state file has it next */
+};
+
+/* Names found in the folder. */
+struct found {
+    struct found *next;
+    char name[ADAPTER_NAME_MAX + 1];
+    uint64_t file_bytes;
+    uint64_t signature; /* changes when a file does */
+    char path[];
+};
+
+struct task {
+    struct task *next;
+    struct adapter_ops *ops;
+    enum task_kind kind;
+    enum task_phase phase;
+    struct load_order o; /* its strings are these: */
+    char *name, *source, *blend;
+    bool registered;  /* it made the name: a failure takes it away again */
+    bool reserved;    /* the registry counts on registry_publish or registry_load_failed */
+    int root_fd;      /* of the path */
+    const char *path; /* points into o.wish.source or fetched */
+    char *fetched;    /* local copy of a remote one */
+    uint64_t file_bytes;
+    int64_t room_deadline_ns;
+    struct adapter_version *version; /* of the worker's; moves into the registry */
+    struct load_waiter *waiters;
+    struct found *found; /* of a scan */
+    size_t n_found;
+};
+
+struct adapter_ops {
+    struct server *server;
+    struct adapter_roots *roots;
+    struct task *first, **last; /* all tasks, in order of arrival */
+    size_t n_tasks, n_working;
+    bool stopping;
+    uv_timer_t kick;       /* the queue is looked at */
+    struct found *folder;  /* what the last scan found, in order of names */
+    struct keeper *keeper; /* adapter_ops_keep.c */
+};
+
+/* adapter_ops.c */
+struct task *ops_append(struct adapter_ops *o, enum task_kind kind); /* NULL: no memory */
+void ops_next(struct adapter_ops *o);
+void ops_remove_task(struct adapter_ops *o, struct task *t);
+
+/* adapter_ops_scan.c */
+void ops_run_scan(struct task *t); /* thread: worker */
+void ops_scanned(struct task *t);  /* thread: front */
+void ops_free_found(struct found *list);
+/* The operator's own path of this name: not confined to the roots. */
+bool ops_is_own_source(const struct adapter_ops *o, const struct adapter_wish *w);
+
+/* adapter_ops_keep.c */
+LK_MUST_USE enum status ops_keeper_open(struct adapter_ops *o, struct error *err);
+void ops_keeper_close(struct adapter_ops *o);
+bool ops_is_keeping(const struct adapter_ops *o);
+/* Names of the state file into the registry. */
+LK_MUST_USE enum status ops_restore(struct adapter_ops *o, struct error *err);
+
+#endif

@@ -1,0 +1,202 @@
+/* The state file's side of adapter_ops: what the registry says of a name is written by a worker, one
+ * transaction at a time; changes that come while one is written share the next. An operation is answered
+ * when its name is on the disk. */
+#include <string.h>
+
+#include "adapter_ops_inner.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+#include "state.h"
+
+struct wish_to_keep {
+    struct wish_to_keep *next;
+    char name[ADAPTER_NAME_MAX + 1];
+    void (*done)(enum status s, const struct error *err, void *data);
+    void *data;
+    /* of the transaction */
+    struct state_name *snapshot; /* NULL: the name is gone */
+};
+
+struct keeper {
+    struct adapter_ops *ops;
+    struct state *state;
+    struct wish_to_keep *waiting, **last;
+    struct wish_to_keep *writing; /* a worker has these */
+    struct state_counters counters;
+    enum status status;
+    struct error err;
+};
+
+/* ---- on a worker */
+
+static void write_batch(void *data)
+{
+    struct keeper *k = data;
+    size_t n = 0, i = 0;
+    for (const struct wish_to_keep *w = k->writing; w; w = w->next)
+        n++;
+    struct state_change *changes = mem_array(n, sizeof *changes);
+    if (!changes) {
+        k->status = fail(&k->err, STATUS_NO_MEMORY, "no memory to keep the change");
+        return;
+    }
+    for (const struct wish_to_keep *w = k->writing; w; w = w->next, i++)
+        changes[i] = (struct state_change){.put = w->snapshot, .remove = w->snapshot ? NULL : w->name};
+    const struct state_audit audit = {.wall_ms = clock_wall_ms(),
+                                      .operation = k->writing->snapshot ? "put" : "remove",
+                                      .name = k->writing->name,
+                                      .new_generation =
+                                          k->writing->snapshot ? k->writing->snapshot->stable : 0,
+                                      .outcome = "ok",
+                                      .by = "api"};
+    k->status = state_apply(k->state, changes, n, &k->counters, &audit, &k->err);
+    mem_free(changes);
+}
+
+/* ---- on the front thread */
+
+static void next_batch(struct keeper *k);
+
+static void written(void *data)
+{
+    struct keeper *k = data;
+    struct wish_to_keep *w = k->writing;
+    if (k->status != STATUS_OK)
+        LOG_EVENT(&k->ops->server->log, LOG_ERROR, "a change is in force but not kept",
+                  LOG_TEXT("adapter", w->name), LOG_TEXT("why", k->err.text));
+    k->writing = NULL;
+    while (w) {
+        struct wish_to_keep *next = w->next;
+        w->done(k->status, k->status == STATUS_OK ? NULL : &k->err, w->data);
+        state_name_destroy(w->snapshot);
+        mem_free(w);
+        w = next;
+    }
+    next_batch(k);
+}
+
+static void next_batch(struct keeper *k)
+{
+    const struct registry *r = k->ops->server->registry;
+    if (k->writing || !k->waiting)
+        return;
+    k->writing = k->waiting;
+    k->waiting = NULL;
+    k->last = &k->waiting;
+    registry_counters(r, &k->counters.revision, &k->counters.generation);
+    k->status = STATUS_OK;
+    for (struct wish_to_keep *w = k->writing; w; w = w->next) {
+        const struct adapter *a = registry_find(r, w->name);
+        w->snapshot = a ? state_name_of(a) : NULL;
+        if (a && !w->snapshot)
+            k->status = fail(&k->err, STATUS_NO_MEMORY, "no memory to keep the change");
+    }
+    if (k->status != STATUS_OK) {
+        written(k);
+    } else if (!server_work(k->ops->server, write_batch, written, k)) {
+        k->status = fail(&k->err, STATUS_NO_MEMORY, "no memory for a worker's task");
+        written(k);
+    }
+}
+
+void adapter_ops_keep(struct adapter_ops *o, const char *name,
+                      void (*done)(enum status s, const struct error *err, void *data), void *data)
+{
+    struct keeper *k = o->keeper;
+    if (!k) {
+        done(STATUS_OK, NULL, data);
+        return;
+    }
+    struct wish_to_keep *w = mem_zalloc(sizeof *w);
+    if (!w) {
+        struct error err;
+        enum status s = fail(&err, STATUS_NO_MEMORY, "no memory to keep the change");
+        done(s, &err, data);
+        return;
+    }
+    snprintf(w->name, sizeof w->name, "%s", name);
+    w->done = done;
+    w->data = data;
+    *k->last = w;
+    k->last = &w->next;
+    next_batch(k);
+}
+
+bool adapter_ops_keeps(const struct adapter_ops *o)
+{
+    return o->keeper != NULL;
+}
+
+bool ops_is_keeping(const struct adapter_ops *o)
+{
+    return o->keeper && (o->keeper->writing || o->keeper->waiting);
+}
+
+/* ---- start and end */
+
+enum status ops_keeper_open(struct adapter_ops *o, struct error *err)
+{
+    const char *path = o->server->conf->state;
+    if (!path)
+        return STATUS_OK;
+    struct keeper *k = mem_zalloc(sizeof *k);
+    if (!k)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the state file");
+    enum status s = state_open(path, &k->state, err);
+    if (s != STATUS_OK) {
+        mem_free(k);
+        return s;
+    }
+    k->ops = o;
+    k->last = &k->waiting;
+    o->keeper = k;
+    return STATUS_OK;
+}
+
+void ops_keeper_close(struct adapter_ops *o)
+{
+    if (!o->keeper)
+        return;
+    state_close(o->keeper->state);
+    mem_free(o->keeper);
+    o->keeper = NULL;
+}
+
+static enum status restore_name(const struct state_name *n, void *data, struct error *err)
+{
+    struct adapter_ops *o = data;
+    struct server *s = o->server;
+    struct registry *r = s->registry;
+    struct adapter *a = NULL;
+    if (strcmp(n->wish.name, s->base.name) == 0) {
+        LOG_EVENT(&s->log, LOG_WARN, "a kept name is now the base's own and is left out",
+                  LOG_TEXT("adapter", n->wish.name));
+        return STATUS_OK;
+    }
+    enum status st = registry_register(r, &n->wish, &a, err);
+    for (uint32_t i = 0; i < n->n_versions && st == STATUS_OK; i++) {
+        const struct state_version *v = &n->versions[i];
+        const struct version_restored kept = {.generation = v->generation,
+                                              .source = v->source,
+                                              .scale = v->scale,
+                                              .published_wall_ms = v->published_wall_ms};
+        st = registry_restore(r, a, &kept, v->digest, err);
+    }
+    if (st == STATUS_OK)
+        registry_restore_roles(a, n->stable, n->previous, n->shadow);
+    if (st == STATUS_OK && n->n_splits)
+        st = registry_set_traffic(r, a, n->splits, n->n_splits, err);
+    return st;
+}
+
+enum status ops_restore(struct adapter_ops *o, struct error *err)
+{
+    struct state_counters c = {0};
+    if (!o->keeper)
+        return STATUS_OK;
+    enum status s = state_load(o->keeper->state, &c, restore_name, o, err);
+    if (s == STATUS_OK)
+        registry_set_counters(o->server->registry, c.revision, c.generation);
+    return s;
+}

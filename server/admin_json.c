@@ -1,0 +1,215 @@
+/* JSON of the operators' API. */
+#include "admin_json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "merges.h"
+#include "server.h"
+
+static const char *const merge_names[] = {"never", "auto", "always"};
+static const char *const effect_names[] = {"off", "warn", "enforce"};
+
+const char *merge_mode_name(enum merge_mode m)
+{
+    return merge_names[m];
+}
+
+const char *effect_mode_name(enum effect_mode m)
+{
+    return effect_names[m];
+}
+
+static bool find_word(const char *const words[3], const char *name, int *out)
+{
+    for (int i = 0; i < 3; i++)
+        if (strcmp(words[i], name) == 0) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+bool merge_mode_find(const char *name, enum merge_mode *out)
+{
+    int i;
+    bool found = find_word(merge_names, name, &i);
+    if (found)
+        *out = (enum merge_mode)i;
+    return found;
+}
+
+bool effect_mode_find(const char *name, enum effect_mode *out)
+{
+    int i;
+    bool found = find_word(effect_names, name, &i);
+    if (found)
+        *out = (enum effect_mode)i;
+    return found;
+}
+
+/* ---- errors */
+
+static const struct {
+    int http_status;
+    const char *code;
+} errors[STATUS_COUNT] = {
+    [STATUS_OK] = {200, ""},
+    [STATUS_INVALID] = {400, "invalid_request"},
+    [STATUS_NOT_FOUND] = {404, "not_found"},
+    [STATUS_EXISTS] = {409, "name_taken"},
+    [STATUS_CONFLICT] = {409, "conflict"},
+    [STATUS_FULL] = {503, "no_room"},
+    [STATUS_TOO_LARGE] = {413, "too_large"},
+    [STATUS_FORMAT] = {422, "format"},
+    [STATUS_UNSUPPORTED] = {422, "unsupported"},
+    [STATUS_MISMATCH] = {422, "mismatch"},
+    [STATUS_NO_MEMORY] = {503, "no_memory"},
+    [STATUS_IO] = {500, "io"},
+    [STATUS_TIMEOUT] = {504, "timeout"},
+    [STATUS_CANCELLED] = {503, "cancelled"},
+    [STATUS_UNAVAILABLE] = {503, "unavailable"},
+    [STATUS_INTERNAL] = {500, "internal"},
+};
+
+int admin_http_status(enum status s)
+{
+    return errors[s].http_status ? errors[s].http_status : 500;
+}
+
+const char *admin_code(enum status s)
+{
+    return errors[s].code ? errors[s].code : "internal";
+}
+
+/* ---- versions */
+
+static const char *role_of(const struct adapter *a, uint64_t generation)
+{
+    if (generation == a->stable)
+        return "stable";
+    if (generation == a->shadow)
+        return "shadow";
+    for (uint32_t i = 0; i < a->n_splits; i++)
+        if (a->splits[i].generation == generation)
+            return "canary";
+    return generation == a->previous ? "previous" : "old";
+}
+
+void put_version(struct jw *w, const struct adapter *a, const struct version_record *v)
+{
+    jw_begin(w, '{');
+    jw_key_int(w, "generation", (int64_t)v->generation);
+    jw_key_text(w, "digest", v->digest_hex);
+    jw_key_text(w, "role", role_of(a, v->generation));
+    jw_key_bool(w, "resident", v->version != NULL);
+    jw_key_int(w, "bytes", (int64_t)v->size_bytes);
+    jw_key_int(w, "rank_max", v->rank_max);
+    jw_key_int(w, "published_at", v->published_wall_ms / 1000);
+    jw_key_int(w, "requests", (int64_t)v->n_requests);
+    jw_key_int(w, "failures", (int64_t)v->n_failures);
+    if (v->version) {
+        jw_key_text(w, "source", v->version->source);
+        jw_key_float(w, "scale", v->version->user_scale);
+        jw_key_float(w, "load_ms", (double)v->version->load_ns / 1e6);
+    }
+    jw_end(w, '}');
+}
+
+void put_report_fields(struct jw *w, const struct adapter_version *v)
+{
+    const struct adapter_report *r = &v->report;
+    jw_key_text(w, "format", r->format);
+    jw_key_text(w, "base_model", r->base_model);
+    jw_key_int(w, "rank_min", r->rank_min);
+    jw_key_int(w, "rank_max", r->rank_max);
+    jw_key_float(w, "alpha", r->alpha);
+    jw_key_bool(w, "rslora", r->rslora);
+    jw_key_text(w, "kinds", r->kinds);
+    jw_key_text(w, "modules", r->modules);
+    jw_key_int(w, "n_modules", r->n_modules);
+    jw_key_int(w, "n_parameters", (int64_t)r->n_parameters);
+    jw_key_int(w, "file_bytes", (int64_t)r->file_bytes);
+    jw_key_int(w, "bytes", v->lora ? (int64_t)v->lora->size_bytes : 0);
+    jw_key_int(w, "loaded_at", v->loaded_wall_ms / 1000);
+    jw_key_float(w, "load_ms", (double)v->load_ns / 1e6);
+}
+
+void put_report(struct jw *w, const struct adapter_version *v)
+{
+    jw_begin(w, '{');
+    jw_key_text(w, "digest", v->digest_hex);
+    put_report_fields(w, v);
+    jw_end(w, '}');
+}
+
+/* ---- names */
+
+static void put_traffic(struct jw *w, const struct adapter *a)
+{
+    jw_begin(w, '{');
+    for (uint32_t i = 0; i < a->n_splits; i++) {
+        char generation[24];
+        snprintf(generation, sizeof generation, "%llu", (unsigned long long)a->splits[i].generation);
+        jw_key_int(w, generation, a->splits[i].percent);
+    }
+    jw_end(w, '}');
+}
+
+static void put_last_error(struct jw *w, const struct adapter *a)
+{
+    jw_key(w, "last_error");
+    if (!a->last_error) {
+        jw_null(w);
+        return;
+    }
+    jw_begin(w, '{');
+    jw_key_text(w, "code", admin_code(a->last_status));
+    jw_key_text(w, "message", a->last_error);
+    jw_key_int(w, "at", a->last_error_wall_ms / 1000);
+    jw_end(w, '}');
+}
+
+void put_adapter(struct jw *w, const struct server *s, const struct adapter *a)
+{
+    const struct version_record *v = registry_record(a, a->stable);
+    const struct adapter_version *resident = v ? v->version : NULL;
+    jw_begin(w, '{');
+    jw_key_text(w, "name", a->wish.name);
+    jw_key_text(w, "state", resident ? "resident" : a->loading ? "loading" : "registered");
+    jw_key_bool(w, "loading", a->loading);
+    jw_key_text(w, "source", a->wish.source);
+    jw_key_text(w, "blend", a->wish.blend[0] ? a->wish.blend : NULL);
+    jw_key_bool(w, "from_folder", a->wish.from_folder);
+    jw_key_float(w, "scale", a->wish.scale);
+    jw_key_bool(w, "pinned", a->wish.pinned);
+    jw_key_text(w, "merge", merge_mode_name(a->wish.merge));
+    jw_key(w, "merged");
+    merges_put(w, s->merges, a);
+    jw_key_text(w, "effect_test", effect_mode_name(a->wish.effect));
+    jw_key_int(w, "generation", (int64_t)a->stable);
+    jw_key_text(w, "digest", v ? v->digest_hex : NULL);
+    jw_key_int(w, "previous", (int64_t)a->previous);
+    jw_key_int(w, "shadow", (int64_t)a->shadow);
+    jw_key(w, "traffic");
+    put_traffic(w, a);
+    jw_key_int(w, "versions", a->n_records);
+    if (resident)
+        put_report_fields(w, resident);
+    else
+        jw_key_int(w, "file_bytes", (int64_t)a->file_bytes);
+    jw_key_int(w, "revision", (int64_t)a->revision);
+    put_last_error(w, a);
+    jw_end(w, '}');
+}
+
+void put_change(struct jw *w, const struct registry_change *c)
+{
+    jw_begin(w, '{');
+    jw_key_int(w, "revision", (int64_t)c->revision);
+    jw_key_text(w, "kind", change_name(c->kind));
+    jw_key_text(w, "name", c->name);
+    jw_key_int(w, "generation", (int64_t)c->generation);
+    jw_key_text(w, "digest", c->digest_hex);
+    jw_end(w, '}');
+}

@@ -1,0 +1,130 @@
+/* Answers of the operators' API. */
+#include "admin_reply.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapter_ops.h"
+#include "api_parse.h"
+#include "server.h"
+
+const char *admin_name(struct request *r)
+{
+    const char *name = r->path + strlen(ADMIN_ADAPTERS);
+    return arena_printf(r->arena, "%.*s", (int)strcspn(name, "/"), name);
+}
+
+void admin_fail(struct request *r, enum status s, const char *message, const char *param, const char *code)
+{
+    int http_status = admin_http_status(s);
+    if (http_status == 503)
+        reply_header(r, "Retry-After", "1");
+    reply_error(r, http_status, message, param, code && code[0] ? code : admin_code(s));
+}
+
+void admin_fail_fault(struct request *r, const struct fault *f)
+{
+    admin_fail(r, f->error.status, f->error.text, f->param, f->code);
+}
+
+struct adapter *admin_find(struct request *r)
+{
+    const char *name = admin_name(r);
+    struct error err;
+    struct adapter *a = name ? registry_find(r->server->registry, name) : NULL;
+    if (server_serving(r->server, &err) != STATUS_OK) {
+        admin_fail(r, err.status, err.text, NULL, NULL);
+        return NULL;
+    }
+    if (!a) {
+        char message[160];
+        snprintf(message, sizeof message, "adapter \"%.80s\" does not exist", name ? name : "");
+        admin_fail(r, STATUS_NOT_FOUND, message, NULL, "unknown_adapter");
+    }
+    return a;
+}
+
+enum status admin_wanted_revision(const struct request *r, bool *has, uint64_t *revision, struct error *err)
+{
+    const char *text = r->if_match;
+    *has = false;
+    if (r->if_none_match) {
+        if (strcmp(r->if_none_match, "*") != 0)
+            return fail(err, STATUS_INVALID, "If-None-Match: found %.60s, only * is understood here",
+                        r->if_none_match);
+        *has = true;
+        *revision = 0;
+        return STATUS_OK;
+    }
+    if (!text || strcmp(text, "*") == 0)
+        return STATUS_OK;
+    char *end;
+    bool quoted = text[0] == '"';
+    unsigned long long v = strtoull(text + quoted, &end, 10);
+    if (end == text + quoted || strcmp(end, quoted ? "\"" : "") != 0)
+        return fail(err, STATUS_INVALID,
+                    "If-Match: found %.60s, expected the ETag of an answer, as \"12\", or *", text);
+    *has = true;
+    *revision = v;
+    return STATUS_OK;
+}
+
+enum status admin_check_revision(const struct request *r, const struct adapter *a, struct error *err)
+{
+    bool has;
+    uint64_t wanted, now = a ? a->revision : 0;
+    enum status s = admin_wanted_revision(r, &has, &wanted, err);
+    if (s != STATUS_OK || !has || wanted == now)
+        return s;
+    return fail(err, STATUS_CONFLICT,
+                "the adapter is at revision %llu, not %llu: somebody else changed it; look, then decide",
+                (unsigned long long)now, (unsigned long long)wanted);
+}
+
+enum status admin_body(const struct request *r, json_t **out, struct fault *f)
+{
+    if (r->n_body)
+        return parse_body(r->body, r->n_body, out, f);
+    *out = json_object();
+    return *out ? STATUS_OK : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
+}
+
+void admin_etag(struct request *r, uint64_t revision)
+{
+    char text[32];
+    snprintf(text, sizeof text, "\"%llu\"", (unsigned long long)revision);
+    reply_header(r, "ETag", text);
+}
+
+void admin_reply_adapter(struct request *r, const struct adapter *a)
+{
+    struct buf out;
+    if (!a) {
+        admin_fail(r, STATUS_NOT_FOUND, "the adapter was removed meanwhile", NULL, "unknown_adapter");
+        return;
+    }
+    buf_init(&out, 0);
+    struct jw w = {.out = &out};
+    put_adapter(&w, r->server, a);
+    admin_etag(r, a->revision);
+    reply_json(r, 200, &out);
+    buf_fini(&out);
+}
+
+static void kept(enum status s, const struct error *err, void *data)
+{
+    struct request *r = data;
+    const char *name = admin_name(r);
+    if (s != STATUS_OK)
+        admin_fail(r, s, err->text, NULL, "not_persisted");
+    else
+        admin_reply_adapter(r, name ? registry_find(r->server->registry, name) : NULL);
+    request_release(r);
+}
+
+void admin_keep_and_reply(struct request *r, const struct adapter *a)
+{
+    request_hold(r);
+    adapter_ops_keep(r->server->adapter_ops, a->wish.name, kept, r);
+}

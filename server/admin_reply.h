@@ -1,0 +1,35 @@
+/* What the handlers of the operators' API share: the name in the path, conditions, answers. */
+#ifndef LK_ADMIN_REPLY_H
+#define LK_ADMIN_REPLY_H
+
+#include <jansson.h>
+
+#include "admin_json.h"
+#include "request.h"
+
+#define ADMIN_ADAPTERS "/admin/v1/adapters/"
+
+/* The {name} of the path, in the request's memory; NULL: no memory. */
+const char *admin_name(struct request *r);
+/* The name's entry, or NULL after a 404 was sent. */
+struct adapter *admin_find(struct request *r);
+/* If-Match and If-None-Match against the name's revision (a NULL: it doesn't exist). STATUS_CONFLICT: lost.
+ */
+LK_MUST_USE enum status admin_check_revision(const struct request *r, const struct adapter *a,
+                                             struct error *err);
+/* The revision that If-Match names; false: there is none. */
+LK_MUST_USE enum status admin_wanted_revision(const struct request *r, bool *has, uint64_t *revision,
+                                              struct error *err);
+/* The body as an object; an empty one is {}. */
+LK_MUST_USE enum status admin_body(const struct request *r, json_t **out, struct fault *f);
+
+void admin_fail(struct request *r, enum status s, const char *message, const char *param, const char *code);
+void admin_fail_fault(struct request *r, const struct fault *f);
+/* The adapter as the whole answer, with its ETag; a NULL: 404. */
+void admin_reply_adapter(struct request *r, const struct adapter *a);
+void admin_etag(struct request *r, uint64_t revision);
+
+/* Keeps the name's state, then answers with the adapter as it is then. */
+void admin_keep_and_reply(struct request *r, const struct adapter *a);
+
+#endif
