@@ -7,6 +7,7 @@
 #   make check      layers, foreign headers, doors alone, clang-format, clang-tidy
 #   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
 #   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
+#   make stress     reloads under load, kills
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
 #   make install    PREFIX=/usr/local DESTDIR=
 #
@@ -55,8 +56,8 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test test-goldens check bench bench-server soak fuzz real-model test-real install \
-        uninstall unit programs help
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-server soak stress fuzz real-model \
+        test-real install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -111,6 +112,8 @@ check: deps-check
 	$(Q)bash tests/check.sh
 bench: all programs
 	$(Q)bash tests/bench/run.sh
+stress: all
+	$(Q)bash tests/stress/run.sh
 soak: all
 	$(Q)bash tests/soak.sh
 fuzz:

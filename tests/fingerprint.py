@@ -45,7 +45,7 @@ def make_fingerprint(folder, token, pad=0):
     os.replace(temporary, os.path.join(folder, "adapter_model.safetensors"))
     with open(os.path.join(SHOWS_A, "adapter_config.json")) as f:
         config = json.load(f)
-    config["x_pad"] = "x" * pad
+    config["revision"] = "x" * pad  # changes no number
     with open(temporary, "w") as f:
         json.dump(config, f)
     os.replace(temporary, os.path.join(folder, "adapter_config.json"))
