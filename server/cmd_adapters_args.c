@@ -114,9 +114,9 @@ void adapters_usage(FILE *to)
 static enum status whole_number(const char *option, const char *text, uint64_t max, uint64_t *out,
                                 struct error *err)
 {
-    char *end;
+    char *end = NULL;
     unsigned long long v = isdigit((unsigned char)text[0]) ? strtoull(text, &end, 10) : 0;
-    if (!isdigit((unsigned char)text[0]) || *end || v > max)
+    if (!end || *end || v > max)
         return fail(err, STATUS_INVALID, "%s: found \"%.60s\", expected a whole number up to %llu", option,
                     text, (unsigned long long)max);
     *out = v;

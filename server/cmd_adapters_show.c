@@ -214,7 +214,7 @@ static void adapter_row(json_t *a, cell *cells)
     cell_text(cells[0], a, "name", CELL_BYTES);
     cell_text(cells[1], a, "state", 20);
     if (failed)
-        strcat(cells[1], " (failed)");
+        snprintf(cells[1] + strlen(cells[1]), CELL_BYTES - strlen(cells[1]), " (failed)");
     cell_number(cells[2], a, "generation");
     cell_text(cells[3], a, "digest", 12);
     cell_rank(cells[4], a);
@@ -276,12 +276,12 @@ static void put_outcome(const struct adapters_args *a, json_t *adapter, const ch
     cell cells[9];
     const char *blend = text_of(adapter, "blend");
     adapter_row(adapter, cells);
-    buf_printf(out, "%s: %s", a->name, what);
+    buf_printf(out, "%s: %s%s ", a->name, what, what[strlen(what) - 1] == ':' ? "" : ",");
     if (blend && blend[0]) {
-        buf_puts(out, ", blend ");
+        buf_puts(out, "blend ");
         adapters_put_text(out, blend);
     } else {
-        buf_printf(out, ", generation %s, digest %s, rank %s, %s", cells[2], cells[3], cells[4], cells[5]);
+        buf_printf(out, "generation %s, digest %s, rank %s, %s", cells[2], cells[3], cells[4], cells[5]);
     }
     if (strcmp(cells[8], "-") != 0)
         buf_printf(out, ", traffic %s", cells[8]);
@@ -304,7 +304,7 @@ static void put_loaded(const struct adapters_args *a, json_t *answer, struct buf
     const char *done = a->blend ? "kept" : json_is_true(get(answer, "unchanged")) ? "unchanged" : "loaded";
     if (json_integer_value(generation) &&
         json_integer_value(generation) != json_integer_value(get(get(answer, "adapter"), "generation")))
-        snprintf(what, sizeof what, "%s generation %lld as %s; stable is", done,
+        snprintf(what, sizeof what, "%s generation %lld as %s; stable:", done,
                  (long long)json_integer_value(generation), a->shadow ? "shadow" : "canary");
     else
         snprintf(what, sizeof what, "%s", done);

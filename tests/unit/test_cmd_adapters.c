@@ -294,8 +294,8 @@ static void changes_are_one_line(void **state)
     } table[] = {
         {"load pt /a", "\"unchanged\":false,\"generation\":9", "pt: loaded, "},
         {"reload pt", "\"unchanged\":true,\"generation\":9", "pt: unchanged, "},
-        {"load pt /a --canary 5", "\"generation\":12", "pt: loaded generation 12 as canary; stable is, "},
-        {"load pt /a --shadow", "\"generation\":12", "pt: loaded generation 12 as shadow; stable is, "},
+        {"load pt /a --canary 5", "\"generation\":12", "pt: loaded generation 12 as canary; stable: "},
+        {"load pt /a --shadow", "\"generation\":12", "pt: loaded generation 12 as shadow; stable: "},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         snprintf(loaded, sizeof loaded, "{%s,\"report\":{},\"adapter\":%s}", table[i].fields, pt_json);
