@@ -18,11 +18,6 @@ static const char *place(char **at, const char *text)
     return copy;
 }
 
-static const char *source_of(const struct version_record *r)
-{
-    return r->version ? r->version->source : "";
-}
-
 static size_t text_bytes(const struct adapter *a, uint32_t n_versions)
 {
     const char *const texts[] = {a->wish.name, a->wish.source, a->wish.blend};
@@ -30,7 +25,7 @@ static size_t text_bytes(const struct adapter *a, uint32_t n_versions)
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         n += (texts[i] ? strlen(texts[i]) : 0) + 1;
     for (uint32_t i = 0; i < n_versions; i++)
-        n += strlen(source_of(&a->records[i])) + 1;
+        n += (a->records[i].source ? strlen(a->records[i].source) : 0) + 1;
     return n;
 }
 
@@ -53,8 +48,8 @@ struct state_name *state_name_of(const struct adapter *a)
     for (uint32_t i = 0; i < n_versions; i++) {
         const struct version_record *r = &a->records[i];
         n->versions[i] = (struct state_version){.generation = r->generation,
-                                                .source = place(&at, source_of(r)),
-                                                .scale = r->version ? r->version->user_scale : a->wish.scale,
+                                                .source = place(&at, r->source),
+                                                .scale = r->scale,
                                                 .published_wall_ms = r->published_wall_ms};
         memcpy(n->versions[i].digest, r->digest, sizeof r->digest);
     }

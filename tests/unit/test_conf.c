@@ -148,6 +148,38 @@ static void voices_are_checked_before_the_start(void **state)
     }
 }
 
+static const char *state_after(const char *given, const char *folder, struct conf *c)
+{
+    struct error err = {0};
+    assert_true(conf_init(c));
+    if (folder)
+        setenv("STATE_DIRECTORY", folder, 1);
+    else
+        unsetenv("STATE_DIRECTORY");
+    assert_int_equal(option_set(c, "model", "m", &err), STATUS_OK);
+    if (given)
+        assert_int_equal(option_set(c, "state", given, &err), STATUS_OK);
+    assert_int_equal(conf_finish(c, &err), STATUS_OK);
+    unsetenv("STATE_DIRECTORY");
+    return c->state;
+}
+
+static void the_state_file_has_a_place_under_systemd(void **state)
+{
+    (void)state;
+    struct conf c;
+    assert_null(state_after(NULL, NULL, &c));
+    conf_fini(&c);
+    assert_null(state_after(NULL, "relative", &c));
+    conf_fini(&c);
+    assert_string_equal(state_after(NULL, "/var/lib/a:/var/lib/b", &c), "/var/lib/a/adapters.db");
+    conf_fini(&c);
+    assert_string_equal(state_after("mine.db", "/var/lib/a", &c), "mine.db");
+    conf_fini(&c);
+    assert_null(state_after("off", "/var/lib/a", &c));
+    conf_fini(&c);
+}
+
 /* The shipped file is the manual: it must be right, name every option, and show the true defaults. */
 static void the_manual_is_complete_and_true(void **state)
 {
@@ -214,6 +246,7 @@ int main(void)
         cmocka_unit_test(bad_files_get_their_line),
         cmocka_unit_test(flags_win_and_are_checked),
         cmocka_unit_test(the_manual_is_complete_and_true),
+        cmocka_unit_test(the_state_file_has_a_place_under_systemd),
         cmocka_unit_test(the_man_page_names_every_option),
         cmocka_unit_test(voices_are_checked_before_the_start),
     };
