@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "adapters.h"
 
 #define NAMES_PATH "/admin/v1/adapters"
 
@@ -215,6 +215,12 @@ static enum status take_words(struct adapters_args *a, int n, char **words, stru
     if (n < v->min || n > v->max)
         return fail(err, STATUS_INVALID, "usage: lorikeet adapters %s %s", v->name, v->usage);
     a->name = n > 0 ? words[0] : NULL;
+    if (a->name && !adapter_name_is_valid(a->name))
+        return fail(
+            err, STATUS_INVALID,
+            "name: \"%.80s\" must begin with a letter or digit and hold at most %d letters, digits, '.', "
+            "'_' and '-'",
+            a->name, ADAPTER_NAME_MAX);
     if (a->verb == VERB_LOAD && n == 2)
         a->source = words[1];
     if (a->verb == VERB_TRAFFIC) {
@@ -319,36 +325,19 @@ enum status adapters_parse(int argc, char **argv, struct adapters_args *out, str
 
 /* ---- requests */
 
-/* The name as a path's segment: what isn't unreserved is escaped, so that the server sees and refuses it. */
-static bool put_name(char *path, size_t n_path, const char *name, const char *tail)
-{
-    size_t n = strlen(NAMES_PATH) + 1;
-    snprintf(path, n_path, NAMES_PATH "/");
-    for (const char *c = name; *c; c++) {
-        bool plain = isalnum((unsigned char)*c) || strchr("-._~", *c);
-        if (n + 4 + strlen(tail) >= n_path)
-            return false;
-        n += (size_t)snprintf(path + n, n_path - n, plain ? "%c" : "%%%02X", (unsigned char)*c);
-    }
-    snprintf(path + n, n_path - n, "%s", tail);
-    return true;
-}
-
-static enum status add_request(struct adapters_plan *p, const struct adapters_args *a, const char *method,
-                               const char *tail, json_t *body, struct error *err)
+static void add_request(struct adapters_plan *p, const struct adapters_args *a, const char *method,
+                        const char *tail, json_t *body)
 {
     struct adapters_request *r = &p->requests[p->n++];
     *r = (struct adapters_request){.method = method, .body = body};
-    if (!a->name)
+    if (a->name) /* checked: it needs no escapes */
+        snprintf(r->path, sizeof r->path, NAMES_PATH "/%s%s", a->name, tail);
+    else
         snprintf(r->path, sizeof r->path, "%s", tail);
-    else if (!a->name[0] || !put_name(r->path, sizeof r->path, a->name, tail))
-        return fail(err, STATUS_INVALID, "name: found %s, expected 1 to 64 letters, digits, '.', '_', '-'",
-                    a->name[0] ? "a very long one" : "nothing");
     if (a->is_new)
         snprintf(r->condition, sizeof r->condition, "If-None-Match: *");
     else if (a->has_revision)
         snprintf(r->condition, sizeof r->condition, "If-Match: \"%llu\"", (unsigned long long)a->revision);
-    return STATUS_OK;
 }
 
 /* "stable=90" into body. */
@@ -374,11 +363,12 @@ static enum status put_share(json_t *body, const char *text, struct error *err)
 
 static enum status plan_traffic(const struct adapters_args *a, struct adapters_plan *p, struct error *err)
 {
-    if (a->n_shares == 0)
-        return add_request(p, a, "GET", "/traffic", NULL, err);
-    json_t *body = json_object();
+    json_t *body = a->n_shares ? json_object() : NULL;
     json_int_t sum = 0;
-    enum status s = add_request(p, a, "PUT", "/traffic", body, err);
+    enum status s = STATUS_OK;
+    add_request(p, a, body ? "PUT" : "GET", "/traffic", body);
+    if (!body)
+        return STATUS_OK;
     for (int i = 0; i < a->n_shares && s == STATUS_OK; i++)
         s = put_share(body, a->shares[i], err);
     const char *key;
@@ -408,10 +398,12 @@ static json_t *source_for(const char *source, bool local)
 static enum status plan_load(const struct adapters_args *a, bool local, struct adapters_plan *p,
                              struct error *err)
 {
-    if (!a->source && !a->blend)
-        return add_request(p, a, "POST", "/load", json_object(), err);
     json_t *body = json_object();
-    enum status s = add_request(p, a, "PUT", a->dry_run ? "?dry_run=1" : "", body, err);
+    if (!a->source && !a->blend) {
+        add_request(p, a, "POST", "/load", body);
+        return STATUS_OK;
+    }
+    add_request(p, a, "PUT", a->dry_run ? "?dry_run=1" : "", body);
     if (a->blend)
         json_object_set_new(body, "blend", json_string(a->blend));
     else
@@ -430,57 +422,64 @@ static enum status plan_load(const struct adapters_args *a, bool local, struct a
         json_object_set_new(body, "publish", json_string(a->shadow ? "shadow" : "canary"));
     if (json_object_size(body) == 0 || (a->source && !json_object_get(body, "source")))
         return fail(err, STATUS_INVALID, "load: the source or blend is no UTF-8 text");
-    if (s != STATUS_OK || a->canary < 0 || a->dry_run)
-        return s;
+    if (a->canary < 0 || a->dry_run)
+        return STATUS_OK;
     struct adapters_args then = *a; /* the load's condition was about the state before it */
     then.has_revision = then.is_new = false;
-    return add_request(p, &then, "PUT", "/traffic",
-                       json_pack("{s:i,s:i}", "stable", 100 - a->canary, "canary", a->canary), err);
+    add_request(p, &then, "PUT", "/traffic",
+                json_pack("{s:i,s:i}", "stable", 100 - a->canary, "canary", a->canary));
+    return STATUS_OK;
+}
+
+/* The body of a request of one of the simple verbs; NULL: none. */
+static json_t *simple_body(const struct adapters_args *a)
+{
+    switch (a->verb) {
+    case VERB_RELOAD:
+        return a->force ? json_pack("{s:b}", "force", 1) : json_object();
+    case VERB_PIN:
+    case VERB_UNPIN:
+        return json_pack("{s:b}", "pinned", a->verb == VERB_PIN);
+    case VERB_PROMOTE:
+        return a->generation ? json_pack("{s:I}", "generation", (json_int_t)a->generation) : json_object();
+    case VERB_MERGE:
+        return json_pack("{s:s}", "merge", a->mode);
+    default:
+        return json_object();
+    }
 }
 
 enum status adapters_plan(const struct adapters_args *a, bool local, struct adapters_plan *out,
                           struct error *err)
 {
+    static const struct {
+        const char *method, *tail;
+    } simple[] = {[VERB_LIST] = {"GET", NAMES_PATH},
+                  [VERB_SHOW] = {"GET", ""},
+                  [VERB_UNLOAD] = {"POST", "/unload"},
+                  [VERB_RELOAD] = {"POST", "/reload"},
+                  [VERB_REMOVE] = {"DELETE", ""},
+                  [VERB_PIN] = {"PUT", "/pin"},
+                  [VERB_UNPIN] = {"PUT", "/pin"},
+                  [VERB_ROLLBACK] = {"POST", "/rollback"},
+                  [VERB_PROMOTE] = {"POST", "/promote"},
+                  [VERB_MERGE] = {"PUT", "/merge"},
+                  [VERB_EFFECT] = {"GET", "/effect"},
+                  [VERB_SHADOW] = {"GET", "/shadow"},
+                  [VERB_RESCAN] = {"POST", "/admin/v1/rescan"},
+                  [VERB_WATCH] = {NULL, NULL}};
     *out = (struct adapters_plan){0};
-    switch (a->verb) {
-    case VERB_LIST:
-        return add_request(out, a, "GET", NAMES_PATH, NULL, err);
-    case VERB_SHOW: {
-        enum status s = add_request(out, a, "GET", "", NULL, err);
-        return s == STATUS_OK && !a->json && !a->quiet ? add_request(out, a, "GET", "/versions", NULL, err)
-                                                       : s;
-    }
-    case VERB_LOAD:
+    if (a->verb == VERB_LOAD)
         return plan_load(a, local, out, err);
-    case VERB_UNLOAD:
-        return add_request(out, a, "POST", "/unload", json_object(), err);
-    case VERB_RELOAD:
-        return add_request(out, a, "POST", "/reload",
-                           a->force ? json_pack("{s:b}", "force", 1) : json_object(), err);
-    case VERB_REMOVE:
-        return add_request(out, a, "DELETE", "", NULL, err);
-    case VERB_PIN:
-    case VERB_UNPIN:
-        return add_request(out, a, "PUT", "/pin", json_pack("{s:b}", "pinned", a->verb == VERB_PIN), err);
-    case VERB_ROLLBACK:
-        return add_request(out, a, "POST", "/rollback", json_object(), err);
-    case VERB_TRAFFIC:
+    if (a->verb == VERB_TRAFFIC)
         return plan_traffic(a, out, err);
-    case VERB_PROMOTE:
-        return add_request(
-            out, a, "POST", "/promote",
-            a->generation ? json_pack("{s:I}", "generation", (json_int_t)a->generation) : json_object(), err);
-    case VERB_MERGE:
-        return add_request(out, a, "PUT", "/merge", json_pack("{s:s}", "merge", a->mode), err);
-    case VERB_EFFECT:
-        return add_request(out, a, "GET", "/effect", NULL, err);
-    case VERB_SHADOW:
-        return add_request(out, a, "GET", "/shadow", NULL, err);
-    case VERB_RESCAN:
-        return add_request(out, a, "POST", "/admin/v1/rescan", json_object(), err);
-    case VERB_WATCH:
-        break; /* a stream: adapters_watch asks for it */
-    }
+    if (a->verb == VERB_WATCH) /* a stream: adapters_watch asks for it */
+        return STATUS_OK;
+    const char *method = simple[a->verb].method;
+    bool has_body = method[0] == 'P';
+    add_request(out, a, method, simple[a->verb].tail, has_body ? simple_body(a) : NULL);
+    if (a->verb == VERB_SHOW && !a->json && !a->quiet)
+        add_request(out, a, "GET", "/versions", NULL);
     return STATUS_OK;
 }
 
