@@ -238,6 +238,12 @@ static void blame_load(struct completion *c, const struct error *err)
         c->fault.error = *err;
         return;
     }
+    if (c->voice.missing && c->voice.missing->always) {
+        fault_set(&c->fault, STATUS_UNAVAILABLE, NULL,
+                  "what this server adds to every voice can't be loaded: \"%.100s\"; its operator knows why",
+                  c->waiter.name);
+        return;
+    }
     fault_set(&c->fault, STATUS_NOT_FOUND, "model",
               "The model \"%.100s\" can't be loaded; its operator knows why", c->waiter.name);
     snprintf(c->fault.code, sizeof c->fault.code, "model_not_found");

@@ -112,7 +112,7 @@ static enum status expand(const struct server *s, struct voice_expr *e, unsigned
             st = add_expanded(s, &e->terms[i], &out, &deeper, err);
         }
         if (st != STATUS_OK)
-            return st;
+            return round == 0 ? st : fail_within(err, "a part of a blend");
         if (deeper && round == n_rounds)
             return fail(err, STATUS_INVALID,
                         "blends name each other in a circle, or more than %u levels deep", BLEND_DEPTH_MAX);

@@ -3,6 +3,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import shutil
 
 import pytest
 
@@ -279,6 +280,27 @@ def test_blends_that_cannot_be(blends, says):
     assert says in str(ended.value)
 
 
+def test_blends_of_the_admin_api(tmp_path):
+    state = ["--state", str(tmp_path / "state.db"), "--threads", "2"]
+    with Server(LLAMA, VOICES, state, name="tiny") as server:
+        def put(name, text):
+            status, answer, _ = server.admin("PUT", "/admin/v1/adapters/" + name, {"blend": text})
+            return status, answer.get("error", {}).get("message", "")
+
+        assert put("formal", "qv_r4 + 0.5*head_r4")[0] == 201 and put("more", "2*formal")[0] == 201
+        assert speak(server, model="more")[1]["x-adapter"] == "head_r4+2*qv_r4"
+        assert put("formal", "patterns")[0] == 200 and speak(server, model="more")[1]["x-adapter"] == "2*patterns"
+        for text, says in (("more", "itself"), ("formal", "itself"), ("nosuch", "nosuch"), ("qv_r4*2", "number"), ("tiny", "no adapter")):
+            status, message = put("formal", text)
+            assert status in (400, 404) and says in message, (text, status, message)
+        assert speak(server, model="more")[1]["x-adapter"] == "2*patterns"
+        assert server.admin("GET", "/admin/v1/adapters/more")[1]["blend"] == "2*formal"
+    with Server(LLAMA, VOICES, state, name="tiny") as server:
+        assert speak(server, model="more")[1]["x-adapter"] == "2*patterns"
+        assert server.admin("DELETE", "/admin/v1/adapters/formal")[0] == 200
+        assert "part of a blend" in refused(server, 404, "formal", model="more")["message"]
+
+
 # ---- what a server adds to every voice
 
 
@@ -307,6 +329,11 @@ def test_a_policy_adapter_speaks_with_every_voice():
         assert status == 400 and "adds to every voice" in text
         refused(server, 400, "0.5*rslora_r8", model="mts_norms_r2")  # can't be summed, so it doesn't speak at all
         refused(server, 400, "at most 7", model="+".join(f"0.1*{v}" for v in [*VOICES, *MORE][:8]))
+        # Nor can a name that an operator has made for it.
+        assert server.admin("PUT", "/admin/v1/adapters/anti", {"blend": "qv_r4+-1*rslora_r8"})[0] == 201
+        for body in ({"model": "anti"}, {"adapters": [{"name": "anti", "scale": 0.1}]}):
+            assert refused(server, 400, "adds to every voice", **body)["code"] == "policy"
+        assert speak(server, model="-1*anti+2*qv_r4")[1]["x-adapter"] == "qv_r4+rslora_r8"
         # What a name is sent with, it gets again: the server's own part isn't doubled.
         assert speak(server, model=head["x-adapter"])[0] == got
         # Without it nobody is answered.
@@ -321,6 +348,20 @@ def test_a_policy_of_an_unknown_version_answers_nobody():
             assert "rslora_r8" in refused(server, 503, "adds to every voice", model=model)["message"]
 
 
+def test_a_policy_adapter_out_of_memory_is_loaded_first_and_without_its_files_nobody_is_answered(tmp_path):
+    files = tmp_path / "kind"
+    shutil.copytree(VOICES["rslora_r8"], files)
+    with Server(LLAMA, {**VOICES, "kind": str(files)}, ["--always", "0.5*kind", "--threads", "2"], name="tiny") as server:
+        want = {m: speak(server, model=m)[::2] for m in ("tiny", "qv_r4")}
+        for model in want:
+            assert server.admin("POST", "/admin/v1/adapters/kind/unload")[0] == 200
+            assert speak(server, model=model)[::2] == want[model]
+        assert server.admin("POST", "/admin/v1/adapters/kind/unload")[0] == 200
+        shutil.rmtree(files)
+        for model in want:
+            assert "kind" in refused(server, 503, "adds to every voice", model=model)["message"]
+
+
 @pytest.mark.parametrize("always", ["nosuch", "0.5*", "tiny", "qv_r4*0.5"])
 def test_a_policy_that_cannot_be_is_no_start(always):
     with pytest.raises(RuntimeError) as ended:
@@ -330,6 +371,53 @@ def test_a_policy_that_cannot_be_is_no_start(always):
 
 
 # ---- versions
+
+
+def test_members_out_of_memory_are_loaded_for_the_request_that_needs_them(many):
+    blend = "qv_r4+0.5*head_r4+-1*patterns"
+    want = speak(many, model=blend)
+    for name in ("qv_r4", "head_r4", "patterns"):
+        assert many.admin("POST", f"/admin/v1/adapters/{name}/unload")[0] == 200
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: speak(many, model=blend), range(8)))
+    assert all(g[0] == want[0] and g[2] == want[2] for g in got)
+    assert all(g[1]["x-adapter-generation"] == want[1]["x-adapter-generation"] for g in got)
+
+
+def test_callers_stay_with_a_version():
+    with Server(LLAMA, VOICES, ["--adapter-root", ADAPTERS, "--threads", "2"], name="tiny") as server:
+        api = "/admin/v1/adapters/shown"
+        for letter, publish in (("A", "stable"), ("B", "canary")):
+            assert server.admin("PUT", api, {"source": "shows_" + letter, "publish": publish})[0] < 300
+        assert server.admin("PUT", api + "/traffic", {"stable": 50, "canary": 50})[0] == 200
+
+        def letter(voice="shown", key=None, **body):
+            status, answer, head = ask(server, headers={"Authorization": key} if key else None, model=voice, prompt=[1, 9],
+                                       max_tokens=1, temperature=0, **body)
+            assert status == 200
+            return head["x-adapter-generation"] if "+" in voice else answer["choices"][0]["text"]
+
+        for who in ({"key": "Bearer {}"}, {"user": "{}"}, {"safety_identifier": "{}"}, {"user": "{}", "key": "Bearer x"},
+                    {"user": "{}", "voice": "shown+0.1*qv_r4"}):
+            callers = [{k: v.format(i) for k, v in who.items()} for i in range(24)]
+            first = [letter(**c) for c in callers]
+            assert len(set(first)) == 2 and [letter(**c) for c in callers] == first, who
+        assert len({letter() for _ in range(24)}) == 2  # nobody known: each request for itself
+
+
+def test_one_request_has_one_version_for_all_its_choices():
+    with Server(LLAMA, {}, ["--adapter-root", ADAPTERS, "--threads", "2"], name="tiny") as server:
+        api = "/admin/v1/adapters/shown"
+        for letter, publish in (("A", "stable"), ("B", "canary")):
+            assert server.admin("PUT", api, {"source": "shows_" + letter, "publish": publish})[0] < 300
+        assert server.admin("PUT", api + "/traffic", {"stable": 50, "canary": 50})[0] == 200
+        seen = set()
+        for _ in range(16):
+            choices = server.post("/v1/completions", {"model": "shown", "prompt": [[1, 9]] * 3, "n": 2, "max_tokens": 2, "temperature": 0})[1]
+            texts = {c["text"] for c in choices["choices"]}
+            assert len(texts) == 1
+            seen |= texts
+        assert seen == {"AA", "BB"}
 
 
 def test_a_blend_in_flight_keeps_the_versions_it_began_with():
