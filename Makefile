@@ -8,6 +8,7 @@
 #   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
 #   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
 #   make stress     reloads under load, kills
+#   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
 #   make install    PREFIX=/usr/local DESTDIR=
 #
@@ -56,7 +57,7 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test test-goldens check bench bench-server soak stress fuzz real-model \
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-merged bench-server soak stress fuzz real-model \
         test-real install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -114,6 +115,8 @@ bench: all programs
 	$(Q)bash tests/bench/run.sh
 stress: all
 	$(Q)bash tests/stress/run.sh
+bench-merged: $(B)/tests/bench/bench_merged
+	$(Q)$< $(BENCH_ARGS)
 soak: all
 	$(Q)bash tests/soak.sh
 fuzz:
@@ -135,6 +138,6 @@ uninstall:
 clean:
 	rm -rf build
 help:
-	@sed -n '2,16s/^# \{0,1\}//p' Makefile
+	@sed -n '2,18s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "cost.h"
 #include "model.h"
 #include "text.h"
 
@@ -189,6 +190,7 @@ struct engine_options {
     uint32_t step_tokens;  /* token budget of a step; 0: 256 */
     uint32_t chunk_tokens; /* longest prompt chunk of one sequence in a step; 0: step_tokens */
     unsigned n_threads;    /* 0: one a core */
+    const struct cost_model *costs; /* of this machine, for MERGED_AUTO; copied; NULL: that never merges */
 };
 
 struct engine;
@@ -235,6 +237,11 @@ LK_MUST_USE enum status engine_set_merged(struct engine *e, struct merged_copy *
 /* Takes the copy for an adapter of this digest away; sequences go on unmerged with their next step. Nothing
  * happens if there is none. Never blocks. Thread: front. */
 void engine_drop_merged(struct engine *e, const uint8_t lora_digest[32]);
+/* What steps have wanted lately (a running average over about the last TRAFFIC_STEPS), for cost_choose: the
+ * share of steps whose rows all wanted the adapter, merged or not, and such a step's rows on average; 0 for
+ * one that was hardly seen. Any thread; waits at most for a few copied words. */
+#define TRAFFIC_STEPS 512U
+struct cost_load engine_traffic(struct engine *e, const uint8_t lora_digest[32]);
 
 struct engine_stats {
     uint32_t n_running, n_waiting, n_paused;

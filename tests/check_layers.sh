@@ -15,10 +15,10 @@ core/base     base/*
 core/kernels  base/* kernels.h linalg.h
 core/format   base/* format.h
 core/text     base/* format.h text.h
-core/model    base/* format.h kernels.h model.h matrices.h lora.h kv_cache.h
-core/engine   base/* text.h model.h lora.h kv_cache.h kernels.h engine.h
+core/model    base/* format.h kernels.h model.h matrices.h lora.h kv_cache.h cost.h
+core/engine   base/* text.h model.h lora.h cost.h kv_cache.h kernels.h engine.h
 adapters      base/* format.h kernels.h model.h matrices.h lora.h adapters.h effect.h registry.h sources.h state.h rank_tools.h linalg.h
-server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h engine.h adapters.h effect.h registry.h sources.h state.h rank_tools.h
+server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h cost.h engine.h adapters.h effect.h registry.h sources.h state.h rank_tools.h
 ROOMS
 # A foreign header has its own doors: header, then the files that may see it.
 while read -r header files; do

@@ -59,6 +59,9 @@ static enum status take_options(struct engine *e, const struct engine_options *o
     if (o->context > longest)
         return fail(err, STATUS_INVALID, "context is %u tokens, but the model was made for %u", o->context,
                     longest);
+    e->has_costs = o->costs != NULL;
+    if (o->costs)
+        e->costs = *o->costs;
     e->limits.wanted_context = o->context ? o->context : longest;
     uint32_t rows = SCORE_BYTES / (uint32_t)sizeof(float) / (c->vocab_size ? c->vocab_size : 1);
     e->score_rows = rows < SCORE_ROWS_MIN ? SCORE_ROWS_MIN : rows < e->step_tokens ? rows : e->step_tokens;

@@ -30,19 +30,33 @@ struct merged_entry {
     uint8_t digest[32];
     struct merged_copy *copy; /* a reference */
     enum merged_use use;
+    struct cost_curve merged, unmerged; /* AUTO with costs */
 };
 struct merged_table {
     struct merged_entry entries[MERGED_COPIES_MAX];
     uint32_t n;
 };
+/* What steps wanted as a whole, as running averages; an entry falls behind until its next step. */
+struct traffic_entry {
+    uint8_t digest[32];
+    uint64_t step; /* up to which `share` is */
+    double share, n_rows;
+};
+struct traffic {
+    struct traffic_entry entries[MERGED_COPIES_MAX];
+    uint32_t n;
+    uint64_t n_steps;
+};
+
 /* What the front wants; the engine thread takes it over between two steps. Under a lock and not in messages,
  * because taking away must not find a full queue; whoever holds it copies a few pointers. */
 struct merged_box {
     pthread_mutex_t lock; /* a leaf */
     bool has_lock;
     struct merged_table wanted;
-    atomic_uint version; /* of `wanted` */
-    atomic_bool told;    /* a message is on its way */
+    struct traffic traffic; /* written by the engine thread */
+    atomic_uint version;    /* of `wanted` */
+    atomic_bool told;       /* a message is on its way */
 };
 
 /* Written by the engine thread (n_live also by the front), read by any; only counters, so all orders are
@@ -86,6 +100,9 @@ struct engine {
     uint32_t n_sequences, queue_limit, step_tokens, chunk_tokens, score_rows;
     uint32_t n_pages; /* of the cache */
     size_t page_bytes;
+
+    struct cost_model costs;
+    bool has_costs;
 
     /* between front and engine thread */
     struct queue *inbox;  /* struct message; has room for every live id's submission and cancellation */
@@ -150,8 +167,10 @@ void engine_merged_fini(struct engine *e);
  * not in one. */
 void engine_merged_told(struct engine *e);
 void engine_merged_sync(struct engine *e);
-/* The model that the batch runs on. With a copy, the sequences' adapters are taken out of the batch. */
-const struct model *engine_merged_choose(struct engine *e);
+/* The model that the batch of n_rows runs on. With a copy, the sequences' adapters are taken out of the
+ * batch.
+ */
+const struct model *engine_merged_choose(struct engine *e, uint32_t n_rows);
 
 /* engine_shadow.c: followers, which have only what the schedule leaves */
 void engine_shadow_begin(struct engine *e, struct sequence *q);

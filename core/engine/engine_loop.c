@@ -312,7 +312,7 @@ static void step(struct engine *e)
     engine_publish(e);
     require(e->n_batch > 0); /* the scheduler's promise; without it we would spin */
     engine_shadow_add(e, e->step_tokens - n_tokens);
-    e->step_model = engine_merged_choose(e);
+    e->step_model = engine_merged_choose(e, n_tokens);
     announce(e);
     run_model(e);
     if (e->n_rows > 1)

@@ -5,6 +5,7 @@
  * Adapters are told apart by content (digest), never by address: the same bytes loaded twice are one. */
 #include "engine_inner.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- tables ---- */
@@ -22,6 +23,71 @@ static void release_all(struct merged_table *t)
     for (uint32_t i = 0; i < t->n; i++)
         merged_copy_release(t->entries[i].copy);
     t->n = 0;
+}
+
+/* ---- traffic ---- */
+
+#define TRAFFIC_RATE (1.0 / TRAFFIC_STEPS)
+
+/* The share after the steps since then, which were others'. */
+static double share_now(const struct traffic *t, const struct traffic_entry *entry)
+{
+    return entry->share * pow(1 - TRAFFIC_RATE, (double)(t->n_steps - entry->step));
+}
+
+static struct traffic_entry *find_traffic(struct traffic *t, const uint8_t digest[32])
+{
+    for (uint32_t i = 0; i < t->n; i++)
+        if (memcmp(t->entries[i].digest, digest, sizeof t->entries[i].digest) == 0)
+            return &t->entries[i];
+    return NULL;
+}
+
+/* The adapter's entry, or one in the place of the least wanted. */
+static struct traffic_entry *traffic_of(struct traffic *t, const uint8_t digest[32])
+{
+    struct traffic_entry *entry = find_traffic(t, digest);
+    if (entry)
+        return entry;
+    if (t->n < MERGED_COPIES_MAX) {
+        entry = &t->entries[t->n++];
+    } else {
+        entry = &t->entries[0];
+        for (uint32_t i = 1; i < t->n; i++)
+            if (share_now(t, &t->entries[i]) < share_now(t, entry))
+                entry = &t->entries[i];
+    }
+    *entry = (struct traffic_entry){.step = t->n_steps};
+    memcpy(entry->digest, digest, sizeof entry->digest);
+    return entry;
+}
+
+/* A step of n_rows that wanted `lora` as a whole (NULL: none did). */
+static void count_traffic(struct engine *e, const struct lora *lora, uint32_t n_rows)
+{
+    struct traffic *t = &e->merged_box.traffic;
+    pthread_mutex_lock(&e->merged_box.lock);
+    t->n_steps++;
+    if (lora) {
+        struct traffic_entry *entry = traffic_of(t, lora->digest);
+        bool is_new = entry->n_rows == 0;
+        entry->share = share_now(t, entry) + TRAFFIC_RATE;
+        entry->step = t->n_steps;
+        /* of its own steps: as fast as the share, but right from the beginning */
+        entry->n_rows += (n_rows - entry->n_rows) * (is_new ? 1 : TRAFFIC_RATE * 8);
+    }
+    pthread_mutex_unlock(&e->merged_box.lock);
+}
+
+struct cost_load engine_traffic(struct engine *e, const uint8_t lora_digest[32])
+{
+    struct cost_load load = {0};
+    pthread_mutex_lock(&e->merged_box.lock);
+    const struct traffic_entry *entry = find_traffic(&e->merged_box.traffic, lora_digest);
+    if (entry)
+        load = (struct cost_load){share_now(&e->merged_box.traffic, entry), entry->n_rows};
+    pthread_mutex_unlock(&e->merged_box.lock);
+    return load;
 }
 
 /* ---- the front's side ---- */
@@ -60,10 +126,16 @@ enum status engine_set_merged(struct engine *e, struct merged_copy *copy, enum m
 {
     struct merged_box *box = &e->merged_box;
     const struct lora *lora = merged_copy_lora(copy);
+    struct merged_entry made = {.copy = copy, .use = use};
     struct merged_copy *before = NULL;
     if (lora->model != e->model)
         return fail(err, STATUS_MISMATCH,
                     "the merged copy is one of another base model than the one that runs");
+    memcpy(made.digest, lora->digest, sizeof made.digest);
+    if (use == MERGED_AUTO && e->has_costs) {
+        cost_curve(&e->costs, e->model, lora, &made.unmerged);
+        cost_curve(&e->costs, merged_copy_model(copy), NULL, &made.merged);
+    }
     pthread_mutex_lock(&box->lock);
     struct merged_entry *entry = find(&box->wanted, lora->digest);
     bool full = !entry && box->wanted.n == MERGED_COPIES_MAX;
@@ -72,8 +144,8 @@ enum status engine_set_merged(struct engine *e, struct merged_copy *copy, enum m
     else if (!full)
         entry = &box->wanted.entries[box->wanted.n++];
     if (entry) {
-        *entry = (struct merged_entry){.copy = merged_copy_acquire(copy), .use = use};
-        memcpy(entry->digest, lora->digest, sizeof entry->digest);
+        *entry = made;
+        merged_copy_acquire(copy);
     }
     pthread_mutex_unlock(&box->lock);
     merged_copy_release(before);
@@ -152,11 +224,19 @@ static const struct lora *wanted_by_all(const struct engine *e)
     return first;
 }
 
-const struct model *engine_merged_choose(struct engine *e)
+static bool is_worth_it(const struct engine *e, const struct merged_entry *entry, uint32_t n_rows)
 {
-    const struct lora *lora = e->merged.n ? wanted_by_all(e) : NULL;
+    if (entry->use == MERGED_ALWAYS)
+        return true;
+    return e->has_costs && cost_curve_at(&entry->merged, n_rows) < cost_curve_at(&entry->unmerged, n_rows);
+}
+
+const struct model *engine_merged_choose(struct engine *e, uint32_t n_rows)
+{
+    const struct lora *lora = wanted_by_all(e);
+    count_traffic(e, lora, n_rows);
     const struct merged_entry *entry = lora ? find(&e->merged, lora->digest) : NULL;
-    if (!entry || entry->use != MERGED_ALWAYS)
+    if (!entry || !is_worth_it(e, entry, n_rows))
         return e->model;
     for (uint32_t i = 0; i < e->n_batch; i++)
         e->batch[i].lora = NULL;

@@ -28,7 +28,7 @@ struct golden_case {
     const json_t *golden; /* borrowed from the family's json */
 };
 
-struct family {
+struct golden_family {
     json_t *json;
     struct model *model;
     struct text_model text;
@@ -43,7 +43,7 @@ static inline void expect_ok(enum status s, const struct error *err)
         fail_msg("%s", err->text);
 }
 
-static inline void open_model(struct family *f, const char *dir)
+static inline void open_model(struct golden_family *f, const char *dir)
 {
     struct model_files *files;
     struct model_options o = {0};
@@ -64,7 +64,7 @@ static inline void open_model(struct family *f, const char *dir)
     buf_fini(&json);
 }
 
-static inline struct lora *open_adapter(struct family *f, const char *name)
+static inline struct lora *open_adapter(struct golden_family *f, const char *name)
 {
     char path[300];
     struct error err;
@@ -77,7 +77,7 @@ static inline struct lora *open_adapter(struct family *f, const char *name)
     return f->adapters[f->n_adapters++]->lora;
 }
 
-static inline void add_case(struct family *f, const char *adapter, struct lora *lora, const char *name,
+static inline void add_case(struct golden_family *f, const char *adapter, struct lora *lora, const char *name,
                             const json_t *golden)
 {
     const json_t *prompt = json_object_get(golden, "prompt");
@@ -89,9 +89,9 @@ static inline void add_case(struct family *f, const char *adapter, struct lora *
     snprintf(c->what, sizeof c->what, "%s %s", adapter ? adapter : "base", name);
 }
 
-static inline struct family *open_family(const char *name)
+static inline struct golden_family *open_family(const char *name)
 {
-    struct family *f = mem_zalloc(sizeof *f);
+    struct golden_family *f = mem_zalloc(sizeof *f);
     char path[200];
     snprintf(path, sizeof path, DATA "models/%s/f32", name);
     open_model(f, path);
@@ -115,7 +115,7 @@ static inline struct family *open_family(const char *name)
     return f;
 }
 
-static inline void close_family(struct family *f)
+static inline void close_family(struct golden_family *f)
 {
     for (uint32_t i = 0; i < f->n_adapters; i++) {
         assert_int_equal(f->adapters[i]->lora->refs, 1); /* the engine has let go of all */
@@ -184,7 +184,7 @@ static inline void gather(struct engine *e, struct outcome *r, uint32_t n)
     }
 }
 
-static inline struct engine *engine_with(const struct family *f, const struct engine_options *o)
+static inline struct engine *engine_with(const struct golden_family *f, const struct engine_options *o)
 {
     struct engine *e;
     struct error err;

@@ -86,26 +86,20 @@ static void a_sequence_crosses_to_the_copy_and_back(void **state)
     assert_int_equal(copy.refs, 1);
 }
 
-/* A copy changes who computes, never what the fake model says: the crowd's bytes are the same. */
-static void the_crowd_is_the_same_with_copies_coming_and_going(void **state)
+/* The crowd once more while copies come and go with its events. Returns the merged steps' number, or 0 if all
+ * of them were. */
+static uint64_t run_changing_crowd(const struct model *m, struct crowd *c, const struct record *alone)
 {
-    (void)state;
-    struct model m = fake_model();
-    struct crowd *c = crowd_create(&m);
-    struct record *alone = mem_array(N_CROWD, sizeof *alone), *all = mem_array(N_CROWD, sizeof *all);
-    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 1, .context = 512});
+    struct engine *e =
+        engine_with(m, (struct engine_options){.context = 512, .n_threads = 2, .n_sequences = 2});
+    struct record *all = mem_array(N_CROWD, sizeof *all);
     struct merged_copy copies[3];
+    struct engine_stats stats;
+    struct event v;
     for (uint32_t i = 0; i < 3; i++)
         copies[i] = fake_copy(&c->loras[i]);
-    for (uint32_t i = 0; i < N_CROWD; i++) {
-        alone[i].id = submit(e, &c->g[i]);
-        gather(e, &alone[i], 1);
-    }
-    engine_destroy(e);
-    e = engine_with(&m, (struct engine_options){.context = 512, .n_threads = 2, .n_sequences = 2});
     for (uint32_t i = 0; i < N_CROWD; i++)
         all[i].id = submit(e, &c->g[i]);
-    struct event v;
     for (uint32_t n = 0, n_over = 0; n_over < N_CROWD; n++) {
         assert_true(engine_wait(e, &v, 20 * NS_PER_S));
         uint32_t i = 0;
@@ -121,20 +115,39 @@ static void the_crowd_is_the_same_with_copies_coming_and_going(void **state)
     for (uint32_t i = 0; i < N_CROWD; i++) {
         assert_true(logs_equal(&all[i], &alone[i]));
         record_fini(&all[i]);
-        record_fini(&alone[i]);
     }
-    struct engine_stats stats;
     engine_stats(e, &stats);
-    assert_true(stats.n_merged_steps > 0 && stats.n_merged_steps < stats.n_steps);
     assert_true(stats.n_merged_tokens >= stats.n_merged_steps);
     assert_int_equal(stats.step_allocations, 0);
     engine_destroy(e);
-    for (uint32_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < 3; i++)
         assert_int_equal(copies[i].refs, 1);
-        assert_int_equal(c->loras[i].refs, 1);
-    }
-    mem_free(alone);
     mem_free(all);
+    return stats.n_merged_steps < stats.n_steps ? stats.n_merged_steps : 0;
+}
+
+/* A copy changes who computes, never what the fake model says. */
+static void the_crowd_is_the_same_with_copies_coming_and_going(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    struct crowd *c = crowd_create(&m);
+    struct record *alone = mem_array(N_CROWD, sizeof *alone);
+    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 1, .context = 512});
+    for (uint32_t i = 0; i < N_CROWD; i++) {
+        alone[i].id = submit(e, &c->g[i]);
+        gather(e, &alone[i], 1);
+    }
+    engine_destroy(e);
+    uint64_t n_merged = 0;
+    for (int i = 0; i < 50 && n_merged == 0; i++) /* a reader that lost its core may have come too late */
+        n_merged = run_changing_crowd(&m, c, alone);
+    assert_true(n_merged > 0);
+    for (uint32_t i = 0; i < N_CROWD; i++)
+        record_fini(&alone[i]);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(c->loras[i].refs, 1);
+    mem_free(alone);
     mem_free(c);
 }
 
@@ -167,6 +180,77 @@ static void copies_are_counted_and_bounded(void **state)
     for (uint32_t i = 0; i <= MERGED_COPIES_MAX; i++)
         assert_int_equal(copies[i].refs, 1);
     assert_int_equal(newer.refs, 1);
+}
+
+/* With costs a step takes the faster way for its number of rows; without, auto never merges. */
+static void auto_follows_the_costs(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    m.step_time.tv_nsec = 200 * 1000;
+    const struct cost_model costs = {.n_workers = 1};
+    struct error err;
+    for (int with = 0; with < 2; with++) {
+        struct lora a = {.refs = 1, .model = &m, .digest = {1}};
+        struct merged_copy copy = fake_copy(&a);
+        struct engine *e = engine_with(&m, (struct engine_options){.costs = with ? &costs : NULL});
+        struct generation g = endless(&a);
+        assert_int_equal(engine_set_merged(e, &copy, MERGED_AUTO, &err), STATUS_OK);
+        uint64_t first = submit(e, &g);
+        assert_int_equal(await(e, first, EVENT_STARTED).merged, with); /* three rows of a prompt */
+        await_path(e, first, false);
+        for (int i = 0; i < 10; i++)
+            assert_false(next_is_merged(e, first));
+        uint64_t second = submit(e, &g);
+        assert_int_equal(await(e, second, EVENT_STARTED).merged, with);
+        for (int i = 0; i < 10; i++)
+            assert_int_equal(next_is_merged(e, second), with);
+        engine_cancel(e, second);
+        await(e, second, EVENT_DONE);
+        await_path(e, first, false);
+        engine_cancel(e, first);
+        await(e, first, EVENT_DONE);
+        engine_destroy(e);
+        assert_true(copy.refs == 1 && a.refs == 1);
+    }
+}
+
+/* n steps of n_rows rows that all want `lora`: a prompt in one chunk and a token behind it. */
+static void run_steps(struct engine *e, struct lora *lora, uint32_t n, uint32_t n_rows)
+{
+    static const int32_t prompt[64];
+    struct generation g = plain(prompt, n_rows);
+    g.lora = lora;
+    g.max_tokens = 1;
+    for (uint32_t i = 0; i < n; i++)
+        record_free(run_one(e, &g));
+}
+
+static void traffic_is_shares_of_steps(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    struct engine *e = engine_with(&m, (struct engine_options){.context = 128, .n_threads = 1});
+    struct lora a = {.refs = 1, .model = &m, .digest = {1}}, b = {.refs = 1, .model = &m, .digest = {2}};
+    assert_true(engine_traffic(e, a.digest).share == 0);
+    run_steps(e, &a, 3 * TRAFFIC_STEPS, 1);
+    struct cost_load load = engine_traffic(e, a.digest);
+    assert_true(load.share > 0.94 && load.share < 0.96 && load.n_rows == 1);
+    run_steps(e, NULL, TRAFFIC_STEPS, 1); /* the base's steps are nobody's */
+    load = engine_traffic(e, a.digest);
+    assert_true(load.share > 0.34 && load.share < 0.36);
+    run_steps(e, &b, TRAFFIC_STEPS, 40);
+    load = engine_traffic(e, b.digest);
+    assert_true(load.share > 0.62 && load.share < 0.64 && load.n_rows == 40);
+    run_steps(e, &b, TRAFFIC_STEPS, 8);
+    load = engine_traffic(e, b.digest);
+    assert_true(load.share > 0.85 && load.n_rows > 8 && load.n_rows < 8.1);
+    for (uint32_t i = 0; i < 2 * MERGED_COPIES_MAX; i++) { /* more than are remembered */
+        struct lora l = {.refs = 1, .model = &m, .digest = {(uint8_t)i, 1}};
+        run_steps(e, &l, 1, 1);
+    }
+    assert_true(engine_traffic(e, b.digest).share > 0.6);
+    engine_destroy(e);
 }
 
 /* ---- shadows ---- */
@@ -323,6 +407,8 @@ int main(void)
         cmocka_unit_test(a_sequence_crosses_to_the_copy_and_back),
         cmocka_unit_test(the_crowd_is_the_same_with_copies_coming_and_going),
         cmocka_unit_test(copies_are_counted_and_bounded),
+        cmocka_unit_test(auto_follows_the_costs),
+        cmocka_unit_test(traffic_is_shares_of_steps),
         cmocka_unit_test(shadows_change_nothing),
         cmocka_unit_test(a_shadow_scores_what_is_served),
         cmocka_unit_test(a_shadow_has_bounds),

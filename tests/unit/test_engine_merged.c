@@ -21,7 +21,7 @@ static struct merged_copy *copy_of(const struct copies *c, const struct lora *l)
     return NULL;
 }
 
-static void copies_init(struct copies *c, const struct family *f, enum dtype type)
+static void copies_init(struct copies *c, const struct golden_family *f, enum dtype type)
 {
     struct error err;
     c->n = 0;
@@ -66,7 +66,7 @@ static void check_path(const struct golden_case *c, const struct outcome *r, boo
 /* Alone in the engine each case is a whole step of its adapter. */
 static void check_family(const char *name)
 {
-    struct family *f = open_family(name);
+    struct golden_family *f = open_family(name);
     struct copies c;
     copies_init(&c, f, DTYPE_F32);
     struct engine *e = engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256});
@@ -111,7 +111,7 @@ static void gemma3_speaks_as_peft_on_copies(void **state)
 
 /* ---- one family more closely ---- */
 
-static const struct golden_case *case_of(const struct family *f, const char *what)
+static const struct golden_case *case_of(const struct golden_family *f, const char *what)
 {
     for (uint32_t i = 0; i < f->n_cases; i++)
         if (strcmp(f->cases[i].what, what) == 0)
@@ -159,7 +159,7 @@ static void run_crossing(struct engine *e, struct merged_copy *copy, struct gene
     }
 }
 
-static void check_crossing(const struct family *f, const char *what)
+static void check_crossing(const struct golden_family *f, const char *what)
 {
     const struct golden_case *c = case_of(f, what), *base = case_of(f, "base p6");
     struct outcome *r = mem_array(3, sizeof *r);
@@ -187,7 +187,7 @@ static void check_crossing(const struct family *f, const char *what)
 static void a_sequence_crosses_at_any_step(void **state)
 {
     (void)state;
-    struct family *f = open_family("llama");
+    struct golden_family *f = open_family("llama");
     check_crossing(f, "adapters/llama/all_r8_bf16 p6");
     check_crossing(f, "adapters/llama/dora_r3 p6");
     check_crossing(f, "adapters/llama/mts_norms_r2 p6");
@@ -199,7 +199,7 @@ static void a_sequence_crosses_at_any_step(void **state)
 static void coarser_copies_stay_near(void **state)
 {
     (void)state;
-    struct family *f = open_family("llama");
+    struct golden_family *f = open_family("llama");
     const struct {
         enum dtype type;
         double bound;
@@ -236,7 +236,7 @@ static void coarser_copies_stay_near(void **state)
 static void a_composition_has_a_copy_too(void **state)
 {
     (void)state;
-    struct family *f = open_family("llama");
+    struct golden_family *f = open_family("llama");
     const struct golden_case *c = case_of(f, "adapters/llama/qv_r4 p23");
     struct lora *members[2] = {c->lora, case_of(f, "adapters/llama/all_r8_bf16 p6")->lora}, *sum[2];
     const float weights[2] = {0.5F, 1.25F};

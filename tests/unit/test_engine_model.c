@@ -52,7 +52,7 @@ static void check_top(const struct golden_case *c, const struct outcome *r, uint
 
 static void check_family(const char *name)
 {
-    struct family *f = open_family(name);
+    struct golden_family *f = open_family(name);
     struct engine *e = engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256});
     struct outcome *r = mem_array(f->n_cases, sizeof *r);
     for (uint32_t i = 0; i < f->n_cases; i++) {
@@ -99,7 +99,7 @@ static void gemma3_speaks_as_peft_in_one_crowd(void **state)
 
 /* ---- against itself ---- */
 
-static struct generation sampled(const struct family *f, uint32_t i)
+static struct generation sampled(const struct golden_family *f, uint32_t i)
 {
     struct generation g = generation_of(&f->cases[i], 40 + i * 11 % 80);
     g.sampling.temperature = i % 3 ? 0.3F * (float)(i % 4 + 1) : 0;
@@ -110,7 +110,7 @@ static struct generation sampled(const struct family *f, uint32_t i)
     return g;
 }
 
-static void check_crowd(const struct family *f, struct outcome *alone, const struct engine_options *o,
+static void check_crowd(const struct golden_family *f, struct outcome *alone, const struct engine_options *o,
                         bool pauses)
 {
     struct engine *e = engine_with(f, o);
@@ -140,7 +140,7 @@ static void check_crowd(const struct family *f, struct outcome *alone, const str
 static void alone_equals_crowd_to_the_bit(void **state)
 {
     (void)state;
-    struct family *f = open_family("llama");
+    struct golden_family *f = open_family("llama");
     struct kv_shape shape = model_kv_shape(f->model, model_kv_type(f->model, "auto"));
     uint64_t page = kv_page_bytes(&shape);
     struct outcome *alone = mem_array(f->n_cases, sizeof *alone);
@@ -171,7 +171,7 @@ static void alone_equals_crowd_to_the_bit(void **state)
 static void shadows_score_real_adapters(void **state)
 {
     (void)state;
-    struct family *f = open_family("llama");
+    struct golden_family *f = open_family("llama");
     struct outcome *r = mem_array(f->n_cases, sizeof *r);
     struct engine *e =
         engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256, .step_tokens = 1024});
