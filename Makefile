@@ -9,6 +9,7 @@
 #   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
 #   make stress     reloads under load, kills
 #   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
+#   make sim        versions, memory, scheduler and pages simulated for millions of steps (STEPS=N SEED=N)
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
 #   make install    PREFIX=/usr/local DESTDIR=
 #
@@ -57,7 +58,7 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test test-goldens check bench bench-merged bench-server soak stress fuzz real-model \
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-merged bench-server soak stress sim fuzz real-model \
         test-real install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -89,7 +90,8 @@ $(B)/%.o: %.c Makefile VERSION | $(if $(MAKE_DEPS_DONE),,deps-check)
 # Test programs may look into their room (inner headers) and link everything but main.
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libadapters.a $(B)/libcore.a
 	@echo "  LINK  $@"
-	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS_ALL) -lcmocka
+	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS_ALL) -lcmocka
+$(B)/tests/sim/sim: $(call OBJ,$(filter-out tests/sim/sim.c,$(wildcard tests/sim/*.c)))
 $(B)/tests/%.o: CFLAGS += -I. -Icore/base -Icore/format -Icore/text -Icore/kernels -Icore/model -Icore/engine -Iadapters \
                           -Iserver
 
@@ -119,6 +121,8 @@ bench-merged: $(B)/tests/bench/bench_merged
 	$(Q)$< $(BENCH_ARGS)
 soak: all
 	$(Q)bash tests/soak.sh
+sim: $(B)/tests/sim/sim
+	$(Q)$< run $(or $(STEPS),5000000) $(SEED)
 fuzz:
 	$(Q)bash tests/fuzz/run.sh
 real-model:
