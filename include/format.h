@@ -103,6 +103,51 @@ LK_MUST_USE enum status tensor_read(const struct tensors *t, const struct tensor
  * nothing. */
 const void *tensor_data(const struct tensors *t, const struct tensor *tensor);
 
+/* ---- writing tensor files: all tensors are declared first, then their bytes follow in that order
+ * ------------------------------------ */
+
+struct out_place; /* base/out.h */
+struct tensor_writer;
+
+/* The description of a tensor that is going to be written; the name is borrowed until the writer is closed.
+ * STATUS_INVALID for shapes and names that no reader takes. */
+LK_MUST_USE enum status tensor_describe(struct tensor *t, const char *name, enum dtype dtype, uint32_t n_dims,
+                                        const uint64_t *shape, struct error *err);
+/* Widest element type first, then by name: so every tensor of a safetensors file is aligned to its type. */
+void tensors_order(struct tensor *items, size_t n);
+
+struct text_pair {
+    const char *key, *value;
+};
+/* A .safetensors file in the place's temporary folder; `metadata` is text for its header. Items are borrowed
+ * until the writer is closed. STATUS_UNSUPPORTED for an element type that the format has no name for. */
+LK_MUST_USE enum status safetensors_create(const struct out_place *o, const char *name,
+                                           const struct tensor *items, size_t n_items,
+                                           const struct text_pair *metadata, size_t n_metadata,
+                                           struct tensor_writer **out, struct error *err);
+
+/* A GGUF file, version 3; with metadata of the types that an adapter has. */
+struct gguf_pair {
+    const char *key;
+    enum gguf_pair_type { GGUF_PAIR_TEXT, GGUF_PAIR_U32, GGUF_PAIR_F32, GGUF_PAIR_IDS } type;
+    const char *text;
+    uint32_t u32;
+    float f32;
+    const int32_t *ids; /* [n_ids], written as u32: none is negative */
+    size_t n_ids;
+};
+LK_MUST_USE enum status gguf_create(const struct out_place *o, const char *name, const struct tensor *items,
+                                    size_t n_items, const struct gguf_pair *pairs, size_t n_pairs,
+                                    struct tensor_writer **out, struct error *err);
+
+/* The next bytes: any number of them, over the ends of tensors or not. More than was declared is a caller's
+ * bug. */
+LK_MUST_USE enum status tensor_writer_put(struct tensor_writer *w, const void *bytes, uint64_t n_bytes,
+                                          struct error *err);
+/* Everything declared has been put (or it is a caller's bug): syncs the file. */
+LK_MUST_USE enum status tensor_writer_finish(struct tensor_writer *w, struct error *err);
+void tensor_writer_close(struct tensor_writer *w); /* finished or not; NULL is fine */
+
 /* ---- GGUF
  * ---------------------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "adapters.h"
+#include "base/dtype.h"
 #include "base/error.h"
 
 #define RANK_ENERGY 0.99 /* of which rank_part.rank_kept speaks */
@@ -50,5 +51,43 @@ void rank_report_destroy(struct rank_report *r); /* NULL is fine */
 /* The least k with sum of sigma[0..k)^2 >= energy * sum of all; 0 if all are zero. What is left must also
  * exceed float's own rounding, 2^-24 of the norm, to be worth a rank: energy 1 gives the true rank. */
 uint32_t rank_for_energy(const double *sigma, uint32_t n, double energy);
+
+/* ---- making smaller, without a base */
+
+struct shrink_options {
+    uint32_t rank; /* of every module, at most; 0: by energy */
+    double
+        energy; /* each module keeps the least rank with this share of the sum of sigma^2; 0 < energy <= 1 */
+    enum dtype
+        type; /* of the new A and B: F32, F16, BF16; DTYPE_COUNT: as the file has them, F32 with energy 1 */
+    bool (*stop)(void); /* asked now and then: true ends it with STATUS_CANCELLED; or NULL */
+};
+
+/* A module of the result; experts of one module together. */
+struct shrink_part {
+    const char *module;
+    uint32_t rank_before, rank_after;
+    double norm;  /* Frobenius norm of scale * B A, before */
+    double error; /* of the difference, rounding to `type` included */
+};
+struct shrink_report {
+    size_t n_parts;
+    const struct shrink_part *parts;
+    double norm, error;                 /* of all modules together */
+    uint64_t n_before, n_after;         /* values of A and B */
+    uint64_t bytes_before, bytes_after; /* of all tensors */
+    uint32_t n_kept;                    /* tensors that are no products, copied as they are */
+    bool dora;                          /* magnitudes stay; the error is that of scale * B A */
+};
+
+/* Reads a PEFT folder and writes one at `out` whose products are the best of lower rank (Eckart and Young, by
+ * the SVD of linalg.h), the singular values shared evenly by A and B. Modules whose rank stays are copied,
+ * and each keeps its scale (alpha and patterns are set accordingly). Everything else stays: configuration,
+ * biases, magnitudes, whole tensors, token rows, and small text files beside them. Whole or not at all
+ * (base/out.h). STATUS_UNSUPPORTED for other formats; STATUS_EXISTS if something is at `out`. Owns: *report
+ * until destroyed. */
+LK_MUST_USE enum status adapter_shrink(const char *path, const char *out, const struct shrink_options *o,
+                                       struct shrink_report **report, struct error *err);
+void shrink_report_destroy(struct shrink_report *r); /* NULL is fine */
 
 #endif
