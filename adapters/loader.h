@@ -34,6 +34,13 @@ LK_MUST_USE enum status peft_load(const struct opened *o, struct json_t *config,
 LK_MUST_USE enum status folder_tensors(const struct opened *o, const char *name, struct content *c,
                                        struct tensors **keep, struct error *err);
 
+/* general.architecture of a GGUF for a base of this model_type, and whether q and k rows are permuted there
+ * (gguf_rope_row). */
+bool gguf_architecture(const char *model_type, const char **arch, bool *permuted);
+/* "blk.0.attn_q" of a linear module or the embedding, without ".weight"; experts: the tensor of them all.
+ * False: GGUF has no name for it. */
+bool gguf_module_name(const struct model_module *m, char *dst, size_t dst_bytes);
+
 /* An adapter read but not yet packed: what adapter_load makes a version of, and what tests look at. */
 struct loading {
     struct opened place;

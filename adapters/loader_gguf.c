@@ -27,6 +27,17 @@ static const struct {
              {"gemma2", "gemma2", false},  {"gemma3_text", "gemma3", false}, {"phi3", "phi3", false},
              {"granite", "granite", true}, {"olmo2", "olmo2", false},        {"gpt2", "gpt2", false}};
 
+bool gguf_architecture(const char *model_type, const char **arch, bool *permuted)
+{
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
+        if (strcmp(archs[i].model_type, model_type) == 0) {
+            *arch = archs[i].arch;
+            *permuted = archs[i].permuted;
+            return true;
+        }
+    return false;
+}
+
 static enum status expect_text(const struct gguf *g, const char *shown, const char *key, const char *expected,
                                struct error *err)
 {
@@ -61,7 +72,7 @@ static enum status check_adapter_keys(const struct gguf *g, const char *shown, s
 static enum status check_metadata(const struct gguf *g, const struct content *c, bool *permuted,
                                   struct error *err)
 {
-    const char *arch;
+    const char *arch, *expected;
     *permuted = false;
     enum status s = expect_text(g, c->shown, "general.type", "adapter", err);
     if (s == STATUS_OK)
@@ -73,17 +84,13 @@ static enum status check_metadata(const struct gguf *g, const struct content *c,
     if (s != STATUS_OK || !c->model)
         return s;
     const char *model_type = model_config(c->model)->model_type;
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
-        if (strcmp(archs[i].model_type, model_type) != 0)
-            continue;
-        *permuted = archs[i].permuted;
-        return strcmp(archs[i].arch, arch) == 0
-                   ? STATUS_OK
-                   : fail(err, STATUS_MISMATCH, "%s: general.architecture is '%.40s', this base is '%s'",
-                          c->shown, arch, archs[i].arch);
-    }
-    return fail(err, STATUS_UNSUPPORTED, "%s: GGUF adapters for a %s base are not supported", c->shown,
-                model_type);
+    if (!gguf_architecture(model_type, &expected, permuted))
+        return fail(err, STATUS_UNSUPPORTED, "%s: GGUF adapters for a %s base are not supported", c->shown,
+                    model_type);
+    return strcmp(expected, arch) == 0
+               ? STATUS_OK
+               : fail(err, STATUS_MISMATCH, "%s: general.architecture is '%.40s', this base is '%s'",
+                      c->shown, arch, expected);
 }
 
 /* What a tensor's name says of its module: its first place in the base, and how many it spans. */
@@ -105,6 +112,20 @@ static const struct gguf_name names[] = {{"attn_q", LORA_SITE_Q, 1, false},
                                          {"ffn_gate_exps", LORA_SITE_GATE, 1, true},
                                          {"ffn_up_exps", LORA_SITE_UP, 1, true},
                                          {"ffn_down_exps", LORA_SITE_DOWN, 1, true}};
+
+bool gguf_module_name(const struct model_module *m, char *dst, size_t dst_bytes)
+{
+    bool experts = m->kind == MODULE_LINEAR && m->expert >= 0;
+    if (m->kind == MODULE_EMBED || (m->kind == MODULE_LINEAR && m->site == LORA_SITE_LM_HEAD))
+        return snprintf(dst, dst_bytes, "%s", m->kind == MODULE_EMBED ? "token_embd" : "output") > 0;
+    /* phi3's gate and up together are its ffn_up. */
+    enum lora_site site = m->site == LORA_SITE_GATE && m->n_sites == 2 ? LORA_SITE_UP : m->site;
+    for (size_t i = 0; m->kind == MODULE_LINEAR && i < sizeof names / sizeof *names; i++)
+        if (names[i].site == site && names[i].experts == experts &&
+            (names[i].n_sites == m->n_sites || names[i].n_sites == 0))
+            return snprintf(dst, dst_bytes, "blk.%u.%s", m->layer, names[i].name) > 0;
+    return false;
+}
 
 struct gguf_place {
     enum { PLACE_MODULE, PLACE_HEAD, PLACE_EMBED } kind;

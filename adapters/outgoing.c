@@ -5,6 +5,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,6 +81,18 @@ enum status outgoing_write_gguf(struct outgoing *o, const struct out_place *plac
     struct tensor_writer *w;
     enum status s = gguf_create(place, name, o->items, o->n, pairs, n_pairs, &w, err);
     return s == STATUS_OK ? put_all(o, w, err) : s;
+}
+
+double tidy_number(double v)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.7g", v);
+    return strtod(text, NULL);
+}
+
+json_t *json_number(double v)
+{
+    return v == floor(v) && fabs(v) < 1e9 ? json_integer((json_int_t)v) : json_real(v);
 }
 
 /* 16 digits: 0.05 stays 0.05, and what they can't tell apart is below every use of these numbers. */

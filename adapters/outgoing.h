@@ -32,6 +32,9 @@ LK_MUST_USE enum status outgoing_write_gguf(struct outgoing *o, const struct out
                                             const char *name, const struct gguf_pair *pairs, size_t n_pairs,
                                             struct error *err);
 
+/* A number rounded to the seven digits that a float has: 0.1f is 0.1 again. */
+double tidy_number(double v);
+struct json_t *json_number(double v); /* an integer where it is one */
 /* A JSON file, indented, in the object's order. */
 LK_MUST_USE enum status out_put_json(const struct out_place *place, const char *name,
                                      const struct json_t *value, struct error *err);

@@ -4,7 +4,6 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -272,14 +271,7 @@ static enum status keep_others(struct shrinking *s, struct error *err)
 /* scale = alpha / rank, so that the scale stays; to the digits that a float has. */
 static double alpha_of(const struct shrinking *s, size_t i)
 {
-    char text[32];
-    snprintf(text, sizeof text, "%.7g", (double)s->c->file_pairs[i].scale * s->parts[i].rank_after);
-    return strtod(text, NULL);
-}
-
-static json_t *number(double v)
-{
-    return v == floor(v) && fabs(v) < 1e9 ? json_integer((json_int_t)v) : json_real(v);
+    return tidy_number((double)s->c->file_pairs[i].scale * s->parts[i].rank_after);
 }
 
 static enum status write_config(const struct shrinking *s, const struct out_place *place, struct error *err)
@@ -293,10 +285,10 @@ static enum status write_config(const struct shrinking *s, const struct out_plac
         if (s->parts[i].rank_after != s->common_rank)
             json_object_set_new(ranks, s->parts[i].module, json_integer(s->parts[i].rank_after));
         if (alpha_of(s, i) != alpha)
-            json_object_set_new(alphas, s->parts[i].module, number(alpha_of(s, i)));
+            json_object_set_new(alphas, s->parts[i].module, json_number(alpha_of(s, i)));
     }
     json_object_set_new(config, "r", json_integer(s->common_rank));
-    json_object_set_new(config, "lora_alpha", number(alpha));
+    json_object_set_new(config, "lora_alpha", json_number(alpha));
     json_object_set_new(config, "use_rslora", json_false());
     json_object_set_new(config, "rank_pattern", ranks);
     json_object_set_new(config, "alpha_pattern", alphas);

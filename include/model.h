@@ -31,6 +31,10 @@ struct model_options {
  * missing or surplus weight is refused by its name. `files` may be closed afterwards. */
 LK_MUST_USE enum status model_open(const struct model_files *files, const struct model_options *options,
                                    struct model **out, struct error *err);
+/* The same checks without reading weights, and a model that can be asked (configuration, modules, what
+ * adapter files mean for it), but that no adapter is built for and no step runs on. */
+LK_MUST_USE enum status model_describe(const struct model_files *files, struct model **out,
+                                       struct error *err);
 /* The same checks without reading weights: STATUS_OK if model_open would find family, options and tensors in
  * order. */
 LK_MUST_USE enum status model_check(const struct model_files *files, struct error *err);

@@ -90,4 +90,29 @@ LK_MUST_USE enum status adapter_shrink(const char *path, const char *out, const 
                                        struct shrink_report **report, struct error *err);
 void shrink_report_destroy(struct shrink_report *r); /* NULL is fine */
 
+/* ---- from one format to another, for a base */
+
+struct model;
+
+struct convert_options {
+    const struct model *base; /* model_describe is enough: names, shapes and the order of rows come from it */
+    bool to_gguf;             /* a GGUF file at `out`; else a PEFT folder */
+    enum dtype type;    /* of A and B: F32, F16, BF16; DTYPE_COUNT: as they are, F32 where they must change */
+    bool (*stop)(void); /* as above */
+};
+struct convert_report {
+    struct adapter_report from;
+    uint32_t n_products; /* of the result: pairs of tensors */
+    uint32_t n_folded;   /* whose scale is another than the file's one alpha gives: it is in B */
+    double alpha;        /* of the result */
+};
+
+/* Writes the same adapter in the other format. To GGUF (what llama.cpp's convert_lora_to_gguf.py writes): q
+ * and k rows in its order, experts stacked, one alpha, scales that differ from it folded into B; what the
+ * format can't hold (DoRA, biases, modules_to_save, token rows) is refused by its name. To PEFT, from GGUF or
+ * MLX: transformers' names, alpha and patterns so that each module keeps its scale. Whole or not at all.
+ * STATUS_UNSUPPORTED, STATUS_MISMATCH (another base), STATUS_EXISTS. */
+LK_MUST_USE enum status adapter_convert(const char *path, const char *out, const struct convert_options *o,
+                                        struct convert_report *report, struct error *err);
+
 #endif

@@ -15,6 +15,8 @@ static const char usage_text[] =
     "numbers\n"
     "       lorikeet fetch URL                                             a remote adapter into the cache\n"
     "       lorikeet shrink ADAPTER OUT --rank R | --energy E              a smaller adapter, by SVD\n"
+    "       lorikeet convert ADAPTER OUT --model BASE                      PEFT folder to GGUF file, and "
+    "back\n"
     "       lorikeet check-config FILE                                     whether a configuration is right\n"
     "       lorikeet --version\n"
     "`lorikeet COMMAND --help` says more; `man lorikeet` says all.\n";
@@ -24,9 +26,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},        {"chat", cmd_chat},
-                    {"adapters", cmd_adapters}, {"eval", cmd_eval},      {"inspect", cmd_inspect},
-                    {"fetch", cmd_fetch},       {"shrink", cmd_shrink},  {"check-config", cmd_check_config},
+    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},
+                    {"chat", cmd_chat},         {"adapters", cmd_adapters},
+                    {"eval", cmd_eval},         {"inspect", cmd_inspect},
+                    {"fetch", cmd_fetch},       {"shrink", cmd_shrink},
+                    {"convert", cmd_convert},   {"check-config", cmd_check_config},
                     {"--version", cmd_version}, {"version", cmd_version}};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)

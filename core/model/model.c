@@ -140,10 +140,15 @@ enum status model_open(const struct model_files *files, const struct model_optio
     return build(files, options, out, err);
 }
 
+enum status model_describe(const struct model_files *files, struct model **out, struct error *err)
+{
+    return build(files, NULL, out, err);
+}
+
 enum status model_check(const struct model_files *files, struct error *err)
 {
     struct model *m;
-    enum status status = build(files, NULL, &m, err);
+    enum status status = model_describe(files, &m, err);
     if (status == STATUS_OK)
         model_close(m);
     return status;

@@ -169,7 +169,7 @@ bool model_weight_row(const struct model *m, const struct model_module *module, 
 {
     bool head = module->kind == MODULE_LINEAR && module->site == LORA_SITE_LM_HEAD;
     const struct packed *w = head ? &m->head : &m->embed;
-    if ((!head && module->kind != MODULE_EMBED) || row >= w->rows || !dtype_is_float(w->type))
+    if ((!head && module->kind != MODULE_EMBED) || !w->data || row >= w->rows || !dtype_is_float(w->type))
         return false;
     packed_row_f32(w, row, y);
     return true;
