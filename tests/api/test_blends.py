@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -446,3 +447,44 @@ def test_a_blend_in_flight_keeps_the_versions_it_began_with():
         assert speak(server, model=f"0.01*qv_r4+shown@{generation}")[0] == second[0]
         load("A")
         assert speak(server, model="shown+0.01*qv_r4")[0] == first[0]
+
+
+def test_blends_while_everything_changes_mix_nothing():
+    """Every token shows who spoke: it must be the version that the reply's headers name."""
+    options = ["--adapter-root", ADAPTERS, "--threads", "2", "--always", "0.001*rslora_r8", "--keep-last-good", "20ms"]
+    voices = ["shown", "shown+0.01*qv_r4", "mix", "0.01*patterns+shown+0.01*qv_r4", "1.0*shown", "mix+0.01*head_r4"]
+    with Server(LLAMA, VOICES, options, name="tiny") as server:
+        api, letters, done, problems, counts = "/admin/v1/adapters/", {}, threading.Event(), [], []
+
+        def put(letter):
+            status, answer, _ = server.admin("PUT", api + "shown", {"source": "shows_" + letter})
+            assert status in (200, 201), answer
+            letters[str(answer["generation"])] = letter
+
+        def client(n):
+            said = []
+            while not done.is_set():
+                status, answer, head = ask(server, model=voices[(n + len(said)) % len(voices)], prompt=[1, 9],
+                                           max_tokens=1 + len(said) % 20, temperature=0, ignore_eos=True)
+                if status != 200:
+                    problems.append(answer)
+                    break
+                names = [term.split("*")[-1] for term in head["x-adapter"].split("+")]
+                said.append((head["x-adapter-generation"].split(",")[names.index("shown")], answer["choices"][0]["text"]))
+            counts.append(said)
+
+        put("A")
+        assert server.admin("PUT", api + "mix", {"blend": voices[1]})[0] == 201
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(6)]
+        [t.start() for t in threads]
+        for i in range(80):
+            put("ABCD"[i % 4])
+            server.admin("POST", api + ["shown", "qv_r4", "rslora_r8", "patterns"][i % 4] + "/unload")
+            if i % 5 == 0:
+                server.admin("PUT", api + "mix", {"blend": voices[(1, 3)[i % 2]]})
+            if i % 7 == 0:
+                server.admin("POST", api + "shown/rollback")
+        done.set()
+        [t.join(60) for t in threads]
+        wrong = [(generation, text) for said in counts for generation, text in said if set(text) != {letters.get(generation)}]
+        assert problems == [] and wrong == [] and len(counts) == 6 and all(counts)
