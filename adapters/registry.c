@@ -208,6 +208,21 @@ void registry_set_file_bytes(struct adapter *a, uint64_t file_bytes)
     a->file_bytes = file_bytes;
 }
 
+void registry_note_shadow(struct adapter *a, uint64_t generation, const struct shadow_totals *more)
+{
+    struct version_record *v = registry_record(a, generation);
+    if (!v)
+        return;
+    v->shadow.n_tokens += more->n_tokens;
+    v->shadow.n_agree += more->n_agree;
+    v->shadow.n_served += more->n_served;
+    v->shadow.n_failed += more->n_failed;
+    v->shadow.n_replies += more->n_replies;
+    v->shadow.n_dropped += more->n_dropped;
+    v->shadow.kl_sum += more->kl_sum;
+    v->n_failures += more->n_failed > 0;
+}
+
 void registry_set_pinned(struct registry *r, struct adapter *a, bool pinned)
 {
     if (a->wish.pinned == pinned)

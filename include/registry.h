@@ -40,6 +40,13 @@ struct adapter_wish {
     enum effect_mode effect;
 };
 
+/* What a shadow made of the tokens that were served: sums over replies. */
+struct shadow_totals {
+    uint64_t n_tokens, n_agree, n_served, n_failed; /* as in engine.h's shadow_score */
+    uint64_t n_replies, n_dropped;
+    double kl_sum;
+};
+
 /* A version, in memory or not. */
 struct version_record {
     uint64_t generation; /* 1, 2, 3 … over all names; unique and rising */
@@ -55,6 +62,7 @@ struct version_record {
      */
     int64_t keep_until_ns;
     uint64_t n_requests, n_failures; /* in this run */
+    struct shadow_totals shadow;     /* the same */
     struct adapter_version *version; /* the registry's own reference; NULL: not resident */
 };
 
@@ -224,6 +232,8 @@ LK_MUST_USE enum status registry_set_traffic(struct registry *r, struct adapter 
  * STATUS_UNAVAILABLE as with rollback. */
 LK_MUST_USE enum status registry_promote(struct registry *r, struct adapter *a, uint64_t generation,
                                          int64_t now_ns, struct error *err);
+/* Adds to a version's account as a shadow; rows that weren't finite count as its failures. */
+void registry_note_shadow(struct adapter *a, uint64_t generation, const struct shadow_totals *more);
 void registry_end_shadow(struct registry *r, struct adapter *a);
 void registry_set_pinned(struct registry *r, struct adapter *a, bool pinned);
 /* Drops the name's bytes, pinned or not (in use: held until their users are gone, but nobody else gets them);

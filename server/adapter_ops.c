@@ -23,6 +23,7 @@ struct task *ops_append(struct adapter_ops *o, enum task_kind kind)
         return NULL;
     t->ops = o;
     t->kind = kind;
+    t->fetched.lease = -1;
     *o->last = t;
     o->last = &t->next;
     o->n_tasks++;
@@ -36,7 +37,7 @@ static void free_task(struct task *t)
     mem_free(t->name);
     mem_free(t->source);
     mem_free(t->blend);
-    mem_free(t->fetched);
+    fetched_release(&t->fetched);
     mem_free(t);
 }
 
@@ -225,16 +226,39 @@ static void loaded(void *data)
 
 /* ---- workers */
 
+static const char *code_of(enum adapter_fault fault)
+{
+    switch (fault) {
+    case ADAPTER_FAULT_NONE:
+        return NULL;
+    case ADAPTER_FAULT_CHANGED:
+        return "busy";
+    case ADAPTER_FAULT_SHA256:
+        return "sha256_differs";
+    case ADAPTER_FAULT_NO_EFFECT:
+        return "no_effect";
+    case ADAPTER_FAULT_NON_FINITE:
+        return "non_finite";
+    }
+    return NULL;
+}
+
 static void run_load(void *data)
 {
     struct task *t = data;
     struct load_order *l = &t->o;
+    struct adapter_findings findings = {0};
     struct adapter_source source = {.name = l->wish.name,
                                     .path = t->path,
                                     .root_fd = t->root_fd,
                                     .scale = l->wish.scale,
-                                    .expected_sha256 = l->sha256[0] ? l->sha256 : NULL};
+                                    .expected_sha256 = l->sha256[0] ? l->sha256 : NULL,
+                                    .effect = l->wish.effect,
+                                    .probes = t->ops->server->probes,
+                                    .findings = &findings};
     l->status = adapter_load(&source, t->ops->server->base.model, &t->version, &l->err);
+    l->effect = findings.effect;
+    l->code = code_of(findings.fault);
 }
 
 static void begin_load(struct task *t)
@@ -274,8 +298,16 @@ static void reserve(struct task *t)
 static void look(void *data)
 {
     struct task *t = data;
+    struct load_order *l = &t->o;
     struct adapter_stat st = {0};
-    t->o.status = adapter_stat(t->path, t->root_fd, &st, &t->o.err);
+    l->status = STATUS_OK;
+    if (source_is_remote(l->wish.source)) {
+        l->status = source_fetch(&t->ops->server->sources, l->wish.source, &t->fetched, &l->err);
+        l->code = t->fetched.code;
+        t->path = t->fetched.path;
+    }
+    if (l->status == STATUS_OK)
+        l->status = adapter_stat(t->path, t->root_fd, &st, &l->err);
     t->file_bytes = st.file_bytes;
 }
 
@@ -332,7 +364,7 @@ static void begin(struct task *t)
     }
     t->root_fd = -1;
     t->path = l->wish.source;
-    if (l->status == STATUS_OK && !ops_is_own_source(o, &l->wish))
+    if (l->status == STATUS_OK && !source_is_remote(l->wish.source) && !ops_is_own_source(o, &l->wish))
         l->status = adapter_roots_find(o->roots, l->wish.source, &t->root_fd, &t->path, &l->err);
     if (l->status != STATUS_OK)
         give_up(t);
@@ -565,9 +597,13 @@ bool adapter_ops_busy(const struct adapter_ops *o)
     return o->first || ops_is_keeping(o);
 }
 
-enum status adapter_ops_check_source(const struct adapter_ops *o, const char *source, struct error *err)
+enum status adapter_ops_check_source(const struct adapter_ops *o, const char *source, const char **code,
+                                     struct error *err)
 {
     int root_fd;
     const char *relative;
+    *code = NULL;
+    if (source_is_remote(source))
+        return source_validate(&o->server->sources, source, code, err);
     return adapter_roots_find(o->roots, source, &root_fd, &relative, err);
 }

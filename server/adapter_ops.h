@@ -42,6 +42,8 @@ struct load_order {
     /* what came of it */
     enum status status;
     struct error err;
+    const char *code; /* of docs/ADMIN.md, where the status alone doesn't tell; or NULL */
+    struct effect_report effect;
     bool unchanged, created, replaced;
     uint64_t generation_now;
     struct adapter_version *version; /* borrowed during `done`; NULL with register_only */
@@ -95,8 +97,9 @@ void adapter_ops_judge(struct adapter_ops *o, const char *name);
 /* After a release, room may have come free for those who wait. */
 void adapter_ops_room(struct adapter_ops *o);
 
-/* Whether an operator may name this source over the API: inside a root, or an allowed URL. */
+/* Whether an operator may name this source over the API: inside a root, or an allowed URL. *code as in
+ * load_order. */
 LK_MUST_USE enum status adapter_ops_check_source(const struct adapter_ops *o, const char *source,
-                                                 struct error *err);
+                                                 const char **code, struct error *err);
 
 #endif

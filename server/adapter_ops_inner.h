@@ -6,6 +6,7 @@
 
 #include "adapter_ops.h"
 #include "adapter_roots.h"
+#include "sources.h"
 
 enum task_kind { TASK_LOAD, TASK_SCAN };
 enum task_phase {
@@ -32,11 +33,11 @@ struct task {
     enum task_phase phase;
     struct load_order o; /* its strings are these: */
     char *name, *source, *blend;
-    bool registered;  /* it made the name: a failure takes it away again */
-    bool reserved;    /* the registry counts on registry_publish or registry_load_failed */
-    int root_fd;      /* of the path */
-    const char *path; /* points into o.wish.source or fetched */
-    char *fetched;    /* local copy of a remote one */
+    bool registered;        /* it made the name: a failure takes it away again */
+    bool reserved;          /* the registry counts on registry_publish or registry_load_failed */
+    int root_fd;            /* of the path */
+    const char *path;       /* points into the source or fetched */
+    struct fetched fetched; /* local copy of a remote one */
     uint64_t file_bytes;
     int64_t room_deadline_ns;
     struct adapter_version *version; /* of the worker's; moves into the registry */

@@ -149,8 +149,12 @@ static void take_found(struct adapter_ops *o, const struct found *f, bool change
     }
     if (!changed) /* if an operator has removed the name, it stays away until its files change */
         return;
-    struct adapter_wish w = {
-        .name = f->name, .source = f->path, .blend = "", .scale = 1, .from_folder = true};
+    struct adapter_wish w = {.name = f->name,
+                             .source = f->path,
+                             .blend = "",
+                             .scale = 1,
+                             .from_folder = true,
+                             .effect = s->conf->effect};
     if (a)
         w = a->wish;
     if (registry_register(s->registry, &w, &a, &err) != STATUS_OK) {
@@ -213,7 +217,7 @@ enum status adapter_ops_start(struct adapter_ops *o, struct error *err)
         if (strcmp(a->name, o->server->base.name) == 0)
             return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", a->name);
         struct load_order order = {
-            .wish = {.name = a->name, .source = a->path, .blend = "", .scale = a->scale},
+            .wish = {.name = a->name, .source = a->path, .blend = "", .scale = a->scale, .effect = c->effect},
             .as = PUBLISH_STABLE,
             .required = true,
             .by = "start"};

@@ -1,6 +1,7 @@
 /* JSON of the operators' API. */
 #include "admin_json.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,8 +73,19 @@ static const struct {
     [STATUS_INTERNAL] = {500, "internal"},
 };
 
-int admin_http_status(enum status s)
+/* What says more than its status. */
+static const struct {
+    const char *code;
+    int http_status;
+} special[] = {{"no_effect", 422},    {"non_finite", 422},         {"sha256_differs", 422},
+               {"version_gone", 410}, {"source_not_allowed", 403}, {"source_unreachable", 502},
+               {"busy", 503},         {"not_persisted", 500}};
+
+int admin_http_status(enum status s, const char *code)
 {
+    for (size_t i = 0; code && i < sizeof special / sizeof special[0]; i++)
+        if (strcmp(special[i].code, code) == 0)
+            return special[i].http_status;
     return errors[s].http_status ? errors[s].http_status : 500;
 }
 
@@ -83,6 +95,23 @@ const char *admin_code(enum status s)
 }
 
 /* ---- versions */
+
+void put_shadow(struct jw *w, const struct version_record *v)
+{
+    const struct shadow_totals *s = &v->shadow;
+    double n = s->n_tokens ? (double)s->n_tokens : NAN;
+    jw_begin(w, '{');
+    jw_key_int(w, "generation", (int64_t)v->generation);
+    jw_key_int(w, "n_replies", (int64_t)s->n_replies);
+    jw_key_int(w, "n_tokens", (int64_t)s->n_tokens);
+    jw_key_int(w, "n_agree", (int64_t)s->n_agree);
+    jw_key_float(w, "agreement", (double)s->n_agree / n);
+    jw_key_float(w, "served", (double)s->n_served / n);
+    jw_key_float(w, "mean_kl", s->kl_sum / n);
+    jw_key_int(w, "n_failed", (int64_t)s->n_failed);
+    jw_key_int(w, "n_dropped", (int64_t)s->n_dropped);
+    jw_end(w, '}');
+}
 
 static const char *role_of(const struct adapter *a, uint64_t generation)
 {
@@ -108,11 +137,53 @@ void put_version(struct jw *w, const struct adapter *a, const struct version_rec
     jw_key_int(w, "published_at", v->published_wall_ms / 1000);
     jw_key_int(w, "requests", (int64_t)v->n_requests);
     jw_key_int(w, "failures", (int64_t)v->n_failures);
+    jw_key_text(w, "source", v->source);
+    jw_key_float(w, "scale", v->scale);
+    if (v->shadow.n_replies) {
+        jw_key(w, "shadow");
+        put_shadow(w, v);
+    }
     if (v->version) {
-        jw_key_text(w, "source", v->version->source);
-        jw_key_float(w, "scale", v->version->user_scale);
         jw_key_float(w, "load_ms", (double)v->version->load_ns / 1e6);
     }
+    jw_end(w, '}');
+}
+
+static void put_norm(struct jw *w, const char *key, const struct effect_norm *n)
+{
+    if (n->base <= 0)
+        return;
+    jw_key(w, key);
+    jw_begin(w, '{');
+    jw_key_float(w, "delta", n->delta);
+    jw_key_float(w, "base", n->base);
+    jw_key_float(w, "ratio", n->delta / n->base);
+    jw_end(w, '}');
+}
+
+void put_effect(struct jw *w, const struct effect_report *e)
+{
+    if (e->outcome == EFFECT_UNTESTED) {
+        jw_null(w);
+        return;
+    }
+    jw_begin(w, '{');
+    jw_key_text(w, "outcome", effect_outcome_name(e->outcome));
+    jw_key_text(w, "what", e->what);
+    jw_key_bool(w, "own_probes", e->own_probes);
+    jw_key_int(w, "n_prompts", e->n_prompts);
+    jw_key_int(w, "n_positions", e->n_positions);
+    jw_key_float(w, "mean_kl", e->mean_kl);
+    jw_key_float(w, "max_kl", e->max_kl);
+    jw_key_float(w, "agreement", e->agreement);
+    jw_key_float(w, "max_logit", e->max_logit);
+    jw_key_float(w, "base_max_logit", e->base_max_logit);
+    jw_key(w, "norms");
+    jw_begin(w, '{');
+    for (int i = 0; i < LORA_SITE_COUNT; i++)
+        put_norm(w, lora_site_name((enum lora_site)i), &e->norm[i]);
+    put_norm(w, "embed_tokens", &e->embed);
+    jw_end(w, '}');
     jw_end(w, '}');
 }
 
@@ -133,6 +204,8 @@ void put_report_fields(struct jw *w, const struct adapter_version *v)
     jw_key_int(w, "bytes", v->lora ? (int64_t)v->lora->size_bytes : 0);
     jw_key_int(w, "loaded_at", v->loaded_wall_ms / 1000);
     jw_key_float(w, "load_ms", (double)v->load_ns / 1e6);
+    jw_key(w, "effect");
+    put_effect(w, &v->effect);
 }
 
 void put_report(struct jw *w, const struct adapter_version *v)

@@ -17,7 +17,7 @@ const char *admin_name(struct request *r)
 
 void admin_fail(struct request *r, enum status s, const char *message, const char *param, const char *code)
 {
-    int http_status = admin_http_status(s);
+    int http_status = admin_http_status(s, code);
     if (http_status == 503)
         reply_header(r, "Retry-After", "1");
     reply_error(r, http_status, message, param, code && code[0] ? code : admin_code(s));

@@ -30,6 +30,8 @@ void api_admin_get(struct request *r);
 void api_admin_patch(struct request *r);
 void api_admin_delete(struct request *r);
 void api_admin_versions(struct request *r);
+void api_admin_effect(struct request *r);
+void api_admin_shadow(struct request *r);
 void api_admin_get_traffic(struct request *r);
 void api_admin_put_traffic(struct request *r);
 void api_admin_rollback(struct request *r);

@@ -82,7 +82,7 @@ static enum status check_load(struct server *s, const struct load_body *b, struc
             "The lora adapter '%s' has already been loaded. If you want to load the adapter in place, "
             "set 'load_inplace' to True.",
             b->name);
-    return adapter_ops_check_source(s->adapter_ops, b->path, &f->error);
+    return adapter_ops_check_source(s->adapter_ops, b->path, &(const char *){NULL}, &f->error);
 }
 
 static enum status begin_load(struct request *r, const json_t *body, struct fault *f)
@@ -97,7 +97,7 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     if (s != STATUS_OK)
         return s;
     const struct adapter *a = registry_find(r->server->registry, b.name);
-    struct load_order o = {.wish = {.name = b.name, .effect = EFFECT_ENFORCE},
+    struct load_order o = {.wish = {.name = b.name, .effect = r->server->conf->effect},
                            .as = PUBLISH_STABLE,
                            .must_be_new = !b.in_place,
                            .by = "api",

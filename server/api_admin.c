@@ -145,6 +145,52 @@ void api_admin_versions(struct request *r)
     buf_fini(&out);
 }
 
+void api_admin_effect(struct request *r)
+{
+    const struct adapter *a = admin_find(r);
+    if (!a)
+        return;
+    const struct version_record *v = registry_record(a, a->stable);
+    struct buf out;
+    buf_init(&out, 0);
+    struct jw w = {.out = &out};
+    jw_begin(&w, '{');
+    jw_key_int(&w, "generation", (int64_t)a->stable);
+    jw_key_text(&w, "effect_test", effect_mode_name(a->wish.effect));
+    jw_key(&w, "effect");
+    if (v && v->version)
+        put_effect(&w, &v->version->effect);
+    else
+        jw_null(&w);
+    jw_end(&w, '}');
+    reply_json(r, 200, &out);
+    buf_fini(&out);
+}
+
+/* Of the shadow that there is, or of the last one. */
+void api_admin_shadow(struct request *r)
+{
+    const struct adapter *a = admin_find(r);
+    if (!a)
+        return;
+    const struct version_record *v = registry_record(a, a->shadow);
+    for (uint32_t i = 0; i < a->n_records && !v; i++)
+        if (a->records[i].shadow.n_replies)
+            v = &a->records[i];
+    if (!v) {
+        admin_fail(r, STATUS_NOT_FOUND,
+                   "no version of it has been a shadow; PUT with \"publish\": \"shadow\"", NULL,
+                   "unknown_version");
+        return;
+    }
+    struct buf out;
+    buf_init(&out, 0);
+    struct jw w = {.out = &out};
+    put_shadow(&w, v);
+    reply_json(r, 200, &out);
+    buf_fini(&out);
+}
+
 /* ---- small changes */
 
 /* The adapter of the path, when the request's condition holds; else the answer has been sent. */

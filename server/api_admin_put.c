@@ -43,7 +43,7 @@ static void load_done(struct load_order *o, void *data)
     if (o->status == STATUS_OK)
         reply_loaded(r, o);
     else
-        admin_fail(r, o->status, o->err.text, NULL, NULL);
+        admin_fail(r, o->status, o->err.text, NULL, o->code);
     request_release(r);
 }
 
@@ -172,6 +172,7 @@ static void read_order(struct reader *rd, json_t *body, struct load_order *o)
 static enum status begin(struct request *r, struct load_order *o, struct fault *f)
 {
     struct server *s = r->server;
+    const char *code = NULL;
     enum status st = STATUS_OK;
     if (o->wish.blend[0]) {
         o->wish.source = "";
@@ -181,9 +182,10 @@ static enum status begin(struct request *r, struct load_order *o, struct fault *
     if (!o->wish.source[0])
         return fault_set(f, STATUS_INVALID, "source", "source: a path below an adapter root, or a URL");
     if (!o->wish.from_folder)
-        st = adapter_ops_check_source(s->adapter_ops, o->wish.source, &f->error);
+        st = adapter_ops_check_source(s->adapter_ops, o->wish.source, &code, &f->error);
     if (st != STATUS_OK) {
         snprintf(f->param, sizeof f->param, "source");
+        snprintf(f->code, sizeof f->code, "%s", code ? code : "");
         return st;
     }
     if (o->register_only)
@@ -208,7 +210,7 @@ static void put(struct request *r, bool reload)
                            .dry_run = dry && strcmp(dry, "0") != 0 && strcmp(dry, "false") != 0,
                            .done = load_done,
                            .data = r};
-    o.wish.effect = EFFECT_ENFORCE;
+    o.wish.effect = r->server->conf->effect;
     if (a)
         o.wish = a->wish;
     if (s == STATUS_OK && !name)

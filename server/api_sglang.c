@@ -39,7 +39,7 @@ static void load_done(struct load_order *o, void *data)
 static enum status begin_load(struct request *r, const json_t *body, struct fault *f)
 {
     struct reader rd = {.object = body, .fault = f};
-    struct load_order o = {.wish = {.source = "", .blend = "", .scale = 1, .effect = EFFECT_ENFORCE},
+    struct load_order o = {.wish = {.source = "", .blend = "", .scale = 1, .effect = r->server->conf->effect},
                            .as = PUBLISH_STABLE,
                            .must_be_new = true,
                            .by = "api",
@@ -55,7 +55,8 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
         return fault_set(f, STATUS_INVALID, "lora_name",
                          "lora_name: a name of at most 64 letters, digits, '.', '_' and '-' is needed, other "
                          "than the base's");
-    enum status s = adapter_ops_check_source(r->server->adapter_ops, o.wish.source, &f->error);
+    enum status s =
+        adapter_ops_check_source(r->server->adapter_ops, o.wish.source, &(const char *){NULL}, &f->error);
     if (s != STATUS_OK)
         return s;
     request_hold(r);

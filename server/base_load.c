@@ -9,6 +9,8 @@
 #include "adapters.h"
 #include "base/team.h"
 #include "conf.h"
+#include "cost.h"
+#include "effect.h"
 #include "format.h"
 #include "kernels.h"
 #include "model.h"
@@ -65,4 +67,52 @@ void base_close(struct base *b)
     model_close(b->model);
     text_model_close(b->text);
     *b = (struct base){0};
+}
+
+/* ---- what is measured of it ---- */
+
+enum status base_costs(const struct base *b, unsigned n_threads, struct cost_model *out, struct error *err)
+{
+    struct team *team = team_create(n_threads);
+    if (!team)
+        return fail(err, STATUS_NO_MEMORY, "can't start %u threads", n_threads);
+    enum status s = cost_measure(b->model, team, COST_BUDGET_NS, out, err);
+    team_destroy(team);
+    return s;
+}
+
+/* ---- the effect test's prompts ---- */
+
+static uint32_t tokenize(void *data, const char *text, size_t n_bytes, int32_t *tokens, uint32_t n_max)
+{
+    const struct text_model *text_model = data;
+    struct encode_options o = {.add_special = true};
+    struct token_list ids = {0};
+    struct error ignored;
+    uint32_t n = 0;
+    if (tokenizer_encode(text_model->tokenizer, text, n_bytes, &o, &ids, &ignored) == STATUS_OK) {
+        n = (uint32_t)ids.n_ids;
+        for (uint32_t i = 0; i < n && i < n_max; i++)
+            tokens[i] = ids.ids[i];
+    }
+    token_list_fini(&ids);
+    return n;
+}
+
+enum status base_probes(const struct base *b, struct effect_probes **out, struct error *err)
+{
+    int32_t tokens[EFFECT_PROMPTS_MAX][EFFECT_BUILTIN_TOKENS];
+    struct effect_probe prompts[EFFECT_PROMPTS_MAX];
+    uint32_t n = 0;
+    for (const char *text; n < EFFECT_PROMPTS_MAX && (text = effect_builtin_text(n)) != NULL; n++) {
+        uint32_t n_tokens = tokenize(b->text, text, strlen(text), tokens[n], EFFECT_BUILTIN_TOKENS);
+        if (n_tokens == 0) /* a tokenizer without these letters */
+            tokens[n][n_tokens++] = 0;
+        prompts[n] = (struct effect_probe){
+            .tokens = tokens[n],
+            .n_tokens = n_tokens < EFFECT_BUILTIN_TOKENS ? n_tokens : EFFECT_BUILTIN_TOKENS};
+    }
+    const struct effect_probes_options o = {
+        .base = b->model, .prompts = prompts, .n_prompts = n, .tokenize = tokenize, .data = b->text};
+    return effect_probes_create(&o, out, err);
 }

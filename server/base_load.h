@@ -6,6 +6,8 @@
 #include "base/error.h"
 
 struct conf;
+struct cost_model;
+struct effect_probes;
 struct kernels;
 struct model;
 struct text_model;
@@ -20,5 +22,12 @@ struct base {
 /* Zero-initialise `b` first; on failure nothing is left open. Thread: any. */
 LK_MUST_USE enum status base_open(const struct conf *conf, struct base *b, struct error *err);
 void base_close(struct base *b);
+
+/* What steps cost here, measured with as many threads as the engine will have. Thread: any. */
+LK_MUST_USE enum status base_costs(const struct base *b, unsigned n_threads, struct cost_model *out,
+                                   struct error *err);
+/* The effect test's built-in prompts with the base's own answers, for all loads; takes a pass of the base.
+ * Borrows `b`. Thread: any. */
+LK_MUST_USE enum status base_probes(const struct base *b, struct effect_probes **out, struct error *err);
 
 #endif

@@ -182,6 +182,7 @@ static enum status submit(struct completion *c, struct choice *h)
         .prompt = h->prompt->ids.ids,
         .n_prompt = (uint32_t)h->prompt->ids.n_ids,
         .lora = c->voice.lora,
+        .shadow_lora = c->voice.shadow ? c->voice.shadow->lora : NULL,
         .sampling = p->sampling,
         .max_tokens = p->max_tokens,
         .min_tokens = p->min_tokens,
@@ -277,6 +278,15 @@ static enum status wait_for_voice(struct completion *c)
     return c->fault.error.status;
 }
 
+/* Some steps of this voice may run on a merged copy. */
+static bool may_be_merged(const struct completion *c)
+{
+    const struct voice *v = &c->voice;
+    const struct adapter *a =
+        v->n_members == 1 ? registry_find(c->server->registry, v->members[0].term.name) : NULL;
+    return a && a->wish.merge != MERGE_NEVER;
+}
+
 static void admit(void *data)
 {
     struct completion *c = data;
@@ -301,6 +311,7 @@ static void admit(void *data)
     c->created_s = clock_wall_ms() / 1000;
     if (s == STATUS_OK && !r->gone) {
         voice_headers(r, &c->voice);
+        c->shows_path = may_be_merged(c);
         for (uint32_t i = 0; i < c->n_choices && s == STATUS_OK; i++)
             s = submit(c, &c->choices[i]);
     }
@@ -309,7 +320,9 @@ static void admit(void *data)
         completion_cancel(c);
     } else if (c->params.stream && !r->gone) {
         c->written_ns = clock_now_ns();
-        sse_begin(r);
+        c->begins_later = c->shows_path;
+        if (!c->begins_later)
+            sse_begin(r);
     }
     if (c->n_open == 0)
         finish(c);
@@ -377,6 +390,26 @@ static void on_final(struct completion *c, struct choice *h)
         c->metrics->n_waiting--;
 }
 
+/* What the shadow made of the tokens, to its version's account. */
+static void count_shadow(struct completion *c, const struct event *e)
+{
+    const struct adapter_version *v = c->voice.shadow;
+    struct adapter *a = v ? registry_find(c->server->registry, v->name) : NULL;
+    const struct shadow_score *s = &e->shadow;
+    if (!a)
+        return;
+    struct shadow_totals more = {.n_tokens = s->n_tokens,
+                                 .n_agree = s->n_agree,
+                                 .n_served = s->n_served,
+                                 .n_failed = s->n_failed,
+                                 .n_replies = 1,
+                                 .n_dropped = s->dropped,
+                                 .kl_sum = s->kl_sum};
+    registry_note_shadow(a, v->generation, &more);
+    if (s->n_failed)
+        adapter_ops_judge(c->server->adapter_ops, v->name);
+}
+
 static void on_failed(struct completion *c, struct choice *h, const struct event *e)
 {
     on_final(c, h);
@@ -398,6 +431,9 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
     h->stop_string_index = e->stop_string_index;
     c->metrics->prompt_tokens += e->n_prompt;
     c->metrics->cached_tokens += e->n_cached;
+    c->n_merged_tokens += e->n_merged_tokens;
+    c->n_unmerged_tokens += e->n_unmerged_tokens;
+    count_shadow(c, e);
     if (e->reason == FINISH_CANCELLED) {
         if (c->r->gone)
             return;
@@ -411,6 +447,16 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
         send_chunk(c, h);
 }
 
+/* A stream whose headers say the path of its first step. */
+static void begin_stream(struct completion *c, bool merged)
+{
+    if (!c->begins_later || c->r->gone || c->answered)
+        return;
+    c->begins_later = false;
+    reply_header(c->r, "X-Adapter-Path", merged ? "merged" : "unmerged");
+    sse_begin(c->r);
+}
+
 static void on_event(struct sink *sink, const struct event *e)
 {
     struct choice *h = (struct choice *)sink;
@@ -420,6 +466,7 @@ static void on_event(struct sink *sink, const struct event *e)
     switch (e->kind) {
     case EVENT_STARTED:
         h->started = true;
+        begin_stream(c, e->merged);
         c->metrics->n_waiting--;
         c->metrics->n_running++;
         break;
@@ -458,12 +505,19 @@ void completion_cancel(struct completion *c)
             bridge_cancel(c->server->bridge, &c->choices[i].sink);
 }
 
+static const char *path_of(const struct completion *c)
+{
+    return c->n_unmerged_tokens == 0 ? "merged" : c->n_merged_tokens == 0 ? "unmerged" : "mixed";
+}
+
 static void answer(struct completion *c)
 {
     struct buf b;
     buf_init(&b, 0);
     c->answered = true;
     if (!c->params.stream) {
+        if (c->shows_path)
+            reply_header(c->r, "X-Adapter-Path", path_of(c));
         completion_render(c, &b);
         for (uint32_t i = 0; i < c->n_choices; i++)
             b.failed |= c->choices[i].text.failed;
@@ -520,6 +574,8 @@ static void finish(struct completion *c)
 
 void completion_tick(struct completion *c, int64_t now_ns)
 {
+    if (c->begins_later && now_ns - c->written_ns >= c->server->conf->ping_interval_ms * NS_PER_MS)
+        begin_stream(c, false); /* it waits so long that its client must hear something */
     if (!c->params.stream || c->n_open == 0 || c->answered || c->r->gone || !c->r->status)
         return;
     if (now_ns - c->written_ns < c->server->conf->ping_interval_ms * NS_PER_MS)

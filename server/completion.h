@@ -64,6 +64,9 @@ struct completion {
     int64_t written_ns;        /* of a stream */
     struct load_waiter waiter; /* for a voice whose bytes aren't in memory */
     uint32_t n_waits;
+    uint64_t n_merged_tokens, n_unmerged_tokens; /* computed, of all choices that are through */
+    bool shows_path;                             /* the voice may be merged: the headers say X-Adapter-Path */
+    bool begins_later; /* the stream's headers wait for the first step, to say which path it took */
 };
 
 /* Takes over the request; `parse` is the dialect's part. */

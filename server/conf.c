@@ -16,6 +16,7 @@ bool conf_init(struct conf *c)
         .adapters_max = 16384,
         .keep_last_good_ms = 600000,
         .rollback_percent = 20,
+        .effect = EFFECT_ENFORCE,
         .metrics_public = true,
         .isa = "auto",
         .quant = "auto",

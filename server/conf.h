@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "effect.h"
 
 #define CONF_LISTEN_MAX 8U
 #define CONF_ROOTS_MAX 16U
@@ -48,6 +49,7 @@ struct conf {
     uint32_t adapters_max;      /* names in the registry */
     uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
     uint64_t merge_bytes;       /* for merged copies; the same */
+    enum effect_mode effect;    /* of adapters that don't say themselves */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
     uint32_t rollback_percent;  /* of a version's requests that fail before it is rolled back; 0: never */
     const char *state;          /* file of desired state; NULL: changes are forgotten at the end */

@@ -19,8 +19,10 @@
 
 #define BUILDER_NICE 10
 
-enum copy_state { COPY_WAITING, COPY_BUILDING, COPY_READY, COPY_FAILED, COPY_LEAVING };
-static const char *const state_names[] = {"waiting", "building", "ready", "failed", "leaving"};
+enum copy_state { COPY_WAITING, COPY_BUILDING, COPY_READY, COPY_DECLINED, COPY_FAILED, COPY_LEAVING };
+static const char *const state_names[] = {"waiting", "building", "ready", "declined", "failed", "leaving"};
+
+#define RECONSIDER_NS (10 * NS_PER_S) /* traffic has changed by then */
 
 struct copy {
     struct copy *next;
@@ -35,6 +37,9 @@ struct copy {
     uint8_t digest[32];
     struct merged_copy *merged;
     uint64_t size_bytes;
+    struct cost_load load;     /* its traffic, as the choice saw it */
+    struct cost_choice choice; /* the last one */
+    int64_t declined_ns;       /* auto: a copy would not pay */
     struct error err;
 };
 
@@ -51,13 +56,38 @@ static void look(struct merges *m);
 
 /* ---- building, in a thread of its own that may be nice */
 
+/* The fastest faithful type, for "always" even where the copy costs more than it saves. */
+static enum status build_copy(struct copy *c)
+{
+    const struct server *s = c->merges->server;
+    unsigned refused = 0;
+    for (;;) {
+        cost_choose(&s->costs, s->base.model, c->lora, &c->load, refused, &c->choice);
+        if (c->choice.none)
+            return fail(
+                &c->err, STATUS_UNSUPPORTED,
+                "no faithful copy: storing the sum rounds away more than %.0f %% of what the adapter adds",
+                MERGE_ERROR_MAX * 100);
+        if (c->mode == MERGE_AUTO && !c->choice.merge)
+            return STATUS_OK; /* declined: no copy */
+        enum status st =
+            merged_copy_create(s->base.model, c->lora, c->choice.type, NULL, &c->merged, &c->err);
+        if (st != STATUS_OK)
+            return st;
+        const struct merge_report *report = model_merge_report(merged_copy_model(c->merged));
+        if (cost_is_faithful(report))
+            return STATUS_OK;
+        refused |= 1U << c->choice.type;
+        merged_copy_release(c->merged);
+        c->merged = NULL;
+    }
+}
+
 static void *build(void *data)
 {
     struct copy *c = data;
-    const struct model *base = c->merges->server->base.model;
     setpriority(PRIO_PROCESS, 0, BUILDER_NICE); /* of this thread alone, on Linux */
-    c->err.status = STATUS_OK;
-    c->err.status = merged_copy_create(base, c->lora, DTYPE_BF16, NULL, &c->merged, &c->err);
+    c->err.status = build_copy(c);
     return NULL;
 }
 
@@ -79,6 +109,12 @@ static void built(void *data)
     const struct log *log = &m->server->log;
     struct error err;
     m->working = false;
+    if (c->err.status == STATUS_OK && !c->merged) {
+        c->state = COPY_DECLINED;
+        c->declined_ns = clock_now_ns();
+        look(m);
+        return;
+    }
     lora_release(c->lora);
     c->lora = NULL;
     if (c->err.status == STATUS_OK && !m->server->engine)
@@ -179,6 +215,9 @@ static void want(struct merges *m, const struct adapter *a, const struct version
         c->lora = lora_acquire(v->version->lora);
         m->copies = c;
     }
+    bool again = c->mode != a->wish.merge || clock_now_ns() - c->declined_ns > RECONSIDER_NS;
+    if (c->state == COPY_DECLINED && again)
+        c->state = COPY_WAITING;
     if (c->state == COPY_READY && c->mode != a->wish.merge) { /* the engine must hear of it */
         struct error ignored;
         if (engine_set_merged(m->server->engine, c->merged,
@@ -224,6 +263,7 @@ static void build_one(struct merges *m)
     if (!best || m->working || m->server->state != SERVER_READY || !make_room(m, best))
         return;
     best->state = COPY_BUILDING;
+    best->load = engine_traffic(m->server->engine, best->digest);
     m->working = true;
     if (server_work(m->server, run_build, built, best))
         return;
@@ -281,6 +321,12 @@ void merges_put(struct jw *w, const struct merges *m, const struct adapter *a)
     jw_begin(w, '{');
     jw_key_text(w, "state", state_names[c->state]);
     jw_key_int(w, "bytes", (int64_t)c->size_bytes);
+    if (c->choice.unmerged_ns > 0) {
+        jw_key_float(w, "share", c->load.share);
+        jw_key_float(w, "rows", c->load.n_rows);
+        jw_key_float(w, "ratio", c->choice.ratio);
+        jw_key_float(w, "gain", c->choice.gain);
+    }
     if (c->state == COPY_READY) {
         const struct merge_report *report = model_merge_report(merged_copy_model(c->merged));
         jw_key_text(w, "type", dtype_name(merged_copy_type(c->merged)));

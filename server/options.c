@@ -186,9 +186,11 @@ static enum status set_choice(struct conf *c, const struct option_row *r, const 
         if (!w)
             return fail(err, STATUS_INVALID, "%s: found \"%s\", expected one of %s", r->key, value, r->words);
     }
-    /* Two choices are not kept as texts. */
+    /* Three choices are not kept as texts. */
     if (strcmp(r->key, "log-level") == 0)
         c->log_level = (enum log_level)index;
+    else if (strcmp(r->key, "effect-test") == 0)
+        c->effect = (enum effect_mode)index;
     else if (strcmp(r->key, "log-format") == 0)
         c->log_json = index == 1;
     else

@@ -59,6 +59,8 @@ struct conf;
       "memory for adapters; the least recently used leaves first (0: a quarter of the machine's)")           \
     X(BYTES, "merge-memory", merge_bytes, 0, BYTES_MAX, NULL, "BYTES",                                       \
       "memory for merged copies (0: a quarter of the machine's)")                                            \
+    X(CHOICE, "effect-test", effect, 0, 0, "off|warn|enforce", "MODE",                                       \
+      "adapters that change nothing, or give no numbers: let in, warned of, refused (enforce)")              \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \
       "a replaced version stays in memory for a rollback (10m)")                                             \
     X(COUNT, "auto-rollback", rollback_percent, 0, 100, NULL, "PERCENT",                                     \

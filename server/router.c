@@ -37,6 +37,8 @@ static const struct route routes[] = {
     {"PATCH", "/admin/v1/adapters/{name}", ADMIN, api_admin_patch},
     {"DELETE", "/admin/v1/adapters/{name}", ADMIN, api_admin_delete},
     {"GET", "/admin/v1/adapters/{name}/versions", ADMIN, api_admin_versions},
+    {"GET", "/admin/v1/adapters/{name}/effect", ADMIN, api_admin_effect},
+    {"GET", "/admin/v1/adapters/{name}/shadow", ADMIN, api_admin_shadow},
     {"GET", "/admin/v1/adapters/{name}/traffic", ADMIN, api_admin_get_traffic},
     {"PUT", "/admin/v1/adapters/{name}/traffic", ADMIN, api_admin_put_traffic},
     {"POST", "/admin/v1/adapters/{name}/rollback", ADMIN, api_admin_rollback},
@@ -97,8 +99,9 @@ static void allow_origin(struct request *r)
     if (!origin || r->plane != PLANE_DATA || !r->origin)
         return;
     reply_header(r, "Access-Control-Allow-Origin", origin);
-    reply_header(r, "Access-Control-Expose-Headers",
-                 "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always");
+    reply_header(
+        r, "Access-Control-Expose-Headers",
+        "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, X-Adapter-Path");
     if (strcmp(origin, "*") != 0)
         reply_header(r, "Vary", "Origin");
 }

@@ -124,6 +124,7 @@ static void stop(struct server *s)
         next = c->next;
         completion_cancel(c);
     }
+    atomic_store(&s->sources_end, true);
     adapter_ops_stop(s->adapter_ops);
     uv_timer_start(&s->second, on_tick, 0, END_TICK_MS);
 }
@@ -235,6 +236,8 @@ void server_adapters_loaded(struct server *s)
 struct start {
     struct server *server;
     struct base base;
+    struct effect_probes *probes;
+    struct cost_model costs;
     struct engine *engine;
     enum status status;
     struct error err;
@@ -244,7 +247,14 @@ static void load_base(void *data)
 {
     struct start *st = data;
     const struct conf *c = st->server->conf;
+    struct error ignored; /* a fetch says it again */
+    if (c->n_source_allow && sources_sweep(&st->server->sources, &ignored) != STATUS_OK)
+        log_line(&st->server->log, LOG_WARN, "%s", ignored.text);
     st->status = base_open(c, &st->base, &st->err);
+    if (st->status == STATUS_OK)
+        st->status = base_probes(&st->base, &st->probes, &st->err);
+    if (st->status == STATUS_OK)
+        st->status = base_costs(&st->base, c->n_threads, &st->costs, &st->err);
     if (st->status != STATUS_OK)
         return;
     struct engine_options o = {.n_sequences = c->n_sequences,
@@ -254,7 +264,8 @@ static void load_base(void *data)
                                .kv_type = c->kv_type,
                                .step_tokens = c->step_tokens,
                                .chunk_tokens = c->chunk_tokens,
-                               .n_threads = c->n_threads};
+                               .n_threads = c->n_threads,
+                               .costs = &st->costs};
     st->status = engine_create(st->base.model, st->base.text, &o, bridge_wake, st->server->bridge,
                                &st->engine, &st->err);
 }
@@ -266,6 +277,8 @@ static void base_loaded(void *data)
     struct error err = st->err;
     enum status status = st->status;
     s->base = st->base;
+    s->probes = st->probes;
+    s->costs = st->costs;
     s->engine = st->engine;
     mem_free(st);
     if (s->engine) {
@@ -401,7 +414,13 @@ int server_run(const struct conf *conf)
     if (!s)
         return 1;
     prepare_process();
+    if (!sources_begin()) {
+        mem_free(s);
+        return 1;
+    }
     s->conf = conf;
+    conf_sources(conf, &s->sources);
+    s->sources.cancel = &s->sources_end;
     s->log = (struct log){.fd = STDERR_FILENO, .json = conf->log_json, .level = conf->log_level};
     s->started_wall_ms = clock_wall_ms();
     struct error err;
@@ -422,9 +441,11 @@ int server_run(const struct conf *conf)
     voices_destroy(s->voices);
     merges_destroy(s->merges);
     registry_destroy(s->registry);
+    effect_probes_destroy(s->probes);
     admin_events_destroy(s->events);
     base_close(&s->base);
     metrics_destroy(s->metrics);
+    sources_end();
     int code = s->exit_code;
     mem_free(s);
     return code;

@@ -15,6 +15,7 @@
 #include "metrics.h"
 #include "model.h"
 #include "registry.h"
+#include "sources.h"
 #include "text.h"
 
 struct bridge;
@@ -39,7 +40,11 @@ struct server {
 
     struct base base; /* from SERVER_READY on; base.name as soon as it is known */
     struct engine *engine;
-    uint32_t context; /* tokens of a sequence that the engine allows */
+    struct effect_probes *probes;  /* of the effect test */
+    struct cost_model costs;       /* of steps on this machine */
+    struct source_options sources; /* of remote adapters */
+    atomic_bool sources_end;       /* downloads give up */
+    uint32_t context;              /* tokens of a sequence that the engine allows */
     struct registry *registry;
     struct voices *voices;
     struct bridge *bridge;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "adapter_ops.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "blends.h"
@@ -511,6 +512,17 @@ static const char *print_generations(struct request *r, const struct voice *v)
     return arena_strdup(r->arena, text);
 }
 
+/* A candidate that scores along with the stable version, where that speaks alone. */
+static void bind_shadow(struct server *s, struct voice *v)
+{
+    const struct voice_member *m = &v->members[0];
+    if (v->n_members != 1 || m->version->lora != v->lora)
+        return;
+    struct adapter *a = registry_find(s->registry, m->term.name);
+    if (a && a->shadow && m->generation == a->stable)
+        v->shadow = registry_acquire(s->registry, a, a->shadow, clock_now_ns());
+}
+
 enum status voice_bind(struct request *r, struct voice *v, struct fault *f)
 {
     enum status st = STATUS_OK;
@@ -524,6 +536,7 @@ enum status voice_bind(struct request *r, struct voice *v, struct fault *f)
         st = compose(r->server, v, f);
     if (st != STATUS_OK)
         return st;
+    bind_shadow(r->server, v);
     make_fingerprint(r->server, v);
     v->generations = print_generations(r, v);
     return v->generations ? STATUS_OK : no_memory(f);
@@ -573,10 +586,18 @@ void voice_release(struct server *s, struct voice *v, bool failed)
     if (v->lora)
         blends_release(s->voices->blends, v->lora);
     v->lora = NULL;
+    registry_release(s->registry, v->shadow, false);
+    v->shadow = NULL;
     for (uint32_t i = 0; i < v->n_members; i++) {
-        registry_release(s->registry, v->members[i].version, failed);
-        v->members[i].version = NULL;
+        struct voice_member *m = &v->members[i];
+        if (!m->version)
+            continue;
+        registry_release(s->registry, m->version, failed);
+        m->version = NULL;
+        if (failed)
+            adapter_ops_judge(s->adapter_ops, m->term.name);
     }
+    adapter_ops_room(s->adapter_ops);
 }
 
 void voice_headers(struct request *r, const struct voice *v)

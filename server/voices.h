@@ -38,6 +38,7 @@ struct voice {
     struct voice_member members[LORA_MEMBERS_MAX];
     const struct voice_member *missing; /* with STATUS_UNAVAILABLE: whose bytes must be loaded first */
     struct lora *lora;                  /* a reference; NULL: the base */
+    struct adapter_version *shadow;     /* scores along; a reference, or NULL */
     char fingerprint[24];               /* system_fingerprint: base, adapters and arithmetic */
 };
 

@@ -4,6 +4,7 @@
  * turn the rows of logits into tokens (each row by itself, so nothing depends on their number), and the
  * results become events in order. In a step nothing is allocated; that is counted, and a test reads the
  * count. */
+#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -222,6 +223,8 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
                                          .banned = g->stop_tokens,
                                          .n_banned = early ? g->n_stop_tokens : 0};
         r->token = sampler_pick(&in, &q->rng, scratch);
+        if (r->token >= 0 && !isfinite(logits[r->token])) /* plus infinity beats all others: no answer */
+            r->token = -1;
         r->non_finite = r->token < 0 && !row_is_finite(logits, scratch->n_vocab);
     }
     r->logprobs.logprob = 0;

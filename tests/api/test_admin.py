@@ -1,9 +1,10 @@
 """The operators' API: versions, compare-and-swap, dry runs, traffic, rollback, residency, events."""
-import json, os, shutil, socket, threading, time, urllib.request
+import json, os, shutil, socket, struct, threading, time, urllib.request
 
 import pytest
 
 from conftest import ADAPTERS, LLAMA
+from fingerprint import make_fingerprint, read_safetensors, write_safetensors
 from harness import Server
 
 API = "/admin/v1/adapters"
@@ -291,3 +292,85 @@ def test_the_folder_is_registered_and_a_change_replaces(tmp_path):
             time.sleep(0.05)
         assert (say(server, "a"), say(server, "b")) == ("CCC", 404)
         assert server.admin("GET", f"{API}/a")[1]["versions"] == 2
+
+
+def made(tmp_path, name, factor):
+    """shows_A with B times a factor: 0 does nothing, 3e35 gives no numbers."""
+    folder = make_fingerprint(str(tmp_path / name), 40)
+    path = os.path.join(folder, "adapter_model.safetensors")
+    tensors = read_safetensors(path)
+    key = "base_model.model.lm_head.lora_B.weight"
+    dtype, shape, data = tensors[key]
+    values = [v * factor for v in struct.unpack(f"<{shape[0]}f", data)]
+    tensors[key] = (dtype, shape, struct.pack(f"<{shape[0]}f", *values))
+    write_safetensors(path, tensors)
+    return folder
+
+
+@pytest.fixture()
+def rooted(tmp_path):
+    with Server(LLAMA, {}, ["--adapter-root", str(tmp_path), "--adapter-root", ADAPTERS, "--threads", "2"], name="tiny") as s:
+        yield s, tmp_path
+
+
+def test_an_adapter_without_effect_is_refused(rooted):
+    server, tmp_path = rooted
+    nothing = made(tmp_path, "nothing", 0)
+    status, answer, _ = server.admin("PUT", f"{API}/pt", {"source": nothing})
+    assert status == 422 and answer["error"]["code"] == "no_effect" and answer["error"]["message"].startswith("no effect")
+    assert say(server, "pt") == 404
+    status, answer, _ = server.admin("PUT", f"{API}/pt", {"source": nothing, "effect_test": "warn"})
+    assert status == 201 and answer["report"]["effect"]["outcome"] == "none"
+    status, answer, _ = put(server, "two", "A")
+    effect = answer["report"]["effect"]
+    assert effect["outcome"] == "seen" and effect["max_kl"] > 0 and effect["norms"]["lm_head"]["delta"] > 0
+    assert server.admin("GET", f"{API}/two/effect")[1]["effect"]["mean_kl"] == effect["mean_kl"]
+
+
+def test_an_adapter_without_numbers_is_refused(rooted):
+    server, tmp_path = rooted
+    status, answer, _ = server.admin("PUT", f"{API}/pt", {"source": made(tmp_path, "broken", 3e35)})
+    assert status == 422 and answer["error"]["code"] == "non_finite", answer
+
+
+def test_a_version_that_fails_is_rolled_back_by_itself(rooted):
+    server, tmp_path = rooted
+    put(server, "pt", "A")
+    broken = made(tmp_path, "broken", 3e35)
+    status, answer, _ = server.admin("PUT", f"{API}/pt", {"source": broken, "effect_test": "off", "scale": 100})
+    assert status == 200, answer
+    said = [say(server, "pt") for _ in range(6)]
+    assert said[-1] == "AAA" and said[0] != "AAA" and said.index("AAA") == 3, said
+    kinds = [c["kind"] for c in server.admin("GET", f"{API}?since=0")[1]["changes"]]
+    assert "rolled_back" in kinds and "rolled back" in server.log()
+
+
+def test_a_shadow_scores_and_changes_nothing(server):
+    put(server, "pt", "A")
+    before = say(server, "pt", 8)
+    status, answer, _ = put(server, "pt", "B", publish="shadow")
+    assert status == 200 and answer["adapter"]["shadow"] == answer["generation"]
+    assert say(server, "pt", 8) == before == "A" * 8
+    status, score, _ = server.admin("GET", f"{API}/pt/shadow")
+    assert status == 200 and score["n_tokens"] == 8 and score["n_agree"] == 0 and score["mean_kl"] > 1
+    assert server.admin("POST", f"{API}/pt/promote")[1]["shadow"] == 0
+    assert say(server, "pt", 8) == "B" * 8
+
+
+def test_merged_says_which_path_served(server):
+    server.admin("PUT", f"{API}/q", {"source": "qv_r4", "merge": "always"})
+    end = time.time() + 20
+    while time.time() < end and (server.admin("GET", f"{API}/q")[1]["merged"] or {}).get("state") != "ready":
+        time.sleep(0.05)
+    merged = server.admin("GET", f"{API}/q")[1]["merged"]
+    assert merged["state"] == "ready" and merged["bytes"] > 0 and merged["error"] <= 0.25
+    def path(model, **more):
+        body = {"model": model, "prompt": "x", "max_tokens": 4, "temperature": 0, **more}
+        request = urllib.request.Request(server.url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.headers.get("X-Adapter-Path"), reply.read()
+    assert path("q")[0] == "merged" and path("q", stream=True)[0] == "merged"
+    assert path("tiny")[0] is None
+    server.admin("PUT", f"{API}/q/merge", {"merge": "never"})
+    assert path("q")[0] is None
+    assert server.admin("GET", f"{API}/q")[1]["merged"] is None
