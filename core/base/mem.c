@@ -18,9 +18,27 @@ static bool allocation_may_go_on(void)
     return !(fail_countdown && --fail_countdown == 0);
 }
 
+/* Big blocks begin on a huge page and ask for them before the first touch: afterwards the kernel has already
+ * given small pages, and clearing those one by one costs more than reading a file into them. */
+static void *alloc_aligned(size_t alignment, size_t size_bytes)
+{
+    void *p = NULL;
+    bool huge = size_bytes >= HUGE_PAGE_BYTES;
+    if (huge && alignment < HUGE_PAGE_BYTES)
+        alignment = HUGE_PAGE_BYTES;
+    if (posix_memalign(&p, alignment, size_bytes ? size_bytes : 1) != 0)
+        return NULL;
+    if (huge)
+        (void)madvise(p, size_bytes & ~(HUGE_PAGE_BYTES - 1), MADV_HUGEPAGE);
+    return p;
+}
+
 void *mem_alloc(size_t size_bytes)
 {
-    return allocation_may_go_on() ? malloc(size_bytes ? size_bytes : 1) : NULL;
+    if (!allocation_may_go_on())
+        return NULL;
+    return size_bytes >= HUGE_PAGE_BYTES ? alloc_aligned(HUGE_PAGE_BYTES, size_bytes)
+                                         : malloc(size_bytes ? size_bytes : 1);
 }
 
 void *mem_zalloc(size_t size_bytes)
@@ -41,16 +59,9 @@ void *mem_realloc(void *p, size_t size_bytes)
 
 void *mem_aligned(size_t alignment, size_t size_bytes)
 {
-    void *p = NULL;
-    bool huge = size_bytes >= HUGE_PAGE_BYTES;
-    if (huge && alignment < HUGE_PAGE_BYTES)
-        alignment = HUGE_PAGE_BYTES;
-    if (!allocation_may_go_on() || posix_memalign(&p, alignment, size_bytes ? size_bytes : 1) != 0)
-        return NULL;
-    /* Asked for before the first touch: afterwards the kernel has already given small pages. */
-    if (huge)
-        (void)madvise(p, size_bytes & ~(HUGE_PAGE_BYTES - 1), MADV_HUGEPAGE);
-    memset(p, 0, size_bytes);
+    void *p = allocation_may_go_on() ? alloc_aligned(alignment, size_bytes) : NULL;
+    if (p)
+        memset(p, 0, size_bytes);
     return p;
 }
 
