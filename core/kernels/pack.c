@@ -6,6 +6,8 @@
 #include "kernels_inner.h"
 #include "panel.h"
 
+#define LINE_BYTES 64U
+
 const struct panel_layout *panel_layout_of(enum dtype type)
 {
     switch (type) {
@@ -161,13 +163,57 @@ static void fill_quantized(enum dtype type, uint8_t *panel, uint32_t lane, const
     }
 }
 
+/* n_units of each row of a panel, stored lane by lane: a value each, or a pair of bf16. Sizes are constants
+ * of the calls, so that copies become loads and stores. */
+__attribute__((always_inline)) static inline void turn(uint8_t *panel, const uint8_t *src, size_t row_bytes,
+                                                       size_t n_units, size_t unit)
+{
+    uint8_t lines[PANEL_ROWS][LINE_BYTES];
+    for (uint32_t lane = 0; lane < PANEL_ROWS; lane++)
+        memcpy(lines[lane], src + lane * row_bytes, n_units * unit);
+    for (size_t k = 0; k < n_units; k++)
+        for (uint32_t lane = 0; lane < PANEL_ROWS; lane++)
+            memcpy(panel + (k * PANEL_ROWS + lane) * unit, lines[lane] + k * unit, unit);
+}
+
+/* A cache line of each row at a time: the rows' distance is often a multiple of 4 KiB, and sixteen of them
+ * would push each other out of the nearest cache. */
+__attribute__((always_inline)) static inline void turn_panel(uint8_t *panel, const uint8_t *src,
+                                                             size_t row_bytes, size_t n_units, size_t unit)
+{
+    size_t k = 0;
+    for (; k + LINE_BYTES / unit <= n_units; k += LINE_BYTES / unit)
+        turn(panel + k * PANEL_ROWS * unit, src + k * unit, row_bytes, LINE_BYTES / unit, unit);
+    for (; k + 16 / unit <= n_units; k += 16 / unit)
+        turn(panel + k * PANEL_ROWS * unit, src + k * unit, row_bytes, 16 / unit, unit);
+    for (; k < n_units; k++)
+        turn(panel + k * PANEL_ROWS * unit, src + k * unit, row_bytes, 1, unit);
+}
+
+/* A whole panel of floats; false: not of such a type, or bf16 with half a pair at the end. */
+static bool fill_panel(const struct packed *w, uint8_t *panel, const uint8_t *src, size_t row_bytes)
+{
+    bool pairs = w->type == DTYPE_BF16 && w->cols % 2 == 0;
+    if (w->type == DTYPE_F16)
+        turn_panel(panel, src, row_bytes, w->cols, 2);
+    else if (w->type == DTYPE_F32 || pairs)
+        turn_panel(panel, src, row_bytes, row_bytes / 4, 4);
+    else
+        return false;
+    return true;
+}
+
 void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, const void *src)
 {
     uint64_t row_bytes = 0;
     require(row_begin % PANEL_ROWS == 0 && row_begin <= row_end && row_end <= w->rows);
     require(dtype_row_bytes(w->type, w->cols, &row_bytes));
     const uint8_t *p = src;
-    for (uint32_t row = row_begin; row < row_end; row++, p += row_bytes) {
+    uint32_t row = row_begin;
+    for (; row_end - row >= PANEL_ROWS; row += PANEL_ROWS, p += PANEL_ROWS * row_bytes)
+        if (!fill_panel(w, w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes, p, row_bytes))
+            break;
+    for (; row < row_end; row++, p += row_bytes) {
         uint8_t *panel = w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes;
         uint32_t lane = row % PANEL_ROWS;
         if (lane == 0)

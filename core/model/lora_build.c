@@ -201,10 +201,25 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
     return b->memory ? fill_part(b, part, p, site, row, factors, bias, err) : STATUS_OK;
 }
 
+/* Whole panels of the file's own type: no need to stack them first. */
+static bool fill_a_in_place(const struct lora_slot *s, const struct lora_group *g)
+{
+    bool fits = true;
+    for (int i = 0; i < 3; i++)
+        if (s->pair[i])
+            fits = fits && s->pair[i]->a_type == g->a.type && g->part[i].t_offset % PANEL_ROWS == 0;
+    for (int i = 0; i < 3 && fits; i++)
+        if (s->pair[i] && !(i > 0 && s->pair[i] == s->pair[i - 1]))
+            packed_fill(&g->a, g->part[i].t_offset, g->part[i].t_offset + s->pair[i]->rank, s->pair[i]->a);
+    return fits;
+}
+
 /* The parts' A below each other, zero rows between; parts of one pair share theirs. */
 static enum status fill_a(const struct lora_slot *s, const struct lora_group *g, struct error *err)
 {
     uint64_t row_bytes;
+    if (fill_a_in_place(s, g))
+        return STATUS_OK;
     require(dtype_row_bytes(g->a.type, g->a.cols, &row_bytes));
     uint8_t *stack = mem_zalloc((size_t)g->a.rows * row_bytes);
     if (!stack)

@@ -66,6 +66,47 @@ static void test_fill_in_parts(void **state)
     free(parts.data);
 }
 
+static void put_value(enum dtype type, uint8_t *to, uint32_t i, float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint16_t half = type == DTYPE_F16 ? f32_to_f16(x) : (uint16_t)(bits >> 16);
+    if (type == DTYPE_F32)
+        memcpy(to + (size_t)i * 4, &x, 4);
+    else
+        memcpy(to + (size_t)i * 2, &half, 2);
+}
+
+/* Whole panels take another way than rows: each width that splits into its steps differently, over dirty
+ * memory. */
+static void test_every_value_is_where_it_is_read(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (uint32_t cols = 1; cols < 80; cols++)
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+            for (uint32_t rows = 15; rows < 50; rows += 17) {
+                struct packed w;
+                size_t size;
+                float row[80];
+                assert_int_equal(packed_shape(types[t], rows, cols, &w, &size, NULL), STATUS_OK);
+                uint8_t *stored = malloc((size_t)rows * cols * 4);
+                w.data = malloc(size); /* its end is the last panel's: nothing is written behind it */
+                assert_true(stored && w.data);
+                memset(w.data, 0xff, size);
+                for (uint32_t i = 0; i < rows * cols; i++)
+                    put_value(types[t], stored, i, (float)(i % 251) - 100);
+                packed_fill(&w, 0, rows, stored);
+                for (uint32_t r = 0; r < rows; r++) {
+                    packed_row_f32(&w, r, row);
+                    for (uint32_t k = 0; k < cols; k++)
+                        assert_true(row[k] == (float)((r * cols + k) % 251) - 100);
+                }
+                free(stored);
+                free(w.data);
+            }
+}
+
 static void test_select(void **state)
 {
     (void)state;
@@ -96,6 +137,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_fill_in_parts),
+        cmocka_unit_test(test_every_value_is_where_it_is_read),
         cmocka_unit_test(test_select),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
