@@ -7,24 +7,23 @@
 #include "content.h"
 #include "kernels.h"
 
+/* Infinity and NaN have all of the exponent's bits set: only then does one more at its lowest bit carry into
+ * the sign's place, which was masked away. Eight bytes at a time; memcpy: they are aligned to nothing. */
 static bool all_finite(enum dtype type, const unsigned char *p, uint64_t n)
 {
-    /* The exponent's bits all set: infinity or NaN. memcpy: the bytes are aligned to nothing. */
-    uint32_t wide;
-    uint16_t narrow;
-    for (uint64_t i = 0; i < n; i++) {
-        if (type == DTYPE_F32) {
-            memcpy(&wide, p + 4 * i, sizeof wide);
-            if ((wide & 0x7f800000U) == 0x7f800000U)
-                return false;
-        } else {
-            uint16_t mask = type == DTYPE_F16 ? 0x7c00U : 0x7f80U;
-            memcpy(&narrow, p + 2 * i, sizeof narrow);
-            if ((narrow & mask) == mask)
-                return false;
-        }
+    uint64_t lanes = type == DTYPE_F32 ? 0x0000000100000001U : 0x0001000100010001U;
+    uint64_t mask = lanes * (type == DTYPE_F32 ? 0x7f800000U : type == DTYPE_F16 ? 0x7c00U : 0x7f80U);
+    uint64_t lowest = lanes * (type == DTYPE_F32 ? 0x00800000U : type == DTYPE_F16 ? 0x0400U : 0x0080U);
+    uint64_t sign = lanes * (type == DTYPE_F32 ? 0x80000000U : 0x8000U);
+    uint64_t n_bytes = n * (type == DTYPE_F32 ? 4 : 2), found = 0, word;
+    for (; n_bytes >= sizeof word; n_bytes -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        found |= (word & mask) + lowest;
     }
-    return true;
+    word = 0;
+    memcpy(&word, p, n_bytes);
+    found |= (word & mask) + lowest;
+    return (found & sign) == 0;
 }
 
 static enum status no_memory(const struct content *c, struct error *err)

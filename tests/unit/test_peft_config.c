@@ -303,39 +303,57 @@ static void wrong_folders_get_their_error(void **state)
     folder_remove(&f);
 }
 
+/* A pair of rank 2 whose B has `rows` rows; all values of B but the one at `place` are `most`. */
+struct extreme {
+    const char *dtype;
+    size_t size;
+    unsigned char most[4], infinite[4];
+};
+
+static enum status inspect_extreme(const char *dir, const struct extreme *e, size_t rows, size_t place,
+                                   struct error *err)
+{
+    struct adapter_report report;
+    char header[600];
+    size_t n = 8 * e->size;
+    struct buf b;
+    snprintf(header, sizeof header,
+             "{\"" Q ".lora_A.weight\":{\"dtype\":\"%s\",\"shape\":[2,4],\"data_offsets\":[0,%zu]},"
+             "\"" Q ".lora_B.weight\":{\"dtype\":\"%s\",\"shape\":[%zu,2],\"data_offsets\":[%zu,%zu]}}",
+             e->dtype, n, e->dtype, rows, n, n + 2 * rows * e->size);
+    buf_init(&b, 0);
+    put_u64(&b, strlen(header));
+    buf_puts(&b, header);
+    put_zeros(&b, n);
+    for (size_t i = 0; i < 2 * rows; i++)
+        buf_append(&b, i == place ? e->infinite : e->most, e->size);
+    put_file(dir, "adapter_model.safetensors", b.data, b.length);
+    buf_fini(&b);
+    return adapter_inspect(dir, &report, err);
+}
+
 static void infinite_values_are_refused(void **state)
 {
     (void)state;
-    static const struct {
-        const char *dtype;
-        unsigned char bytes[4]; /* the last value */
-        size_t size;
-    } cases[] = {{"F32", {0, 0, 0x80, 0x7f}, 4},
-                 {"F32", {1, 0, 0xc0, 0xff}, 4},
-                 {"F16", {0, 0x7c}, 2},
-                 {"BF16", {0xc0, 0x7f}, 2}};
+    static const struct extreme cases[] = {
+        {"F32", 4, {0xff, 0xff, 0x7f, 0x7f}, {0, 0, 0x80, 0x7f}},
+        {"F32", 4, {0xff, 0xff, 0x7f, 0xff}, {1, 0, 0xc0, 0xff}},
+        {"F16", 2, {0xff, 0x7b}, {0, 0x7c}},
+        {"F16", 2, {0xff, 0xfb}, {1, 0xfc}},
+        {"BF16", 2, {0x7f, 0x7f}, {0x80, 0x7f}},
+        {"BF16", 2, {0x7f, 0xff}, {0xc0, 0xff}},
+    };
     struct folder f = folder_make();
-    struct adapter_report report;
     put_text(f.path, "adapter_config.json", CONFIG);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct error err = {0};
-        char header[600];
-        size_t n = 8 * cases[i].size;
-        struct buf b;
-        snprintf(header, sizeof header,
-                 "{\"" Q ".lora_A.weight\":{\"dtype\":\"%s\",\"shape\":[2,4],\"data_offsets\":[0,%zu]},"
-                 "\"" Q ".lora_B.weight\":{\"dtype\":\"%s\",\"shape\":[4,2],\"data_offsets\":[%zu,%zu]}}",
-                 cases[i].dtype, n, cases[i].dtype, n, 2 * n);
-        buf_init(&b, 0);
-        put_u64(&b, strlen(header));
-        buf_puts(&b, header);
-        put_zeros(&b, 2 * n - cases[i].size);
-        buf_append(&b, cases[i].bytes, cases[i].size);
-        put_file(f.path, "adapter_model.safetensors", b.data, b.length);
-        buf_fini(&b);
-        assert_int_equal(adapter_inspect(f.path, &report, &err), STATUS_FORMAT);
-        assert_non_null(strstr(err.text, ".lora_B.weight' has an infinite value or NaN"));
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t rows = 1; rows < 7; rows++)
+            for (size_t place = 0; place <= 2 * rows; place++) {
+                struct error err = {0};
+                bool none = place == 2 * rows;
+                enum status s = inspect_extreme(f.path, &cases[i], rows, place, &err);
+                assert_int_equal(s, none ? STATUS_OK : STATUS_FORMAT);
+                assert_true(none || strstr(err.text, ".lora_B.weight' has an infinite value or NaN"));
+            }
     folder_remove(&f);
 }
 
