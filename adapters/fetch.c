@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "effect_inner.h"
 #include "fetch.h"
 #include "format.h"
 

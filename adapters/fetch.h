@@ -12,7 +12,7 @@
 #define FETCH_TAG_MAX 200U  /* of an entity tag */
 #define FETCH_REDIRECTS_MAX 5
 /* What may lie beside an adapter's own files. */
-#define SOURCE_EXTRA_FILES "probes.jsonl"
+#define SOURCE_EXTRA_FILES PROBES_FILE
 
 struct json_t;
 

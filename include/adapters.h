@@ -109,6 +109,9 @@ struct adapter_stat {
  * adapter_config.json and no file. Thread: any. */
 LK_MUST_USE enum status adapter_stat(const char *path, int root_fd, struct adapter_stat *out,
                                      struct error *err);
+/* Whether an adapter's files are all there and none is cut short, as far as their headers tell: something
+ * that is being copied into place isn't. Doesn't say that it would load. Thread: any. */
+bool adapter_is_complete(const char *path);
 /* What the files say, without a base: for `inspect`. */
 LK_MUST_USE enum status adapter_inspect(const char *path, struct adapter_report *out, struct error *err);
 /* True if `path` looks like an adapter (a folder with adapter_config.json, or a GGUF whose general.type is

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "server.h"
+#include "watch.h"
 
 #define LOADED_AT_ONCE_MAX 64U
 
@@ -167,6 +168,31 @@ static void take_found(struct adapter_ops *o, const struct found *f, bool change
         queue_load(o, &w);
 }
 
+/* What is being written stays as it was (or unknown) until the watch says that it is whole. At the start
+ * everything is tried: there is nothing better to go on with. */
+static void leave_unsettled(struct adapter_ops *o, struct task *t)
+{
+    if (o->server->state == SERVER_LOADING)
+        return;
+    const struct found *before = o->folder; /* both are in order of names */
+    for (struct found **at = &t->found, *f; (f = *at);) {
+        const char *slash = strrchr(f->path, '/');
+        bool settled = watch_is_settled(o->server->watch, slash ? slash + 1 : f->path);
+        while (before && by_name(before, f) < 0)
+            before = before->next;
+        bool known = before && by_name(before, f) == 0;
+        if (!settled && known)
+            f->signature = before->signature;
+        if (settled || known) {
+            at = &f->next;
+            continue;
+        }
+        *at = f->next;
+        mem_free(f);
+        t->n_found--;
+    }
+}
+
 void ops_scanned(struct task *t)
 {
     struct adapter_ops *o = t->ops;
@@ -174,6 +200,7 @@ void ops_scanned(struct task *t)
         LOG_EVENT(&o->server->log, LOG_ERROR, "adapters folder not read", LOG_TEXT("why", t->o.err.text));
         return;
     }
+    leave_unsettled(o, t);
     bool at_once = t->n_found <= LOADED_AT_ONCE_MAX;
     struct found *before = o->folder;
     for (struct found *f = t->found; f || before;) {

@@ -17,6 +17,8 @@ bool conf_init(struct conf *c)
         .keep_last_good_ms = 600000,
         .rollback_percent = 20,
         .effect = EFFECT_ENFORCE,
+        .adapters_watch = true,
+        .adapters_poll_ms = 60000,
         .metrics_public = true,
         .isa = "auto",
         .quant = "auto",

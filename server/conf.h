@@ -39,7 +39,9 @@ struct conf {
     const char *name;  /* the base's name in the API; NULL: from the model's files */
     struct conf_adapter *adapters;
     size_t n_adapters, adapters_capacity;
-    const char *adapters_dir; /* scanned at start and at SIGHUP; also an adapter root; or NULL */
+    const char *adapters_dir;  /* scanned at start and at SIGHUP; also an adapter root; or NULL */
+    bool adapters_watch;       /* tell changes in adapters_dir by inotify */
+    uint32_t adapters_poll_ms; /* and by looking; 0: never */
     const char
         *adapter_roots[CONF_ROOTS_MAX]; /* folders from which the API may load; adapters_dir is added */
     size_t n_adapter_roots;

@@ -27,7 +27,11 @@ struct conf;
       "the base's name in the API (default: from the model's files)")                                        \
     X(LIST, "adapter", adapter, 0, 0, NULL, "NAME=PATH[:SCALE]", "an adapter: a PEFT folder or a GGUF LoRA") \
     X(TEXT, "adapters", adapters_dir, 0, 0, NULL, "DIR",                                                     \
-      "every adapter in this folder, by its entry's name; scanned again at SIGHUP")                          \
+      "every adapter in this folder, by its entry's name; watched, and scanned at SIGHUP")                   \
+    X(BOOL, "adapters-watch", adapters_watch, 0, 0, NULL, "BOOL",                                            \
+      "load what changes in that folder, once it is whole, without a signal (true)")                         \
+    X(DURATION, "adapters-poll", adapters_poll_ms, 0, 86400000, NULL, "TIME",                                \
+      "look at that folder even if inotify says nothing: network file systems (1m; 0s: never)")              \
     X(LIST, "adapter-root", adapter_root, 0, 0, NULL, "DIR",                                                 \
       "a folder from which the admin API may load (the adapters folder is one)")                             \
     X(LIST, "blend", blend, 0, 0, NULL, "NAME=VOICE", "a name for a sum of adapters: formal=pt+0.5*polite")  \

@@ -21,6 +21,7 @@
 #include "merges.h"
 #include "router.h"
 #include "voices.h"
+#include "watch.h"
 
 #define TICK_MS 1000
 #define END_TICK_MS 20
@@ -108,6 +109,7 @@ static void close_all(struct server *s)
     bridge_close(s->bridge);
     adapter_ops_close(s->adapter_ops);
     merges_close(s->merges);
+    watch_close(s->watch);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
     uv_close((uv_handle_t *)&s->sigint, NULL);
     uv_close((uv_handle_t *)&s->sighup, NULL);
@@ -270,6 +272,23 @@ static void load_base(void *data)
                                &st->engine, &st->err);
 }
 
+static void on_folder_changed(void *data)
+{
+    struct server *s = data;
+    if (s->state == SERVER_LOADING || s->state == SERVER_READY)
+        adapter_ops_scan(s->adapter_ops);
+}
+
+/* Before the first scan, so that nothing that changes meanwhile is missed. */
+static enum status watch_folder(struct server *s, struct error *err)
+{
+    const struct conf *c = s->conf;
+    const struct watch_options o = {.dir = c->adapters_dir, .log = &s->log, .poll_ms = c->adapters_poll_ms};
+    if (!c->adapters_dir || !c->adapters_watch)
+        return STATUS_OK;
+    return watch_create(&s->loop, &o, on_folder_changed, s, &s->watch, err);
+}
+
 static void base_loaded(void *data)
 {
     struct start *st = data;
@@ -286,6 +305,8 @@ static void base_loaded(void *data)
         engine_stats(s->engine, &stats);
         s->context = stats.context;
     }
+    if (status == STATUS_OK)
+        status = watch_folder(s, &err);
     if (status == STATUS_OK)
         status = adapter_ops_start(s->adapter_ops, &err);
     if (status != STATUS_OK) {

@@ -24,6 +24,7 @@ struct admin_events;
 struct merges;
 struct completion;
 struct voices;
+struct watch;
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_STOPPING };
 
@@ -51,6 +52,7 @@ struct server {
     struct adapter_ops *adapter_ops;
     struct admin_events *events;
     struct merges *merges;
+    struct watch *watch; /* of the adapters folder, or NULL */
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
 
