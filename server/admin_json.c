@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "adapter_ops.h"
 #include "merges.h"
 #include "server.h"
 
@@ -255,6 +256,7 @@ void put_adapter(struct jw *w, const struct server *s, const struct adapter *a)
     jw_key_text(w, "blend", a->wish.blend[0] ? a->wish.blend : NULL);
     jw_key_bool(w, "from_folder", a->wish.from_folder);
     jw_key_float(w, "scale", a->wish.scale);
+    jw_key_bool(w, "persisted", adapter_ops_keeps(s->adapter_ops) || a->wish.from_folder);
     jw_key_bool(w, "pinned", a->wish.pinned);
     jw_key_text(w, "merge", merge_mode_name(a->wish.merge));
     jw_key(w, "merged");

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "merges.h"
 #include "server.h"
 
 #define VOICES_MAX 1024U
@@ -207,6 +208,9 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "lorikeet_batch_rows_total", "counter", "Token rows of all steps.", (double)e.sum_batch_rows);
     number(out, "lorikeet_kv_usage_ratio", "gauge", "Share of the KV pages in use.", used);
     number(out, "lorikeet_kv_pages", "gauge", "KV pages in all.", e.kv_pages);
+    number(out, "lorikeet_merged_steps_total", "counter", "Steps that ran on a merged copy.",
+           (double)e.n_merged_steps);
+    number(out, "lorikeet_merged_tokens_total", "counter", "Tokens computed in them.", (double)e.n_merged_tokens);
     number(out, "lorikeet_step_allocations_total", "counter", "Heap allocations inside steps (should be 0).",
            (double)e.step_allocations);
     number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);
@@ -253,10 +257,48 @@ static void put_residency(const struct server *s, struct buf *out)
                (unsigned long long)s->metrics->loads_failed);
 }
 
+static void put_merges(const struct server *s, struct buf *out)
+{
+    struct merges_usage u;
+    merges_usage(s->merges, &u);
+    number(out, "lorikeet_merged_copies", "gauge", "Copies of the base with an adapter inside.", u.n_ready);
+    number(out, "lorikeet_merged_copies_waiting", "gauge", "Copies wanted, not there yet.", u.n_waiting);
+    number(out, "lorikeet_merged_bytes", "gauge", "Memory of merged copies.", (double)u.bytes);
+    number(out, "lorikeet_merged_limit_bytes", "gauge", "Their budget.", (double)u.budget_bytes);
+    number(out, "lorikeet_merged_built_total", "counter", "Copies made so far.", (double)u.n_built);
+    number(out, "lorikeet_merged_failed_total", "counter", "Copies that could not be made.", (double)u.n_failed);
+    number(out, "lorikeet_merged_dropped_total", "counter", "Copies given up.", (double)u.n_dropped);
+}
+
+/* Names with a shadow, or that had one: few. */
+static void put_shadows(const struct server *s, struct buf *out)
+{
+    static const char *const names[] = {"lorikeet_shadow_tokens_total", "lorikeet_shadow_agreeing_tokens_total",
+                                        "lorikeet_shadow_kl_sum"};
+    static const char *const helps[] = {"Served tokens that a shadow has scored.",
+                                        "Those for which the shadow's likeliest token was the same.",
+                                        "KL(served || shadow) over them, nats."};
+    for (int k = 0; k < 3; k++) {
+        head(out, names[k], "counter", helps[k]);
+        for (size_t i = 0; i < registry_count(s->registry); i++) {
+            const struct adapter *a = registry_at(s->registry, i);
+            for (uint32_t j = 0; j < a->n_records; j++) {
+                const struct shadow_totals *t = &a->records[j].shadow;
+                double v = k == 0 ? (double)t->n_tokens : k == 1 ? (double)t->n_agree : t->kl_sum;
+                if (t->n_replies)
+                    buf_printf(out, "%s{adapter=\"%s\",generation=\"%llu\"} %.17g\n", names[k], a->wish.name,
+                               (unsigned long long)a->records[j].generation, v);
+            }
+        }
+    }
+}
+
 /* Of thousands only those in memory: a scrape must stay small. */
 static void put_adapters(const struct server *s, struct buf *out)
 {
     put_residency(s, out);
+    put_merges(s, out);
+    put_shadows(s, out);
     head(out, "lorikeet_adapter_bytes", "gauge", "Memory of each adapter's current version.");
     for (size_t i = 0; i < registry_count(s->registry); i++) {
         const struct adapter *a = registry_at(s->registry, i);

@@ -227,6 +227,8 @@ void server_adapters_loaded(struct server *s)
         return;
     }
     s->state = SERVER_READY;
+    if (!adapter_ops_keeps(s->adapter_ops) && s->conf->n_admin_listen)
+        log_line(&s->log, LOG_INFO, "what operators change is forgotten at the end: --state FILE keeps it");
     const struct model_info *info = model_info(s->base.model);
     LOG_EVENT(&s->log, LOG_INFO, "ready", LOG_TEXT("base", s->base.name), LOG_TEXT("family", info->family),
               LOG_NUMBER("parameters", info->n_parameters), LOG_NUMBER("bytes", info->size_bytes),
