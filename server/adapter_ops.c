@@ -178,12 +178,31 @@ static enum status check_revision(const struct task *t, const struct adapter *a,
     return STATUS_OK;
 }
 
+/* Bytes of a version newer than the stable one, met where the stable one was looked for: an operator has
+ * rolled back from them, and only an operator brings them back. */
+static enum status check_not_rolled_back(const struct task *t, const struct adapter *a, struct error *err)
+{
+    const struct load_order *l = &t->o;
+    bool asked_for = strcmp(l->by, "api") == 0 || (l->as == PUBLISH_AGAIN && l->generation != a->stable);
+    for (uint32_t i = 0; i < a->n_records && !asked_for; i++) {
+        const struct version_record *v = &a->records[i];
+        if (v->generation > a->stable && memcmp(v->digest, t->version->digest, sizeof v->digest) == 0)
+            return fail(err, STATUS_CONFLICT,
+                        "adapter '%s': its files are those of generation %llu, from which it was rolled back to "
+                        "%llu; publish them again to use them",
+                        l->wish.name, (unsigned long long)v->generation, (unsigned long long)a->stable);
+    }
+    return STATUS_OK;
+}
+
 static enum status publish(struct task *t)
 {
     struct registry *r = t->ops->server->registry;
     struct load_order *l = &t->o;
     struct adapter *a = registry_find(r, l->wish.name);
     enum status s = check_revision(t, a, &l->err);
+    if (s == STATUS_OK && a->stable)
+        s = check_not_rolled_back(t, a, &l->err);
     if (s != STATUS_OK)
         return s;
     struct publication p = {.as = l->as, .generation = l->generation, .source = l->wish.source};

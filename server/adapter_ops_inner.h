@@ -53,6 +53,7 @@ struct adapter_ops {
     size_t n_tasks, n_working;
     bool stopping;
     uv_timer_t kick;       /* the queue is looked at */
+    bool has_scanned;
     struct found *folder;  /* what the last scan found, in order of names */
     struct keeper *keeper; /* adapter_ops_keep.c */
 };

@@ -129,6 +129,24 @@ static void remove_gone(struct adapter_ops *o, const struct found *f)
                   LOG_TEXT("adapter", f->name));
 }
 
+/* Kept names of the folder whose files went while no server ran. */
+static void remove_kept_and_gone(struct adapter_ops *o, const struct found *f)
+{
+    const struct registry *r = o->server->registry;
+    for (size_t i = 0; i < registry_count(r);) {
+        const struct adapter *a = registry_at(r, i);
+        struct found gone = {.next = NULL};
+        while (f && strcmp(f->name, a->wish.name) < 0)
+            f = f->next;
+        bool here = f && strcmp(f->name, a->wish.name) == 0;
+        snprintf(gone.name, sizeof gone.name, "%s", a->wish.name);
+        size_t n = registry_count(r);
+        if (!here && a->wish.from_folder)
+            remove_gone(o, &gone);
+        i += registry_count(r) == n;
+    }
+}
+
 static bool is_resident(const struct adapter *a)
 {
     const struct version_record *v = registry_record(a, a->stable);
@@ -202,6 +220,9 @@ void ops_scanned(struct task *t)
     }
     leave_unsettled(o, t);
     bool at_once = t->n_found <= LOADED_AT_ONCE_MAX;
+    if (!o->has_scanned)
+        remove_kept_and_gone(o, t->found);
+    o->has_scanned = true;
     struct found *before = o->folder;
     for (struct found *f = t->found; f || before;) {
         int order = !f ? -1 : !before ? 1 : by_name(before, f);
@@ -235,21 +256,58 @@ bool ops_is_own_source(const struct adapter_ops *o, const struct adapter_wish *w
     return w->from_folder;
 }
 
+/* What was in force when the last run ended is in memory again, or comes with its first request. */
+static enum status load_kept(struct adapter_ops *o, struct error *err)
+{
+    const struct registry *r = o->server->registry;
+    size_t n = registry_count(r);
+    enum status st = STATUS_OK;
+    for (size_t i = 0; i < n && st == STATUS_OK; i++) {
+        const struct adapter *a = registry_at(r, i);
+        if (!a->stable || (n > LOADED_AT_ONCE_MAX && !a->wish.pinned))
+            continue;
+        struct load_order order = {
+            .wish = a->wish, .as = PUBLISH_AGAIN, .generation = a->stable, .by = "start"};
+        const struct version_record *v = registry_record(a, a->stable);
+        if (v && v->source) {
+            order.wish.source = v->source;
+            order.wish.scale = v->scale;
+        }
+        st = adapter_ops_load(o, &order, err);
+    }
+    return st;
+}
+
+/* --adapter, unless an operator has since said otherwise: what was acknowledged counts. */
+static enum status load_named(struct adapter_ops *o, const struct conf_adapter *c, struct error *err)
+{
+    struct server *s = o->server;
+    const struct adapter *kept = registry_find(s->registry, c->name);
+    if (strcmp(c->name, s->base.name) == 0)
+        return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", c->name);
+    if (kept && (strcmp(kept->wish.source, c->path) != 0 || kept->wish.blend[0])) {
+        LOG_EVENT(&s->log, LOG_WARN, "--adapter is overruled by what was loaded in its place and kept",
+                  LOG_TEXT("adapter", c->name), LOG_TEXT("source", kept->wish.source));
+        return STATUS_OK;
+    }
+    if (kept && kept->stable) /* load_kept has it */
+        return STATUS_OK;
+    struct load_order order = {
+        .wish = {.name = c->name, .source = c->path, .blend = "", .scale = c->scale, .effect = s->conf->effect},
+        .as = PUBLISH_STABLE,
+        .required = true,
+        .by = "start"};
+    return adapter_ops_load(o, &order, err);
+}
+
 enum status adapter_ops_start(struct adapter_ops *o, struct error *err)
 {
     const struct conf *c = o->server->conf;
     enum status st = ops_restore(o, err);
-    for (size_t i = 0; i < c->n_adapters && st == STATUS_OK; i++) {
-        const struct conf_adapter *a = &c->adapters[i];
-        if (strcmp(a->name, o->server->base.name) == 0)
-            return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", a->name);
-        struct load_order order = {
-            .wish = {.name = a->name, .source = a->path, .blend = "", .scale = a->scale, .effect = c->effect},
-            .as = PUBLISH_STABLE,
-            .required = true,
-            .by = "start"};
-        st = adapter_ops_load(o, &order, err);
-    }
+    for (size_t i = 0; i < c->n_adapters && st == STATUS_OK; i++)
+        st = load_named(o, &c->adapters[i], err);
+    if (st == STATUS_OK)
+        st = load_kept(o, err);
     if (st == STATUS_OK)
         adapter_ops_scan(o);
     return st;

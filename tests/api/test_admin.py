@@ -374,3 +374,45 @@ def test_merged_says_which_path_served(server):
     server.admin("PUT", f"{API}/q/merge", {"merge": "never"})
     assert path("q")[0] is None
     assert server.admin("GET", f"{API}/q")[1]["merged"] is None
+
+
+def test_a_rollback_survives_a_restart_even_where_the_bytes_are_gone(tmp_path):
+    folder = tmp_path / "voices"
+    shutil.copytree(shows("A"), folder / "pt")
+    options = ["--adapters", str(folder), "--threads", "2", "--state", str(tmp_path / "adapters.db")]
+
+    def replace(letter):
+        shutil.copy(os.path.join(shows(letter), "adapter_model.safetensors"), folder / "pt" / ".new")
+        os.replace(folder / "pt" / ".new", folder / "pt" / "adapter_model.safetensors")
+
+    with Server(LLAMA, {}, options, name="tiny") as server:
+        assert say(server, "pt") == "AAA"
+        replace("B")
+        assert server.admin("POST", f"{API}/pt/reload")[0] == 200
+        assert say(server, "pt") == "BBB"
+        server.admin("POST", f"{API}/pt/rollback")
+        assert say(server, "pt") == "AAA"
+        server.kill()
+    with Server(LLAMA, {}, options, name="tiny") as server:
+        # The folder holds B's bytes only, and those were rolled back: better no answer than theirs.
+        assert say(server, "pt") in (404, 503)
+        assert "rolled back" in server.admin("GET", f"{API}/pt")[1]["last_error"]["message"]
+        replace("A")
+        server.admin("POST", "/admin/v1/rescan")
+        end = time.time() + 20
+        while time.time() < end and say(server, "pt") != "AAA":
+            time.sleep(0.1)
+        assert say(server, "pt") == "AAA"
+        shutil.rmtree(folder / "pt")
+        server.kill()
+    with Server(LLAMA, {}, options, name="tiny") as server:
+        assert server.admin("GET", f"{API}/pt")[0] == 404
+
+
+def test_what_was_acknowledged_overrules_the_command_line(tmp_path):
+    options = ["--adapter-root", ADAPTERS, "--threads", "2", "--state", str(tmp_path / "adapters.db")]
+    with Server(LLAMA, {"pt": shows("A")}, options, name="tiny") as server:
+        put(server, "pt", "B")
+        server.kill()
+    with Server(LLAMA, {"pt": shows("A")}, options, name="tiny") as server:
+        assert say(server, "pt") == "BBB" and "overruled" in server.log()
