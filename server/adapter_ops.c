@@ -187,10 +187,11 @@ static enum status check_not_rolled_back(const struct task *t, const struct adap
     for (uint32_t i = 0; i < a->n_records && !asked_for; i++) {
         const struct version_record *v = &a->records[i];
         if (v->generation > a->stable && memcmp(v->digest, t->version->digest, sizeof v->digest) == 0)
-            return fail(err, STATUS_CONFLICT,
-                        "adapter '%s': its files are those of generation %llu, from which it was rolled back to "
-                        "%llu; publish them again to use them",
-                        l->wish.name, (unsigned long long)v->generation, (unsigned long long)a->stable);
+            return fail(
+                err, STATUS_CONFLICT,
+                "adapter '%s': its files are those of generation %llu, from which it was rolled back to "
+                "%llu; publish them again to use them",
+                l->wish.name, (unsigned long long)v->generation, (unsigned long long)a->stable);
     }
     return STATUS_OK;
 }

@@ -52,7 +52,7 @@ struct adapter_ops {
     struct task *first, **last; /* all tasks, in order of arrival */
     size_t n_tasks, n_working;
     bool stopping;
-    uv_timer_t kick;       /* the queue is looked at */
+    uv_timer_t kick; /* the queue is looked at */
     bool has_scanned;
     struct found *folder;  /* what the last scan found, in order of names */
     struct keeper *keeper; /* adapter_ops_keep.c */

@@ -292,11 +292,14 @@ static enum status load_named(struct adapter_ops *o, const struct conf_adapter *
     }
     if (kept && kept->stable) /* load_kept has it */
         return STATUS_OK;
-    struct load_order order = {
-        .wish = {.name = c->name, .source = c->path, .blend = "", .scale = c->scale, .effect = s->conf->effect},
-        .as = PUBLISH_STABLE,
-        .required = true,
-        .by = "start"};
+    struct load_order order = {.wish = {.name = c->name,
+                                        .source = c->path,
+                                        .blend = "",
+                                        .scale = c->scale,
+                                        .effect = s->conf->effect},
+                               .as = PUBLISH_STABLE,
+                               .required = true,
+                               .by = "start"};
     return adapter_ops_load(o, &order, err);
 }
 

@@ -210,7 +210,8 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "lorikeet_kv_pages", "gauge", "KV pages in all.", e.kv_pages);
     number(out, "lorikeet_merged_steps_total", "counter", "Steps that ran on a merged copy.",
            (double)e.n_merged_steps);
-    number(out, "lorikeet_merged_tokens_total", "counter", "Tokens computed in them.", (double)e.n_merged_tokens);
+    number(out, "lorikeet_merged_tokens_total", "counter", "Tokens computed in them.",
+           (double)e.n_merged_tokens);
     number(out, "lorikeet_step_allocations_total", "counter", "Heap allocations inside steps (should be 0).",
            (double)e.step_allocations);
     number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);
@@ -266,15 +267,16 @@ static void put_merges(const struct server *s, struct buf *out)
     number(out, "lorikeet_merged_bytes", "gauge", "Memory of merged copies.", (double)u.bytes);
     number(out, "lorikeet_merged_limit_bytes", "gauge", "Their budget.", (double)u.budget_bytes);
     number(out, "lorikeet_merged_built_total", "counter", "Copies made so far.", (double)u.n_built);
-    number(out, "lorikeet_merged_failed_total", "counter", "Copies that could not be made.", (double)u.n_failed);
+    number(out, "lorikeet_merged_failed_total", "counter", "Copies that could not be made.",
+           (double)u.n_failed);
     number(out, "lorikeet_merged_dropped_total", "counter", "Copies given up.", (double)u.n_dropped);
 }
 
 /* Names with a shadow, or that had one: few. */
 static void put_shadows(const struct server *s, struct buf *out)
 {
-    static const char *const names[] = {"lorikeet_shadow_tokens_total", "lorikeet_shadow_agreeing_tokens_total",
-                                        "lorikeet_shadow_kl_sum"};
+    static const char *const names[] = {"lorikeet_shadow_tokens_total",
+                                        "lorikeet_shadow_agreeing_tokens_total", "lorikeet_shadow_kl_sum"};
     static const char *const helps[] = {"Served tokens that a shadow has scored.",
                                         "Those for which the shadow's likeliest token was the same.",
                                         "KL(served || shadow) over them, nats."};
