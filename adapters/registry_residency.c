@@ -213,14 +213,15 @@ void registry_release(struct registry *r, struct adapter_version *v, bool failed
     struct version_record *record = a ? registry_record(a, h->generation) : NULL;
     if (failed && record)
         record->n_failures++;
-    if (--h->n_users == 0 && h->entry)
-        settle(r, h, record);
-    bool is_last = h->n_users == 0 && !h->entry;
+    bool is_last = --h->n_users == 0;
     adapter_release(v);
-    if (!is_last)
-        return;
-    r->n_retired--;
-    holding_free(r, h);
+    if (is_last && h->entry) {
+        require(record);
+        settle(r, h, record);
+    } else if (is_last) {
+        r->n_retired--;
+        holding_free(r, h);
+    }
 }
 
 /* ---- room */
