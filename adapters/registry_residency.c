@@ -316,6 +316,23 @@ static void end_plan(struct plan *p, bool execute)
     }
 }
 
+/* Its own version in service counts as in use: that is for the operator to know who replaces one. */
+static enum status no_room(const struct plan *p, uint64_t bytes, uint64_t used, struct error *err)
+{
+    const struct adapter *a = &p->loading->a;
+    const struct version_record *own = registry_record(a, a->stable);
+    char beside[64] = "";
+    if (own && own->version)
+        snprintf(beside, sizeof beside, " beside the %llu of the version in service",
+                 (unsigned long long)own->size_bytes);
+    return fail(
+        err, STATUS_FULL,
+        "no room for adapter '%s' now: it takes %llu bytes%s, %llu of %llu are taken, and what could go "
+        "is in use, pinned%s",
+        a->wish.name, (unsigned long long)bytes, beside, (unsigned long long)used,
+        (unsigned long long)p->r->o.resident_bytes, p->is_above ? " or within another tenant's share" : "");
+}
+
 enum status residency_make_room(struct registry *r, struct entry *e, uint64_t bytes, uint64_t tenant,
                                 struct error *err)
 {
@@ -346,14 +363,7 @@ enum status residency_make_room(struct registry *r, struct entry *e, uint64_t by
     plan_queue(&p, PLACE_KEPT, false);
     bool enough = p.missing == 0;
     end_plan(&p, enough);
-    if (enough)
-        return STATUS_OK;
-    return fail(
-        err, STATUS_FULL,
-        "no room for adapter '%s' now: it takes %llu bytes, %llu of %llu are taken, and what could go is "
-        "in use, pinned%s",
-        e->name, (unsigned long long)bytes, (unsigned long long)used, (unsigned long long)budget,
-        p.is_above ? " or within another tenant's share" : "");
+    return enough ? STATUS_OK : no_room(&p, bytes, used, err);
 }
 
 enum status registry_reserve(struct registry *r, struct adapter *a, uint64_t bytes, uint64_t tenant,

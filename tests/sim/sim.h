@@ -10,6 +10,7 @@
 
 #include "kv_cache.h"
 #include "registry.h"
+#include "state.h"
 
 #define NAMES_MAX 24
 #define PATHS_OF_NAME 2 /* where a name's files are, and a candidate's */
@@ -45,15 +46,10 @@ struct name_model {
     uint32_t n_splits;
 };
 
-/* A name as the state file has it. */
+/* A name as the state file has it: NULL: there is none. */
 struct kept_name {
     struct name_model model;
-    struct kept_version {
-        uint64_t generation;
-        struct content content;
-        uint32_t path;
-    } versions[REGISTRY_VERSIONS_MAX];
-    uint32_t n_versions;
+    struct state_name *name;
 };
 struct write {
     uint32_t name;
@@ -236,6 +232,7 @@ void operator_publisher(struct world *w); /* files change */
 void operator_writes(struct world *w);    /* the state file */
 void operator_keep(struct world *w, uint32_t name);
 void operator_kill(struct world *w);
+void operator_forget(struct world *w, bool durable); /* frees what is written, or all that was */
 bool model_is_routed(const struct name_model *m, uint64_t generation);
 /* What a name's roles must be after this publication. */
 void model_publish(struct world *w, uint32_t name, const struct load *l, uint64_t generation);

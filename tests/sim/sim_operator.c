@@ -56,25 +56,19 @@ void model_publish(struct world *w, uint32_t name, const struct load *l, uint64_
 
 /* ---- the state file: a write takes time; who asked is answered when it is done */
 
-static void snapshot(struct world *w, uint32_t name, struct kept_name *k)
+static void keep_name(struct world *w, uint32_t name, struct kept_name *k)
 {
     const struct adapter *a = sim_find(w, name);
-    *k = (struct kept_name){.model = w->models[name]};
-    for (uint32_t i = 0; a && i < a->n_records; i++) {
-        uint32_t path = 0;
-        while (strcmp(sim_path(path), a->records[i].source) != 0)
-            path++;
-        k->versions[k->n_versions++] =
-            (struct kept_version){.generation = a->records[i].generation,
-                                  .content = w->generations[a->records[i].generation].content,
-                                  .path = path};
-    }
+    *k = (struct kept_name){.model = w->models[name], .name = a ? state_name_of(a) : NULL};
+    CHECK(w, !a || k->name, "no memory");
 }
 
 static void finish_writes(struct world *w, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        w->durable[w->writes[i].name] = w->writes[i].kept;
+        struct kept_name *k = &w->durable[w->writes[i].name];
+        state_name_destroy(k->name);
+        *k = w->writes[i].kept;
         if (w->writes[i].generation > w->durable_generation)
             w->durable_generation = w->writes[i].generation;
     }
@@ -89,7 +83,7 @@ void operator_keep(struct world *w, uint32_t name)
         finish_writes(w, 1); /* the operator waits */
     struct write *x = &w->writes[w->n_writes++];
     *x = (struct write){.name = name, .due_ns = w->now_ns + (int64_t)sim_below(w, 50) * MS};
-    snapshot(w, name, &x->kept);
+    keep_name(w, name, &x->kept);
     registry_counters(w->registry, &revision, &x->generation);
 }
 
@@ -101,41 +95,59 @@ void operator_writes(struct world *w)
     finish_writes(w, n);
 }
 
-/* ---- a kill, and the next start */
-
-static void restore(struct world *w, uint32_t name)
+void operator_forget(struct world *w, bool durable)
 {
-    struct kept_name *k = &w->durable[name];
-    struct adapter *a = NULL;
-    struct error err;
-    w->models[name] = k->model;
-    if (!k->model.exists)
-        return;
-    struct adapter_wish wish = sim_wish(w, name);
-    CHECK(w, registry_register(w->registry, &wish, &a, &err) == STATUS_OK, "%s", err.text);
-    for (uint32_t i = 0; i < k->n_versions; i++) {
-        struct adapter_version *v = version_make(w, name, k->versions[i].content);
-        const struct version_restored old = {.generation = k->versions[i].generation,
-                                             .source = sim_path(k->versions[i].path),
-                                             .scale = k->versions[i].content.scale};
-        CHECK(w, registry_restore(w->registry, a, &old, v->digest, &err) == STATUS_OK, "%s", err.text);
-        adapter_release(v);
-        sim_learn(w, old.generation, name, k->versions[i].content);
-    }
-    registry_restore_roles(a, k->model.stable, k->model.previous, k->model.shadow);
-    CHECK(w, registry_set_traffic(w->registry, a, k->model.splits, k->model.n_splits, &err) == STATUS_OK,
-          "%s", err.text);
+    for (uint32_t i = 0; i < w->n_writes; i++)
+        state_name_destroy(w->writes[i].kept.name);
+    w->n_writes = 0;
+    for (uint32_t i = 0; i < w->n_names && durable; i++)
+        state_name_destroy(w->durable[i].name);
 }
 
+/* ---- a kill, and the next start */
+
+static void restore(struct world *w, const struct state_name *n)
+{
+    struct adapter *a = NULL;
+    struct error err;
+    CHECK(w, registry_register(w->registry, &n->wish, &a, &err) == STATUS_OK, "%s", err.text);
+    for (uint32_t i = 0; i < n->n_versions; i++) {
+        const struct state_version *v = &n->versions[i];
+        const struct version_restored old = {.generation = v->generation,
+                                             .source = v->source,
+                                             .scale = v->scale,
+                                             .published_wall_ms = v->published_wall_ms};
+        CHECK(w, registry_restore(w->registry, a, &old, v->digest, &err) == STATUS_OK, "%s", err.text);
+    }
+    registry_restore_roles(a, n->stable, n->previous, n->shadow);
+    CHECK(w, registry_set_traffic(w->registry, a, n->splits, n->n_splits, &err) == STATUS_OK, "%s", err.text);
+}
+
+static bool wishes_equal(const struct adapter_wish *a, const struct adapter_wish *b)
+{
+    return strcmp(a->source, b->source) == 0 && a->scale == b->scale && a->pinned == b->pinned;
+}
+
+static bool versions_equal(const struct state_version *a, const struct state_version *b)
+{
+    return a->generation == b->generation && memcmp(a->digest, b->digest, sizeof a->digest) == 0 &&
+           a->scale == b->scale && strcmp(a->source, b->source) == 0 &&
+           a->published_wall_ms == b->published_wall_ms;
+}
+
+/* check_all compares roles and traffic with the model. */
 static void check_survival(struct world *w, uint32_t name)
 {
     struct kept_name now;
-    const struct kept_name *before = &w->durable[name];
-    snapshot(w, name, &now);
-    CHECK(w,
-          now.n_versions == before->n_versions &&
-              memcmp(now.versions, before->versions, sizeof now.versions) == 0,
-          "%s: an acknowledged version didn't survive", sim_name(name));
+    const struct state_name *before = w->durable[name].name;
+    keep_name(w, name, &now);
+    CHECK(w, !now.name == !before, "%s: %s after a kill", sim_name(name), before ? "gone" : "there again");
+    bool same = !before ||
+                (wishes_equal(&before->wish, &now.name->wish) && before->n_versions == now.name->n_versions);
+    for (uint32_t i = 0; same && before && i < before->n_versions; i++)
+        same = versions_equal(&before->versions[i], &now.name->versions[i]);
+    CHECK(w, same, "%s: what was acknowledged didn't survive a kill", sim_name(name));
+    state_name_destroy(now.name);
 }
 
 static void on_change(const struct registry_change *c, void *data)
@@ -165,16 +177,20 @@ void operator_kill(struct world *w)
         registry_destroy(w->registry);
         w->n_kills++;
     }
-    w->n_writes = 0;
-    w->n_generations = w->durable_generation + 1;
-    for (uint64_t g = 0; g < w->generations_capacity; g++)
-        w->generations[g] = (struct generation_info){0};
+    operator_forget(w, false);
+    for (uint64_t g = 0; g < w->generations_capacity; g++) {
+        struct content c = g <= w->durable_generation ? w->generations[g].content : (struct content){0};
+        w->generations[g] = (struct generation_info){.content = c, .name = w->generations[g].name};
+    }
+    w->n_generations = w->durable_generation + 1; /* beyond: never acknowledged */
     w->last_revision = 0;
     w->registry = registry_create(&o);
     CHECK(w, w->registry, "no memory");
-    for (uint32_t i = 0; i < w->n_names; i++)
-        restore(w, i);
-    w->n_generations = w->durable_generation + 1; /* beyond: never acknowledged */
+    for (uint32_t i = 0; i < w->n_names; i++) {
+        w->models[i] = w->durable[i].model;
+        if (w->durable[i].name)
+            restore(w, w->durable[i].name);
+    }
     w->durable_revision += 1000000;
     registry_set_counters(w->registry, w->durable_revision, w->durable_generation);
     w->last_revision = w->durable_revision;

@@ -140,11 +140,14 @@ void world_open(struct world *w, uint64_t seed)
     struct kv_shape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 2, .type = DTYPE_F32};
     uint32_t n_pages = PAGES_MAX + (uint32_t)sim_below(w, sim_chance(w, 50) ? 4 : 24);
     CHECK(w, kv_cache_create(&shape, n_pages, &w->kv, &err) == STATUS_OK, "%s", err.text);
+    operator_kill(w);
     for (uint32_t i = 0; i < w->n_names; i++) {
+        struct adapter_wish wish;
         w->models[i] = (struct name_model){.exists = true, .path = i * PATHS_OF_NAME, .scale = 1};
-        w->durable[i].model = w->models[i];
+        wish = sim_wish(w, i);
+        CHECK(w, registry_register(w->registry, &wish, NULL, &err) == STATUS_OK, "%s", err.text);
+        operator_keep(w, i);
     }
-    operator_kill(w); /* the first start is as any other */
 }
 
 void world_close(struct world *w)
@@ -154,6 +157,7 @@ void world_close(struct world *w)
         engine_drop_everything(w);
         registry_destroy(w->registry);
     }
+    operator_forget(w, true);
     kv_cache_destroy(w->kv);
     free(w->generations);
 }

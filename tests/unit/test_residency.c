@@ -87,6 +87,7 @@ static void a_reload_evicts_all_but_its_own_version(void **state)
     publish(r, "de", 2, 100, 0);
     struct error err;
     assert_int_equal(registry_reserve(r, name(r, "pt"), 101, 0, 1, &err), STATUS_FULL);
+    assert_non_null(strstr(err.text, "it takes 101 bytes beside the 100 of the version in service"));
     assert_int_equal(registry_reserve(r, name(r, "pt"), 100, 0, 1, &err), STATUS_OK);
     assert_true(is_resident(r, "pt"));
     assert_false(is_resident(r, "de"));
