@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "server.h"
 #include "state.h"
+#include "voice_expr.h"
 
 struct wish_to_keep {
     struct wish_to_keep *next;
@@ -169,7 +170,7 @@ static enum status restore_name(const struct state_name *n, void *data, struct e
     struct server *s = o->server;
     struct registry *r = s->registry;
     struct adapter *a = NULL;
-    if (strcmp(n->wish.name, s->base.name) == 0) {
+    if (voice_is_base(n->wish.name, s->base.name)) {
         LOG_EVENT(&s->log, LOG_WARN, "a kept name is now the base's own and is left out",
                   LOG_TEXT("adapter", n->wish.name));
         return STATUS_OK;

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "server.h"
+#include "voice_expr.h"
 #include "watch.h"
 
 #define LOADED_AT_ONCE_MAX 64U
@@ -159,7 +160,7 @@ static void take_found(struct adapter_ops *o, const struct found *f, bool change
     struct server *s = o->server;
     struct adapter *a = registry_find(s->registry, f->name);
     struct error err;
-    bool taken = strcmp(f->name, s->base.name) == 0 || (a && !a->wish.from_folder);
+    bool taken = voice_is_base(f->name, s->base.name) || (a && !a->wish.from_folder);
     if (taken) {
         if (changed)
             LOG_EVENT(&s->log, LOG_WARN, "adapter in the folder left out: its name is taken",
@@ -283,7 +284,7 @@ static enum status load_named(struct adapter_ops *o, const struct conf_adapter *
 {
     struct server *s = o->server;
     const struct adapter *kept = registry_find(s->registry, c->name);
-    if (strcmp(c->name, s->base.name) == 0)
+    if (voice_is_base(c->name, s->base.name))
         return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", c->name);
     if (kept && (strcmp(kept->wish.source, c->path) != 0 || kept->wish.blend[0])) {
         LOG_EVENT(&s->log, LOG_WARN, "--adapter is overruled by what was loaded in its place and kept",

@@ -7,6 +7,7 @@
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
+#include "voice_expr.h"
 
 static void reply_admin_error(struct request *r, int http_status, const char *message)
 {
@@ -74,7 +75,7 @@ static enum status check_load(struct server *s, const struct load_body *b, struc
             "lora_name: '%.80s' must begin with a letter or digit and hold at most 64 letters, digits, "
             "'.', '_' and '-'",
             b->name);
-    if (strcmp(b->name, s->base.name) == 0 || strcmp(b->name, "base") == 0)
+    if (voice_is_base(b->name, s->base.name))
         return fault_set(f, STATUS_INVALID, NULL, "lora_name: '%s' means the base model itself", b->name);
     if (registry_find(s->registry, b->name) && !b->in_place)
         return fault_set(

@@ -96,7 +96,7 @@ static enum status check_name(const struct server *s, const char *name, struct f
         snprintf(f->code, sizeof f->code, "name_invalid");
         return STATUS_INVALID;
     }
-    if (strcmp(name, s->base.name) == 0 || strcmp(name, "base") == 0)
+    if (voice_is_base(name, s->base.name))
         return fault_set(f, STATUS_EXISTS, "name", "name: '%s' means the base model itself", name);
     return STATUS_OK;
 }

@@ -7,6 +7,7 @@
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
+#include "voice_expr.h"
 
 static void reply_result(struct request *r, enum status st, const char *message)
 {
@@ -51,7 +52,7 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     if (rd.status != STATUS_OK)
         return rd.status;
     if (!o.wish.name || !adapter_name_is_valid(o.wish.name) ||
-        strcmp(o.wish.name, r->server->base.name) == 0 || strcmp(o.wish.name, "base") == 0)
+        voice_is_base(o.wish.name, r->server->base.name))
         return fault_set(f, STATUS_INVALID, "lora_name",
                          "lora_name: a name of at most 64 letters, digits, '.', '_' and '-' is needed, other "
                          "than the base's");

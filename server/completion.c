@@ -182,7 +182,7 @@ static enum status submit(struct completion *c, struct choice *h)
         .prompt = h->prompt->ids.ids,
         .n_prompt = (uint32_t)h->prompt->ids.n_ids,
         .lora = c->voice.lora,
-        .shadow_lora = c->voice.shadow ? c->voice.shadow->lora : NULL,
+        .shadow_lora = c->voice.shadow_lora,
         .sampling = p->sampling,
         .max_tokens = p->max_tokens,
         .min_tokens = p->min_tokens,

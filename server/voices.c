@@ -476,19 +476,34 @@ static void make_fingerprint(const struct server *s, struct voice *v)
              digest[2], digest[3], digest[4], digest[5]);
 }
 
-static enum status compose(struct server *s, struct voice *v, struct fault *f)
+/* The sum of the members, with `other` in the place of member `swapped` (other NULL: none). */
+static enum status sum_members(struct server *s, const struct voice *v, uint32_t swapped,
+                               const struct adapter_version *other, struct lora **out, struct error *err)
 {
     struct lora_member parts[LORA_MEMBERS_MAX];
-    struct error err;
     for (uint32_t i = 0; i < v->n_members; i++) {
         const struct voice_member *m = &v->members[i];
-        require(m->version);
-        parts[i] = (struct lora_member){m->version->lora, voice_weight(m->term.weight)};
+        const struct adapter_version *version = other && i == swapped ? other : m->version;
+        require(version);
+        parts[i] = (struct lora_member){version->lora, voice_weight(m->term.weight)};
     }
-    if (blends_acquire(s->voices->blends, parts, v->n_members, &v->lora, &err) == STATUS_OK)
+    return blends_acquire(s->voices->blends, parts, v->n_members, out, err);
+}
+
+static enum status compose(struct server *s, struct voice *v, struct fault *f)
+{
+    struct error err;
+    if (sum_members(s, v, 0, NULL, &v->lora, &err) == STATUS_OK)
         return STATUS_OK;
     return fault_set(f, err.status, "model", "\"%.150s\"%s%.100s: %s", v->adapter ? v->adapter : "base",
                      v->always ? " with " : "", v->always ? v->always : "", err.text);
+}
+
+/* The one adapter that was asked for, beside what the server adds; UINT32_MAX: none or several. */
+static uint32_t only_asked(const struct voice *v)
+{
+    bool one = v->n_members > 0 && !v->members[0].always && (v->n_members == 1 || v->members[1].always);
+    return one ? 0 : UINT32_MAX;
 }
 
 /* Whatever is wrong with what the server adds itself is not the caller's fault, and no reason to go without.
@@ -512,15 +527,23 @@ static const char *print_generations(struct request *r, const struct voice *v)
     return arena_strdup(r->arena, text);
 }
 
-/* A candidate that scores along with the stable version, where that speaks alone. */
+/* A candidate that scores along with the stable version, where that is the one that was asked for: the same
+ * sum with the candidate in its place. */
 static void bind_shadow(struct server *s, struct voice *v)
 {
-    const struct voice_member *m = &v->members[0];
-    if (v->n_members != 1 || m->version->lora != v->lora)
+    uint32_t i = only_asked(v);
+    struct error err;
+    if (i == UINT32_MAX)
         return;
-    struct adapter *a = registry_find(s->registry, m->term.name);
-    if (a && a->shadow && m->generation == a->stable)
+    struct adapter *a = registry_find(s->registry, v->members[i].term.name);
+    if (a && a->shadow && v->members[i].generation == a->stable)
         v->shadow = registry_acquire(s->registry, a, a->shadow, clock_now_ns());
+    if (v->shadow && sum_members(s, v, i, v->shadow, &v->shadow_lora, &err) != STATUS_OK) {
+        LOG_EVENT(&s->log, LOG_WARN, "the shadow can't take the place of its adapter",
+                  LOG_TEXT("why", err.text));
+        registry_release(s->registry, v->shadow, false);
+        v->shadow = NULL;
+    }
 }
 
 enum status voice_bind(struct request *r, struct voice *v, struct fault *f)
@@ -581,20 +604,30 @@ enum status voice_single(const struct server *s, const char *text, const struct 
 
 /* ---- the end, and what the client is told ---- */
 
+/* Numbers that aren't finite tell of a version only where it speaks as it was made: a caller's weights, or
+ * another adapter beside it, may be the reason, and nobody may talk a version out of service with them. */
+static bool is_to_blame(const struct voice *v, uint32_t index)
+{
+    bool alone = v->n_members == 1;
+    return (alone || index == only_asked(v)) &&
+           (v->members[index].always || v->members[index].term.weight == 1);
+}
+
 void voice_release(struct server *s, struct voice *v, bool failed)
 {
-    if (v->lora)
-        blends_release(s->voices->blends, v->lora);
-    v->lora = NULL;
+    blends_release(s->voices->blends, v->lora);
+    blends_release(s->voices->blends, v->shadow_lora);
+    v->lora = v->shadow_lora = NULL;
     registry_release(s->registry, v->shadow, false);
     v->shadow = NULL;
     for (uint32_t i = 0; i < v->n_members; i++) {
         struct voice_member *m = &v->members[i];
+        bool blamed = failed && is_to_blame(v, i);
         if (!m->version)
             continue;
-        registry_release(s->registry, m->version, failed);
+        registry_release(s->registry, m->version, blamed);
         m->version = NULL;
-        if (failed)
+        if (blamed)
             adapter_ops_judge(s->adapter_ops, m->term.name);
     }
     adapter_ops_room(s->adapter_ops);

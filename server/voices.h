@@ -39,6 +39,7 @@ struct voice {
     const struct voice_member *missing; /* with STATUS_UNAVAILABLE: whose bytes must be loaded first */
     struct lora *lora;                  /* a reference; NULL: the base */
     struct adapter_version *shadow;     /* scores along; a reference, or NULL */
+    struct lora *shadow_lora;           /* the voice with it; a reference, or NULL */
     char fingerprint[24];               /* system_fingerprint: base, adapters and arithmetic */
 };
 
@@ -59,7 +60,8 @@ LK_MUST_USE enum status voice_resolve(struct request *r, const struct voice_word
 /* Goes on where voice_resolve or the last voice_bind met a member without bytes; answers as voice_resolve.
  * What is bound already stays as it is. */
 LK_MUST_USE enum status voice_bind(struct request *r, struct voice *v, struct fault *f);
-/* Gives all of it back, on every path. failed: the model gave no finite numbers with it. */
+/* Gives all of it back, on every path. failed: the model gave no finite numbers with it, which
+ * is held against an adapter that was asked for alone, with weight 1. */
 void voice_release(struct server *s, struct voice *v, bool failed);
 /* X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always. */
 void voice_headers(struct request *r, const struct voice *v);

@@ -4,11 +4,13 @@ import http.client
 import json
 import os
 import shutil
+import struct
 import threading
 
 import pytest
 
 from conftest import ADAPTERS, LLAMA, VOICES
+from fingerprint import FIRST_TOKEN, make_fingerprint, read_safetensors, write_safetensors
 from harness import DATA, Server, ask_ids
 
 MORE = {v: os.path.join(ADAPTERS, v) for v in ("lora_bias_r3", "embed_r3", "dora_r3", "mts_norms_r2", "alora_r4")}
@@ -268,6 +270,22 @@ def test_blends_have_names():
         assert 'adapter="formal"' in server.admin_request("GET", "/metrics")[1]
 
 
+@pytest.mark.parametrize("name", ["base", "tiny"])
+def test_no_adapter_is_called_like_the_base(name, tmp_path):
+    with Server(LLAMA, {}, ["--adapters", str(tmp_path), "--adapter-root", ADAPTERS, "--threads", "2"], name="tiny") as server:
+        want = speak(server, model="tiny")[0]
+        os.symlink(VOICES["qv_r4"], tmp_path / name)
+        server.admin("POST", "/admin/v1/rescan")
+        assert server.admin("PUT", "/admin/v1/adapters/" + name, {"source": "qv_r4"})[0] == 409
+        assert server.admin_request("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": "qv_r4"})[0] == 400
+        assert server.admin("POST", "/load_lora_adapter", {"lora_name": name, "lora_path": "qv_r4"})[1]["success"] is False
+        assert [m["id"] for m in server.get("/v1/models")[1]["data"]] == ["tiny"] and speak(server, model=name)[0] == want
+    with pytest.raises(RuntimeError) as ended:
+        with Server(LLAMA, {name: VOICES["qv_r4"]}, name="tiny", wait=False) as server:
+            server.process.wait(60)
+    assert "base" in str(ended.value)
+
+
 @pytest.mark.parametrize("blends, says", [
     (["a=b", "b=a"], "itself"), (["a=0.5*a"], "itself"), (["a=nosuch"], "nosuch"), (["qv_r4=head_r4"], "qv_r4"),
     (["tiny=qv_r4"], "the base"), (["base=qv_r4"], "the base"), (["a=qv_r4", "a=head_r4"], "twice"), (["a=qv_r4+"], "missing"), (["a=tiny"], "a"),
@@ -488,3 +506,44 @@ def test_blends_while_everything_changes_mix_nothing():
         [t.join(60) for t in threads]
         wrong = [(generation, text) for said in counts for generation, text in said if set(text) != {letters.get(generation)}]
         assert problems == [] and wrong == [] and len(counts) == 6 and all(counts)
+
+
+def hot_adapter(folder, value, pad):
+    """An adapter whose logits are all `value` times a number near 1: finite alone, not with a weight of 100."""
+    make_fingerprint(folder, FIRST_TOKEN, pad)
+    path = os.path.join(folder, "adapter_model.safetensors")
+    tensors = read_safetensors(path)
+    dtype, shape, data = tensors["base_model.model.lm_head.lora_B.weight"]
+    tensors["base_model.model.lm_head.lora_B.weight"] = (dtype, shape, struct.pack(f"<{shape[0]}f", *[value] * shape[0]))
+    write_safetensors(path, tensors)
+    return str(folder)
+
+
+def test_nobody_talks_a_version_out_of_service_with_weights(tmp_path):
+    with Server(LLAMA, VOICES, ["--adapter-root", str(tmp_path), "--threads", "2"], name="tiny") as server:
+        api, generations = "/admin/v1/adapters/", {}
+        for name, values in (("hot", (1, 3e37)), ("twin", (1, 3e37))):
+            for n, value in enumerate(values):
+                folder = hot_adapter(tmp_path / f"{name}{n}", value, n + (name == "twin"))
+                status, answer, _ = server.admin("PUT", api + name, {"source": folder, "effect_test": "off"})
+                assert status in (200, 201), answer
+                generations[name] = answer["generation"]
+        for _ in range(8):
+            assert refused(server, 500, "finite", model="100*hot+-100*twin")
+        for name, generation in generations.items():
+            assert server.admin("GET", api + name)[1]["generation"] == generation, "rolled back"
+            versions = server.admin("GET", f"{api}{name}/versions")[1]["data"]
+            assert [v["failures"] for v in versions] == [0] * len(versions)
+        assert ask(server, model="hot", prompt=PROMPT, max_tokens=2)[0] == 200
+
+
+@pytest.mark.parametrize("always", [(), ("--always", "0.001*rslora_r8")])
+def test_a_shadow_takes_its_adapters_place_in_the_sum(always):
+    with Server(LLAMA, VOICES, ["--adapter-root", ADAPTERS, "--threads", "2", *always], name="tiny") as server:
+        api = "/admin/v1/adapters/shown"
+        for letter, publish in (("A", "stable"), ("B", "shadow")):
+            assert server.admin("PUT", api, {"source": "shows_" + letter, "publish": publish})[0] < 300
+        for voice, counts in (("shown", 8), ("0.5*shown", 16), ("shown+0.01*qv_r4", 16), ("qv_r4", 16)):
+            assert len(ask_ids(server, voice, PROMPT, 8)) == 8
+            assert server.admin("GET", api + "/shadow")[1]["n_tokens"] == counts, voice
+        assert server.admin("GET", "/admin/v1/adapters")[1]["usage"]["n_retired"] == 0
