@@ -37,8 +37,9 @@ struct cost_model {
 #define COST_BUDGET_NS (120 * 1000 * 1000LL)
 
 /* Measures with the kernels and types of `base`, on `team` (the size that the engine's will have; free
- * meanwhile), in about budget_ns: at start-up, while the machine has nothing else to do. The base is not
- * read. Thread: any. STATUS_NO_MEMORY: no room for 32 MiB of stand-in weights. */
+ * meanwhile), in about budget_ns: at start-up, while the machine has nothing else to do (processor time is
+ * counted, so others disturb it only through the memory that they read). The base is not read. Thread: any.
+ * STATUS_NO_MEMORY: no room for 32 MiB of stand-in weights. */
 LK_MUST_USE enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
                                      struct cost_model *out, struct error *err);
 
@@ -78,7 +79,7 @@ static inline double cost_curve_at(const struct cost_curve *c, double n_rows)
 bool cost_is_faithful(const struct merge_report *r);
 
 /* A copy takes memory, so auto wants it to save at least this share of all step time. */
-#define MERGE_GAIN_MIN 0.01
+#define MERGE_GAIN_MIN 0.02
 
 struct cost_load {
     double share;  /* of steps whose rows all want the adapter, 0 to 1 */

@@ -20,7 +20,8 @@
 
 #define BLOCK_BYTES ((size_t)32 << 20)
 #define BLOCK_BYTES_MIN ((size_t)1 << 20)
-#define N_SAMPLES 5
+#define N_SAMPLES 3
+#define N_ROUNDS 2      /* apart in time: what disturbs a whole round may leave the other alone */
 #define PANELS_MAX 512U /* of a product: its rows of y stay in the cache, as a matrix' do */
 #define TILE_ROWS 32U   /* of lora_apply.c's shares of A */
 #define FILL 0x3c       /* floats near 0.01 to 1, small integers: no special values in any type */
@@ -36,10 +37,11 @@ struct probe {
     uint8_t *block;
     size_t block_bytes;
     uint32_t cols_max;
-    float *x, *y; /* [rows, cols_max], [rows, PANELS_MAX * 16] */
+    float *x, *y; /* [rows, cols_max], [rows, 2 * PANELS_MAX * 16] */
     struct acts acts;
-    int64_t sample_ns;  /* that a sample should take */
-    int64_t *worker_ns; /* [workers] */
+    int64_t sample_ns;   /* that a sample should take */
+    int64_t deadline_ns; /* behind it one sample must do: the machine is slower than its budget */
+    int64_t *worker_ns;  /* [workers] */
     /* of the task at hand */
     struct packed w;
     uint32_t n_rows, at, window, n_calls; /* products with n_calls times `window` panels of w, from `at` on */
@@ -89,6 +91,20 @@ static int64_t sample(struct probe *p)
     return most;
 }
 
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Twice the work for a sample: larger products, then more of them. False: the block holds no more. */
+static bool grow(struct probe *p)
+{
+    if (2 * p->n_calls * p->window > p->w.n_panels)
+        return false;
+    *(p->window < PANELS_MAX ? &p->window : &p->n_calls) *= 2;
+    return true;
+}
+
 /* Panels of [16, cols] of `type` with p->n_rows rows of x: the least time of one. */
 static double panel_time(struct probe *p, enum dtype type, uint32_t cols)
 {
@@ -98,17 +114,15 @@ static double panel_time(struct probe *p, enum dtype type, uint32_t cols)
         return 0;
     p->w.data = p->block;
     p->w.n_panels = (uint32_t)(p->block_bytes / p->w.panel_bytes);
-    p->window = p->w.n_panels < PANELS_MAX ? p->w.n_panels : PANELS_MAX;
+    p->window = smaller(2 * team_size(p->team), p->w.n_panels);
     p->n_calls = 1;
     p->acts.n_rows = p->n_rows;
     p->acts.cols = cols;
-    int64_t ns = sample(p); /* warms the code up */
-    if (ns > p->sample_ns)  /* such a window is too much */
-        p->window = (uint32_t)fmax(ceil((double)p->window * (double)p->sample_ns / (double)ns), 1);
-    while ((ns = sample(p)) < p->sample_ns / 2 && 2 * p->n_calls * p->window <= p->w.n_panels)
-        p->n_calls *= 2;
-    double least = (double)ns;
-    for (int i = 1; i < N_SAMPLES; i++)
+    double least = (double)sample(p); /* warms the code up */
+    do
+        least = (double)sample(p);
+    while (least < (double)p->sample_ns / 2 && clock_now_ns() < p->deadline_ns && grow(p));
+    for (int i = 1; i < N_SAMPLES && clock_now_ns() < p->deadline_ns; i++)
         least = fmin(least, (double)sample(p));
     return least / ((double)p->n_calls * p->window);
 }
@@ -162,7 +176,7 @@ static enum status probe_init(struct probe *p, const struct model *m, struct tea
     size_t n_blocks = p->cols_max / ACT_BLOCK;
     p->block = mem_aligned(64, p->block_bytes);
     p->x = mem_aligned(64, (size_t)n * p->cols_max * sizeof *p->x);
-    p->y = mem_aligned(64, (size_t)n * PANELS_MAX * PANEL_ROWS * sizeof *p->y);
+    p->y = mem_aligned(64, (size_t)n * 2 * PANELS_MAX * PANEL_ROWS * sizeof *p->y);
     p->acts = (struct acts){.x = p->x, .x_stride = p->cols_max};
     p->acts.q = mem_aligned(64, n * n_blocks * ACT_DIGITS * ACT_BLOCK);
     p->acts.d = mem_aligned(64, n * n_blocks * sizeof *p->acts.d);
@@ -191,6 +205,12 @@ static void probe_fini(struct probe *p)
     mem_free(p->worker_ns);
 }
 
+static void keep_least(double *at, double ns)
+{
+    if (*at == 0 || ns < *at)
+        *at = ns;
+}
+
 static void measure_all(struct probe *p, const bool used[DTYPE_COUNT], struct cost_model *out)
 {
     for (unsigned r = 0; r < COST_ROW_POINTS; r++) {
@@ -198,10 +218,11 @@ static void measure_all(struct probe *p, const bool used[DTYPE_COUNT], struct co
         p->accumulate = false;
         for (int t = 0; t < DTYPE_COUNT; t++)
             if (used[t])
-                out->weight_ns[t][r] = panel_time(p, (enum dtype)t, p->cols_max) / (PANEL_ROWS * p->cols_max);
+                keep_least(&out->weight_ns[t][r],
+                           panel_time(p, (enum dtype)t, p->cols_max) / (PANEL_ROWS * p->cols_max));
         p->accumulate = true;
         for (unsigned k = 0; k < COST_RANK_POINTS; k++)
-            out->panel_ns[k][r] = panel_time(p, DTYPE_BF16, ranks_at[k]);
+            keep_least(&out->panel_ns[k][r], panel_time(p, DTYPE_BF16, ranks_at[k]));
     }
 }
 
@@ -220,9 +241,11 @@ enum status cost_measure(const struct model *base, struct team *team, int64_t bu
     if (s == STATUS_OK) {
         /* a probe takes its samples, and about two more to find how much is one */
         int64_t left = budget_ns - (clock_now_ns() - begin);
-        p.sample_ns = left / (n_probes * COST_ROW_POINTS * (N_SAMPLES + 2));
+        p.deadline_ns = begin + budget_ns;
+        p.sample_ns = left / (n_probes * COST_ROW_POINTS * N_ROUNDS * (N_SAMPLES + 2));
         out->barrier_ns = barrier_time(&p);
-        measure_all(&p, used, out);
+        for (int i = 0; i < N_ROUNDS && (i == 0 || clock_now_ns() < p.deadline_ns); i++)
+            measure_all(&p, used, out);
     }
     probe_fini(&p);
     out->spent_ns = clock_now_ns() - begin;
