@@ -34,7 +34,7 @@ struct cost_model {
     int64_t spent_ns;                                   /* on measuring */
 };
 
-#define COST_BUDGET_NS (120 * 1000 * 1000LL)
+#define COST_BUDGET_NS (140 * 1000 * 1000LL)
 
 /* Measures with the kernels and types of `base`, on `team` (the size that the engine's will have; free
  * meanwhile), in about budget_ns: at start-up, while the machine has nothing else to do (processor time is

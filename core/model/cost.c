@@ -118,7 +118,8 @@ static double panel_time(struct probe *p, enum dtype type, uint32_t cols)
     p->n_calls = 1;
     p->acts.n_rows = p->n_rows;
     p->acts.cols = cols;
-    double least = (double)sample(p); /* warms the code up */
+    double least;
+    sample(p); /* warms the code up */
     do
         least = (double)sample(p);
     while (least < (double)p->sample_ns / 2 && clock_now_ns() < p->deadline_ns && grow(p));
@@ -226,6 +227,21 @@ static void measure_all(struct probe *p, const bool used[DTYPE_COUNT], struct co
     }
 }
 
+/* More rows or a higher rank never cost less, and disturbances only add: what is dearer than the next larger
+ * was disturbed. */
+static void take_out_disturbances(struct cost_model *c)
+{
+    for (unsigned r = COST_ROW_POINTS - 1; r-- > 0;) {
+        for (int t = 0; t < DTYPE_COUNT; t++)
+            c->weight_ns[t][r] = fmin(c->weight_ns[t][r], c->weight_ns[t][r + 1]);
+        for (unsigned k = 0; k < COST_RANK_POINTS; k++)
+            c->panel_ns[k][r] = fmin(c->panel_ns[k][r], c->panel_ns[k][r + 1]);
+    }
+    for (unsigned r = 0; r < COST_ROW_POINTS; r++)
+        for (unsigned k = COST_RANK_POINTS - 1; k-- > 0;)
+            c->panel_ns[k][r] = fmin(c->panel_ns[k][r], c->panel_ns[k + 1][r]);
+}
+
 enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
                          struct cost_model *out, struct error *err)
 {
@@ -246,6 +262,7 @@ enum status cost_measure(const struct model *base, struct team *team, int64_t bu
         out->barrier_ns = barrier_time(&p);
         for (int i = 0; i < N_ROUNDS && (i == 0 || clock_now_ns() < p.deadline_ns); i++)
             measure_all(&p, used, out);
+        take_out_disturbances(out);
     }
     probe_fini(&p);
     out->spent_ns = clock_now_ns() - begin;

@@ -204,6 +204,9 @@ static void measuring_gives_all_constants(void **state)
                 assert_true(c.weight_ns[needed[t]][r] > 0 && isfinite(c.weight_ns[needed[t]][r]));
             for (unsigned k = 0; k < COST_RANK_POINTS; k++)
                 assert_true(c.panel_ns[k][r] > 0 && isfinite(c.panel_ns[k][r]));
+            for (size_t t = 0; t < 3 && r > 0; t++) /* more work never costs less */
+                assert_true(c.weight_ns[needed[t]][r] >= c.weight_ns[needed[t]][r - 1]);
+            assert_true(c.panel_ns[0][r] <= c.panel_ns[1][r] && c.panel_ns[1][r] <= c.panel_ns[2][r]);
         }
         assert_true(cost_step_ns(&c, f->model, f->adapters[0]->lora, 5) > 0);
         team_destroy(team);
