@@ -371,7 +371,7 @@ static void begin(struct task *t)
     struct registry *r = o->server->registry;
     struct load_order *l = &t->o;
     struct adapter *a = registry_find(r, l->wish.name);
-    const struct version_record *v = a ? registry_record(a, l->generation) : NULL;
+    const struct version_record *v = a ? registry_record(a, l->generation ? l->generation : a->stable) : NULL;
     t->room_deadline_ns = clock_now_ns() + (l->wait_ns ? l->wait_ns : ROOM_WAIT_NS);
     l->status = check_revision(t, a, &l->err);
     if (l->status == STATUS_OK && l->as == PUBLISH_AGAIN && v && v->version) { /* somebody was faster */

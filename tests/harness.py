@@ -119,6 +119,19 @@ class Server:
         return int(lines[0].split()[1]), text.decode(), named
 
 
+def unchunk(data):
+    """The body of a reply in chunks, read from a socket as it came."""
+    body, at = [], 0
+    while at < len(data):
+        end = data.index(b"\r\n", at)
+        size = int(data[at:end], 16)
+        body.append(data[end + 2:end + 2 + size])
+        at = end + 4 + size
+        if size == 0:
+            break
+    return b"".join(body)
+
+
 def ask_ids(server, voice, prompt, n, **more):
     """Greedy token ids for a prompt of ids."""
     status, answer = server.post("/v1/completions", {"model": voice, "prompt": prompt, "max_tokens": n, "temperature": 0,

@@ -16,7 +16,7 @@ import argparse, asyncio, json, os, random, re, shutil, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from fingerprint import FIRST_TOKEN, make_fingerprint
-from harness import DATA, Server, ask_ids
+from harness import DATA, Server, ask_ids, unchunk
 
 GOLDEN = os.path.join(DATA, "adapters", "llama")
 N_NAMES, API = 20, "/admin/v1/adapters"
@@ -77,18 +77,6 @@ class Admin:
     def close(self):
         if self.streams:
             self.streams[1].close()
-
-
-def unchunk(data):
-    body, at = [], 0
-    while at < len(data):
-        end = data.index(b"\r\n", at)
-        size = int(data[at:end], 16)
-        body.append(data[end + 2:end + 2 + size])
-        at = end + 4 + size
-        if size == 0:
-            break
-    return b"".join(body)
 
 
 class Storm:
