@@ -165,6 +165,8 @@ static void read_order(struct reader *rd, json_t *body, struct load_order *o)
         else
             memcpy(o->sha256, text, 65);
     }
+    if (json_is_string(json_object_get(rd->object, "source")) && !json_object_get(rd->object, "blend"))
+        o->wish.blend = ""; /* a name that was a blend gets files */
     if (o->wish.blend[0] && json_object_get(rd->object, "source"))
         read_fail(rd, STATUS_INVALID, "blend", "blend: a blend has no source of its own");
 }

@@ -143,9 +143,14 @@ static enum status register_blends(struct server *s, struct error *err)
     for (size_t i = 0; i < s->conf->n_blends && st == STATUS_OK; i++) {
         const struct conf_blend *b = &s->conf->blends[i];
         const struct adapter *taken = registry_find(s->registry, b->name);
-        if (voice_is_base(b->name, s->base.name) || (taken && !blend_of(taken)[0]))
+        if (voice_is_base(b->name, s->base.name) || (taken && taken->wish.from_folder))
             return fail(err, STATUS_EXISTS, "--blend %s: that is %s's name", b->name,
                         taken ? "an adapter" : "the base");
+        if (taken && strcmp(blend_of(taken), b->text) != 0) { /* --adapter's names were compared before */
+            LOG_EVENT(&s->log, LOG_WARN, "--blend is overruled by what an operator has put in its place",
+                      LOG_TEXT("blend", b->name));
+            continue;
+        }
         struct adapter_wish wish = {.name = b->name, .source = "", .blend = b->text, .scale = 1};
         st = registry_register(s->registry, &wish, NULL, err);
     }

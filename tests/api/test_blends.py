@@ -316,8 +316,28 @@ def test_blends_of_the_admin_api(tmp_path):
         assert server.admin("GET", "/admin/v1/adapters/more")[1]["blend"] == "2*formal"
     with Server(LLAMA, VOICES, state, name="tiny") as server:
         assert speak(server, model="more")[1]["x-adapter"] == "2*patterns"
+        assert server.admin("GET", "/admin/v1/adapters/more")[1]["blend"] == "2*formal"
+    # What an operator has said since counts more than the configuration.
+    with Server(LLAMA, VOICES, [*state, "--blend", "formal=qv_r4", "--blend", "new=formal"], name="tiny") as server:
+        assert speak(server, model="formal+new")[1]["x-adapter"] == "2*patterns"
         assert server.admin("DELETE", "/admin/v1/adapters/formal")[0] == 200
         assert "part of a blend" in refused(server, 404, "formal", model="more")["message"]
+
+
+def test_a_name_may_turn_from_files_to_a_blend_and_back():
+    with Server(LLAMA, VOICES, ["--adapter-root", ADAPTERS, "--threads", "2"], name="tiny") as server:
+        api = "/admin/v1/adapters/pt"
+        assert server.admin("PUT", api, {"source": "shows_A"})[0] == 201
+        first = server.admin("GET", api)[1]["generation"]
+        assert server.admin("PUT", api, {"blend": "qv_r4+0.5*head_r4"})[0] == 200
+        assert speak(server, model="pt")[1]["x-adapter"] == "0.5*head_r4+qv_r4"
+        refused(server, 400, "blend", model=f"pt@{first}")
+        status, answer, _ = server.admin("PUT", api, {"source": "shows_B"})
+        assert status == 200, answer
+        got = ask(server, model="pt", prompt=[1, 9], max_tokens=3, temperature=0)
+        assert got[1]["choices"][0]["text"] == "BBB" and got[2]["x-adapter"] == "pt"
+        assert not server.admin("GET", api)[1]["blend"]
+        assert server.admin("PUT", api, {"blend": "qv_r4", "source": "shows_B"})[0] == 400
 
 
 # ---- what a server adds to every voice
