@@ -99,6 +99,36 @@ LK_MUST_USE enum status model_merge(const struct model *base, struct lora *l, en
  * the base's. */
 const struct merge_report *model_merge_report(const struct model *m);
 
+/* ---- out of memory again: the tensors of a Hugging Face folder with this model in it
+ * ---------------------------------------------- */
+
+struct model_export;
+struct export_tensor {
+    const char *name;
+    enum dtype type; /* of the base's file, if that is a plain float type; BF16 for what is quantised there */
+    uint32_t n_dims; /* 1 to 3 */
+    uint64_t shape[3];
+};
+/* What the folder's configuration must say otherwise than the base's. */
+struct export_changes {
+    bool untied; /* the head has become a matrix of its own: tie_word_embeddings is false */
+    bool attention_bias,
+        mlp_bias; /* biases have come: all modules of that kind have one now, zeros where new */
+};
+/* The tensors of m, a merged copy or a base, in names and layout of the base's files (fused as there; gpt2's
+ * [in, out]); of a GGUF base in those of its family. Borrows m and files. STATUS_UNSUPPORTED for a bias for
+ * which transformers' class has no place. Thread: any; reading too. */
+LK_MUST_USE enum status model_export_create(const struct model *m, const struct model_files *files,
+                                            struct model_export **out, struct error *err);
+void model_export_destroy(struct model_export *e); /* NULL is fine */
+size_t model_export_count(const struct model_export *e);
+const struct export_tensor *model_export_at(const struct model_export *e, size_t index);
+struct export_changes model_export_changes(const struct model_export *e);
+/* n rows from row `begin` on, as floats: exactly the values that the pass uses. A row is the last dimension
+ * (of a vector: one value); all dimensions before it are counted as one. */
+LK_MUST_USE enum status model_export_rows(const struct model_export *e, size_t index, uint64_t begin,
+                                          uint64_t n, float *y, struct error *err);
+
 /* A merged copy that threads share by references: made on a worker, held by the front while it is wanted and
  * by the engine while a step may run on it. Immutable. The last release frees all of it, which takes
  * milliseconds: a front that doesn't want this on the engine thread keeps its reference until

@@ -115,4 +115,37 @@ struct convert_report {
 LK_MUST_USE enum status adapter_convert(const char *path, const char *out, const struct convert_options *o,
                                         struct convert_report *report, struct error *err);
 
+/* ---- a model with adapters inside */
+
+struct model_files;
+struct lora;
+struct team;
+
+struct merge_options {
+    const struct model *base; /* open, with its files */
+    const struct model_files *files;
+    struct lora *lora; /* an adapter, or a composition */
+    enum dtype type;   /* of all tensors: F32, F16, BF16; DTYPE_COUNT: as the base's file has each, BF16 for
+                          what is   quantised there */
+    uint64_t shard_bytes; /* tensor data of one file; 0: 5 GB, as transformers has it */
+    const char *like; /* folder whose config.json and tokenizer files the result gets; NULL: the base's own (a
+                         folder). A GGUF base needs one. */
+    struct team *team;  /* may be NULL */
+    bool (*stop)(void); /* as above */
+};
+struct merge_folder_report {
+    uint32_t n_matrices; /* that the adapter changes */
+    uint32_t n_tensors, n_files;
+    uint64_t n_bytes;    /* of tensors */
+    double delta_norm;   /* Frobenius norm of what was added to them */
+    double error_norm;   /* of what rounding to the files' types takes, over all tensors */
+    bool untied, biases; /* the configuration says so now */
+};
+
+/* Writes a Hugging Face model folder with W + scale * B A (and whatever else the adapter does; model_merge)
+ * in the base's names and layout: config.json, tokenizer files, model.safetensors or shards with their index.
+ * The result is opened and checked before it appears. Whole or not at all. */
+LK_MUST_USE enum status adapter_merge_folder(const char *out, const struct merge_options *o,
+                                             struct merge_folder_report *report, struct error *err);
+
 #endif

@@ -13,6 +13,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
 int cmd_shrink(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_merge(int argc, char **argv);
 int cmd_check_config(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

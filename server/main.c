@@ -17,6 +17,8 @@ static const char usage_text[] =
     "       lorikeet shrink ADAPTER OUT --rank R | --energy E              a smaller adapter, by SVD\n"
     "       lorikeet convert ADAPTER OUT --model BASE                      PEFT folder to GGUF file, and "
     "back\n"
+    "       lorikeet merge --model BASE ADAPTER... OUT                     a model folder with adapters "
+    "inside\n"
     "       lorikeet check-config FILE                                     whether a configuration is right\n"
     "       lorikeet --version\n"
     "`lorikeet COMMAND --help` says more; `man lorikeet` says all.\n";
@@ -26,12 +28,19 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},
-                    {"chat", cmd_chat},         {"adapters", cmd_adapters},
-                    {"eval", cmd_eval},         {"inspect", cmd_inspect},
-                    {"fetch", cmd_fetch},       {"shrink", cmd_shrink},
-                    {"convert", cmd_convert},   {"check-config", cmd_check_config},
-                    {"--version", cmd_version}, {"version", cmd_version}};
+    } commands[] = {{"serve", cmd_serve},
+                    {"run", cmd_run},
+                    {"chat", cmd_chat},
+                    {"adapters", cmd_adapters},
+                    {"eval", cmd_eval},
+                    {"inspect", cmd_inspect},
+                    {"fetch", cmd_fetch},
+                    {"shrink", cmd_shrink},
+                    {"convert", cmd_convert},
+                    {"merge", cmd_merge},
+                    {"check-config", cmd_check_config},
+                    {"--version", cmd_version},
+                    {"version", cmd_version}};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(name, commands[i].name) == 0)

@@ -75,6 +75,26 @@ LK_MUST_USE enum status rope_init(struct rope *r, const struct rope_config *c, u
 void rope_row(const struct rope *r, uint32_t position, struct rope_length length, float *cos_out,
               float *sin_out);
 
+/* How one file calls its tensors: naming.c. */
+#define NAME_BYTES 160
+struct naming {
+    const struct model *m;
+    const struct tensors *tensors; /* NULL: no file, the family's first choice of names */
+    const struct tensor_names *names;
+    bool bare; /* the file leaves out names->root */
+};
+void naming_init(struct naming *n, const struct model *m, const struct tensors *tensors,
+                 const struct tensor_names *names);
+/* kind: "weight", "bias", or "" for a tensor whose name is the path alone. */
+void naming_set(const struct naming *n, const char *module, const char *kind, char name[NAME_BYTES]);
+void naming_layer(const struct naming *n, uint32_t layer, const char *suffix, const char *kind,
+                  char name[NAME_BYTES]);
+bool naming_layer_has(const struct naming *n, uint32_t layer, const char *suffix, const char *kind);
+/* The module that begins at this site as the file has it: fused or apart. NULL: there can be none. */
+const struct module_name *naming_module(const struct naming *n, uint32_t layer, enum lora_site site);
+/* The names that the file has for a layer's experts; the first ones if it has no router. */
+const struct expert_names *naming_experts(const struct naming *n, uint32_t layer);
+
 struct model_layer {
     struct packed w[LORA_SITE_LM_HEAD]; /* data NULL where a dense or sparse layer has no such site */
     struct packed *experts;             /* [n_experts, 3] gate, up, down; NULL: a dense layer */

@@ -12,14 +12,12 @@
 #include "weights_f8.h"
 
 #define SLICE_BYTES ((uint64_t)1 << 20)
-#define NAME_BYTES 160
 
 struct loader {
     struct model *m;
     const struct tensors *tensors;
     const struct model_options *options; /* NULL: names, shapes and types are checked, nothing is read */
-    const struct tensor_names *names;
-    bool bare;   /* the file leaves out names->root */
+    struct naming naming;
     bool *bound; /* [tensors_count] tensors that the model uses */
     uint64_t values_of_type[DTYPE_COUNT];
 };
@@ -320,29 +318,6 @@ static enum status load_matrix(struct loader *l, const struct source *source, en
 
 /* ---- the model's tensors ---- */
 
-/* kind: "weight", "bias", or "" for a tensor whose name is the path alone. */
-static void set_name(const struct loader *l, const char *module, const char *kind, char name[NAME_BYTES])
-{
-    size_t root = strlen(l->names->root);
-    bool drops = l->bare && strncmp(module, l->names->root, root) == 0;
-    snprintf(name, NAME_BYTES, "%s%s%s", module + (drops ? root : 0), *kind ? "." : "", kind);
-}
-
-static void layer_name(const struct loader *l, uint32_t layer, const char *suffix, const char *kind,
-                       char name[NAME_BYTES])
-{
-    char module[NAME_BYTES];
-    snprintf(module, sizeof module, "%s%u.%s", l->names->layer_prefix, layer, suffix);
-    set_name(l, module, kind, name);
-}
-
-static bool layer_has(const struct loader *l, uint32_t layer, const char *suffix, const char *kind)
-{
-    char name[NAME_BYTES];
-    layer_name(l, layer, suffix, kind, name);
-    return tensors_find(l->tensors, name) != NULL;
-}
-
 /* GGUF metadata doesn't mention biases: there the tensor's presence says it. */
 static bool site_has_bias(const struct loader *l, enum lora_site site, const char *name)
 {
@@ -374,7 +349,7 @@ static enum status load_biases(struct loader *l, uint32_t layer, const struct mo
 {
     struct model_layer *to = &l->m->layers[layer];
     char name[NAME_BYTES];
-    layer_name(l, layer, module->suffix, "bias", name);
+    naming_layer(&l->naming, layer, module->suffix, "bias", name);
     if (!site_has_bias(l, module->site, name))
         return STATUS_OK;
     const struct tensor *t = bind_tensor(l, name, (struct dims){1, {n_rows}}, err);
@@ -404,7 +379,7 @@ static enum status load_module(struct loader *l, uint32_t layer, const struct mo
     struct dims wanted = {2, {n_rows, cols}};
     if (l->m->family->conv1d && !l->m->config.from_gguf)
         wanted = (struct dims){2, {cols, n_rows}};
-    layer_name(l, layer, module->suffix, "weight", name);
+    naming_layer(&l->naming, layer, module->suffix, "weight", name);
     const struct tensor *t = bind_tensor(l, name, wanted, err);
     enum status status = t ? STATUS_OK : STATUS_FORMAT;
     uint64_t begin = 0;
@@ -416,16 +391,6 @@ static enum status load_module(struct loader *l, uint32_t layer, const struct mo
     return status == STATUS_OK ? load_biases(l, layer, module, n_rows, err) : status;
 }
 
-/* The first of two lists that begins a module at this site; the file must have it unless `anyway`. */
-static const struct module_name *find_module(const struct loader *l, uint32_t layer,
-                                             const struct module_name *list, enum lora_site site, bool anyway)
-{
-    for (; list && list->suffix; list++)
-        if (list->site == site && (anyway || layer_has(l, layer, list->suffix, "weight")))
-            return list;
-    return NULL;
-}
-
 /* Every site of a layer, from the tensors that this file has for it: fused or apart. */
 static enum status load_sites(struct loader *l, uint32_t layer, struct error *err)
 {
@@ -434,13 +399,7 @@ static enum status load_sites(struct loader *l, uint32_t layer, struct error *er
         enum lora_site site = (enum lora_site)s;
         if (!layer_has_site(l->m, layer, site) || l->m->layers[layer].w[site].rows)
             continue;
-        const struct module_name *module = find_module(l, layer, l->names->modules, site, false);
-        if (!module)
-            module = find_module(l, layer, l->names->also, site, false);
-        if (!module)
-            module = find_module(l, layer, l->names->modules, site, true);
-        if (!module)
-            module = find_module(l, layer, l->names->also, site, true);
+        const struct module_name *module = naming_module(&l->naming, layer, site);
         require(module);
         status = load_module(l, layer, module, err);
     }
@@ -449,22 +408,13 @@ static enum status load_sites(struct loader *l, uint32_t layer, struct error *er
 
 /* ---- experts ---- */
 
-/* The names that this file has for a layer's router; the first ones if it has none. */
-static const struct expert_names *find_experts(const struct loader *l, uint32_t layer)
-{
-    for (const struct expert_names *n = l->names->experts; n->router; n++)
-        if (layer_has(l, layer, n->router, "weight"))
-            return n;
-    return l->names->experts;
-}
-
 static enum status load_router(struct loader *l, uint32_t layer, const struct expert_names *names,
                                struct error *err)
 {
     struct packed *w = &l->m->layers[layer].w[LORA_SITE_ROUTER];
     char name[NAME_BYTES];
     require(model_site_shape(l->m, LORA_SITE_ROUTER, &w->rows, &w->cols));
-    layer_name(l, layer, names->router, "weight", name);
+    naming_layer(&l->naming, layer, names->router, "weight", name);
     struct source s = {.tensor = bind_tensor(l, name, (struct dims){2, {w->rows, w->cols}}, err)};
     return s.tensor ? load_matrix(l, &s, USE_ROUTER, w, err) : STATUS_FORMAT;
 }
@@ -478,15 +428,15 @@ static enum status expert_source(struct loader *l, uint32_t layer, const struct 
     expert_shape(l->m, i, &rows, &cols);
     *s = (struct source){.begin = (uint64_t)expert * rows};
     struct dims wanted = {3, {n_experts, rows, cols}};
-    if (names->stacked[i] && layer_has(l, layer, names->stacked[i], "")) {
-        layer_name(l, layer, names->stacked[i], "", name);
-    } else if (i < 2 && layer_has(l, layer, names->stacked_gate_up, "")) {
-        layer_name(l, layer, names->stacked_gate_up, "", name);
+    if (names->stacked[i] && naming_layer_has(&l->naming, layer, names->stacked[i], "")) {
+        naming_layer(&l->naming, layer, names->stacked[i], "", name);
+    } else if (i < 2 && naming_layer_has(&l->naming, layer, names->stacked_gate_up, "")) {
+        naming_layer(&l->naming, layer, names->stacked_gate_up, "", name);
         wanted.d[1] = 2 * rows;
         s->begin = (2 * (uint64_t)expert + i) * rows;
     } else {
         snprintf(module, sizeof module, "%s%u%s", names->one[i], expert, names->tail[i]);
-        layer_name(l, layer, module, "weight", name);
+        naming_layer(&l->naming, layer, module, "weight", name);
         wanted = (struct dims){2, {rows, cols}};
         s->begin = 0;
     }
@@ -497,7 +447,7 @@ static enum status expert_source(struct loader *l, uint32_t layer, const struct 
 static enum status load_experts(struct loader *l, uint32_t layer, struct error *err)
 {
     struct model_layer *to = &l->m->layers[layer];
-    const struct expert_names *names = find_experts(l, layer);
+    const struct expert_names *names = naming_experts(&l->naming, layer);
     uint32_t n = 3 * l->m->config.n_experts;
     to->experts = mem_array(n, sizeof *to->experts);
     if (!to->experts)
@@ -523,9 +473,9 @@ static enum status load_norms(struct loader *l, uint32_t layer, struct error *er
         uint32_t length = norm_length(l->m, (enum norm_id)n);
         if (!(f->norms & 1U << n))
             continue;
-        layer_name(l, layer, l->names->norm[n], "weight", name);
+        naming_layer(&l->naming, layer, l->naming.names->norm[n], "weight", name);
         status = load_named_vector(l, name, length, &to->norm[n], err);
-        layer_name(l, layer, l->names->norm[n], "bias", name);
+        naming_layer(&l->naming, layer, l->naming.names->norm[n], "bias", name);
         if (status == STATUS_OK && f->layer_norm)
             status = load_named_vector(l, name, length, &to->norm_bias[n], err);
     }
@@ -538,7 +488,7 @@ static enum status load_table(struct loader *l, const char *module, uint32_t row
     char name[NAME_BYTES];
     w->rows = rows;
     w->cols = l->m->config.hidden_size;
-    set_name(l, module, "weight", name);
+    naming_set(&l->naming, module, "weight", name);
     struct source s = {.tensor = bind_tensor(l, name, (struct dims){2, {rows, w->cols}}, err)};
     return s.tensor ? load_matrix(l, &s, USE_EMBEDDING, w, err) : STATUS_FORMAT;
 }
@@ -547,13 +497,13 @@ static enum status load_head(struct loader *l, struct error *err)
 {
     struct model *m = l->m;
     char head[NAME_BYTES];
-    set_name(l, l->names->head, "weight", head);
+    naming_set(&l->naming, l->naming.names->head, "weight", head);
     if (m->config.from_gguf ? !tensors_find(l->tensors, head) : m->config.tie_word_embeddings) {
         m->head = m->embed;
         m->tied = true;
         return STATUS_OK;
     }
-    return load_table(l, l->names->head, m->config.vocab_size, &m->head, err);
+    return load_table(l, l->naming.names->head, m->config.vocab_size, &m->head, err);
 }
 
 static enum status load_ends(struct loader *l, struct error *err)
@@ -561,18 +511,15 @@ static enum status load_ends(struct loader *l, struct error *err)
     struct model *m = l->m;
     const struct model_config *c = &m->config;
     char name[NAME_BYTES];
-    set_name(l, l->names->embed, "weight", name);
-    size_t root = strlen(l->names->root);
-    l->bare = !tensors_find(l->tensors, name) && tensors_find(l->tensors, name + root);
-    enum status status = load_table(l, l->names->embed, c->vocab_size, &m->embed, err);
+    enum status status = load_table(l, l->naming.names->embed, c->vocab_size, &m->embed, err);
     if (status == STATUS_OK && m->family->no_rope)
-        status = load_table(l, l->names->position_embed, c->max_position, &m->position_embed, err);
+        status = load_table(l, l->naming.names->position_embed, c->max_position, &m->position_embed, err);
     if (status == STATUS_OK)
         status = load_head(l, err);
-    set_name(l, l->names->final_norm, "weight", name);
+    naming_set(&l->naming, l->naming.names->final_norm, "weight", name);
     if (status == STATUS_OK)
         status = load_named_vector(l, name, c->hidden_size, &m->final_norm, err);
-    set_name(l, l->names->final_norm, "bias", name);
+    naming_set(&l->naming, l->naming.names->final_norm, "bias", name);
     if (status == STATUS_OK && m->family->layer_norm)
         status = load_named_vector(l, name, c->hidden_size, &m->final_norm_bias, err);
     return status;
@@ -590,13 +537,14 @@ static bool ends_with(const char *s, const char *end)
  * read them), and the copy of a tied head that some tools save. */
 static bool is_harmless(const struct loader *l, const char *name)
 {
-    size_t head = strlen(l->names->head);
+    size_t head = strlen(l->naming.names->head);
     bool gpt2 =
         l->m->family->conv1d && (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias"));
     bool factors = strcmp(name, "rope_freqs.weight") == 0 || strcmp(name, "rope_factors_long.weight") == 0 ||
                    strcmp(name, "rope_factors_short.weight") == 0;
     return ends_with(name, ".rotary_emb.inv_freq") || gpt2 || (factors && l->m->config.rope.n_factors > 0) ||
-           (l->m->tied && strncmp(name, l->names->head, head) == 0 && strcmp(name + head, ".weight") == 0);
+           (l->m->tied && strncmp(name, l->naming.names->head, head) == 0 &&
+            strcmp(name + head, ".weight") == 0);
 }
 
 static enum status refuse_surplus(const struct loader *l, struct error *err)
@@ -635,7 +583,8 @@ static enum status load_all(struct loader *l, struct error *err)
 enum status weights_load(struct model *m, const struct model_files *files,
                          const struct model_options *options, struct error *err)
 {
-    struct loader l = {.m = m, .tensors = files->tensors, .options = options, .names = file_names(m)};
+    struct loader l = {.m = m, .tensors = files->tensors, .options = options};
+    naming_init(&l.naming, m, files->tensors, file_names(m));
     size_t n_tensors = tensors_count(files->tensors);
     l.bound = mem_array(n_tensors ? n_tensors : 1, sizeof *l.bound);
     m->layers = mem_array(m->config.n_layers, sizeof *m->layers);
