@@ -170,10 +170,7 @@ enum status url_split(const char *url, struct url_parts *out, struct error *err)
         return split_http(url, out, err);
     if (strcmp(out->scheme, "s3") == 0 || strcmp(out->scheme, "hf") == 0)
         return split_names(url, out, err);
-    s = refuse(err, url, "expected https://, s3:// or hf:// (http:// where --source-allow says so)");
-    if (err)
-        err->status = STATUS_UNSUPPORTED;
-    return s == STATUS_OK ? s : STATUS_UNSUPPORTED;
+    return refuse(err, url, "expected https://, s3:// or hf:// (http:// where --source-allow says so)");
 }
 
 void url_origin(const struct url_parts *u, char *dst, size_t dst_bytes)
@@ -318,9 +315,10 @@ static enum status split_file(struct remote *r, bool loose, struct error *err)
                     "%.300s: expected a folder's URL, ending in '/', or that of a .gguf or .safetensors file "
                     "(archives and .bin files are not read)",
                     r->shown);
-    if (strlen(r->folder) + 2 > sizeof r->folder)
+    size_t length = strlen(r->folder);
+    if (length + 2 > sizeof r->folder)
         return fail(err, STATUS_INVALID, "%.300s: too long", r->shown);
-    strcat(r->folder, "/");
+    memcpy(r->folder + length, "/", 2);
     return STATUS_OK;
 }
 
@@ -376,7 +374,7 @@ static enum status parse_s3(struct remote *r, struct url_parts *u, struct error 
     r->signs = o->s3_key_id && o->s3_secret;
     size_t n = strlen(r->folder);
     if (!in_host)
-        n += (size_t)snprintf(r->folder + n, sizeof r->folder - n, "%s/", u->host);
+        snprintf(r->folder + n, sizeof r->folder - n, "%s/", u->host);
     if (!append_encoded(r->folder, sizeof r->folder, u->path[0] == '/' ? u->path + 1 : u->path))
         return fail(err, STATUS_INVALID, "%.300s: too long", r->shown);
     return split_file(r, true, err);

@@ -103,7 +103,7 @@ struct fetched {
 
 /* Brings a source into the cache, or finds that what is there is still right. Blocks for up to timeout_ms.
  * Owns: on success the entry stays where it is until fetched_release; never changes; is shared.
- * Returns STATUS_INVALID (form), STATUS_UNSUPPORTED (scheme), STATUS_NOT_FOUND, STATUS_TOO_LARGE,
+ * Returns STATUS_INVALID (form, allow-list), STATUS_NOT_FOUND, STATUS_TOO_LARGE,
  * STATUS_MISMATCH (digest), STATUS_UNAVAILABLE or STATUS_TIMEOUT (no answer), STATUS_FULL (cache),
  * STATUS_CANCELLED, STATUS_FORMAT, STATUS_IO; out->code says it in the API's words. Errors name the URL as
  * source_show does. */

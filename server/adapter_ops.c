@@ -10,7 +10,8 @@
 #include "base/mem.h"
 #include "server.h"
 
-#define WORKING_MAX 2U /* a load packs with one thread: more at once take the engine's cores */
+#define FETCHING_MAX 4U /* downloads: they wait for others, and hold nobody up who needs none */
+#define WORKING_MAX 2U  /* a load packs with one thread: more at once take the engine's cores */
 #define ROOM_WAIT_NS (10 * NS_PER_S)
 #define RETRY_MS 5000 /* before a name that never loaded is tried again for a request */
 
@@ -331,12 +332,29 @@ static void look(void *data)
     t->file_bytes = st.file_bytes;
 }
 
+static bool is_download(const struct task *t)
+{
+    return t->kind == TASK_LOAD && source_is_remote(t->o.wish.source);
+}
+
+/* How many are at what this task is about to do, or is doing. */
+static size_t *n_at(const struct task *t)
+{
+    return is_download(t) ? &t->ops->n_fetching : &t->ops->n_working;
+}
+
+static bool has_place(const struct task *t)
+{
+    return is_download(t) ? t->ops->n_fetching < FETCHING_MAX
+                          : t->ops->n_working < WORKING_MAX + is_for_request(t);
+}
+
 static void looked(void *data)
 {
     struct task *t = data;
     struct registry *r = t->ops->server->registry;
     struct load_order *l = &t->o;
-    t->ops->n_working--;
+    --*n_at(t);
     if (l->status != STATUS_OK) {
         give_up(t);
         return;
@@ -355,7 +373,7 @@ static void begin_look(struct task *t)
 {
     struct adapter_ops *o = t->ops;
     t->phase = PHASE_LOOK;
-    o->n_working++;
+    ++*n_at(t);
     if (server_work(o->server, look, looked, t))
         return;
     t->o.status = fail(&t->o.err, STATUS_NO_MEMORY, "no memory for a worker's task");
@@ -421,8 +439,7 @@ static void begin_scan(struct task *t)
 static struct task *whose_turn(struct adapter_ops *o)
 {
     for (struct task *t = o->first; t; t = t->next)
-        if (t->phase == PHASE_QUEUED && o->n_working < WORKING_MAX + is_for_request(t) &&
-            is_first_of_its_name(o, t))
+        if (t->phase == PHASE_QUEUED && has_place(t) && is_first_of_its_name(o, t))
             return t;
     return NULL;
 }

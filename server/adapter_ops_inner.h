@@ -50,7 +50,7 @@ struct adapter_ops {
     struct server *server;
     struct adapter_roots *roots;
     struct task *first, **last; /* all tasks, in order of arrival */
-    size_t n_tasks, n_working;
+    size_t n_tasks, n_working, n_fetching;
     bool stopping;
     uv_timer_t kick; /* the queue is looked at */
     bool has_scanned;

@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -285,10 +286,14 @@ static void on_folder_changed(void *data)
 static enum status watch_folder(struct server *s, struct error *err)
 {
     const struct conf *c = s->conf;
-    const struct watch_options o = {.dir = c->adapters_dir, .log = &s->log, .poll_ms = c->adapters_poll_ms};
+    const struct watch_options o = {.dir = c->adapters_dir,
+                                    .log = &s->log,
+                                    .poll_ms = c->adapters_poll_ms,
+                                    .on_change = on_folder_changed,
+                                    .data = s};
     if (!c->adapters_dir || !c->adapters_watch)
         return STATUS_OK;
-    return watch_create(&s->loop, &o, on_folder_changed, s, &s->watch, err);
+    return watch_create(&s->loop, &o, &s->watch, err);
 }
 
 static void base_loaded(void *data)
@@ -424,6 +429,9 @@ static void prepare_process(void)
 {
     struct rlimit files;
     signal(SIGPIPE, SIG_IGN);
+    /* libuv's pool has four threads, which downloads alone could take; most of them sleep most of the time.
+     */
+    setenv("UV_THREADPOOL_SIZE", "12", 0);
     json_object_seed(0);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;

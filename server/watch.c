@@ -519,8 +519,8 @@ static void start_look(struct watch *w)
 
 /* ---- from outside */
 
-enum status watch_create(uv_loop_t *loop, const struct watch_options *o, void (*on_change)(void *data),
-                         void *data, struct watch **out, struct error *err)
+enum status watch_create(uv_loop_t *loop, const struct watch_options *o, struct watch **out,
+                         struct error *err)
 {
     *out = NULL;
     struct watch *w = mem_zalloc(sizeof *w);
@@ -537,8 +537,8 @@ enum status watch_create(uv_loop_t *loop, const struct watch_options *o, void (*
     w->quiet_ms = o->quiet_ms ? o->quiet_ms : QUIET_MS;
     w->patience_ms = o->patience_ms ? o->patience_ms : PATIENCE_MS;
     w->watches_max = o->watches_max ? o->watches_max : SIZE_MAX;
-    w->on_change = on_change;
-    w->data = data;
+    w->on_change = o->on_change;
+    w->data = o->data;
     uv_timer_init(loop, &w->soon);
     uv_timer_init(loop, &w->poll);
     uv_fs_event_init(loop, &w->top);

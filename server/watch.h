@@ -22,16 +22,17 @@ struct watch;
 struct watch_options {
     const char *dir; /* copied */
     const struct log *log;
-    uint32_t poll_ms;     /* between looks without an event; 0: none */
-    uint32_t quiet_ms;    /* 0: 500 */
-    uint32_t patience_ms; /* for what stays incomplete; 0: 10000 */
-    uint32_t watches_max; /* of adapters' own folders; 0: as many as the system gives */
+    uint32_t poll_ms;              /* between looks without an event; 0: none */
+    uint32_t quiet_ms;             /* 0: 500 */
+    uint32_t patience_ms;          /* for what stays incomplete; 0: 10000 */
+    uint32_t watches_max;          /* of adapters' own folders; 0: as many as the system gives */
+    void (*on_change)(void *data); /* from the loop, never from inside watch_create */
+    void *data;
 };
 
 /* What is there now counts as known, unless it changed within the last seconds. Create it before the first
- * scan, so that nothing falls between. on_change comes from the loop, never from inside this call. */
-LK_MUST_USE enum status watch_create(uv_loop_t *loop, const struct watch_options *o,
-                                     void (*on_change)(void *data), void *data, struct watch **out,
+ * scan, so that nothing falls between. */
+LK_MUST_USE enum status watch_create(uv_loop_t *loop, const struct watch_options *o, struct watch **out,
                                      struct error *err);
 /* No call follows; the memory goes once the loop has let go of the handles. NULL is fine. */
 void watch_close(struct watch *w);

@@ -107,9 +107,11 @@ static void start(struct fixture *f, uint32_t poll_ms, uint32_t watches_max)
                               .poll_ms = poll_ms,
                               .quiet_ms = 50,
                               .patience_ms = PATIENCE_MS,
-                              .watches_max = watches_max};
+                              .watches_max = watches_max,
+                              .on_change = on_change,
+                              .data = f};
     struct error err;
-    assert_int_equal(watch_create(&f->loop, &o, on_change, f, &f->watch, &err), STATUS_OK);
+    assert_int_equal(watch_create(&f->loop, &o, &f->watch, &err), STATUS_OK);
 }
 
 static void remove_all(const char *path)
