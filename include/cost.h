@@ -37,9 +37,9 @@ struct cost_model {
 #define COST_BUDGET_NS (140 * 1000 * 1000LL)
 
 /* Measures with the kernels and types of `base`, on `team` (the size that the engine's will have; free
- * meanwhile), in about budget_ns: at start-up, while the machine has nothing else to do (processor time is
- * counted, so others disturb it only through the memory that they read). The base is not read. Thread: any.
- * STATUS_NO_MEMORY: no room for 32 MiB of stand-in weights. */
+ * meanwhile), in about budget_ns (down to an eighth for a small base): at start-up, while the machine has
+ * nothing else to do (processor time is counted, so others disturb it only through the memory that they
+ * read). The base is not read. Thread: any. STATUS_NO_MEMORY: no room for 32 MiB of stand-in weights. */
 LK_MUST_USE enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
                                      struct cost_model *out, struct error *err);
 

@@ -128,28 +128,32 @@ static double panel_time(struct probe *p, enum dtype type, uint32_t cols)
     return least / ((double)p->n_calls * p->window);
 }
 
-#define N_BARRIERS 8
+#define N_BARRIERS 64
 
+/* Each by itself: the least is one at which all workers were there. */
 static void barrier_task(void *arg, unsigned worker, unsigned n_workers)
 {
     const struct probe *p = arg;
-    int64_t begin;
+    int64_t least = INT64_MAX;
     (void)n_workers;
-    team_barrier(p->team);
-    begin = clock_now_ns();
-    for (int i = 0; i < N_BARRIERS; i++)
+    for (int i = 0; i < N_BARRIERS; i++) {
+        int64_t begin = clock_now_ns();
         team_barrier(p->team);
-    p->worker_ns[worker] = clock_now_ns() - begin;
+        int64_t ns = clock_now_ns() - begin;
+        least = i > 0 && ns < least ? ns : least;
+    }
+    p->worker_ns[worker] = least;
 }
 
+/* The worker that comes last has the barrier's own cost, one that comes early waits: the largest of the
+ * least. */
 static double barrier_time(struct probe *p)
 {
-    int64_t least = INT64_MAX;
-    for (int i = 0; i < 4 * N_SAMPLES; i++) {
-        team_run(p->team, barrier_task, p);
-        least = p->worker_ns[0] < least ? p->worker_ns[0] : least;
-    }
-    return (double)least / N_BARRIERS;
+    int64_t most = 0;
+    team_run(p->team, barrier_task, p);
+    for (unsigned i = 0; i < team_size(p->team); i++)
+        most = p->worker_ns[i] > most ? p->worker_ns[i] : most;
+    return (double)most;
 }
 
 /* The types that the base's matrices have, and those that copies and adapters may. */
@@ -242,6 +246,13 @@ static void take_out_disturbances(struct cost_model *c)
             c->panel_ns[k][r] = fmin(c->panel_ns[k][r], c->panel_ns[k + 1][r]);
 }
 
+/* Steps of a small base are short, whichever way they go: an eighth of the time will do. */
+static int64_t budget_of(int64_t most, size_t block_bytes)
+{
+    int64_t scaled = (int64_t)((double)most * (double)block_bytes / (double)BLOCK_BYTES);
+    return scaled > most / 8 ? scaled : most / 8;
+}
+
 enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
                          struct cost_model *out, struct error *err)
 {
@@ -256,8 +267,8 @@ enum status cost_measure(const struct model *base, struct team *team, int64_t bu
     enum status s = probe_init(&p, base, team, err);
     if (s == STATUS_OK) {
         /* a probe takes its samples, and about two more to find how much is one */
-        int64_t left = budget_ns - (clock_now_ns() - begin);
-        p.deadline_ns = begin + budget_ns;
+        int64_t budget = budget_of(budget_ns, p.block_bytes), left = budget - (clock_now_ns() - begin);
+        p.deadline_ns = begin + budget;
         p.sample_ns = left / (n_probes * COST_ROW_POINTS * N_ROUNDS * (N_SAMPLES + 2));
         out->barrier_ns = barrier_time(&p);
         for (int i = 0; i < N_ROUNDS && (i == 0 || clock_now_ns() < p.deadline_ns); i++)
