@@ -17,6 +17,10 @@
 /* Revisions of a run begin at a multiple of this: residency changes count revisions too and aren't kept, so a
  * later run must begin above whatever an earlier one may have shown. */
 #define STATE_REVISIONS_A_RUN UINT64_C(1000000000)
+/* Generations, too, are given out that no change keeps (a request loads changed files, the folder's names): a
+ * run begins above a multiple of this that no earlier one has reached, and says so before it gives out any
+ * beyond. */
+#define STATE_GENERATIONS_A_RUN UINT64_C(1000)
 
 struct state;
 

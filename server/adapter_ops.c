@@ -478,6 +478,7 @@ void adapter_ops_tick(struct adapter_ops *o, int64_t now_ns)
 {
     registry_sweep(o->server->registry, now_ns);
     adapter_ops_room(o);
+    ops_keeper_tick(o);
 }
 
 static struct task *append_order(struct adapter_ops *o, const struct load_order *order, struct error *err)

@@ -74,6 +74,7 @@ bool ops_is_own_source(const struct adapter_ops *o, const struct adapter_wish *w
 LK_MUST_USE enum status ops_keeper_open(struct adapter_ops *o, struct error *err);
 void ops_keeper_close(struct adapter_ops *o);
 bool ops_is_keeping(const struct adapter_ops *o);
+void ops_keeper_tick(struct adapter_ops *o); /* once a second */
 /* Names of the state file into the registry. */
 LK_MUST_USE enum status ops_restore(struct adapter_ops *o, struct error *err);
 

@@ -23,8 +23,10 @@ struct keeper {
     struct adapter_ops *ops;
     struct state *state;
     struct wish_to_keep *waiting, **last;
-    struct wish_to_keep *writing; /* a worker has these */
-    struct state_counters counters;
+    struct wish_to_keep *writing;   /* a worker has these */
+    struct state_counters counters; /* written now, or last */
+    bool is_writing;
+    bool counters_due; /* without any name's change */
     enum status status;
     struct error err;
 };
@@ -35,6 +37,10 @@ static void write_batch(void *data)
 {
     struct keeper *k = data;
     size_t n = 0, i = 0;
+    if (!k->writing) {
+        k->status = state_apply(k->state, NULL, 0, &k->counters, NULL, &k->err);
+        return;
+    }
     for (const struct wish_to_keep *w = k->writing; w; w = w->next)
         n++;
     struct state_change *changes = mem_array(n, sizeof *changes);
@@ -65,8 +71,11 @@ static void written(void *data)
     struct wish_to_keep *w = k->writing;
     if (k->status != STATUS_OK)
         LOG_EVENT(&k->ops->server->log, LOG_ERROR, "a change is in force but not kept",
-                  LOG_TEXT("adapter", w->name), LOG_TEXT("why", k->err.text));
+                  LOG_TEXT("adapter", w ? w->name : "(counters)"), LOG_TEXT("why", k->err.text));
+    if (k->status != STATUS_OK)
+        k->counters.generation = 0; /* the next tick tries again */
     k->writing = NULL;
+    k->is_writing = false;
     while (w) {
         struct wish_to_keep *next = w->next;
         w->done(k->status, k->status == STATUS_OK ? NULL : &k->err, w->data);
@@ -80,8 +89,10 @@ static void written(void *data)
 static void next_batch(struct keeper *k)
 {
     const struct registry *r = k->ops->server->registry;
-    if (k->writing || !k->waiting)
+    if (k->is_writing || (!k->waiting && !k->counters_due))
         return;
+    k->is_writing = true;
+    k->counters_due = false;
     k->writing = k->waiting;
     k->waiting = NULL;
     k->last = &k->waiting;
@@ -131,7 +142,18 @@ bool adapter_ops_keeps(const struct adapter_ops *o)
 
 bool ops_is_keeping(const struct adapter_ops *o)
 {
-    return o->keeper && (o->keeper->writing || o->keeper->waiting);
+    return o->keeper && (o->keeper->is_writing || o->keeper->waiting);
+}
+
+void ops_keeper_tick(struct adapter_ops *o)
+{
+    uint64_t revision, generation;
+    struct keeper *k = o->keeper;
+    if (!k)
+        return;
+    registry_counters(o->server->registry, &revision, &generation);
+    k->counters_due = generation / STATE_GENERATIONS_A_RUN > k->counters.generation / STATE_GENERATIONS_A_RUN;
+    next_batch(k);
 }
 
 /* ---- start and end */
@@ -196,8 +218,14 @@ enum status ops_restore(struct adapter_ops *o, struct error *err)
     struct state_counters c = {0};
     if (!o->keeper)
         return STATUS_OK;
-    enum status s = state_load(o->keeper->state, &c, restore_name, o, err);
-    if (s == STATUS_OK)
-        registry_set_counters(o->server->registry, c.revision, c.generation);
-    return s;
+    struct keeper *k = o->keeper;
+    enum status s = state_load(k->state, &c, restore_name, o, err);
+    if (s != STATUS_OK)
+        return s;
+    /* Numbers that the run before gave out beyond the last kept change are not given again. */
+    uint64_t begin =
+        c.generation ? (c.generation / STATE_GENERATIONS_A_RUN + 1) * STATE_GENERATIONS_A_RUN : 0;
+    registry_set_counters(o->server->registry, c.revision, begin);
+    k->counters = (struct state_counters){.revision = c.revision, .generation = begin + 1};
+    return state_apply(k->state, NULL, 0, &k->counters, NULL, err);
 }

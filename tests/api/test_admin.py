@@ -249,6 +249,34 @@ def test_a_small_budget_moves_voices_in_and_out():
         assert one > 0
 
 
+def test_a_generation_is_one_content_over_restarts_also_where_nobody_asked_for_it(tmp_path):
+    """Files change while the adapter is out of memory: a request publishes the new ones, and no operator's change keeps
+    that. The next run must not give the number to other content."""
+    folder, said = tmp_path / "pt", {}
+    options = ["--adapter-root", str(tmp_path), "--threads", "2", "--state", str(tmp_path / "adapters.db")]
+    shutil.copytree(shows("A"), folder)
+
+    def publish_elsewhere(letter):
+        shutil.copy(os.path.join(shows(letter), "adapter_model.safetensors"), folder)
+
+    for letter in "BCD":
+        if letter != "B":
+            publish_elsewhere(letter)
+        with Server(LLAMA, {}, options, name="tiny") as server:
+            if letter == "B":
+                assert server.admin("PUT", f"{API}/pt", {"source": "pt"})[0] == 201
+                said[server.admin("GET", f"{API}/pt")[1]["generation"]] = "AAA"
+                assert server.admin("POST", f"{API}/pt/unload")[0] == 200
+                publish_elsewhere(letter)
+            assert say(server, "pt") == letter * 3
+            generation = server.admin("GET", f"{API}/pt")[1]["generation"]
+            assert generation not in said, said
+            for old, text in said.items():  # those bytes, or none
+                assert say(server, f"pt@{old}") in (text, 404, 410, 503), old
+            said[generation] = letter * 3
+            server.kill()
+
+
 def test_what_was_acknowledged_survives_a_kill(tmp_path):
     options = ["--adapter-root", ADAPTERS, "--threads", "2", "--state", str(tmp_path / "adapters.db")]
     with Server(LLAMA, {}, options, name="tiny") as server:

@@ -16,7 +16,7 @@ static const struct {
     uint64_t seed;
     const char *about;
 } pinned[] = {
-    {2, "many publications and kills under 150 to 300 bytes"},
+    {2, "numbers that no kept change had were given to other content after a kill"},
     {4, "tenants"},
     {6, "prefixes shared between requests"},
     {9, "few KV pages: sequences are paused"},

@@ -243,6 +243,10 @@ void engine_step(struct world *w)
     for (uint32_t i = 0; i < s.n_entries; i++)
         if (!s.entries[i].pause)
             apply(w, &s.entries[i]);
+    uint32_t n_started = 0;
+    for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++)
+        n_started += r->in_engine && r->started;
+    CHECK(w, n_started <= w->n_slots, "%u sequences in %u slots", n_started, w->n_slots);
 }
 
 void engine_drop_everything(struct world *w)

@@ -178,11 +178,14 @@ void operator_kill(struct world *w)
         w->n_kills++;
     }
     operator_forget(w, false);
-    for (uint64_t g = 0; g < w->generations_capacity; g++) {
-        struct content c = g <= w->durable_generation ? w->generations[g].content : (struct content){0};
-        w->generations[g] = (struct generation_info){.content = c, .name = w->generations[g].name};
-    }
-    w->n_generations = w->durable_generation + 1; /* beyond: never acknowledged */
+    /* A number is one content for good: clients have seen those, too, that no change has kept. */
+    uint64_t begin = w->durable_generation
+                         ? (w->durable_generation / STATE_GENERATIONS_A_RUN + 1) * STATE_GENERATIONS_A_RUN
+                         : 0;
+    for (uint64_t g = 0; g < w->generations_capacity; g++)
+        w->generations[g].n_requests = w->generations[g].n_failures = 0;
+    w->n_generations = begin + 1;
+    w->durable_generation = begin + 1;
     w->last_revision = 0;
     w->registry = registry_create(&o);
     CHECK(w, w->registry, "no memory");
@@ -192,7 +195,7 @@ void operator_kill(struct world *w)
             restore(w, w->durable[i].name);
     }
     w->durable_revision += 1000000;
-    registry_set_counters(w->registry, w->durable_revision, w->durable_generation);
+    registry_set_counters(w->registry, w->durable_revision, begin);
     w->last_revision = w->durable_revision;
     for (uint32_t i = 0; i < w->n_names; i++)
         check_survival(w, i);

@@ -112,6 +112,12 @@ void sim_learn(struct world *w, uint64_t generation, uint32_t name, struct conte
                (capacity - w->generations_capacity) * sizeof *w->generations);
         w->generations_capacity = capacity;
     }
+    struct content before = w->generations[generation].content; /* of this run, or one before a kill */
+    CHECK(w,
+          before.id == 0 ||
+              (before.id == c.id && before.scale == c.scale && w->generations[generation].name == name),
+          "%s: generation %llu was other content before a kill", sim_name(name),
+          (unsigned long long)generation);
     w->generations[generation] = (struct generation_info){.content = c, .name = name};
     if (generation >= w->n_generations)
         w->n_generations = generation + 1;
