@@ -35,20 +35,41 @@ static void put_text(struct line *l, const char *s)
     put(l, s, strlen(s));
 }
 
-/* Control characters and quotes escaped as in JSON, in both forms: a stranger's text can't fake a line. A
- * whole escape is put or nothing, so a cut line is still valid. */
+/* Bytes of the UTF-8 character that s begins with (RFC 3629, section 4), or 0. */
+static size_t character_bytes(const char *s)
+{
+    const unsigned char *c = (const unsigned char *)s;
+    size_t n = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
+    unsigned char low = c[0] == 0xe0 ? 0xa0 : c[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = c[0] == 0xed ? 0x9f : c[0] == 0xf4 ? 0x8f : 0xbf;
+    for (size_t i = 1; i < n; i++) {
+        if (c[i] < low || c[i] > high)
+            return 0;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return n;
+}
+
+/* Control characters and quotes escaped as in JSON, in both forms: a stranger's text can't fake a line. What
+ * isn't UTF-8 (a header's bytes, a text that was cut) becomes U+FFFD. A whole escape or character is put or
+ * nothing, so a cut line is still valid. */
 static void put_quoted(struct line *l, const char *s)
 {
     put(l, "\"", 1);
     for (; *s && l->length < sizeof l->text - 16; s++) {
         unsigned char c = (unsigned char)*s;
         char escape[8];
-        if (c == '"' || c == '\\')
+        size_t n = character_bytes(s);
+        if (n == 0)
+            put(l, "\xef\xbf\xbd", 3);
+        else if (c == '"' || c == '\\')
             put(l, (char[]){'\\', (char)c}, 2);
         else if (c < 0x20 || c == 0x7f)
             put(l, escape, (size_t)snprintf(escape, sizeof escape, "\\u%04x", c));
         else
-            put(l, s, 1);
+            put(l, s, n);
+        s += n > 1 ? n - 1 : 0;
     }
     put(l, "\"", 1);
 }

@@ -185,6 +185,40 @@ static void log_lines_cannot_be_faked(void **state)
     close(p[1]);
 }
 
+static void log_lines_are_utf8(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"\xc3\xa9\xe2\x82\xac\xf0\x9f\xa6\x9c\xf4\x8f\xbf\xbf",
+         "\xc3\xa9\xe2\x82\xac\xf0\x9f\xa6\x9c\xf4\x8f\xbf\xbf"},
+        {"a\xff"
+         "b",
+         "a?b"},
+        {"cut \xe2\x82", "cut ??"},
+        {"\xc0\xaf\xe0\x80\xaf", "?????"}, /* overlong */
+        {"\xed\xa0\x80", "???"},           /* a surrogate */
+        {"\xf4\x90\x80\x80", "????"},      /* above U+10FFFF */
+        {"\xc3\"", "?\\\""},
+    };
+    int p[2];
+    assert_int_equal(pipe(p), 0);
+    struct log log = {.fd = p[1], .json = true, .level = LOG_INFO};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[400], wanted[100] = "\"name\":\"";
+        for (const char *c = rows[i][1]; *c; c++)
+            strcat(wanted, *c == '?' ? "\xef\xbf\xbd" : (char[]){*c, '\0'});
+        strcat(wanted, "\"}\n");
+        LOG_EVENT(&log, LOG_INFO, "odd", LOG_TEXT("name", rows[i][0]));
+        ssize_t n = read(p[0], text, sizeof text - 1);
+        assert_true(n > 0);
+        text[n] = '\0';
+        if (!strstr(text, wanted))
+            fail_msg("row %zu: %s instead of %s", i, text, wanted);
+    }
+    close(p[0]);
+    close(p[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +228,7 @@ int main(void)
         cmocka_unit_test(buffer_survives_each_failed_allocation),
         cmocka_unit_test(files_are_read_whole_or_refused),
         cmocka_unit_test(log_lines_cannot_be_faked),
+        cmocka_unit_test(log_lines_are_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
