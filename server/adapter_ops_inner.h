@@ -39,6 +39,7 @@ struct task {
     const char *path;       /* points into the source or fetched */
     struct fetched fetched; /* local copy of a remote one */
     uint64_t file_bytes;
+    char published_sha256[65]; /* such bytes were published before and need no other test; or "" */
     int64_t room_deadline_ns;
     struct adapter_version *version; /* of the worker's; moves into the registry */
     struct load_waiter *waiters;

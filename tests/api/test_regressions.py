@@ -212,6 +212,20 @@ def test_vllm_34186_a_listed_adapter_did_nothing(server, root):
     assert say(server, "pt") == [MARKS["green"]] * 6
 
 
+def test_what_was_tested_and_published_is_not_tested_at_every_return(server, root):
+    shutil.copytree(root / "red", root / "returns", dirs_exist_ok=True)
+    put(server, "pt", "returns", effect_test="warn")
+    assert server.admin("GET", f"{API}/pt/effect")[1]["effect"]["outcome"] == "seen"
+    path = root / "returns" / "adapter_model.safetensors"
+    for says, token in (("untested", "red"), ("seen", "green"), ("untested", "green")):
+        shutil.copy(root / token / "adapter_model.safetensors", str(path) + ".new")
+        os.replace(str(path) + ".new", path)
+        server.admin("POST", f"{API}/pt/unload")
+        assert say(server, "pt") == [MARKS[token]] * 6
+        effect = server.admin("GET", f"{API}/pt/effect")[1]["effect"]
+        assert (effect["outcome"] if effect else "untested") == says, (says, effect)
+
+
 def test_vllm_36373_load_inplace_made_every_request_read_the_disk(server, root):
     shutil.copytree(root / "red", root / "gone", dirs_exist_ok=True)
     assert server.admin_request("POST", "/v1/load_lora_adapter",
