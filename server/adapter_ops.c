@@ -6,14 +6,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "admin_json.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server.h"
 
 #define FETCHING_MAX 4U /* downloads: they wait for others, and hold nobody up who needs none */
 #define WORKING_MAX 2U  /* a load packs with one thread: more at once take the engine's cores */
-#define ROOM_WAIT_NS (10 * NS_PER_S)
-#define RETRY_MS 5000 /* before a name that never loaded is tried again for a request */
+#define RETRY_MS 5000   /* before a name that never loaded is tried again for a request */
 
 /* ---- tasks */
 
@@ -111,7 +111,9 @@ static void finish(struct task *t)
     bool start_failed = l->required && l->status != STATUS_OK && s->state == SERVER_LOADING;
     log_end(t);
     if (!l->dry_run && !l->register_only)
-        metrics_count_load(s->metrics, l->status == STATUS_OK);
+        metrics_count_load(s->metrics, l->status == STATUS_OK ? NULL
+                                       : l->code              ? l->code
+                                                              : admin_code(l->status));
     if (l->done)
         l->done(l, l->data);
     tell_waiters(t, l->status == STATUS_OK ? NULL : &err);
@@ -402,7 +404,7 @@ static void begin(struct task *t)
     struct load_order *l = &t->o;
     struct adapter *a = registry_find(r, l->wish.name);
     const struct version_record *v = a ? registry_record(a, l->generation ? l->generation : a->stable) : NULL;
-    t->room_deadline_ns = clock_now_ns() + (l->wait_ns ? l->wait_ns : ROOM_WAIT_NS);
+    t->room_deadline_ns = clock_now_ns() + o->server->conf->load_wait_ms * NS_PER_MS;
     l->status = check_revision(t, a, &l->err);
     if (l->status == STATUS_OK && l->as == PUBLISH_AGAIN && v && v->version) { /* somebody was faster */
         finish(t);
@@ -458,10 +460,21 @@ static struct task *whose_turn(struct adapter_ops *o)
     return NULL;
 }
 
+/* Those who wait for room, again. What ends here may wake requests, which may only add tasks. */
+static void try_room(struct adapter_ops *o)
+{
+    for (struct task *t = o->first, *next; t; t = next) {
+        next = t->next;
+        if (t->phase == PHASE_ROOM)
+            reserve(t);
+    }
+}
+
 static void on_kick(uv_timer_t *kick)
 {
     struct adapter_ops *o = kick->data;
     struct task *t;
+    try_room(o);
     while ((t = whose_turn(o)) != NULL) {
         if (t->kind == TASK_SCAN)
             begin_scan(t);
@@ -479,19 +492,24 @@ void ops_next(struct adapter_ops *o)
         uv_timer_start(&o->kick, on_kick, 0, 0);
 }
 
+static bool waits_for_room(const struct adapter_ops *o)
+{
+    for (const struct task *t = o->first; t; t = t->next)
+        if (t->phase == PHASE_ROOM)
+            return true;
+    return false;
+}
+
 void adapter_ops_room(struct adapter_ops *o)
 {
-    for (struct task *t = o->first, *next; t; t = next) {
-        next = t->next;
-        if (t->phase == PHASE_ROOM)
-            reserve(t);
-    }
+    if (waits_for_room(o))
+        ops_next(o);
 }
 
 void adapter_ops_tick(struct adapter_ops *o, int64_t now_ns)
 {
     registry_sweep(o->server->registry, now_ns);
-    adapter_ops_room(o);
+    try_room(o);
     ops_keeper_tick(o);
 }
 

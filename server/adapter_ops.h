@@ -30,12 +30,12 @@ struct load_order {
     bool must_be_new;    /* refuse a name that exists */
     bool has_revision;   /* the name's revision must be `revision` (0: it must not exist) */
     uint64_t revision;
-    bool register_only;                             /* no bytes into memory */
-    bool dry_run;                                   /* everything but publishing */
-    bool required;                                  /* the server doesn't start without it */
-    char sha256[65];                                /* expected digest, or "" */
-    uint64_t tenant;                                /* is charged; 0: the operator */
-    int64_t wait_ns;                                /* for room; 0: the default */
+    bool register_only; /* no bytes into memory */
+    bool dry_run;       /* everything but publishing */
+    bool required;      /* the server doesn't start without it */
+    char sha256[65];    /* expected digest, or "" */
+    uint64_t tenant;    /* is charged; 0: the operator */
+
     const char *by;                                 /* for the log: "start", "folder", "api", "request" */
     void (*done)(struct load_order *o, void *data); /* may be NULL */
     void *data;

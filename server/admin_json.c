@@ -95,6 +95,17 @@ const char *admin_code(enum status s)
     return errors[s].code ? errors[s].code : "internal";
 }
 
+/* The registry keeps a status and a text; effect.h says how the texts of its refusals begin. */
+const char *admin_last_code(const struct adapter *a)
+{
+    if (a->last_status == STATUS_INVALID && strstr(a->last_error, "no effect: "))
+        return "no_effect";
+    if (a->last_status == STATUS_INVALID &&
+        (strstr(a->last_error, "non-finite ") || strstr(a->last_error, "exploding ")))
+        return "non_finite";
+    return admin_code(a->last_status);
+}
+
 /* ---- versions */
 
 void put_shadow(struct jw *w, const struct version_record *v)
@@ -188,6 +199,61 @@ void put_effect(struct jw *w, const struct effect_report *e)
     jw_end(w, '}');
 }
 
+/* Smallest and largest rank of a site's parts over all layers, experts included. */
+struct rank_range {
+    uint32_t min, max;
+};
+
+static void widen(struct rank_range *r, const struct lora_part *p)
+{
+    if (!p->b.data)
+        return;
+    r->min = r->max == 0 || p->rank < r->min ? p->rank : r->min;
+    r->max = p->rank > r->max ? p->rank : r->max;
+}
+
+static void widen_layer(struct rank_range r[LORA_SITE_COUNT], const struct lora_layer *l, uint32_t n_experts)
+{
+    for (int i = 0; i < 3; i++)
+        widen(&r[LORA_SITE_Q + i], &l->group[LORA_GROUP_QKV].part[i]);
+    widen(&r[LORA_SITE_O], &l->group[LORA_GROUP_O].part[0]);
+    widen(&r[LORA_SITE_GATE], &l->group[LORA_GROUP_GATE_UP].part[0]);
+    widen(&r[LORA_SITE_UP], &l->group[LORA_GROUP_GATE_UP].part[1]);
+    widen(&r[LORA_SITE_DOWN], &l->group[LORA_GROUP_DOWN].part[0]);
+    widen(&r[LORA_SITE_ROUTER], &l->group[LORA_GROUP_ROUTER].part[0]);
+    for (uint32_t e = 0; l->experts && e < n_experts; e++) {
+        widen(&r[LORA_SITE_GATE], &l->experts[2 * e].part[0]);
+        widen(&r[LORA_SITE_UP], &l->experts[2 * e].part[1]);
+        widen(&r[LORA_SITE_DOWN], &l->experts[2 * e + 1].part[0]);
+    }
+}
+
+static void put_ranks(struct jw *w, const struct lora *l)
+{
+    struct rank_range r[LORA_SITE_COUNT] = {{0}};
+    const struct lora *own = l->n_members ? l->members[0].lora : l; /* a scaled one is a sum of one */
+    for (uint32_t i = 0; i < own->n_layers; i++)
+        widen_layer(r, &own->layers[i], model_config(own->model)->n_experts);
+    widen(&r[LORA_SITE_LM_HEAD], &own->lm_head.part[0]);
+    jw_begin(w, '{');
+    for (int i = 0; i < LORA_SITE_COUNT; i++) {
+        if (r[i].max == 0)
+            continue;
+        jw_key(w, lora_site_name((enum lora_site)i));
+        if (r[i].min == r[i].max) {
+            jw_int(w, r[i].max);
+            continue;
+        }
+        jw_begin(w, '[');
+        jw_int(w, r[i].min);
+        jw_int(w, r[i].max);
+        jw_end(w, ']');
+    }
+    if (own->embed.b.data)
+        jw_key_int(w, "embed_tokens", own->embed.b.cols);
+    jw_end(w, '}');
+}
+
 void put_report_fields(struct jw *w, const struct adapter_version *v)
 {
     const struct adapter_report *r = &v->report;
@@ -195,6 +261,11 @@ void put_report_fields(struct jw *w, const struct adapter_version *v)
     jw_key_text(w, "base_model", r->base_model);
     jw_key_int(w, "rank_min", r->rank_min);
     jw_key_int(w, "rank_max", r->rank_max);
+    jw_key(w, "ranks");
+    if (v->lora)
+        put_ranks(w, v->lora);
+    else
+        jw_null(w);
     jw_key_float(w, "alpha", r->alpha);
     jw_key_bool(w, "rslora", r->rslora);
     jw_key_text(w, "kinds", r->kinds);
@@ -238,7 +309,7 @@ static void put_last_error(struct jw *w, const struct adapter *a)
         return;
     }
     jw_begin(w, '{');
-    jw_key_text(w, "code", admin_code(a->last_status));
+    jw_key_text(w, "code", admin_last_code(a));
     jw_key_text(w, "message", a->last_error);
     jw_key_int(w, "at", a->last_error_wall_ms / 1000);
     jw_end(w, '}');

@@ -25,5 +25,6 @@ bool effect_mode_find(const char *name, enum effect_mode *out);
 int admin_http_status(enum status s,
                       const char *code); /* code: a more telling one than the status's, or NULL */
 const char *admin_code(enum status s);
+const char *admin_last_code(const struct adapter *a); /* of last_error, which there is */
 
 #endif

@@ -16,6 +16,7 @@ bool conf_init(struct conf *c)
         .adapters_max = 16384,
         .keep_last_good_ms = 600000,
         .rollback_percent = 20,
+        .load_wait_ms = 10000,
         .effect = EFFECT_ENFORCE,
         .adapters_watch = true,
         .adapters_poll_ms = 60000,

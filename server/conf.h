@@ -52,6 +52,7 @@ struct conf {
     uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
     uint64_t merge_bytes;       /* for merged copies; the same */
     enum effect_mode effect;    /* of adapters that don't say themselves */
+    uint32_t load_wait_ms;      /* for room, before a load is refused */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
     uint32_t rollback_percent;  /* of a version's requests that fail before it is rolled back; 0: never */
     const char *state;          /* file of desired state; NULL: changes are forgotten at the end */

@@ -337,6 +337,23 @@ void merges_put(struct jw *w, const struct merges *m, const struct adapter *a)
     jw_end(w, '}');
 }
 
+void merges_each(const struct merges *m, void (*each)(const struct merge_shown *c, void *data), void *data)
+{
+    for (const struct copy *c = m->copies; c; c = c->next) {
+        if (c->state != COPY_READY && c->state != COPY_DECLINED)
+            continue;
+        const struct merge_report *r = c->merged ? model_merge_report(merged_copy_model(c->merged)) : NULL;
+        const struct merge_shown shown = {.name = c->name,
+                                          .is_ready = c->state == COPY_READY,
+                                          .bytes = c->size_bytes,
+                                          .ratio = c->choice.ratio,
+                                          .gain = c->choice.gain,
+                                          .error =
+                                              r && r->delta_norm > 0 ? r->error_norm / r->delta_norm : 0};
+        each(&shown, data);
+    }
+}
+
 void merges_usage(const struct merges *m, struct merges_usage *out)
 {
     *out = (struct merges_usage){.bytes = m->bytes,

@@ -20,6 +20,17 @@ void merges_tick(struct merges *m);
 /* What GET shows of a name: null, or state, type, bytes, error. */
 void merges_put(struct jw *w, const struct merges *m, const struct adapter *a);
 
+/* A copy, or one that the cost model advised against. */
+struct merge_shown {
+    const char *name;
+    bool is_ready;
+    uint64_t bytes;
+    double ratio; /* time of a step on it against beside the base, as predicted */
+    double gain;  /* share of all step time that it saves, as predicted from the traffic */
+    double error; /* rounded away, against what the adapter adds */
+};
+void merges_each(const struct merges *m, void (*each)(const struct merge_shown *c, void *data), void *data);
+
 struct merges_usage {
     uint64_t bytes, budget_bytes;
     uint32_t n_ready, n_waiting;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "admin_json.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "merges.h"
@@ -16,12 +17,19 @@
 static const double bounds[METRICS_BUCKETS] = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5,
                                                1,     2,     5,     10,   20,   30,   50,  75,  100};
 
+#define FAILURE_CODES 32     /* of loads; docs/ADMIN.md has fewer */
+#define LAST_ERRORS_MAX 100U /* names whose last error is shown */
+
 struct metrics {
     struct voice_metrics *voices; /* newest first */
     size_t n_voices;
     struct voice_metrics other; /* when memory or the bound is reached */
     uint64_t http[6];           /* by hundreds */
     uint64_t loads_ok, loads_failed;
+    struct {
+        const char *code;
+        uint64_t n;
+    } failures[FAILURE_CODES];
 };
 
 struct metrics *metrics_create(void)
@@ -75,9 +83,15 @@ void metrics_count_http(struct metrics *m, int http_status)
     m->http[hundreds >= 1 && hundreds <= 5 ? hundreds : 0]++;
 }
 
-void metrics_count_load(struct metrics *m, int ok)
+void metrics_count_load(struct metrics *m, const char *code)
 {
-    *(ok ? &m->loads_ok : &m->loads_failed) += 1;
+    *(code ? &m->loads_failed : &m->loads_ok) += 1;
+    for (size_t i = 0; code && i < FAILURE_CODES; i++)
+        if (!m->failures[i].code || strcmp(m->failures[i].code, code) == 0) {
+            m->failures[i].code = code;
+            m->failures[i].n++;
+            return;
+        }
 }
 
 void histogram_add(struct histogram *h, double seconds)
@@ -234,6 +248,36 @@ static void put_names(const struct server *s, bool loading, struct buf *out)
     }
 }
 
+static void put_escaped(struct buf *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            buf_putc(out, '\\');
+        if (*text == '\n')
+            buf_puts(out, "\\n");
+        else
+            buf_putc(out, *text);
+    }
+}
+
+/* Why the last load of a name failed, in the words of the API's answer and the log. */
+static void put_last_errors(const struct server *s, struct buf *out)
+{
+    uint32_t n = 0;
+    head(out, "lorikeet_adapter_last_error", "gauge",
+         "1 for each name whose last load failed, with the reason.");
+    for (size_t i = 0; i < registry_count(s->registry) && n < LAST_ERRORS_MAX; i++) {
+        const struct adapter *a = registry_at(s->registry, i);
+        if (!a->last_error)
+            continue;
+        n++;
+        buf_printf(out, "lorikeet_adapter_last_error{adapter=\"%s\",code=\"%s\",message=\"", a->wish.name,
+                   admin_last_code(a));
+        put_escaped(out, a->last_error);
+        buf_puts(out, "\"} 1\n");
+    }
+}
+
 static void put_residency(const struct server *s, struct buf *out)
 {
     struct registry_usage u;
@@ -256,6 +300,48 @@ static void put_residency(const struct server *s, struct buf *out)
                (unsigned long long)s->metrics->loads_ok);
     buf_printf(out, "lorikeet_adapter_loads_total{result=\"failed\"} %llu\n",
                (unsigned long long)s->metrics->loads_failed);
+    head(out, "lorikeet_adapter_load_failures_total", "counter", "Failed loads, by docs/ADMIN.md's codes.");
+    for (size_t i = 0; i < FAILURE_CODES && s->metrics->failures[i].code; i++)
+        buf_printf(out, "lorikeet_adapter_load_failures_total{code=\"%s\"} %llu\n",
+                   s->metrics->failures[i].code, (unsigned long long)s->metrics->failures[i].n);
+    put_last_errors(s, out);
+}
+
+struct merge_column {
+    struct buf *out;
+    const char *name;
+    size_t offset; /* of a double in struct merge_shown; SIZE_MAX: is_ready */
+};
+
+static void put_merge(const struct merge_shown *c, void *data)
+{
+    const struct merge_column *column = data;
+    double v = c->is_ready;
+    if (column->offset != SIZE_MAX)
+        memcpy(&v, (const char *)c + column->offset, sizeof v);
+    buf_printf(column->out, "%s{adapter=\"%s\"} %.9g\n", column->name, c->name, v);
+}
+
+/* What the cost model said of each name that wants a copy. */
+static void put_choices(const struct server *s, struct buf *out)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+    } columns[] = {
+        {"lorikeet_merge_chosen", "1: a merged copy serves it; 0: it would not pay.", SIZE_MAX},
+        {"lorikeet_merge_predicted_ratio", "Time of a step on the copy against beside the base.",
+         offsetof(struct merge_shown, ratio)},
+        {"lorikeet_merge_predicted_gain", "Share of all step time that it saves.",
+         offsetof(struct merge_shown, gain)},
+        {"lorikeet_merge_error_ratio", "Rounded away in the copy, against what the adapter adds.",
+         offsetof(struct merge_shown, error)},
+    };
+    for (size_t i = 0; i < sizeof columns / sizeof columns[0]; i++) {
+        struct merge_column c = {.out = out, .name = columns[i].name, .offset = columns[i].offset};
+        head(out, c.name, "gauge", columns[i].help);
+        merges_each(s->merges, put_merge, &c);
+    }
 }
 
 static void put_merges(const struct server *s, struct buf *out)
@@ -300,6 +386,7 @@ static void put_adapters(const struct server *s, struct buf *out)
 {
     put_residency(s, out);
     put_merges(s, out);
+    put_choices(s, out);
     put_shadows(s, out);
     head(out, "lorikeet_adapter_bytes", "gauge", "Memory of each adapter's current version.");
     for (size_t i = 0; i < registry_count(s->registry); i++) {

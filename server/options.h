@@ -63,6 +63,8 @@ struct conf;
       "memory for adapters; the least recently used leaves first (0: a quarter of the machine's)")           \
     X(BYTES, "merge-memory", merge_bytes, 0, BYTES_MAX, NULL, "BYTES",                                       \
       "memory for merged copies (0: a quarter of the machine's)")                                            \
+    X(DURATION, "load-wait", load_wait_ms, 0, 3600000, NULL, "TIME",                                         \
+      "how long a load waits for room in resident-memory before it is refused (10s)")                        \
     X(CHOICE, "effect-test", effect, 0, 0, "off|warn|enforce", "MODE",                                       \
       "adapters that change nothing, or give no numbers: let in, warned of, refused (enforce)")              \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \

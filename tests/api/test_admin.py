@@ -1,5 +1,5 @@
 """The operators' API: versions, compare-and-swap, dry runs, traffic, rollback, residency, events."""
-import json, os, shutil, socket, struct, threading, time, urllib.request
+import json, os, shutil, socket, struct, threading, time, urllib.error, urllib.request
 
 import pytest
 
@@ -444,3 +444,53 @@ def test_what_was_acknowledged_overrules_the_command_line(tmp_path):
         server.kill()
     with Server(LLAMA, {"pt": shows("A")}, options, name="tiny") as server:
         assert say(server, "pt") == "BBB" and "overruled" in server.log()
+
+
+def test_no_room_is_503_after_a_bounded_wait():
+    with Server(LLAMA, {}, ["--adapter-root", ADAPTERS, "--resident-memory", "14KiB", "--load-wait", "300ms", "--threads", "2"],
+                name="tiny") as server:
+        assert put(server, "a", "A", pinned=True)[0] == 201
+        assert put(server, "b", "B", pinned=True)[0] == 201
+        assert put(server, "c", "C", load=False)[0] == 201
+        begin = time.time()
+        request = urllib.request.Request(server.url + "/v1/completions", json.dumps({"model": "c", "prompt": "x"}).encode(),
+                                         {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == 503 and refused.value.headers["Retry-After"] and time.time() - begin > 0.25
+        status, answer, head = put(server, "d", "D")
+        assert status == 503 and answer["error"]["code"] == "no_room" and "retry-after" in head
+        assert (say(server, "a"), say(server, "b")) == ("AAA", "BBB")  # pinned ones stay
+        server.admin("PUT", f"{API}/b/pin", {"pinned": False})
+        assert say(server, "c") == "CCC"
+
+
+def test_a_report_has_ranks_by_module(server):
+    answer = server.admin("PUT", f"{API}/p", {"source": "patterns"})[1]
+    ranks = answer["report"]["ranks"]
+    assert len(ranks) > 1 and len({json.dumps(r) for r in ranks.values()}) > 1, ranks
+    assert server.admin("PUT", f"{API}/q", {"source": "qv_r4"})[1]["report"]["ranks"] == {"q_proj": 4, "v_proj": 4}
+
+
+def test_metrics_say_why_a_load_failed_in_the_same_words(server):
+    said = server.admin("PUT", f"{API}/p", {"source": "qv_r4"})[1] and server.admin("PUT", f"{API}/p", {"source": "wrong_base"})[1]
+    metrics = server.get("/metrics")[1]
+    line = next(l for l in metrics.splitlines() if l.startswith('lorikeet_adapter_last_error{adapter="p"'))
+    assert said["error"]["message"] in line.replace('\\"', '"') and said["error"]["code"] in line
+    assert f'lorikeet_adapter_load_failures_total{{code="{said["error"]["code"]}"}} 1' in metrics
+
+
+def test_two_replicas_of_a_folder_converge(tmp_path):
+    shutil.copytree(shows("A"), tmp_path / "pt")
+    with Server(LLAMA, {}, ["--adapters", str(tmp_path), "--threads", "1"], name="tiny") as one, \
+            Server(LLAMA, {}, ["--adapters", str(tmp_path), "--threads", "1"], name="tiny") as two:
+        for letter in "BCD":
+            shutil.copy(os.path.join(shows(letter), "adapter_model.safetensors"), tmp_path / "pt" / ".new")
+            os.replace(tmp_path / "pt" / ".new", tmp_path / "pt" / "adapter_model.safetensors")
+        shutil.copytree(shows("A"), tmp_path / ".new")
+        os.rename(tmp_path / ".new", tmp_path / "newcomer")
+        digests = lambda s: {a["name"]: a["digest"] for a in s.admin("GET", API)[1]["data"]}
+        end = time.time() + 30
+        while time.time() < end and not (digests(one) == digests(two) and len(digests(one)) == 2 and say(one, "pt") == "DDD"):
+            time.sleep(0.1)
+        assert digests(one) == digests(two) and say(one, "pt") == say(two, "pt") == "DDD" and say(two, "newcomer") == "AAA"
