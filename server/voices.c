@@ -219,6 +219,8 @@ static enum status add_numbered(struct server *s, const struct voice_words *w, c
 {
     struct voice_numbers *numbers = &s->voices->numbers;
     enum status st = STATUS_OK;
+    if (w->n_lora == 0)
+        return st; /* the numbers of thousands of names are brought up to date for those who use them */
     voice_numbers_update(numbers, s->registry, NULL, 0);
     for (uint32_t i = 0; i < w->n_lora && st == STATUS_OK; i++) {
         const char *name = voice_numbers_name(numbers, w->lora[i].id);
