@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -19,7 +18,9 @@
 #include <sqlite3.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/mem.h"
+#include "state_inner.h"
 
 #define APPLICATION_ID 0x4c6f7269 /* "Lori", in the file's header */
 #define BUSY_MS 2000              /* for a person who looks into the file at the same time */
@@ -34,6 +35,7 @@ enum sql {
     SQL_OLD_VERSIONS,
     SQL_OLD_SPLITS,
     SQL_REMOVE,
+    SQL_STABLE,
     SQL_COUNTERS,
     SQL_SET_COUNTERS,
     SQL_NAMES,
@@ -46,9 +48,10 @@ enum sql {
 };
 
 static const char *const sql_texts[SQL_COUNT] = {
-    [SQL_PUT_NAME] = "INSERT INTO names VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT(name) DO "
-                     "UPDATE SET source=?2,blend=?3,scale=?4,pinned=?5,from_folder=?6,merge=?7,effect=?8,"
-                     "stable=?9,previous=?10,shadow=?11,revision=?12",
+    [SQL_PUT_NAME] =
+        "INSERT INTO names VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13) ON CONFLICT(name) DO "
+        "UPDATE SET source=?2,blend=?3,scale=?4,pinned=?5,from_folder=?6,merge=?7,effect=?8,"
+        "stable=?9,previous=?10,shadow=?11,revision=?12,start_source=?13",
     [SQL_PUT_VERSION] = "INSERT INTO versions VALUES(?1,?2,?3,?4,?5,?6,?7) ON CONFLICT(name,generation) DO "
                         "UPDATE SET position=?3,digest=?4,source=CASE ?5 WHEN '' THEN source ELSE ?5 END,"
                         "scale=?6,published_ms=?7",
@@ -58,11 +61,12 @@ static const char *const sql_texts[SQL_COUNT] = {
     [SQL_OLD_VERSIONS] = "DELETE FROM versions WHERE name=?1 AND position=-1",
     [SQL_OLD_SPLITS] = "DELETE FROM traffic WHERE name=?1",
     [SQL_REMOVE] = "DELETE FROM names WHERE name=?1",
+    [SQL_STABLE] = "SELECT stable FROM names WHERE name=?1",
     [SQL_COUNTERS] = "SELECT revision,generation FROM counters WHERE id=1",
     [SQL_SET_COUNTERS] = "UPDATE counters SET revision=max(revision,?1),generation=max(generation,?2) "
                          "WHERE id=1",
     [SQL_NAMES] = "SELECT name,source,blend,scale,pinned,from_folder,merge,effect,stable,previous,shadow,"
-                  "revision FROM names ORDER BY name",
+                  "revision,start_source FROM names ORDER BY name",
     [SQL_VERSIONS] = "SELECT generation,digest,source,scale,published_ms FROM versions WHERE name=?1 ORDER "
                      "BY position",
     [SQL_SPLITS] = "SELECT generation,percent FROM traffic WHERE name=?1 ORDER BY position",
@@ -93,6 +97,7 @@ static const char *const migrations[] = {
     "operation TEXT NOT NULL,name TEXT NOT NULL,old_generation INTEGER NOT NULL,"
     "new_generation INTEGER NOT NULL,digest TEXT NOT NULL,outcome TEXT NOT NULL,"
     "by_whom TEXT NOT NULL) STRICT;",
+    "ALTER TABLE names ADD COLUMN start_source TEXT NOT NULL DEFAULT '';",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 
@@ -372,51 +377,6 @@ void state_close(struct state *s)
     mem_free(s);
 }
 
-/* ---- checks of values, the same on both ways */
-
-static int word_index(const char *const *words, const char *text)
-{
-    for (int i = 0; words[i]; i++)
-        if (text && strcmp(words[i], text) == 0)
-            return i;
-    return -1;
-}
-
-/* What is wrong with a name's row; NULL: nothing. */
-static const char *fault_of(const struct state_name *n)
-{
-    uint32_t percent = 0;
-    if (!n->wish.name || !adapter_name_is_valid(n->wish.name))
-        return "name";
-    if (!n->wish.source || strlen(n->wish.source) > STATE_SOURCE_MAX)
-        return "source";
-    if (!n->wish.blend || strlen(n->wish.blend) > STATE_SOURCE_MAX)
-        return "blend";
-    if (!isfinite(n->wish.scale))
-        return "scale";
-    if (n->wish.merge < MERGE_NEVER || n->wish.merge > MERGE_ALWAYS)
-        return "merge";
-    if (n->wish.effect < EFFECT_OFF || n->wish.effect > EFFECT_ENFORCE)
-        return "effect";
-    if (n->stable > INT64_MAX || n->previous > INT64_MAX || n->shadow > INT64_MAX || n->revision > INT64_MAX)
-        return "stable, previous, shadow or revision";
-    if (n->n_versions > REGISTRY_VERSIONS_MAX)
-        return "number of versions";
-    for (uint32_t i = 0; i < n->n_versions; i++)
-        if (n->versions[i].generation == 0 || n->versions[i].generation > INT64_MAX ||
-            !isfinite(n->versions[i].scale) ||
-            (n->versions[i].source && strlen(n->versions[i].source) > STATE_SOURCE_MAX))
-            return "version's generation, scale or source";
-    if (n->n_splits > REGISTRY_SPLITS_MAX)
-        return "number of shares of traffic";
-    for (uint32_t i = 0; i < n->n_splits; i++) {
-        if (n->splits[i].generation == 0 || n->splits[i].generation > INT64_MAX || n->splits[i].percent > 100)
-            return "share of traffic";
-        percent += n->splits[i].percent;
-    }
-    return n->n_splits && percent != 100 ? "traffic (its shares must sum to 100)" : NULL;
-}
-
 /* ---- writing */
 
 static enum status put_versions(struct state *s, const struct state_name *n, struct error *err)
@@ -456,7 +416,7 @@ static enum status put_splits(struct state *s, const struct state_name *n, struc
 
 static enum status put_name(struct state *s, const struct state_name *n, struct error *err)
 {
-    const char *fault = fault_of(n);
+    const char *fault = state_name_fault(n);
     if (fault)
         return fail(err, STATUS_INVALID, "%s: adapter \"%.80s\" can't be kept: its %s is out of range",
                     s->path, n->wish.name ? n->wish.name : "", fault);
@@ -473,60 +433,98 @@ static enum status put_name(struct state *s, const struct state_name *n, struct 
     sqlite3_bind_int64(q, 10, (int64_t)n->previous);
     sqlite3_bind_int64(q, 11, (int64_t)n->shadow);
     sqlite3_bind_int64(q, 12, (int64_t)n->revision);
+    bind_text(q, 13, n->start_source, STATE_SOURCE_MAX);
     enum status st = step(s, SQL_PUT_NAME, "writing a name", err);
     if (st == STATUS_OK)
         st = put_versions(s, n, err);
     return st == STATUS_OK ? put_splits(s, n, err) : st;
 }
 
-static enum status put_audit(struct state *s, const struct state_audit *a, struct error *err)
+/* The generation that the table has as a name's stable one; 0: none. */
+static enum status kept_stable(struct state *s, const char *name, uint64_t *stable, struct error *err)
+{
+    sqlite3_stmt *q = s->sql[SQL_STABLE];
+    bind_text(q, 1, name, ADAPTER_NAME_MAX);
+    int code = sqlite3_step(q);
+    *stable = code == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(q, 0) : 0;
+    enum status st =
+        code == SQLITE_ROW || code == SQLITE_DONE ? STATUS_OK : complain(s, "reading a name", err);
+    sqlite3_reset(q);
+    return st;
+}
+
+/* Of a generation of the name that is put: 64 hex digits, or "". */
+static void find_digest(const struct state_name *n, uint64_t generation, char hex[65])
+{
+    hex[0] = '\0';
+    for (uint32_t i = 0; n && i < n->n_versions; i++)
+        if (n->versions[i].generation == generation)
+            for (size_t b = 0; b < sizeof n->versions[i].digest; b++)
+                snprintf(hex + 2 * b, 3, "%02x", n->versions[i].digest[b]);
+}
+
+static enum status put_line(struct state *s, const struct state_change *c, uint64_t before, struct error *err)
 {
     sqlite3_stmt *q = s->sql[SQL_AUDIT];
-    sqlite3_bind_int64(q, 1, a->wall_ms);
-    bind_text(q, 2, a->operation, AUDIT_TEXT_MAX);
-    bind_text(q, 3, a->name, AUDIT_TEXT_MAX);
-    sqlite3_bind_int64(q, 4, (int64_t)a->old_generation);
-    sqlite3_bind_int64(q, 5, (int64_t)a->new_generation);
-    bind_text(q, 6, a->digest, AUDIT_TEXT_MAX);
-    bind_text(q, 7, a->outcome, AUDIT_TEXT_MAX);
-    bind_text(q, 8, a->by, AUDIT_TEXT_MAX);
-    enum status st = step(s, SQL_AUDIT, "writing the log of changes", err);
-    sqlite3_bind_int64(s->sql[SQL_AUDIT_TRIM], 1, STATE_AUDIT_MAX);
-    return st == STATUS_OK ? step(s, SQL_AUDIT_TRIM, "writing the log of changes", err) : st;
+    uint64_t stable = c->put ? c->put->stable : c->remove ? 0 : before;
+    uint64_t now = c->generation ? c->generation : stable;
+    char digest[65];
+    find_digest(c->put, now, digest);
+    sqlite3_bind_int64(q, 1, clock_wall_ms());
+    bind_text(q, 2, c->operation, AUDIT_TEXT_MAX);
+    bind_text(q, 3, c->name, AUDIT_TEXT_MAX);
+    sqlite3_bind_int64(q, 4, (int64_t)before);
+    sqlite3_bind_int64(q, 5, (int64_t)now);
+    bind_text(q, 6, digest, sizeof digest);
+    bind_text(q, 7, c->outcome ? c->outcome : "ok", AUDIT_TEXT_MAX);
+    bind_text(q, 8, c->by, AUDIT_TEXT_MAX);
+    return step(s, SQL_AUDIT, "writing the log of changes", err);
+}
+
+static enum status write_change(struct state *s, const struct state_change *c, struct error *err)
+{
+    uint64_t before = 0;
+    enum status st = c->operation ? kept_stable(s, c->name, &before, err) : STATUS_OK;
+    if (st == STATUS_OK && c->put)
+        st = put_name(s, c->put, err);
+    if (st == STATUS_OK && c->remove) {
+        bind_text(s->sql[SQL_REMOVE], 1, c->name, ADAPTER_NAME_MAX);
+        st = step(s, SQL_REMOVE, "removing a name", err);
+    }
+    return st == STATUS_OK && c->operation ? put_line(s, c, before, err) : st;
 }
 
 static enum status write_all(struct state *s, const struct state_change *changes, size_t n,
-                             const struct state_counters *counters, const struct state_audit *audit,
-                             struct error *err)
+                             const struct state_counters *counters, struct error *err)
 {
     enum status st = STATUS_OK;
+    bool lines = false;
     for (size_t i = 0; i < n && st == STATUS_OK; i++) {
-        if (changes[i].put) {
-            st = put_name(s, changes[i].put, err);
-        } else {
-            bind_text(s->sql[SQL_REMOVE], 1, changes[i].remove, ADAPTER_NAME_MAX);
-            st = step(s, SQL_REMOVE, "removing a name", err);
-        }
+        st = write_change(s, &changes[i], err);
+        lines = lines || changes[i].operation;
     }
-    if (st == STATUS_OK && counters) {
-        sqlite3_bind_int64(s->sql[SQL_SET_COUNTERS], 1, (int64_t)counters->revision);
-        sqlite3_bind_int64(s->sql[SQL_SET_COUNTERS], 2, (int64_t)counters->generation);
-        st = step(s, SQL_SET_COUNTERS, "writing the counters", err);
+    if (st == STATUS_OK && lines) {
+        sqlite3_bind_int64(s->sql[SQL_AUDIT_TRIM], 1, STATE_AUDIT_MAX);
+        st = step(s, SQL_AUDIT_TRIM, "writing the log of changes", err);
     }
-    return st == STATUS_OK && audit ? put_audit(s, audit, err) : st;
+    if (st != STATUS_OK || !counters)
+        return st;
+    sqlite3_bind_int64(s->sql[SQL_SET_COUNTERS], 1, (int64_t)counters->revision);
+    sqlite3_bind_int64(s->sql[SQL_SET_COUNTERS], 2, (int64_t)counters->generation);
+    return step(s, SQL_SET_COUNTERS, "writing the counters", err);
 }
 
 enum status state_apply(struct state *s, const struct state_change *changes, size_t n,
-                        const struct state_counters *counters, const struct state_audit *audit,
-                        struct error *err)
+                        const struct state_counters *counters, struct error *err)
 {
     for (size_t i = 0; i < n; i++)
-        require(!changes[i].put != !changes[i].remove);
+        require(changes[i].name && !(changes[i].put && changes[i].remove) &&
+                (!changes[i].put || strcmp(changes[i].name, changes[i].put->wish.name) == 0));
     if (counters && (counters->revision > INT64_MAX || counters->generation > INT64_MAX))
         return fail(err, STATUS_INVALID, "%s: a counter is out of range", s->path);
     enum status st = run(s, "BEGIN IMMEDIATE", err);
     if (st == STATUS_OK)
-        st = write_all(s, changes, n, counters, audit, err);
+        st = write_all(s, changes, n, counters, err);
     if (st == STATUS_OK)
         st = run(s, "COMMIT", err);
     if (st != STATUS_OK && !sqlite3_get_autocommit(s->db))
@@ -535,6 +533,14 @@ enum status state_apply(struct state *s, const struct state_change *changes, siz
 }
 
 /* ---- reading */
+
+static int word_index(const char *const *words, const char *text)
+{
+    for (int i = 0; words[i]; i++)
+        if (text && strcmp(words[i], text) == 0)
+            return i;
+    return -1;
+}
 
 static const char *text_at(sqlite3_stmt *q, int column)
 {
@@ -547,7 +553,7 @@ static const char *text_at(sqlite3_stmt *q, int column)
 static uint64_t number_at(sqlite3_stmt *q, int column)
 {
     int64_t v = sqlite3_column_int64(q, column);
-    return v < 0 ? UINT64_MAX : (uint64_t)v; /* out of range for fault_of */
+    return v < 0 ? UINT64_MAX : (uint64_t)v; /* out of range for state_name_fault */
 }
 
 static enum status read_versions(struct state *s, struct state_name *n, struct arena *arena,
@@ -602,14 +608,15 @@ static enum status read_name(struct state *s, struct state_name *n, struct arena
                              .stable = number_at(q, 8),
                              .previous = number_at(q, 9),
                              .shadow = number_at(q, 10),
-                             .revision = number_at(q, 11)};
+                             .revision = number_at(q, 11),
+                             .start_source = text_at(q, 12)};
     const char *shown = n->wish.name ? n->wish.name : "";
     if (merge < 0 || effect < 0)
         return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": merge or effect is no word of ours", s->path,
                     shown);
     n->wish.merge = (enum merge_mode)merge;
     n->wish.effect = (enum effect_mode)effect;
-    const char *fault = fault_of(n);
+    const char *fault = state_name_fault(n);
     if (fault)
         return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": its %s is out of range", s->path, shown,
                     fault);
@@ -618,7 +625,7 @@ static enum status read_name(struct state *s, struct state_name *n, struct arena
     if (st == STATUS_OK)
         st = read_splits(s, n, err);
     sqlite3_reset(s->sql[SQL_SPLITS]);
-    fault = st == STATUS_OK ? fault_of(n) : NULL;
+    fault = st == STATUS_OK ? state_name_fault(n) : NULL;
     return fault ? fail(err, STATUS_FORMAT, "%s: \"%.80s\": its %s is out of range", s->path, shown, fault)
                  : st;
 }
@@ -640,7 +647,7 @@ static enum status begin_run(struct state *s, struct state_counters *counters, s
     if (counters->revision > INT64_MAX - STATE_REVISIONS_A_RUN || counters->generation > INT64_MAX)
         return fail(err, STATUS_FORMAT, "%s: a counter is out of range", s->path);
     counters->revision = (counters->revision / STATE_REVISIONS_A_RUN + 1) * STATE_REVISIONS_A_RUN;
-    return state_apply(s, NULL, 0, counters, NULL, err);
+    return state_apply(s, NULL, 0, counters, err);
 }
 
 enum status state_load(struct state *s, struct state_counters *counters,

@@ -2,9 +2,11 @@
  * stand behind the struct, in one block. */
 #include "state.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
+#include "state_inner.h"
 
 /* Copies `text` (NULL: "") to *at, moves *at behind it, and gives the copy. */
 static const char *place(char **at, const char *text)
@@ -61,4 +63,40 @@ struct state_name *state_name_of(const struct adapter *a)
 void state_name_destroy(struct state_name *n)
 {
     mem_free(n);
+}
+
+const char *state_name_fault(const struct state_name *n)
+{
+    uint32_t percent = 0;
+    if (!n->wish.name || !adapter_name_is_valid(n->wish.name))
+        return "name";
+    if (!n->wish.source || strlen(n->wish.source) > STATE_SOURCE_MAX)
+        return "source";
+    if (!n->wish.blend || strlen(n->wish.blend) > STATE_SOURCE_MAX)
+        return "blend";
+    if (n->start_source && strlen(n->start_source) > STATE_SOURCE_MAX)
+        return "start_source";
+    if (!isfinite(n->wish.scale))
+        return "scale";
+    if (n->wish.merge < MERGE_NEVER || n->wish.merge > MERGE_ALWAYS)
+        return "merge";
+    if (n->wish.effect < EFFECT_OFF || n->wish.effect > EFFECT_ENFORCE)
+        return "effect";
+    if (n->stable > INT64_MAX || n->previous > INT64_MAX || n->shadow > INT64_MAX || n->revision > INT64_MAX)
+        return "stable, previous, shadow or revision";
+    if (n->n_versions > REGISTRY_VERSIONS_MAX)
+        return "number of versions";
+    for (uint32_t i = 0; i < n->n_versions; i++)
+        if (n->versions[i].generation == 0 || n->versions[i].generation > INT64_MAX ||
+            !isfinite(n->versions[i].scale) ||
+            (n->versions[i].source && strlen(n->versions[i].source) > STATE_SOURCE_MAX))
+            return "version's generation, scale or source";
+    if (n->n_splits > REGISTRY_SPLITS_MAX)
+        return "number of shares of traffic";
+    for (uint32_t i = 0; i < n->n_splits; i++) {
+        if (n->splits[i].generation == 0 || n->splits[i].generation > INT64_MAX || n->splits[i].percent > 100)
+            return "share of traffic";
+        percent += n->splits[i].percent;
+    }
+    return n->n_splits && percent != 100 ? "traffic (its shares must sum to 100)" : NULL;
 }

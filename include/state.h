@@ -7,6 +7,8 @@
 #ifndef LK_STATE_H
 #define LK_STATE_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -37,6 +39,9 @@ struct state_name {
     struct adapter_wish wish;
     uint64_t stable, previous, shadow; /* generations; 0: none */
     uint64_t revision;                 /* of the name's last change */
+    /* What the server's command line had as the name's source when this was kept; "" or NULL: not there.
+     * While it says the same, what was changed since wins over it. */
+    const char *start_source;
     struct state_version versions[REGISTRY_VERSIONS_MAX];
     uint32_t n_versions;
     struct traffic_split splits[REGISTRY_SPLITS_MAX];
@@ -47,21 +52,27 @@ struct state_counters {
     uint64_t revision, generation; /* the highest that were given out */
 };
 
-/* A line of the log. Texts may be NULL; longer ones than 1000 bytes are cut. */
-struct state_audit {
-    int64_t wall_ms;
-    const char *operation; /* "put", "rollback" … */
+/* One name's part of a change: put, or remove, or neither: then only its line in the log is written. */
+struct state_change {
     const char *name;
-    uint64_t old_generation, new_generation;
-    const char *digest;  /* hex */
-    const char *outcome; /* "ok", or the error's text */
-    const char *by;      /* who asked: "admin socket, uid 1000", "folder" … */
+    const struct state_name *put; /* the name is like this from now on, whatever was kept of it before */
+    bool remove;                  /* this name is gone; fine if it was never there */
+
+    /* The line: which generation was stable before, and which it is about now, with its digest, come from
+     * what is kept and what is put. Texts longer than 1000 bytes are cut. */
+    const char *operation; /* "load", "rollback" …; NULL: no line */
+    const char *by;        /* who asked: "uid 1000", an address, "start" …; may be NULL */
+    uint64_t generation;   /* what it is about; 0: the stable one */
+    const char *outcome;   /* NULL: "ok"; or why it was refused */
 };
 
-/* One name's part of a change: exactly one of put and remove is set. */
-struct state_change {
-    const struct state_name *put; /* the name is like this from now on, whatever was kept of it before */
-    const char *remove;           /* this name is gone; fine if it was never there */
+/* A line of the log. */
+struct state_audit {
+    int64_t wall_ms;
+    const char *operation, *name;
+    uint64_t old_generation, new_generation; /* 0: none */
+    const char *digest;                      /* hex, or "" */
+    const char *outcome, *by;
 };
 
 /* Opens the file, or makes it (mode 0600), and holds FILE.lock until state_close or the process's end.
@@ -78,12 +89,12 @@ LK_MUST_USE enum status state_load(struct state *s, struct state_counters *count
                                                        struct error *err),
                                    void *data, struct error *err);
 
-/* One transaction for one acknowledged operation: all changes, the counters (which never go down), a line of
- * the log (audit NULL: none; n 0: the line alone). On any failure nothing of it is kept, and it may be tried
- * again. STATUS_IO: disk full or failing; STATUS_INVALID: a value that state_load would refuse. */
+/* One transaction for one acknowledged operation, or for several that come at once: all changes with their
+ * lines, and the counters (which never go down; NULL: as they are). On any failure nothing of it is kept, and
+ * it may be tried again. STATUS_IO: disk full or failing; STATUS_INVALID: a value that state_load would
+ * refuse. */
 LK_MUST_USE enum status state_apply(struct state *s, const struct state_change *changes, size_t n,
-                                    const struct state_counters *counters, const struct state_audit *audit,
-                                    struct error *err);
+                                    const struct state_counters *counters, struct error *err);
 
 /* The log's last `limit` lines, newest first; texts are borrowed for the call. */
 LK_MUST_USE enum status state_audit_each(struct state *s, uint32_t limit,

@@ -110,6 +110,8 @@ static void finish(struct task *t)
     struct error err = l->err;
     bool start_failed = l->required && l->status != STATUS_OK && s->state == SERVER_LOADING;
     log_end(t);
+    if (l->status != STATUS_OK && !l->dry_run && l->who[0] && t->phase != PHASE_KEEP)
+        adapter_ops_note_refusal(o, l->wish.name, &(struct keep_note){"load", l->who, 0}, l->err.text);
     if (!l->dry_run && !l->register_only)
         metrics_count_load(s->metrics, l->status == STATUS_OK ? NULL
                                        : l->code              ? l->code
@@ -149,18 +151,26 @@ static void kept(enum status s, const struct error *err, void *data)
     struct task *t = data;
     if (s != STATUS_OK) {
         t->o.err = *err;
+        t->o.code = "not_persisted";
         t->o.status = fail_within(&t->o.err, "in force, but a restart would forget it");
     }
     finish(t);
 }
 
-/* Changes of the folder's own names come from the folder again; what the API asked for is kept. */
+/* What the API asked for is on the disk before its answer leaves. Of other new versions the number is kept,
+ * so that it means the same bytes in the next run; nobody waits for that. */
 static void keep_then_finish(struct task *t)
 {
-    bool by_api = strcmp(t->o.by, "api") == 0;
+    const struct load_order *l = &t->o;
+    bool by_api = strcmp(l->by, "api") == 0, by_request = strcmp(l->by, "request") == 0;
     t->phase = PHASE_KEEP;
+    if (!by_api && (l->created || l->replaced))
+        adapter_ops_keep(t->ops, l->wish.name,
+                         &(struct keep_note){by_request ? NULL : "load", l->by, l->generation_now}, NULL,
+                         NULL);
     if (by_api && !t->o.dry_run)
-        adapter_ops_keep(t->ops, t->o.wish.name, kept, t);
+        adapter_ops_keep(t->ops, t->o.wish.name, &(struct keep_note){"load", t->o.who, t->o.generation_now},
+                         kept, t);
     else
         finish(t);
 }

@@ -37,6 +37,7 @@ struct load_order {
     uint64_t tenant;    /* is charged; 0: the operator */
 
     const char *by;                                 /* for the log: "start", "folder", "api", "request" */
+    char who[64];                                   /* of the API: for the log of changes */
     void (*done)(struct load_order *o, void *data); /* may be NULL */
     void *data;
     /* what came of it */
@@ -84,10 +85,19 @@ void adapter_ops_leave(struct load_waiter *w); /* fine if it doesn't wait */
  * what came from it and is gone. Names that were made otherwise are left alone. */
 void adapter_ops_scan(struct adapter_ops *o);
 
-/* Keeps what the registry now says of a name (or that it is gone) in the state file, then calls done. Without
- * a state file at once. */
-void adapter_ops_keep(struct adapter_ops *o, const char *name,
+/* A line of the state file's log of changes. */
+struct keep_note {
+    const char *operation; /* "load", "rollback" …, there until it's done; NULL: no line */
+    const char *by;        /* who asked; copied */
+    uint64_t generation;   /* what it is about; 0: the stable one */
+};
+/* Keeps what the registry now says of a name (or that it is gone) in the state file, then calls done (NULL:
+ * nobody waits, and the server's log tells a failure). Without a state file at once. */
+void adapter_ops_keep(struct adapter_ops *o, const char *name, const struct keep_note *note,
                       void (*done)(enum status s, const struct error *err, void *data), void *data);
+/* The same for what was refused and changed nothing: only the line. */
+void adapter_ops_note_refusal(struct adapter_ops *o, const char *name, const struct keep_note *note,
+                              const char *why);
 bool adapter_ops_keeps(const struct adapter_ops *o); /* there is a state file */
 
 /* After a version of the name was at fault for a reply: a stable one that fails too often gives way to the

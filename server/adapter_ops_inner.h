@@ -57,6 +57,7 @@ struct adapter_ops {
     bool has_scanned;
     struct found *folder;  /* what the last scan found, in order of names */
     struct keeper *keeper; /* adapter_ops_keep.c */
+    bool *edited; /* [conf->n_adapters]: the command line says something else than when it was kept */
 };
 
 /* adapter_ops.c */

@@ -11,13 +11,6 @@ static bool fails_too_often(const struct server *s, const struct version_record 
     return percent && v && v->n_failures >= FAILURES_MIN && v->n_failures * 100 >= v->n_requests * percent;
 }
 
-static void nothing(enum status s, const struct error *err, void *data)
-{
-    (void)s;
-    (void)err;
-    (void)data;
-}
-
 static void log_verdict(const struct server *s, const struct adapter *a, const struct version_record *v,
                         const char *what)
 {
@@ -63,5 +56,6 @@ void adapter_ops_judge(struct adapter_ops *o, const char *name)
     }
     judge_stable(s, a);
     if (a->revision != revision)
-        adapter_ops_keep(o, a->wish.name, nothing, NULL);
+        adapter_ops_keep(o, a->wish.name, &(struct keep_note){"rollback", "too many failures", 0}, NULL,
+                         NULL);
 }

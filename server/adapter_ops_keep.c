@@ -13,7 +13,10 @@
 struct wish_to_keep {
     struct wish_to_keep *next;
     char name[ADAPTER_NAME_MAX + 1];
-    void (*done)(enum status s, const struct error *err, void *data);
+    struct keep_note note;
+    char by[64];
+    char *refusal; /* only a line of the log with this outcome; NULL: a change */
+    void (*done)(enum status s, const struct error *err, void *data); /* or NULL */
     void *data;
     /* of the transaction */
     struct state_name *snapshot; /* NULL: the name is gone */
@@ -38,7 +41,7 @@ static void write_batch(void *data)
     struct keeper *k = data;
     size_t n = 0, i = 0;
     if (!k->writing) {
-        k->status = state_apply(k->state, NULL, 0, &k->counters, NULL, &k->err);
+        k->status = state_apply(k->state, NULL, 0, &k->counters, &k->err);
         return;
     }
     for (const struct wish_to_keep *w = k->writing; w; w = w->next)
@@ -49,21 +52,29 @@ static void write_batch(void *data)
         return;
     }
     for (const struct wish_to_keep *w = k->writing; w; w = w->next, i++)
-        changes[i] = (struct state_change){.put = w->snapshot, .remove = w->snapshot ? NULL : w->name};
-    const struct state_audit audit = {.wall_ms = clock_wall_ms(),
-                                      .operation = k->writing->snapshot ? "put" : "remove",
-                                      .name = k->writing->name,
-                                      .new_generation =
-                                          k->writing->snapshot ? k->writing->snapshot->stable : 0,
-                                      .outcome = "ok",
-                                      .by = "api"};
-    k->status = state_apply(k->state, changes, n, &k->counters, &audit, &k->err);
+        changes[i] = (struct state_change){.name = w->name,
+                                           .put = w->snapshot,
+                                           .remove = !w->snapshot && !w->refusal,
+                                           .operation = w->note.operation,
+                                           .by = w->by,
+                                           .generation = w->note.generation,
+                                           .outcome = w->refusal};
+    k->status = state_apply(k->state, changes, n, &k->counters, &k->err);
     mem_free(changes);
 }
 
 /* ---- on the front thread */
 
 static void next_batch(struct keeper *k);
+
+/* What the command line says of a name; NULL: nothing. */
+static const struct conf_adapter *on_command_line(const struct conf *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_adapters; i++)
+        if (strcmp(c->adapters[i].name, name) == 0)
+            return &c->adapters[i];
+    return NULL;
+}
 
 static void written(void *data)
 {
@@ -78,8 +89,10 @@ static void written(void *data)
     k->is_writing = false;
     while (w) {
         struct wish_to_keep *next = w->next;
-        w->done(k->status, k->status == STATUS_OK ? NULL : &k->err, w->data);
+        if (w->done)
+            w->done(k->status, k->status == STATUS_OK ? NULL : &k->err, w->data);
         state_name_destroy(w->snapshot);
+        mem_free(w->refusal);
         mem_free(w);
         w = next;
     }
@@ -99,10 +112,13 @@ static void next_batch(struct keeper *k)
     registry_counters(r, &k->counters.revision, &k->counters.generation);
     k->status = STATUS_OK;
     for (struct wish_to_keep *w = k->writing; w; w = w->next) {
-        const struct adapter *a = registry_find(r, w->name);
+        const struct adapter *a = w->refusal ? NULL : registry_find(r, w->name);
         w->snapshot = a ? state_name_of(a) : NULL;
         if (a && !w->snapshot)
             k->status = fail(&k->err, STATUS_NO_MEMORY, "no memory to keep the change");
+        const struct conf_adapter *c = on_command_line(k->ops->server->conf, w->name);
+        if (w->snapshot && c)
+            w->snapshot->start_source = c->path;
     }
     if (k->status != STATUS_OK) {
         written(k);
@@ -112,27 +128,56 @@ static void next_batch(struct keeper *k)
     }
 }
 
-void adapter_ops_keep(struct adapter_ops *o, const char *name,
+static struct wish_to_keep *make_wish(const char *name, const struct keep_note *note)
+{
+    struct wish_to_keep *w = mem_zalloc(sizeof *w);
+    if (!w)
+        return NULL;
+    snprintf(w->name, sizeof w->name, "%s", name);
+    snprintf(w->by, sizeof w->by, "%s", note->by ? note->by : "");
+    w->note = *note;
+    return w;
+}
+
+static void append_wish(struct keeper *k, struct wish_to_keep *w)
+{
+    *k->last = w;
+    k->last = &w->next;
+    next_batch(k);
+}
+
+void adapter_ops_note_refusal(struct adapter_ops *o, const char *name, const struct keep_note *note,
+                              const char *why)
+{
+    struct wish_to_keep *w = o->keeper ? make_wish(name, note) : NULL;
+    if (w)
+        w->refusal = mem_strdup(why);
+    if (w && w->refusal)
+        append_wish(o->keeper, w);
+    else
+        mem_free(w); /* the log of the server has it in any case */
+}
+
+void adapter_ops_keep(struct adapter_ops *o, const char *name, const struct keep_note *note,
                       void (*done)(enum status s, const struct error *err, void *data), void *data)
 {
     struct keeper *k = o->keeper;
     if (!k) {
-        done(STATUS_OK, NULL, data);
+        if (done)
+            done(STATUS_OK, NULL, data);
         return;
     }
-    struct wish_to_keep *w = mem_zalloc(sizeof *w);
+    struct wish_to_keep *w = make_wish(name, note);
     if (!w) {
         struct error err;
         enum status s = fail(&err, STATUS_NO_MEMORY, "no memory to keep the change");
-        done(s, &err, data);
+        if (done)
+            done(s, &err, data);
         return;
     }
-    snprintf(w->name, sizeof w->name, "%s", name);
     w->done = done;
     w->data = data;
-    *k->last = w;
-    k->last = &w->next;
-    next_batch(k);
+    append_wish(k, w);
 }
 
 bool adapter_ops_keeps(const struct adapter_ops *o)
@@ -179,6 +224,8 @@ enum status ops_keeper_open(struct adapter_ops *o, struct error *err)
 
 void ops_keeper_close(struct adapter_ops *o)
 {
+    mem_free(o->edited);
+    o->edited = NULL;
     if (!o->keeper)
         return;
     state_close(o->keeper->state);
@@ -197,6 +244,9 @@ static enum status restore_name(const struct state_name *n, void *data, struct e
                   LOG_TEXT("adapter", n->wish.name));
         return STATUS_OK;
     }
+    const struct conf_adapter *c = on_command_line(s->conf, n->wish.name);
+    if (c)
+        o->edited[c - s->conf->adapters] = strcmp(c->path, n->start_source) != 0;
     enum status st = registry_register(r, &n->wish, &a, err);
     for (uint32_t i = 0; i < n->n_versions && st == STATUS_OK; i++) {
         const struct state_version *v = &n->versions[i];
@@ -219,6 +269,9 @@ enum status ops_restore(struct adapter_ops *o, struct error *err)
     if (!o->keeper)
         return STATUS_OK;
     struct keeper *k = o->keeper;
+    o->edited = mem_array(o->server->conf->n_adapters, sizeof *o->edited);
+    if (!o->edited)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the kept state");
     enum status s = state_load(k->state, &c, restore_name, o, err);
     if (s != STATUS_OK)
         return s;
@@ -227,5 +280,5 @@ enum status ops_restore(struct adapter_ops *o, struct error *err)
         c.generation ? (c.generation / STATE_GENERATIONS_A_RUN + 1) * STATE_GENERATIONS_A_RUN : 0;
     registry_set_counters(o->server->registry, c.revision, begin);
     k->counters = (struct state_counters){.revision = c.revision, .generation = begin + 1};
-    return state_apply(k->state, NULL, 0, &k->counters, NULL, err);
+    return state_apply(k->state, NULL, 0, &k->counters, err);
 }

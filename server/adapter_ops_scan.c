@@ -120,31 +120,33 @@ static void queue_load(struct adapter_ops *o, const struct adapter_wish *w)
                   LOG_TEXT("why", err.text));
 }
 
-static void remove_gone(struct adapter_ops *o, const struct found *f)
+/* False: it stays. */
+static bool remove_gone(struct adapter_ops *o, const char *gone)
 {
     struct registry *r = o->server->registry;
-    const struct adapter *a = registry_find(r, f->name);
+    const struct adapter *a = registry_find(r, gone);
+    char name[ADAPTER_NAME_MAX + 1];
     struct error err;
-    if (a && a->wish.from_folder && registry_remove(r, f->name, &err) == STATUS_OK)
-        LOG_EVENT(&o->server->log, LOG_INFO, "adapter removed: gone from its folder",
-                  LOG_TEXT("adapter", f->name));
+    snprintf(name, sizeof name, "%s", gone); /* it may be the registry's own text */
+    if (!a || !a->wish.from_folder || registry_remove(r, name, &err) != STATUS_OK)
+        return false;
+    LOG_EVENT(&o->server->log, LOG_INFO, "adapter removed: gone from its folder",
+              LOG_TEXT("adapter", &name[0]));
+    adapter_ops_keep(o, name, &(struct keep_note){"remove", "folder", 0}, NULL, NULL);
+    return true;
 }
 
-/* Kept names of the folder whose files went while no server ran. */
-static void remove_kept_and_gone(struct adapter_ops *o, const struct found *f)
+/* Names that an earlier run had from the folder, and that went while no server ran. Both lists are in order
+ * of names. */
+static void remove_gone_before(struct adapter_ops *o, const struct found *f)
 {
     const struct registry *r = o->server->registry;
     for (size_t i = 0; i < registry_count(r);) {
-        const struct adapter *a = registry_at(r, i);
-        struct found gone = {.next = NULL};
-        while (f && strcmp(f->name, a->wish.name) < 0)
+        const char *name = registry_at(r, i)->wish.name;
+        while (f && strcmp(f->name, name) < 0)
             f = f->next;
-        bool here = f && strcmp(f->name, a->wish.name) == 0;
-        snprintf(gone.name, sizeof gone.name, "%s", a->wish.name);
-        size_t n = registry_count(r);
-        if (!here && a->wish.from_folder)
-            remove_gone(o, &gone);
-        i += registry_count(r) == n;
+        bool there = f && strcmp(f->name, name) == 0;
+        i += there || !remove_gone(o, name);
     }
 }
 
@@ -222,13 +224,13 @@ void ops_scanned(struct task *t)
     leave_unsettled(o, t);
     bool at_once = t->n_found <= LOADED_AT_ONCE_MAX;
     if (!o->has_scanned)
-        remove_kept_and_gone(o, t->found);
+        remove_gone_before(o, t->found);
     o->has_scanned = true;
     struct found *before = o->folder;
     for (struct found *f = t->found; f || before;) {
         int order = !f ? -1 : !before ? 1 : by_name(before, f);
         if (order < 0) {
-            remove_gone(o, before);
+            remove_gone(o, before->name);
             before = before->next;
             continue;
         }
@@ -279,28 +281,30 @@ static enum status load_kept(struct adapter_ops *o, struct error *err)
     return st;
 }
 
-/* --adapter, unless an operator has since said otherwise: what was acknowledged counts. */
-static enum status load_named(struct adapter_ops *o, const struct conf_adapter *c, struct error *err)
+/* --adapter, unless an operator has since said otherwise: what was acknowledged counts, as long as the
+ * command line says what it said then. A changed one wins, with the kept settings. */
+static enum status load_named(struct adapter_ops *o, size_t index, struct error *err)
 {
     struct server *s = o->server;
+    const struct conf_adapter *c = &s->conf->adapters[index];
     const struct adapter *kept = registry_find(s->registry, c->name);
+    struct load_order order = {
+        .wish = {.effect = s->conf->effect}, .as = PUBLISH_STABLE, .required = true, .by = "start"};
     if (voice_is_base(c->name, s->base.name))
         return fail(err, STATUS_EXISTS, "--adapter %s: that is the base's own name", c->name);
-    if (kept && (strcmp(kept->wish.source, c->path) != 0 || kept->wish.blend[0])) {
-        LOG_EVENT(&s->log, LOG_WARN, "--adapter is overruled by what was loaded in its place and kept",
-                  LOG_TEXT("adapter", c->name), LOG_TEXT("source", kept->wish.source));
-        return STATUS_OK;
+    bool edited = o->edited && o->edited[index];
+    if (kept && !edited && (kept->stable || kept->wish.blend[0])) {
+        if (strcmp(kept->wish.source, c->path) != 0)
+            LOG_EVENT(&s->log, LOG_WARN, "--adapter is overruled by what was loaded in its place and kept",
+                      LOG_TEXT("adapter", c->name), LOG_TEXT("source", kept->wish.source));
+        return STATUS_OK; /* load_kept has it */
     }
-    if (kept && kept->stable) /* load_kept has it */
-        return STATUS_OK;
-    struct load_order order = {.wish = {.name = c->name,
-                                        .source = c->path,
-                                        .blend = "",
-                                        .scale = c->scale,
-                                        .effect = s->conf->effect},
-                               .as = PUBLISH_STABLE,
-                               .required = true,
-                               .by = "start"};
+    if (kept)
+        order.wish = kept->wish;
+    order.wish.name = c->name;
+    order.wish.source = c->path;
+    order.wish.blend = "";
+    order.wish.scale = c->scale;
     return adapter_ops_load(o, &order, err);
 }
 
@@ -309,7 +313,7 @@ enum status adapter_ops_start(struct adapter_ops *o, struct error *err)
     const struct conf *c = o->server->conf;
     enum status st = ops_restore(o, err);
     for (size_t i = 0; i < c->n_adapters && st == STATUS_OK; i++)
-        st = load_named(o, &c->adapters[i], err);
+        st = load_named(o, i, err);
     if (st == STATUS_OK)
         st = load_kept(o, err);
     if (st == STATUS_OK)

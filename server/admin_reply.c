@@ -123,8 +123,18 @@ static void kept(enum status s, const struct error *err, void *data)
     request_release(r);
 }
 
+/* For the log of changes: what stands behind the name in the path. */
+static const char *operation_of(const struct request *r)
+{
+    const char *tail = strchr(r->path + strlen(ADMIN_ADAPTERS), '/');
+    if (!tail)
+        return "settings";
+    return strcmp(tail, "/load") == 0 ? NULL : tail + 1; /* bytes into memory are no change */
+}
+
 void admin_keep_and_reply(struct request *r, const struct adapter *a)
 {
+    const struct keep_note note = {.operation = operation_of(r), .by = r->peer};
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, a->wish.name, kept, r);
+    adapter_ops_keep(r->server->adapter_ops, a->wish.name, &note, kept, r);
 }

@@ -110,6 +110,7 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     o.wish.blend = "";
     o.wish.scale = b.scale;
     o.wish.from_folder = false;
+    snprintf(o.who, sizeof o.who, "%s", r->peer);
     request_hold(r);
     s = adapter_ops_load(r->server->adapter_ops, &o, &f->error);
     if (s != STATUS_OK)
@@ -146,7 +147,7 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter unloaded", LOG_TEXT("adapter", name));
     r->state = arena_strdup(r->arena, name);
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, unloaded, r);
+    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, unloaded, r);
     return STATUS_OK;
 }
 

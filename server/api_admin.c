@@ -295,7 +295,7 @@ void api_admin_delete(struct request *r)
     }
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter removed", LOG_TEXT("adapter", name));
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, removed, r);
+    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, removed, r);
 }
 
 /* ---- traffic, rollback, promotion */

@@ -52,6 +52,7 @@ static void registered(enum status s, const struct error *err, void *data)
     struct load_order *o = data;
     struct request *r = o->data;
     o->status = s;
+    o->code = s == STATUS_OK ? NULL : "not_persisted";
     if (err)
         o->err = *err;
     load_done(o, r);
@@ -82,7 +83,8 @@ static enum status register_name(struct request *r, struct load_order *o, struct
     kept->wish = a->wish;
     kept->generation_now = a->stable;
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, a->wish.name, registered, kept);
+    adapter_ops_keep(r->server->adapter_ops, a->wish.name, &(struct keep_note){"register", r->peer, 0},
+                     registered, kept);
     return STATUS_OK;
 }
 
@@ -192,6 +194,7 @@ static enum status begin(struct request *r, struct load_order *o, struct fault *
     }
     if (o->register_only)
         return register_name(r, o, f);
+    snprintf(o->who, sizeof o->who, "%s", r->peer);
     request_hold(r);
     st = adapter_ops_load(s->adapter_ops, o, &f->error);
     if (st != STATUS_OK)

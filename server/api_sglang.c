@@ -60,6 +60,7 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
         adapter_ops_check_source(r->server->adapter_ops, o.wish.source, &(const char *){NULL}, &f->error);
     if (s != STATUS_OK)
         return s;
+    snprintf(o.who, sizeof o.who, "%s", r->peer);
     request_hold(r);
     s = adapter_ops_load(r->server->adapter_ops, &o, &f->error);
     if (s != STATUS_OK)
@@ -86,7 +87,7 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
         return s;
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter unloaded", LOG_TEXT("adapter", name));
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, unloaded, r);
+    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, unloaded, r);
     return STATUS_OK;
 }
 

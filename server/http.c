@@ -258,6 +258,8 @@ static enum MHD_Result on_headers(struct http *h, struct conn *c, const char *pa
     if (!r->path || !r->method || !keep_headers(x))
         return MHD_NO;
     MHD_get_connection_values(c->mhd, MHD_GET_ARGUMENT_KIND, on_argument, r);
+    if (r->plane == PLANE_ADMIN)
+        socket_peer(c->fd, r->peer, sizeof r->peer);
     char message[200];
     int status = policy_verdict(&x->policy, version, h->o.body_bytes_max, message, sizeof message);
     uint64_t announced = x->policy.content_length;

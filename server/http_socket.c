@@ -1,9 +1,11 @@
-/* One question to the kernel: has a connection that waits for its next request sent a part of it? The HTTP
- * library keeps that to itself. */
+/* Two questions to the kernel: has a connection that waits for its next request sent a part of it (the HTTP
+ * library keeps that to itself), and who is it? */
 #include "http_socket.h"
 
+#include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -15,4 +17,24 @@ uint64_t socket_received_bytes(int fd)
     if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) != 0)
         return 0;
     return info.tcpi_bytes_received;
+}
+
+void socket_peer(int fd, char *out, size_t n)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } a;
+    struct ucred who;
+    socklen_t n_address = sizeof a, n_who = sizeof who;
+    out[0] = '\0';
+    if (getpeername(fd, &a.any, &n_address) != 0)
+        return;
+    if (a.any.sa_family == AF_INET)
+        inet_ntop(AF_INET, &a.v4.sin_addr, out, (socklen_t)n);
+    else if (a.any.sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &a.v6.sin6_addr, out, (socklen_t)n);
+    else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n_who) == 0)
+        snprintf(out, n, "uid %u, pid %d", who.uid, who.pid);
 }

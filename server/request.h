@@ -38,6 +38,7 @@ struct request {
     const char *authorization, *if_match, *if_none_match, *last_event_id;
     struct request_arg *args;    /* of the query */
     char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
+    char peer[64];               /* who asks, on the operators' listener: "uid 0, pid 7", an address */
     const char *body;            /* NUL-terminated; never NULL */
     size_t n_body;
     int64_t started_ns;                 /* headers complete */

@@ -429,6 +429,7 @@ static void prepare_process(void)
 {
     struct rlimit files;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write, not an end */
     /* libuv's pool has four threads, which downloads alone could take; most of them sleep most of the time.
      */
     setenv("UV_THREADPOOL_SIZE", "12", 0);

@@ -71,9 +71,9 @@ static struct state_name make_name(const char *name, uint64_t generation)
 
 static enum status put(struct state *s, const struct state_name *n, uint64_t revision, struct error *err)
 {
-    struct state_change c = {.put = n};
+    struct state_change c = {.name = n->wish.name, .put = n};
     struct state_counters counters = {.revision = revision, .generation = n->stable};
-    return state_apply(s, &c, 1, &counters, NULL, err);
+    return state_apply(s, &c, 1, &counters, err);
 }
 
 /* What state_load gave, as one text a name. */
@@ -85,6 +85,8 @@ static enum status describe(const struct state_name *n, void *data, struct error
                n->wish.scale, n->wish.pinned, n->wish.from_folder, (int)n->wish.merge, (int)n->wish.effect,
                (unsigned long long)n->stable, (unsigned long long)n->previous, (unsigned long long)n->shadow,
                (unsigned long long)n->revision);
+    if (n->start_source && n->start_source[0])
+        buf_printf(out, " from %s", n->start_source);
     for (uint32_t i = 0; i < n->n_versions; i++)
         buf_printf(out, " v%llu:%02x..%02x,%s,%g,%lld", (unsigned long long)n->versions[i].generation,
                    n->versions[i].digest[0], n->versions[i].digest[31], n->versions[i].source,
@@ -131,6 +133,7 @@ static void everything_of_a_name_comes_back(void **fixture)
                                     .effect = EFFECT_ENFORCE};
     pt.previous = 5;
     pt.shadow = 9;
+    pt.start_source = "/start";
     pt.n_versions = 3;
     pt.versions[1] = (struct state_version){.generation = 5, .digest = {1}, .source = "/old", .scale = 2};
     pt.versions[2] = (struct state_version){.generation = 9, .digest = {2}, .source = "/new", .scale = 1};
@@ -147,7 +150,7 @@ static void everything_of_a_name_comes_back(void **fixture)
     s = open_state(p->path);
     struct state_counters c = load(s, &text);
     assert_string_equal(text.data, "mix||pt+0.5*safety|1|01|00|0,0,0|80\n"
-                                   "pt|https://h/é.gguf||-0.1|10|12|7,5,9|70 v7:07..07,/a/pt,1,5 "
+                                   "pt|https://h/é.gguf||-0.1|10|12|7,5,9|70 from /start v7:07..07,/a/pt,1,5 "
                                    "v5:01..00,/old,2,0 v9:02..00,/new,1,0 t7:90 t5:10\n");
     assert_int_equal(c.generation, 7);
     assert_int_equal(c.revision, STATE_REVISIONS_A_RUN);
@@ -159,12 +162,12 @@ static void everything_of_a_name_comes_back(void **fixture)
     pt.n_splits = 0;
     assert_int_equal(put(s, &pt, 5, &err), STATUS_OK);
     assert_int_equal(put(s, &pt, 5, &err), STATUS_OK);
-    struct state_change gone[] = {{.remove = "mix"}, {.remove = "never_was"}};
-    assert_int_equal(state_apply(s, gone, 2, NULL, NULL, &err), STATUS_OK);
+    struct state_change gone[] = {{.name = "mix", .remove = true}, {.name = "never_was", .remove = true}};
+    assert_int_equal(state_apply(s, gone, 2, NULL, &err), STATUS_OK);
     state_close(s);
     s = open_state(p->path);
     c = load(s, &text);
-    assert_string_equal(text.data, "pt|https://h/é.gguf||-0.1|10|12|7,5,9|70 v7:07..07,/a/pt,1,5 "
+    assert_string_equal(text.data, "pt|https://h/é.gguf||-0.1|10|12|7,5,9|70 from /start v7:07..07,/a/pt,1,5 "
                                    "v5:01..00,/old,2,0\n");
     assert_int_equal(c.revision, 2 * STATE_REVISIONS_A_RUN); /* never down */
     state_close(s);
@@ -181,10 +184,10 @@ static void a_change_is_whole_or_not_at_all(void **fixture)
     struct state_name good = make_name("good", 1), bad = make_name("bad", 2), twice = make_name("twice", 3);
     twice.splits[0] = twice.splits[1] = (struct traffic_split){.generation = 3, .percent = 50};
     twice.n_splits = 2;
-    struct state_audit line = {.operation = "put"};
     struct state_counters counters = {.revision = 9, .generation = 9};
-    const struct state_change with_twice[] = {{.put = &good}, {.put = &twice}};
-    assert_int_equal(state_apply(s, with_twice, 2, &counters, &line, &err), STATUS_INVALID);
+    const struct state_change with_twice[] = {{.name = "good", .put = &good, .operation = "load"},
+                                              {.name = "twice", .put = &twice}};
+    assert_int_equal(state_apply(s, with_twice, 2, &counters, &err), STATUS_INVALID);
     for (int i = 0; i < 9; i++) {
         bad = make_name(i == 0 ? "a/b" : "bad", 2);
         if (i == 1)
@@ -202,9 +205,10 @@ static void a_change_is_whole_or_not_at_all(void **fixture)
         if (i >= 7)
             bad.splits[bad.n_splits++] =
                 (struct traffic_split){.generation = 2, .percent = i == 7 ? 99 : UINT32_MAX};
-        const struct state_change both[] = {{.put = &good}, {.put = &bad}};
+        const struct state_change both[] = {{.name = "good", .put = &good, .operation = "load"},
+                                            {.name = bad.wish.name, .put = &bad}};
         err.text[0] = '\0';
-        assert_int_equal(state_apply(s, both, 2, &counters, &line, &err), STATUS_INVALID);
+        assert_int_equal(state_apply(s, both, 2, &counters, &err), STATUS_INVALID);
         assert_non_null(strstr(err.text, "out of range"));
     }
     struct state_counters c = load(s, &text);
@@ -219,50 +223,73 @@ static void a_change_is_whole_or_not_at_all(void **fixture)
 
 struct lines {
     struct buf text;
-    unsigned n;
+    unsigned n, n_shown;
 };
 
 static void take_line(const struct state_audit *a, void *data)
 {
     struct lines *l = data;
-    if (l->n++ < 3)
-        buf_printf(&l->text, "%lld %s %s %llu>%llu %s %s %s\n", (long long)a->wall_ms, a->operation, a->name,
+    assert_true(a->wall_ms > 1600000000000);
+    if (l->n++ < l->n_shown)
+        buf_printf(&l->text, "%s %s %llu>%llu %.4s %s %s\n", a->operation, a->name,
                    (unsigned long long)a->old_generation, (unsigned long long)a->new_generation, a->digest,
                    a->outcome, a->by);
 }
 
-static void the_log_is_appended_and_bounded(void **fixture)
+static void the_log_says_what_changed(void **fixture)
 {
     struct place *p = *fixture;
     struct error err = {0};
-    struct lines l = {0};
+    struct lines l = {.n_shown = 10};
     buf_init(&l.text, 0);
     struct state *s = open_state(p->path);
-    struct state_audit a = {.wall_ms = 1,
-                            .operation = "put",
-                            .name = "pt",
-                            .old_generation = 1,
-                            .new_generation = 2,
-                            .digest = "ab",
-                            .outcome = "ok",
-                            .by = "uid 0"};
-    assert_int_equal(state_apply(s, NULL, 0, NULL, &a, &err), STATUS_OK);
+    struct state_name first = make_name("pt", 1), second = make_name("pt", 2), canary = make_name("pt", 2);
+    canary.n_versions = 2;
+    canary.versions[1] = (struct state_version){.generation = 3, .digest = {0xca}, .scale = 1};
+    const struct state_change changes[] = {
+        {.name = "pt", .put = &first, .operation = "load", .by = "uid 0"},
+        {.name = "pt", .put = &second, .operation = "load", .by = "uid 1"},
+        {.name = "pt", .put = &canary, .operation = "load", .by = "uid 2", .generation = 3},
+        {.name = "pt", .put = &canary},
+        {.name = "de", .operation = "load", .by = "uid 3", .outcome = "de: no such file"},
+        {.name = "pt", .operation = "load", .outcome = "pt: mismatch"},
+        {.name = "pt", .remove = true, .operation = "remove"},
+    };
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(state_apply(s, &changes[i], 1, NULL, &err), STATUS_OK);
+    assert_int_equal(state_apply(s, &changes[3], 4, NULL, &err), STATUS_OK);
+    assert_int_equal(state_audit_each(s, 10, take_line, &l, &err), STATUS_OK);
+    assert_string_equal(l.text.data, "remove pt 2>0  ok \n"
+                                     "load pt 2>2  pt: mismatch \n"
+                                     "load de 0>0  de: no such file uid 3\n"
+                                     "load pt 2>3 ca00 ok uid 2\n"
+                                     "load pt 1>2 0202 ok uid 1\n"
+                                     "load pt 0>1 0101 ok uid 0\n");
+    state_close(s);
+    buf_fini(&l.text);
+}
+
+static void the_log_is_bounded(void **fixture)
+{
+    struct place *p = *fixture;
+    struct error err = {0};
+    struct lines l = {.n_shown = 1};
+    buf_init(&l.text, 0);
+    struct state *s = open_state(p->path);
     char outcome[1003];
     memset(outcome, 'x', sizeof outcome);
     memcpy(outcome + 999, "\xc3\xa9z", 4); /* a letter of two bytes across the limit */
-    a = (struct state_audit){.wall_ms = 2, .operation = "put", .outcome = outcome};
-    assert_int_equal(state_apply(s, NULL, 0, NULL, &a, &err), STATUS_OK);
+    struct state_change c = {.name = "pt", .operation = "load", .outcome = outcome};
+    assert_int_equal(state_apply(s, &c, 1, NULL, &err), STATUS_OK);
     assert_int_equal(state_audit_each(s, 10, take_line, &l, &err), STATUS_OK);
-    assert_int_equal(l.n, 2);
     outcome[999] = '\0';
     char wanted[1200];
-    snprintf(wanted, sizeof wanted, "2 put  0>0  %s \n1 put pt 1>2 ab ok uid 0\n", outcome);
+    snprintf(wanted, sizeof wanted, "load pt 0>0  %s \n", outcome);
     assert_string_equal(l.text.data, wanted);
-    sql(p->path, "UPDATE sqlite_sequence SET seq=20000; INSERT INTO audit SELECT 20000+value,1,'o','n',0,0,"
-                 "'','','' FROM (WITH RECURSIVE c(value) AS (SELECT 1 UNION ALL SELECT value+1 FROM c WHERE "
-                 "value<12000) SELECT value FROM c)");
-    a.outcome = "last";
-    assert_int_equal(state_apply(s, NULL, 0, NULL, &a, &err), STATUS_OK);
+    sql(p->path, "UPDATE sqlite_sequence SET seq=20000; INSERT INTO audit SELECT "
+                 "20000+value,1700000000000,'o','n',0,0,'','','' FROM (WITH RECURSIVE c(value) AS (SELECT 1 "
+                 "UNION ALL SELECT value+1 FROM c WHERE value<12000) SELECT value FROM c)");
+    assert_int_equal(state_apply(s, &c, 1, NULL, &err), STATUS_OK);
     l.n = 0;
     assert_int_equal(state_audit_each(s, 50000, take_line, &l, &err), STATUS_OK);
     assert_int_equal(l.n, STATE_AUDIT_MAX);
@@ -346,7 +373,7 @@ static void foreign_newer_and_damaged_files_are_left_alone(void **fixture)
     expect_refusal(p->path, STATUS_UNSUPPORTED, "newer Lorikeet");
     sql(p->path, "PRAGMA user_version=0");
     expect_refusal(p->path, STATUS_FORMAT, "version 0");
-    sql(p->path, "PRAGMA user_version=1");
+    sql(p->path, "PRAGMA user_version=2");
 
     /* Cut, and overwritten in the middle. */
     struct stat about;
@@ -370,6 +397,43 @@ static void foreign_newer_and_damaged_files_are_left_alone(void **fixture)
     fclose(f);
     state_close(open_state(p->path));
     buf_fini(&whole);
+}
+
+/* The tables of version 1, as they were written; what they held is there afterwards. */
+static void older_files_are_brought_up_to_date(void **fixture)
+{
+    struct place *p = *fixture;
+    struct buf text;
+    buf_init(&text, 0);
+    sql(p->path,
+        "CREATE TABLE counters(id INTEGER PRIMARY KEY CHECK(id=1),revision INTEGER NOT NULL,generation "
+        "INTEGER "
+        "NOT NULL) STRICT; INSERT INTO counters VALUES(1,5,7);"
+        "CREATE TABLE names(name TEXT PRIMARY KEY NOT NULL,source TEXT NOT NULL,blend TEXT NOT NULL,scale "
+        "REAL "
+        "NOT NULL,pinned INTEGER NOT NULL,from_folder INTEGER NOT NULL,merge TEXT NOT NULL,effect TEXT NOT "
+        "NULL,stable INTEGER NOT NULL,previous INTEGER NOT NULL,shadow INTEGER NOT NULL,revision INTEGER NOT "
+        "NULL) STRICT,WITHOUT ROWID;"
+        "CREATE TABLE versions(name TEXT NOT NULL REFERENCES names ON DELETE CASCADE,generation INTEGER NOT "
+        "NULL,position INTEGER NOT NULL,digest BLOB NOT NULL CHECK(length(digest)=32),source TEXT NOT "
+        "NULL,scale "
+        "REAL NOT NULL,published_ms INTEGER NOT NULL,PRIMARY KEY(name,generation)) STRICT,WITHOUT ROWID;"
+        "CREATE TABLE traffic(name TEXT NOT NULL REFERENCES names ON DELETE CASCADE,generation INTEGER NOT "
+        "NULL,position INTEGER NOT NULL,percent INTEGER NOT NULL CHECK(percent>=0),PRIMARY KEY(name,"
+        "generation)) STRICT,WITHOUT ROWID;"
+        "CREATE TABLE audit(id INTEGER PRIMARY KEY AUTOINCREMENT,at_ms INTEGER NOT NULL,operation TEXT NOT "
+        "NULL,name TEXT NOT NULL,old_generation INTEGER NOT NULL,new_generation INTEGER NOT NULL,digest TEXT "
+        "NOT NULL,outcome TEXT NOT NULL,by_whom TEXT NOT NULL) STRICT;"
+        "INSERT INTO names VALUES('pt','/a','',1,1,0,'auto','warn',7,0,0,5);"
+        "INSERT INTO versions VALUES('pt',7,0,zeroblob(32),'/a',1,9);"
+        "PRAGMA application_id=1282372201; PRAGMA user_version=1");
+    for (int i = 0; i < 2; i++) { /* and stay so */
+        struct state *s = open_state(p->path);
+        assert_int_equal(load(s, &text).generation, 7);
+        assert_string_equal(text.data, "pt|/a||1|10|11|7,0,0|5 v7:00..00,/a,1,9\n");
+        state_close(s);
+    }
+    buf_fini(&text);
 }
 
 static void values_in_the_file_are_checked(void **fixture)
@@ -574,10 +638,10 @@ static void write_until_killed(const struct place *p, uint64_t first, int pipe_f
     for (uint64_t g = first;; g++) {
         struct state_name one = make_name(names[g % 3], g), both = make_name("both", g);
         one.previous = g - 1;
-        const struct state_change changes[] = {{.put = &one}, {.put = &both}};
+        const struct state_change changes[] = {{.name = one.wish.name, .put = &one},
+                                               {.name = "both", .put = &both, .operation = "load"}};
         struct state_counters counters = {.revision = g, .generation = g};
-        struct state_audit line = {.operation = "put", .new_generation = g};
-        if (state_apply(s, changes, 2, &counters, &line, &err) != STATUS_OK ||
+        if (state_apply(s, changes, 2, &counters, &err) != STATUS_OK ||
             write(pipe_fd, &g, sizeof g) != sizeof g)
             _exit(1);
     }
@@ -690,9 +754,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_PLACE(everything_of_a_name_comes_back),
         IN_PLACE(a_change_is_whole_or_not_at_all),
-        IN_PLACE(the_log_is_appended_and_bounded),
+        IN_PLACE(the_log_says_what_changed),
+        IN_PLACE(the_log_is_bounded),
         IN_PLACE(one_server_a_file),
         IN_PLACE(foreign_newer_and_damaged_files_are_left_alone),
+        IN_PLACE(older_files_are_brought_up_to_date),
         IN_PLACE(values_in_the_file_are_checked),
         IN_PLACE(the_walk_ends_where_its_callback_says),
         IN_PLACE(paths_that_cant_be),

@@ -189,10 +189,10 @@ static enum status put(struct state *s, uint64_t generation, struct error *err)
                              .versions = {{.generation = generation, .source = "/x", .scale = 1}}};
     struct state_name both = one;
     both.wish.name = "both";
-    const struct state_change changes[] = {{.put = &one}, {.put = &both}};
+    const struct state_change changes[] = {{.name = one.wish.name, .put = &one},
+                                           {.name = "both", .put = &both, .operation = "load"}};
     const struct state_counters counters = {.revision = generation, .generation = generation};
-    const struct state_audit line = {.operation = "put", .new_generation = generation};
-    return state_apply(s, changes, 2, &counters, &line, err);
+    return state_apply(s, changes, 2, &counters, err);
 }
 
 static bool is_of_the_disk(enum status s)
