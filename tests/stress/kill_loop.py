@@ -26,6 +26,7 @@ class Op:
 
     def __init__(self, kind, name, letter="A", pinned=False, merge="never", blend=""):
         self.kind, self.name, self.letter, self.pinned, self.merge, self.blend = kind, name, letter, pinned, merge, blend
+        self.before = None
 
     def __repr__(self):
         return f"{self.kind} {self.letter} pinned={self.pinned} merge={self.merge} {self.blend}"
@@ -82,6 +83,7 @@ class Ledger:
     def __init__(self):
         self.lock = threading.Lock()
         self.names = {}      # name → (revision, kept or None)
+        self.blurred = {}    # name → a revision that is another client's, who has no answer yet
         self.hanging = {}    # name → ops without an answer
         self.digests = {}    # letter → digest
         self.generations = {}  # generation → digest, for good
@@ -105,13 +107,27 @@ class Ledger:
                 self.names[op.name] = (answer["revision"], None)
             elif adapter is None:
                 return  # somebody else removed it before this answer was written
-            elif adapter["revision"] >= self.names.get(op.name, (0, None))[0]:
-                self.names[op.name] = (adapter["revision"], kept(adapter))
-            self.revision = max(self.revision, self.names[op.name][0])
+            else:
+                self.acknowledge(op, answer, adapter)
+            self.revision = max(self.revision, self.names.get(op.name, (0, None))[0])
             if adapter and op.kind != "remove":
                 self.see(adapter)
             if op.kind == "put" and not answer["unchanged"]:
                 self.digests[op.letter] = answer["report"]["digest"]
+
+    def acknowledge(self, op, answer, adapter):
+        """The state that the answer shows; another client's change may be in it already, which is in force but not on the
+        disk before its own answer: then only what this operation did is acknowledged."""
+        revision, own = adapter["revision"], kept(adapter)
+        expected = op.after(op.before, self.digests)
+        known = self.names.get(op.name, (0, None))[0]
+        if op.name == "shared" and not fits(own, expected):
+            own, known = expected, known + 1
+            self.blurred[op.name] = revision
+            if op.kind == "put":
+                own["generation"] = answer["generation"]
+        if revision >= known:
+            self.names[op.name] = (revision, own)
 
     def see(self, adapter):
         """A generation is one content, in this run and the next."""
@@ -121,7 +137,8 @@ class Ledger:
 
     def known(self, name):
         with self.lock:
-            return self.names.get(name, (0, None))
+            revision, state = self.names.get(name, (0, None))
+            return revision, {k: ANY for k in KEPT} if state and self.blurred.get(name) == revision else state
 
     def possible(self, name):
         """All that may be found: the acknowledged state, and what hanging operations make of it, in any order."""
@@ -161,6 +178,7 @@ def change(server, ledger, index, seed, done):
         name = "shared" if rng.random() < 0.25 else f"c{index}-{rng.randrange(3)}"
         revision, state = ledger.known(name)
         op = choose(rng, name, state)
+        op.before = state if op.name == name else None
         method, tail, body = op.request()
         headers = {"If-Match": f'"{revision if state else 0}"'} if op.name == "shared" else {}
         ledger.begin(op)
@@ -208,6 +226,7 @@ def check_names(server, ledger, fixed):
     if answer["revision"] < ledger.revision:
         problems.append(f"revision {answer['revision']} after {ledger.revision} was seen")
     ledger.hanging.clear()
+    ledger.blurred.clear()
     return problems
 
 
