@@ -10,8 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "effect_inner.h"
-#include "loader.h"
+#include "sidecar.h"
 
 #define ENTRIES_MAX 4096U /* of a folder; adapters have a handful */
 
@@ -110,7 +109,7 @@ static enum status look_into_folder(struct looking *l, struct error *err)
 
 static void look_at_file(struct looking *l)
 {
-    static const char *const beside[] = {PROBES_FILE};
+    static const char *const beside[] = {PROBES_FILE, STAMP_FILE};
     look_at(l, l->place->file);
     for (size_t i = 0; l->is_adapter && i < sizeof beside / sizeof *beside; i++) {
         char name[600];

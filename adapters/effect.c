@@ -131,10 +131,9 @@ const struct model *effect_probes_model(const struct effect_probes *p)
     return p->m;
 }
 
-uint32_t effect_tokenize(const struct effect_probes *p, const char *text, size_t n_bytes, int32_t *tokens,
-                         uint32_t n_max)
+struct probes_rules effect_probes_rules(const struct effect_probes *p)
 {
-    return p->tokenize ? p->tokenize(p->data, text, n_bytes, tokens, n_max) : 0;
+    return (struct probes_rules){model_config(p->m)->vocab_size, p->tokenize, p->data};
 }
 
 /* ---- comparing ---- */

@@ -19,9 +19,13 @@ void base_norms_fini(struct base_norms *n);
 LK_MUST_USE enum status effect_norms(const struct lora *l, const struct model *m, const struct base_norms *n,
                                      struct effect_report *out, struct error *err);
 
-/* Tokens of a text by the probes' tokenizer; 0: it can't, or there is none. */
-uint32_t effect_tokenize(const struct effect_probes *p, const char *text, size_t n_bytes, int32_t *tokens,
-                         uint32_t n_max);
+/* What a probes.jsonl is read by. */
+struct probes_rules {
+    uint32_t vocab_size;
+    uint32_t (*tokenize)(void *data, const char *text, size_t n_bytes, int32_t *tokens, uint32_t n_max);
+    void *data;
+};
+struct probes_rules effect_probes_rules(const struct effect_probes *p);
 
 /* The prompts of a probes.jsonl (docs/ADAPTERS.md): text is what the file holds. */
 struct own_probes {
@@ -32,7 +36,7 @@ struct own_probes {
 #define PROBES_FILE "probes.jsonl"
 #define PROBES_BYTES_MAX ((size_t)64 << 10)
 LK_MUST_USE enum status own_probes_parse(const char *text, size_t n_bytes, const char *shown,
-                                         const struct effect_probes *p, struct own_probes *out,
+                                         const struct probes_rules *p, struct own_probes *out,
                                          struct error *err);
 
 /* The adapter itself and its weight, of a composition of one. */

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "effect_inner.h"
 #include "loader.h"
+#include "sidecar.h"
 
 bool adapter_name_is_valid(const char *name)
 {
@@ -66,28 +67,6 @@ enum status place_open(const char *path, int root_fd, struct opened *o, struct e
     if (!may_be_file || (root_fd < 0 && !file_exists(path)))
         return st;
     return open_place_of_file(path, root_fd, o, err);
-}
-
-/* ---- files beside it */
-
-void sidecar_name(const struct opened *o, const char *name, char *dst, size_t dst_bytes)
-{
-    snprintf(dst, dst_bytes, "%s%s%s", o->file ? o->file : "", o->file ? "." : "", name);
-}
-
-enum status sidecar_read(const struct opened *o, const char *name, size_t limit_bytes, char **text,
-                         size_t *n_bytes, struct error *err)
-{
-    char full[600];
-    struct private_copy copy = o->copy;
-    copy.limit_bytes = limit_bytes;
-    copy.limit_total = 0;
-    copy.files = NULL;
-    copy.seen = NULL;
-    *text = NULL;
-    *n_bytes = 0;
-    sidecar_name(o, name, full, sizeof full);
-    return private_copy_read(&copy, o->dir_fd, o->folder, full, text, n_bytes, err);
 }
 
 /* ---- reading */
@@ -187,22 +166,26 @@ static enum status scale_built(struct adapter_version *v, double scale, struct e
     return STATUS_OK;
 }
 
-static enum status read_probes(const struct loading *l, const struct effect_probes *p, struct own_probes *out,
-                               struct error *err)
+/* ---- is it this base's? */
+
+static enum status match_base(struct loading *l, const struct adapter_source *s, const struct model *m,
+                              struct base_match *out, struct error *err)
 {
-    char *text, shown[1200];
-    size_t n;
-    *out = (struct own_probes){0};
-    enum status s = sidecar_read(&l->place, PROBES_FILE, PROBES_BYTES_MAX, &text, &n, err);
-    snprintf(shown, sizeof shown, "%s/", l->place.folder);
-    sidecar_name(&l->place, PROBES_FILE, shown + strlen(shown), sizeof shown - strlen(shown));
-    if (s == STATUS_OK)
-        s = own_probes_parse(text, n, shown, p, out, err);
-    else if (s == STATUS_NOT_FOUND)
-        s = STATUS_OK;
-    mem_free(text);
-    return s;
+    struct base_sketch stamp = {.n_spots = 0};
+    enum status st = sidecar_stamp(&l->place, &stamp, err);
+    bool stamped = st == STATUS_OK, ignored = !stamped && s->base_policy == BASE_POLICY_ANY;
+    if (stamped || st == STATUS_NOT_FOUND || ignored)
+        st = base_match_find(m, s->base_name, stamped ? &stamp : NULL, l->content->report->base_model, out,
+                             err);
+    base_sketch_fini(&stamp);
+    if (st != STATUS_OK || base_policy_accepts(s->base_policy, out->outcome))
+        return st;
+    const char *how = out->how + (strncmp(out->how, "warning: ", 9) == 0 ? 9 : 0);
+    return fail(err, STATUS_MISMATCH, "%s: %s; it is \"%s\", and base-match is \"%s\"", s->path, how,
+                base_outcome_name(out->outcome), base_policy_name(s->base_policy));
 }
+
+/* ---- does it do anything? */
 
 static enum status test_effect(struct loading *l, const struct adapter_source *s, struct adapter_version *v,
                                struct error *err)
@@ -210,7 +193,8 @@ static enum status test_effect(struct loading *l, const struct adapter_source *s
     struct own_probes own;
     if (s->effect == EFFECT_OFF || !s->probes)
         return STATUS_OK;
-    enum status st = read_probes(l, s->probes, &own, err);
+    const struct probes_rules rules = effect_probes_rules(s->probes);
+    enum status st = sidecar_probes(&l->place, &rules, &own, err);
     if (st == STATUS_OK)
         st = effect_check(v->lora, s->probes, own.prompts, own.n, &v->effect, err);
     if (st != STATUS_OK || s->effect != EFFECT_ENFORCE || !effect_is_bad(v->effect.outcome))
@@ -219,22 +203,36 @@ static enum status test_effect(struct loading *l, const struct adapter_source *s
     return fail(err, STATUS_INVALID, "%s", v->effect.what);
 }
 
-static enum status build_version(struct loading *l, const struct adapter_source *s, const struct model *m,
-                                 struct adapter_version *v, struct error *err)
+static enum status build_lora(struct loading *l, const struct adapter_source *s, const struct model *m,
+                              struct adapter_version *v, struct error *err)
 {
     uint8_t key[32];
-    enum status st = loading_begin(l, s, m, &v->report, err);
-    if (st == STATUS_OK)
-        st = check_expected(l, s, err);
-    if (st != STATUS_OK)
-        return st;
-    memcpy(v->digest, l->digest, sizeof v->digest);
-    memcpy(v->digest_hex, v->report.digest_hex, sizeof v->digest_hex);
-    st = content_key(v->digest, s->scale, "file", key, err);
+    enum status st = content_key(v->digest, s->scale, "file", key, err);
     if (st == STATUS_OK)
         st = lora_build(m, &l->content->spec, key, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
         st = scale_built(v, s->scale, err);
+    return st;
+}
+
+static enum status build_version(struct loading *l, const struct adapter_source *s, const struct model *m,
+                                 struct adapter_version *v, struct error *err)
+{
+    enum status st = loading_begin(l, s, m, &v->report, err);
+    if (st == STATUS_OK) {
+        memcpy(v->digest, l->digest, sizeof v->digest);
+        memcpy(v->digest_hex, v->report.digest_hex, sizeof v->digest_hex);
+        st = check_expected(l, s, err);
+    }
+    if (st == STATUS_OK)
+        st = build_lora(l, s, m, v, err);
+    if (st == STATUS_OK)
+        st = match_base(l, s, m, &v->report.base, err);
+    if (st == STATUS_MISMATCH && l->fault == ADAPTER_FAULT_NONE) {
+        l->fault = ADAPTER_FAULT_BASE;
+        if (v->report.base.outcome == BASE_UNCHECKED)
+            v->report.base = (struct base_match){.outcome = BASE_MISMATCH, .how = "its shapes don't fit"};
+    }
     return st == STATUS_OK ? test_effect(l, s, v, err) : st;
 }
 
@@ -298,6 +296,8 @@ enum status adapter_inspect(const char *path, struct adapter_report *out, struct
     struct adapter_source s = {.name = "inspected", .path = path, .root_fd = -1, .scale = 1};
     memset(out, 0, sizeof *out);
     enum status st = loading_begin(&l, &s, NULL, out, err);
+    if (st == STATUS_OK)
+        st = sidecars_look(&l.place, out, err);
     loading_end(&l);
     return st;
 }

@@ -55,12 +55,6 @@ struct loading {
 LK_MUST_USE enum status loading_begin(struct loading *l, const struct adapter_source *s,
                                       const struct model *m, struct adapter_report *report,
                                       struct error *err);
-/* Files beside an adapter that no number depends on: in its folder by this name, of X.gguf X.gguf.NAME. Read
- * by the same rules as the adapter's own. STATUS_NOT_FOUND if absent; *text (mem_free) is NUL-terminated. */
-LK_MUST_USE enum status sidecar_read(const struct opened *o, const char *name, size_t limit_bytes,
-                                     char **text, size_t *n_bytes, struct error *err);
-void sidecar_name(const struct opened *o, const char *name, char *dst, size_t dst_bytes);
-
 /* The place alone: a folder, or the folder of a file. Its dir_fd is the caller's to close. */
 LK_MUST_USE enum status place_open(const char *path, int root_fd, struct opened *o, struct error *err);
 void loading_end(struct loading *l); /* takes a failed or zeroed one too */

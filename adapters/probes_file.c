@@ -11,10 +11,10 @@
 #include "format.h"
 
 static enum status take_tokens(const json_t *list, const char *shown, struct own_probes *out,
-                               const struct effect_probes *p, struct error *err)
+                               const struct probes_rules *p, struct error *err)
 {
     size_t n = json_array_size(list);
-    uint32_t vocab = model_config(effect_probes_model(p))->vocab_size;
+    uint32_t vocab = p->vocab_size;
     if (n == 0 || n > EFFECT_TOKENS_MAX)
         return fail(err, STATUS_FORMAT, "%s: tokens has %zu items, expected 1 to %u", shown, n,
                     EFFECT_TOKENS_MAX);
@@ -31,10 +31,11 @@ static enum status take_tokens(const json_t *list, const char *shown, struct own
 }
 
 static enum status take_text(const json_t *text, const char *shown, struct own_probes *out,
-                             const struct effect_probes *p, struct error *err)
+                             const struct probes_rules *p, struct error *err)
 {
-    uint32_t n = effect_tokenize(p, json_string_value(text), json_string_length(text), out->tokens[out->n],
-                                 EFFECT_TOKENS_MAX);
+    uint32_t n = p->tokenize ? p->tokenize(p->data, json_string_value(text), json_string_length(text),
+                                           out->tokens[out->n], EFFECT_TOKENS_MAX)
+                             : 0;
     if (n == 0)
         return fail(err, STATUS_FORMAT,
                     "%s: prompt: no tokens can be made of it here; give {\"tokens\": [...]}", shown);
@@ -44,7 +45,7 @@ static enum status take_text(const json_t *text, const char *shown, struct own_p
 }
 
 static enum status take_line(const char *line, size_t n_bytes, const char *shown, struct own_probes *out,
-                             const struct effect_probes *p, struct error *err)
+                             const struct probes_rules *p, struct error *err)
 {
     json_t *object;
     if (out->n == EFFECT_PROMPTS_MAX)
@@ -66,7 +67,7 @@ static enum status take_line(const char *line, size_t n_bytes, const char *shown
 }
 
 enum status own_probes_parse(const char *text, size_t n_bytes, const char *shown,
-                             const struct effect_probes *p, struct own_probes *out, struct error *err)
+                             const struct probes_rules *p, struct own_probes *out, struct error *err)
 {
     enum status s = STATUS_OK;
     *out = (struct own_probes){0};

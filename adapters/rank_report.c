@@ -8,6 +8,7 @@
 #include "loader.h"
 #include "rank.h"
 #include "rank_tools.h"
+#include "sidecar.h"
 
 /* ---- products ---- */
 
@@ -165,6 +166,8 @@ enum status rank_report_create(const char *path, struct rank_report **out, struc
         return fail(err, STATUS_NO_MEMORY, "%s: no memory", path);
     }
     enum status s = loading_begin(&l, &source, NULL, &m->report.about, err);
+    if (s == STATUS_OK)
+        s = sidecars_look(&l.place, &m->report.about, err);
     if (s == STATUS_OK) {
         s = fill(m, l.content, err);
         s = s == STATUS_OK ? s : fail_within(err, "%s", path);

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "effect.h"
+#include "fingerprint.h"
 #include "lora.h"
 
 struct holding;
@@ -35,8 +36,9 @@ struct adapter_report {
      * "modules_to_save", "tokens" */
     char kinds[128];
     uint64_t n_parameters;
-    uint64_t file_bytes; /* of the files that were read */
-    char digest_hex[65]; /* of the files; "" until all were read */
+    uint64_t file_bytes;    /* of the files that were read */
+    char digest_hex[65];    /* of the files; "" until all were read */
+    struct base_match base; /* whether this is the base that it was trained on */
 };
 
 /* An immutable version. */
@@ -66,6 +68,7 @@ enum adapter_fault {
     ADAPTER_FAULT_NONE,
     ADAPTER_FAULT_CHANGED,    /* its files changed while they were read: try again; STATUS_UNAVAILABLE */
     ADAPTER_FAULT_SHA256,     /* not the expected content; STATUS_MISMATCH */
+    ADAPTER_FAULT_BASE,       /* its shapes don't fit, or the policy refuses the base; STATUS_MISMATCH */
     ADAPTER_FAULT_NO_EFFECT,  /* EFFECT_ENFORCE; STATUS_INVALID, "no effect: ..." */
     ADAPTER_FAULT_NON_FINITE, /* or exploding logits; EFFECT_ENFORCE; STATUS_INVALID */
 };
@@ -86,6 +89,8 @@ struct adapter_source {
     double scale;         /* user scale, 1 by default */
     uint64_t limit_bytes; /* of all its files; 0: 8 GiB a file */
     const char *expected_sha256; /* what digest_hex must be, in any case; NULL: anything */
+    enum base_policy base_policy;
+    const char *base_name; /* what the base is called here, beside its own name; may be NULL */
     enum effect_mode effect;
     const struct effect_probes *probes; /* of the base; NULL: no effect test, whatever the mode */
     struct adapter_findings *findings;  /* written on success and failure; may be NULL */

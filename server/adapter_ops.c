@@ -263,6 +263,7 @@ static const char *code_of(enum adapter_fault fault)
 {
     switch (fault) {
     case ADAPTER_FAULT_NONE:
+    case ADAPTER_FAULT_BASE: /* its status says so */
         return NULL;
     case ADAPTER_FAULT_CHANGED:
         return "busy";
@@ -285,6 +286,8 @@ static enum adapter_fault read_files(struct task *t, const char *sha256, enum ef
                                     .root_fd = t->root_fd,
                                     .scale = l->wish.scale,
                                     .expected_sha256 = sha256[0] ? sha256 : NULL,
+                                    .base_policy = t->ops->server->conf->base_policy,
+                                    .base_name = t->ops->server->base.name,
                                     .effect = effect,
                                     .probes = t->ops->server->probes,
                                     .findings = &findings};

@@ -11,6 +11,7 @@ int cmd_eval(int argc, char **argv);
 int cmd_adapters(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
+int cmd_stamp(int argc, char **argv);
 int cmd_shrink(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_merge(int argc, char **argv);

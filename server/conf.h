@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "effect.h"
+#include "fingerprint.h"
 
 #define CONF_LISTEN_MAX 8U
 #define CONF_ROOTS_MAX 16U
@@ -47,10 +48,11 @@ struct conf {
     size_t n_adapter_roots;
     struct conf_blend blends[CONF_BLENDS_MAX];
     size_t n_blends;
-    const char *always;         /* a voice (voice_expr.h) that is added to every one; NULL: none */
-    uint32_t adapters_max;      /* names in the registry */
-    uint64_t resident_bytes;    /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
-    uint64_t merge_bytes;       /* for merged copies; the same */
+    const char *always;      /* a voice (voice_expr.h) that is added to every one; NULL: none */
+    uint32_t adapters_max;   /* names in the registry */
+    uint64_t resident_bytes; /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
+    uint64_t merge_bytes;    /* for merged copies; the same */
+    enum base_policy base_policy;
     enum effect_mode effect;    /* of adapters that don't say themselves */
     uint32_t load_wait_ms;      /* for room, before a load is refused */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */

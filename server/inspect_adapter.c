@@ -64,6 +64,8 @@ static void print_about(const struct adapter_report *r)
     printf("%-14s adapter (%s)\n", "kind", r->format);
     printf("%-14s %s\n", "made of", r->kinds);
     printf("%-14s %s\n", "base model", r->base_model[0] ? r->base_model : "(not said)");
+    if (r->base.stamped)
+        printf("%-14s %s\n", "stamp", r->base.how);
     if (r->rank_min == r->rank_max)
         printf("%-14s %u\n", "rank", r->rank_max);
     else

@@ -13,6 +13,8 @@ static const char usage_text[] =
     "       lorikeet eval --model PATH --text FILE                         perplexity, and divergence\n"
     "       lorikeet inspect PATH [--json]                                 what a model or an adapter is, in "
     "numbers\n"
+    "       lorikeet stamp ADAPTER --model BASE                         which base an adapter is of, written "
+    "beside it\n"
     "       lorikeet fetch URL                                             a remote adapter into the cache\n"
     "       lorikeet shrink ADAPTER OUT --rank R | --energy E              a smaller adapter, by SVD\n"
     "       lorikeet convert ADAPTER OUT --model BASE                      PEFT folder to GGUF file, and "
@@ -28,19 +30,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = {{"serve", cmd_serve},
-                    {"run", cmd_run},
-                    {"chat", cmd_chat},
-                    {"adapters", cmd_adapters},
-                    {"eval", cmd_eval},
-                    {"inspect", cmd_inspect},
-                    {"fetch", cmd_fetch},
-                    {"shrink", cmd_shrink},
-                    {"convert", cmd_convert},
-                    {"merge", cmd_merge},
-                    {"check-config", cmd_check_config},
-                    {"--version", cmd_version},
-                    {"version", cmd_version}};
+    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},        {"chat", cmd_chat},
+                    {"adapters", cmd_adapters}, {"eval", cmd_eval},      {"inspect", cmd_inspect},
+                    {"stamp", cmd_stamp},       {"fetch", cmd_fetch},    {"shrink", cmd_shrink},
+                    {"convert", cmd_convert},   {"merge", cmd_merge},    {"check-config", cmd_check_config},
+                    {"--version", cmd_version}, {"version", cmd_version}};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(name, commands[i].name) == 0)

@@ -12,13 +12,13 @@ bad=$(while read -r room doors; do
     done
 done <<'ROOMS'
 core/base     base/*
-core/kernels  base/* kernels.h linalg.h
+core/kernels  base/* kernels.h grid.h linalg.h
 core/format   base/* format.h
 core/text     base/* format.h text.h
-core/model    base/* format.h kernels.h model.h matrices.h lora.h kv_cache.h cost.h
+core/model    base/* format.h kernels.h grid.h model.h matrices.h sketch.h lora.h kv_cache.h cost.h
 core/engine   base/* text.h model.h lora.h cost.h kv_cache.h kernels.h engine.h
-adapters      base/* format.h kernels.h model.h matrices.h lora.h adapters.h effect.h registry.h sources.h state.h rank_tools.h linalg.h
-server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h cost.h engine.h adapters.h effect.h registry.h sources.h state.h rank_tools.h
+adapters      base/* format.h kernels.h model.h matrices.h sketch.h lora.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h linalg.h
+server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h cost.h engine.h sketch.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h
 ROOMS
 # A foreign header has its own doors: header, then the files that may see it.
 while read -r header files; do

@@ -73,6 +73,16 @@ def keep(name, data):
     return path
 
 
+def stamped_adapter(target):
+    """An adapter with all that may lie beside it."""
+    shutil.copytree(os.path.join(DATA, "adapters", "llama", "qv_r4"), target)
+    subprocess.run([BINARY, "stamp", target, "--model", os.path.join(DATA, "models", "llama", "f32")], check=True,
+                   capture_output=True)
+    with open(os.path.join(target, "probes.jsonl"), "w") as f:
+        f.write('{"prompt": "hello"}\n{"tokens": [1, 2, 383]}\n')
+    return target
+
+
 def fuzz_files(rng, seconds):
     seeds = [os.path.join(DATA, "models", f, "f32") for f in ("llama", "gemma3")]
     seeds += [os.path.join(DATA, "adapters", f, a) for f, a in
@@ -80,8 +90,9 @@ def fuzz_files(rng, seconds):
                ("gpt2", "bias_all_r2"), ("mixtral", "experts_r2"), ("mixtral", "per_expert_r2"), ("mistral", "tokens_both_r2"))]
     seeds += glob.glob(os.path.join(SHARED, "goldens", "gguf", "*.gguf"))
     n = bad = 0
-    end = time.time() + seconds
     with tempfile.TemporaryDirectory() as folder:
+        seeds += [stamped_adapter(os.path.join(folder, "stamped"))] * 4
+        end = time.time() + seconds
         while time.time() < end:
             seed = rng.choice(seeds)
             target = os.path.join(folder, "x.gguf" if seed.endswith(".gguf") else "x")

@@ -82,4 +82,5 @@ def main():
                   f"| {100 * (fresh2 / d2) ** 0.5:.3g} %, {100 * (1 - fresh_dot / d2):.3g} % |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
