@@ -1,12 +1,12 @@
-/* The idea: events only say when to look; what is true is what a look sees. A look lists the folder on a
- * worker and signs each entry (names, inodes, sizes, times of its files); back on the loop the signatures are
- * merged into what is known.
+/* The idea: events only say where to look; what is true is what a look sees. A look signs entries on a worker
+ * (names, inodes, sizes, times of their files): those that events named and those that are unsettled, or at
+ * the start and at each poll the whole folder. Back on the loop the signatures are merged into what is known.
  *
- *     known   signed, settled ──other signature──▶ unsettled ──the same twice, and whole──▶ settled:
- * on_change ▲   │                 (or ten seconds of patience) └───┘ another signature again
+ *     settled ── another signature ──▶ unsettled ── the same twice, and whole ──▶ settled, on_change
  *
- * `known` is changed by the loop only while no look is under way, so a worker may read it. An event that the
- * kernel drops (a full queue), and a folder that couldn't be watched, are found by the next poll. */
+ * Another signature again begins anew; ten seconds of patience stand in for "whole". `known` is changed by
+ * the loop only while no look is under way, so a worker may read it. An event that the kernel drops (a full
+ * queue), and what happens in a folder that couldn't be watched, are found by the next poll. */
 #include "watch.h"
 
 #include <dirent.h>
@@ -26,12 +26,14 @@
 #define PATIENCE_MS 10000
 #define POLL_UNWATCHED_MS 5000 /* where inotify has no room */
 #define ENTRIES_MAX 65536U
-#define NO_ADAPTER 1U /* the signature of a folder without a configuration, which may come yet */
+#define NO_ADAPTER 1U  /* the signature of a folder without a configuration, which may come yet */
+#define NAMES_MAX 256U /* more that events have named: the whole folder is looked at */
 #define RECENT_NS (10 * NS_PER_S)
 
 struct own_watch { /* an adapter's own folder */
     uv_fs_event_t event;
     struct watch *watch;
+    const char *name; /* the entry's, which outlives this until it is closing */
     bool closing;
 };
 
@@ -57,6 +59,9 @@ struct seen {
 struct look {
     uv_work_t request;
     struct watch *watch;
+    bool whole;   /* the folder is listed */
+    char **names; /* otherwise these, in order, each once */
+    size_t n_names;
     struct seen *list;
     size_t n, capacity;
     int64_t begin_ns, took_ns;
@@ -80,6 +85,9 @@ struct watch {
     bool no_room; /* inotify's limit was met, and the log has it */
     bool was_unreadable;
     int64_t first_event_ns; /* 0: none since the last look */
+    char *named[NAMES_MAX]; /* by events since then */
+    size_t n_named;
+    bool look_at_all;
     uint64_t folder_id;
     struct known *known; /* by name */
     size_t n_known, n_watched;
@@ -171,6 +179,28 @@ static bool look_at(struct look *l, const char *name, int64_t wall_ms)
     return false;
 }
 
+static void look_at_names(struct look *l)
+{
+    int64_t wall_ms = clock_wall_ms();
+    for (size_t i = 0; i < l->n_names && l->status == STATUS_OK; i++)
+        if (!look_at(l, l->names[i], wall_ms))
+            l->status = fail(&l->err, STATUS_NO_MEMORY, "%s: no memory to look at it", l->watch->dir);
+}
+
+static void look_at_all(struct look *l, DIR *d)
+{
+    const struct watch *w = l->watch;
+    int64_t wall_ms = clock_wall_ms();
+    for (const struct dirent *e; l->status == STATUS_OK && (e = readdir(d)) != NULL;) {
+        if (!counts(e->d_name))
+            continue;
+        if (l->n >= ENTRIES_MAX)
+            l->status = fail(&l->err, STATUS_TOO_LARGE, "%s: more than %u entries", w->dir, ENTRIES_MAX);
+        else if (!look_at(l, e->d_name, wall_ms))
+            l->status = fail(&l->err, STATUS_NO_MEMORY, "%s: no memory to look at it", w->dir);
+    }
+}
+
 static void run_look(struct look *l)
 {
     const struct watch *w = l->watch;
@@ -182,15 +212,11 @@ static void run_look(struct look *l)
     }
     if (fstat(dirfd(d), &st) == 0)
         l->folder_id = id_of(&st);
-    int64_t wall_ms = clock_wall_ms();
-    for (const struct dirent *e; l->status == STATUS_OK && (e = readdir(d)) != NULL;) {
-        if (!counts(e->d_name))
-            continue;
-        if (l->n >= ENTRIES_MAX)
-            l->status = fail(&l->err, STATUS_TOO_LARGE, "%s: more than %u entries", w->dir, ENTRIES_MAX);
-        else if (!look_at(l, e->d_name, wall_ms))
-            l->status = fail(&l->err, STATUS_NO_MEMORY, "%s: no memory to look at it", w->dir);
-    }
+    l->whole |= l->folder_id != w->folder_id;
+    if (l->whole)
+        look_at_all(l, d);
+    else
+        look_at_names(l);
     closedir(d);
     if (l->n)
         qsort(l->list, l->n, sizeof *l->list, by_name);
@@ -208,7 +234,10 @@ static void free_look(struct look *l)
 {
     for (size_t i = 0; i < l->n; i++)
         mem_free(l->list[i].name);
+    for (size_t i = 0; i < l->n_names; i++)
+        mem_free(l->names[i]);
     mem_free(l->list);
+    mem_free(l->names);
     mem_free(l);
 }
 
@@ -220,6 +249,8 @@ static void free_when_done(struct watch *w)
         return;
     for (size_t i = 0; i < w->n_known; i++)
         mem_free(w->known[i].name);
+    for (size_t i = 0; i < w->n_named; i++)
+        mem_free(w->named[i]);
     mem_free(w->known);
     mem_free(w);
 }
@@ -269,14 +300,29 @@ static void look_in(struct watch *w, uint64_t ms)
 static void on_poll(uv_timer_t *t)
 {
     struct watch *w = t->data;
+    w->look_at_all = true;
     if (!uv_is_active((const uv_handle_t *)&w->soon))
         start_look(w);
 }
 
-/* Something happened: a look when it has been quiet, but not put off for ever. */
-static void note_event(struct watch *w)
+static void note_name(struct watch *w, const char *name)
+{
+    for (size_t i = 0; name && i < w->n_named; i++)
+        if (strcmp(w->named[i], name) == 0)
+            return;
+    char *copy = name && w->n_named < NAMES_MAX ? mem_strdup(name) : NULL;
+    if (copy)
+        w->named[w->n_named++] = copy;
+    else
+        w->look_at_all = true;
+}
+
+/* Something happened to an entry (NULL: it isn't known which): a look when it has been quiet, but not put off
+ * for ever. */
+static void note_event(struct watch *w, const char *name)
 {
     int64_t now = clock_now_ns();
+    note_name(w, name);
     if (!w->first_event_ns)
         w->first_event_ns = now;
     int64_t waited_ms = (now - w->first_event_ns) / NS_PER_MS;
@@ -289,7 +335,7 @@ static void on_top_event(uv_fs_event_t *h, const char *name, int events, int sta
     struct watch *w = h->data;
     (void)events;
     if (!w->closing && (status < 0 || !name || counts(name)))
-        note_event(w);
+        note_event(w, status < 0 ? NULL : name);
 }
 
 static void on_own_event(uv_fs_event_t *h, const char *name, int events, int status)
@@ -297,7 +343,7 @@ static void on_own_event(uv_fs_event_t *h, const char *name, int events, int sta
     const struct own_watch *own = h->data;
     (void)events;
     if (!own->closing && !own->watch->closing && (status < 0 || !name || counts(name)))
-        note_event(own->watch);
+        note_event(own->watch, own->name);
 }
 
 static void set_poll(struct watch *w)
@@ -325,6 +371,7 @@ static bool watch_own(struct watch *w, struct known *k)
         return true;
     }
     own->watch = w;
+    own->name = k->name;
     own->event.data = own;
     uv_fs_event_init(w->loop, &own->event);
     w->n_handles++;
@@ -422,6 +469,17 @@ static void take_missed(struct merge *m, const struct known *before)
     mem_free(k->name);
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool was_looked_at(const struct look *l, const char *name)
+{
+    return l->whole ||
+           (l->n_names && bsearch(&name, l->names, l->n_names, sizeof *l->names, compare_names) != NULL);
+}
+
 static bool merge(struct watch *w, struct look *l, struct merge *m)
 {
     *m = (struct merge){.watch = w, .now = clock_now_ns()};
@@ -431,7 +489,9 @@ static bool merge(struct watch *w, struct look *l, struct merge *m)
     size_t i = 0, j = 0;
     while (i < w->n_known || j < l->n) {
         int order = i == w->n_known ? 1 : j == l->n ? -1 : strcmp(w->known[i].name, l->list[j].name);
-        if (order < 0) {
+        if (order < 0 && !was_looked_at(l, w->known[i].name)) {
+            m->next[m->n++] = w->known[i++];
+        } else if (order < 0) {
             take_missed(m, &w->known[i++]);
         } else if (order > 0) {
             take_new(m, &l->list[j++]);
@@ -498,6 +558,33 @@ static void on_looked(uv_work_t *request, int status)
         w->on_change(w->data);
 }
 
+/* What events named, and what has not come to rest; false: no memory. */
+static bool take_names(struct watch *w, struct look *l)
+{
+    size_t n = w->n_named, kept = 0;
+    for (size_t i = 0; i < w->n_known; i++)
+        n += !w->known[i].settled || w->known[i].n_missed;
+    l->names = mem_array(n + 1, sizeof *l->names);
+    if (!l->names)
+        return false;
+    for (size_t i = 0; i < w->n_named; i++)
+        l->names[l->n_names++] = w->named[i];
+    w->n_named = 0;
+    for (size_t i = 0; i < w->n_known; i++) {
+        char *name = !w->known[i].settled || w->known[i].n_missed ? mem_strdup(w->known[i].name) : NULL;
+        if (name)
+            l->names[l->n_names++] = name;
+    }
+    qsort(l->names, l->n_names, sizeof *l->names, compare_names);
+    for (size_t i = 0; i < l->n_names; i++)
+        if (kept && strcmp(l->names[i], l->names[kept - 1]) == 0)
+            mem_free(l->names[i]);
+        else
+            l->names[kept++] = l->names[i];
+    l->n_names = kept;
+    return true;
+}
+
 static void start_look(struct watch *w)
 {
     if (w->closing)
@@ -509,12 +596,14 @@ static void start_look(struct watch *w)
     struct look *l = mem_zalloc(sizeof *l);
     if (!l)
         return; /* the next poll tries again */
-    w->first_event_ns = 0;
     l->watch = w;
+    l->whole = !take_names(w, l) || w->look_at_all || !w->known_once;
+    w->first_event_ns = 0;
+    w->look_at_all = false;
     l->request.data = l;
     w->looking = uv_queue_work(w->loop, &l->request, on_look, on_looked) == 0;
     if (!w->looking)
-        mem_free(l);
+        free_look(l);
 }
 
 /* ---- from outside */
