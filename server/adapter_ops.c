@@ -223,8 +223,11 @@ static enum status publish(struct task *t)
     uint64_t before = a->stable;
     t->reserved = false; /* ends with the publication, whatever comes of it */
     struct adapter_version *v = t->version;
+    uint64_t bytes = v->lora->size_bytes;
     t->version = NULL;
     s = registry_publish(r, a, v, &p, clock_now_ns(), &l->err);
+    if (s == STATUS_FULL)
+        t->bytes = bytes; /* more than was reserved */
     if (s != STATUS_OK)
         return s;
     if (l->as == PUBLISH_STABLE || before == 0)
@@ -236,6 +239,8 @@ static enum status publish(struct task *t)
     l->replaced = before != 0 && a->stable != before;
     return s;
 }
+
+static void reserve(struct task *t);
 
 static void loaded(void *data)
 {
@@ -249,10 +254,13 @@ static void loaded(void *data)
         finish(t);
         return;
     }
+    uint64_t reserved = t->bytes;
     if (l->status == STATUS_OK)
         l->status = publish(t);
     if (l->status == STATUS_OK)
         keep_then_finish(t);
+    else if (l->status == STATUS_FULL && t->bytes > reserved)
+        reserve(t); /* waits for as much as it takes, then reads it again */
     else
         give_up(t);
 }
@@ -332,7 +340,7 @@ static void reserve(struct task *t)
         finish(t);
         return;
     }
-    l->status = registry_reserve(r, a, t->file_bytes, l->tenant, now, &l->err);
+    l->status = registry_reserve(r, a, t->bytes, l->tenant, now, &l->err);
     if (l->status == STATUS_OK) {
         t->reserved = true;
         begin_load(t);
@@ -356,7 +364,7 @@ static void look(void *data)
     }
     if (l->status == STATUS_OK)
         l->status = adapter_stat(t->path, t->root_fd, &st, &l->err);
-    t->file_bytes = st.file_bytes;
+    t->bytes = st.file_bytes;
 }
 
 static bool is_download(const struct task *t)
@@ -392,7 +400,10 @@ static void looked(void *data)
     }
     struct adapter *a = registry_find(r, l->wish.name);
     if (a)
-        registry_set_file_bytes(a, t->file_bytes);
+        registry_set_file_bytes(a, t->bytes);
+    const struct version_record *v = a ? registry_record(a, l->generation) : NULL;
+    if (v && v->size_bytes) /* it was in memory before */
+        t->bytes = v->size_bytes;
     reserve(t);
 }
 

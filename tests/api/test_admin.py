@@ -249,6 +249,30 @@ def test_a_small_budget_moves_voices_in_and_out():
         assert one > 0
 
 
+def test_a_load_that_is_larger_than_its_files_waits_for_room():
+    """Small adapters take more memory than their files: room for the files is not room enough."""
+    with Server(LLAMA, {}, ["--adapter-root", ADAPTERS, "--resident-memory", "10000", "--threads", "2"], name="tiny") as server:
+        assert put(server, "a", "A")[0] == 201
+        assert put(server, "b", "B", load=False)[0] == 201
+        started = threading.Event()
+
+        def stream():
+            body = {"model": "a", "prompt": [1, 9], "max_tokens": 480, "temperature": 0, "ignore_eos": True, "stream": True}
+            request = urllib.request.Request(server.url + "/v1/completions", json.dumps(body).encode(),
+                                             {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                for line in reply:
+                    started.set()
+
+        thread = threading.Thread(target=stream)
+        thread.start()
+        assert started.wait(30)
+        assert say(server, "b") == "BBB"
+        assert not server.admin("GET", f"{API}/b")[1]["last_error"]
+        thread.join(60)
+        assert say(server, "a") == "AAA"
+
+
 def test_a_generation_is_one_content_over_restarts_also_where_nobody_asked_for_it(tmp_path):
     """Files change while the adapter is out of memory: a request publishes the new ones, and no operator's change keeps
     that. The next run must not give the number to other content."""

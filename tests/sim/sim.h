@@ -84,6 +84,8 @@ struct load {
     int32_t scale;
     enum load_phase phase;
     struct content content; /* read from the disk when the worker began */
+    uint64_t asked;         /* room that was asked for */
+    uint64_t took;          /* it was loaded once, and was larger than it looked */
     uint64_t reserved;
     int64_t due_ns, deadline_ns;
 };

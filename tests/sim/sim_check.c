@@ -132,8 +132,7 @@ static void check_full(struct world *w, const struct load *l, uint64_t could_go)
 {
     struct registry_usage u;
     registry_usage(w->registry, &u);
-    uint64_t bytes = content_promise((struct content){.id = w->disk[l->path].id, .scale = l->scale});
-    CHECK(w, u.resident_bytes + u.reserved_bytes + bytes > w->budget + could_go,
+    CHECK(w, u.resident_bytes + u.reserved_bytes + l->asked > w->budget + could_go,
           "%s: told that there is no room, but there was", sim_name(l->name));
 }
 

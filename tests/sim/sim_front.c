@@ -255,7 +255,8 @@ static void reserve(struct world *w, struct load *l, struct adapter *a)
     struct error err;
     struct room_check check;
     struct content c = {.id = w->disk[l->path].id, .scale = l->scale};
-    uint64_t bytes = content_promise(c), routable = check_routable(w);
+    uint64_t bytes = l->took ? l->took : content_promise(c), routable = check_routable(w);
+    l->asked = bytes;
     check_before_room(w, &check, l->tenant);
     w->cause = CAUSE_ROOM;
     enum status s = registry_reserve(w->registry, a, bytes, l->tenant, w->now_ns, &err);
@@ -356,7 +357,12 @@ static void publish(struct world *w, struct load *l, struct adapter *a)
         CHECK(w, s != STATUS_UNAVAILABLE || (l->as == PUBLISH_AGAIN && known_as != p.generation), "%s: %s",
               sim_name(l->name), err.text);
         w->n_failed++;
-        end_load(w, l, 0);
+        if (s == STATUS_FULL && w->now_ns < l->deadline_ns) { /* waits for as much as it takes */
+            l->took = content_bytes(l->content);
+            l->phase = LOAD_ROOM;
+        } else {
+            end_load(w, l, 0);
+        }
         return;
     }
     w->n_published++;
