@@ -195,6 +195,7 @@ static enum status add_experts(struct conversion *c, uint32_t layer, enum lora_s
         return STATUS_OK;
     for (uint32_t e = 0; e < n && !first; e++)
         first = pairs[e];
+    require(first); /* one was found */
     for (uint32_t e = 0; e < n; e++)
         if (pairs[e] && pairs[e]->module.n_sites != first->module.n_sites)
             return refuse(c, &pairs[e]->module, "experts that are adapted in two ways", err);

@@ -87,13 +87,9 @@ static uint64_t chunk_rows(const struct tensor *t, uint64_t rows, uint64_t cols)
     return n == 0 ? 1 : n < rows ? n : rows;
 }
 
-/* What rounding to the file's type takes from values that the merge had in full. */
-static void add_error(struct merging *m, const struct tensor *t, const float *values, const void *stored,
-                      uint64_t n, float *back)
+/* What rounding to the file's type takes from a tensor's values. */
+static void add_error(struct merging *m, const float *values, const float *back, uint64_t n)
 {
-    if (t->dtype == DTYPE_F32)
-        return;
-    dequantize_row(t->dtype, stored, n, back);
     for (uint64_t i = 0; i < n; i++)
         m->error_squares += ((double)back[i] - (double)values[i]) * ((double)back[i] - (double)values[i]);
 }
@@ -124,7 +120,8 @@ static enum status write_tensor(struct merging *m, const struct tensor *t, struc
             break;
         require(dtype_row_bytes(t->dtype, n * cols, &row_bytes) &&
                 quantize_row(t->dtype, values, n * cols, stored));
-        add_error(m, t, values, stored, n * cols, back);
+        dequantize_row(t->dtype, stored, n * cols, back);
+        add_error(m, values, back, n * cols);
         s = check_finite(t, back, n * cols, err);
         if (s == STATUS_OK)
             s = tensor_writer_put(w, stored, row_bytes, err);
@@ -151,7 +148,9 @@ static enum status write_shard(struct merging *m, uint32_t i, json_t *map, struc
     char name[64];
     shard_name(m, i, name, sizeof name);
     tensors_order(m->items + begin, n);
-    enum status s = safetensors_create(m->place, name, m->items + begin, n, metadata, 1, &w, err);
+    const struct tensor_file file = {
+        .name = name, .items = m->items + begin, .n_items = n, .metadata = metadata, .n_metadata = 1};
+    enum status s = safetensors_create(m->place, &file, &w, err);
     for (size_t k = begin; k < begin + n && s == STATUS_OK; k++) {
         json_object_set_new(map, m->items[k].name, json_string(name));
         s = write_tensor(m, &m->items[k], w, err);

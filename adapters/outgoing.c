@@ -70,8 +70,12 @@ enum status outgoing_write_peft(struct outgoing *o, const struct out_place *plac
     const struct text_pair metadata[] = {{"format", "pt"}};
     struct tensor_writer *w;
     tensors_order(o->items, o->n);
-    enum status s =
-        safetensors_create(place, "adapter_model.safetensors", o->items, o->n, metadata, 1, &w, err);
+    const struct tensor_file file = {.name = "adapter_model.safetensors",
+                                     .items = o->items,
+                                     .n_items = o->n,
+                                     .metadata = metadata,
+                                     .n_metadata = 1};
+    enum status s = safetensors_create(place, &file, &w, err);
     return s == STATUS_OK ? put_all(o, w, err) : s;
 }
 
@@ -79,7 +83,9 @@ enum status outgoing_write_gguf(struct outgoing *o, const struct out_place *plac
                                 const struct gguf_pair *pairs, size_t n_pairs, struct error *err)
 {
     struct tensor_writer *w;
-    enum status s = gguf_create(place, name, o->items, o->n, pairs, n_pairs, &w, err);
+    const struct tensor_file file = {
+        .name = name, .items = o->items, .n_items = o->n, .pairs = pairs, .n_pairs = n_pairs};
+    enum status s = gguf_create(place, &file, &w, err);
     return s == STATUS_OK ? put_all(o, w, err) : s;
 }
 

@@ -119,14 +119,7 @@ void tensors_order(struct tensor *items, size_t n);
 struct text_pair {
     const char *key, *value;
 };
-/* A .safetensors file in the place's temporary folder; `metadata` is text for its header. Items are borrowed
- * until the writer is closed. STATUS_UNSUPPORTED for an element type that the format has no name for. */
-LK_MUST_USE enum status safetensors_create(const struct out_place *o, const char *name,
-                                           const struct tensor *items, size_t n_items,
-                                           const struct text_pair *metadata, size_t n_metadata,
-                                           struct tensor_writer **out, struct error *err);
-
-/* A GGUF file, version 3; with metadata of the types that an adapter has. */
+/* Metadata of the types that a GGUF adapter has. */
 struct gguf_pair {
     const char *key;
     enum gguf_pair_type { GGUF_PAIR_TEXT, GGUF_PAIR_U32, GGUF_PAIR_F32, GGUF_PAIR_IDS } type;
@@ -136,8 +129,20 @@ struct gguf_pair {
     const int32_t *ids; /* [n_ids], written as u32: none is negative */
     size_t n_ids;
 };
-LK_MUST_USE enum status gguf_create(const struct out_place *o, const char *name, const struct tensor *items,
-                                    size_t n_items, const struct gguf_pair *pairs, size_t n_pairs,
+/* A file to write, in a place's temporary folder. Items are borrowed until the writer is closed. */
+struct tensor_file {
+    const char *name;
+    const struct tensor *items;
+    size_t n_items;
+    const struct text_pair *metadata; /* safetensors: [n_metadata] text for its header */
+    size_t n_metadata;
+    const struct gguf_pair *pairs; /* GGUF: [n_pairs] */
+    size_t n_pairs;
+};
+/* STATUS_UNSUPPORTED for an element type that the format has no name for. GGUF: version 3. */
+LK_MUST_USE enum status safetensors_create(const struct out_place *o, const struct tensor_file *f,
+                                           struct tensor_writer **out, struct error *err);
+LK_MUST_USE enum status gguf_create(const struct out_place *o, const struct tensor_file *f,
                                     struct tensor_writer **out, struct error *err);
 
 /* The next bytes: any number of them, over the ends of tensors or not. More than was declared is a caller's

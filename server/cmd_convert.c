@@ -12,6 +12,7 @@
 
 struct arguments {
     const char *from, *out, *to, *model;
+    char named_model[sizeof((struct adapter_report *)0)->base_model]; /* by the adapter */
     struct convert_options options;
 };
 
@@ -35,7 +36,8 @@ static enum status choose_format(struct arguments *a, const struct adapter_repor
     if (a->model)
         return STATUS_OK;
     if (path_is_folder(about->base_model) || file_exists(about->base_model)) {
-        a->model = about->base_model;
+        snprintf(a->named_model, sizeof a->named_model, "%s", about->base_model);
+        a->model = a->named_model;
         return STATUS_OK;
     }
     return fail(

@@ -22,6 +22,7 @@ static sigset_t ending_signals(void)
 void tool_hold_signals(void)
 {
     sigset_t set = ending_signals();
+    sigaddset(&set, SIGXFSZ); /* for good: a file too large is an error of write, and is cleaned up as one */
     sigprocmask(SIG_BLOCK, &set, NULL);
 }
 

@@ -72,9 +72,8 @@ static enum status put_entry(struct buf *b, const struct tensor *t, uint64_t *of
     return STATUS_OK;
 }
 
-enum status gguf_create(const struct out_place *o, const char *name, const struct tensor *items,
-                        size_t n_items, const struct gguf_pair *pairs, size_t n_pairs,
-                        struct tensor_writer **out, struct error *err)
+enum status gguf_create(const struct out_place *o, const struct tensor_file *f, struct tensor_writer **out,
+                        struct error *err)
 {
     struct buf head;
     uint64_t offset = 0;
@@ -83,21 +82,19 @@ enum status gguf_create(const struct out_place *o, const char *name, const struc
     buf_init(&head, WRITTEN_HEADER_MAX);
     buf_puts(&head, "GGUF");
     put_u32(&head, 3);
-    put_u64(&head, n_items);
-    put_u64(&head, n_pairs);
-    for (size_t i = 0; i < n_pairs; i++)
-        put_pair(&head, &pairs[i]);
-    for (size_t i = 0; i < n_items && s == STATUS_OK; i++)
-        s = put_entry(&head, &items[i], &offset, err);
+    put_u64(&head, f->n_items);
+    put_u64(&head, f->n_pairs);
+    for (size_t i = 0; i < f->n_pairs; i++)
+        put_pair(&head, &f->pairs[i]);
+    for (size_t i = 0; i < f->n_items && s == STATUS_OK; i++)
+        s = put_entry(&head, &f->items[i], &offset, err);
     while (head.length % ALIGNMENT && !head.failed)
         buf_putc(&head, '\0');
     if (s == STATUS_OK && head.failed)
         s = fail(err, STATUS_TOO_LARGE, "metadata and table of more than %u bytes, or memory is short",
                  WRITTEN_HEADER_MAX);
-    if (s != STATUS_OK)
-        s = fail_within(err, "%s/%s", o->path, name);
-    else
-        s = tensor_writer_create(o, name, items, n_items, ALIGNMENT, out, err);
+    s = s != STATUS_OK ? fail_within(err, "%s/%s", o->path, f->name)
+                       : tensor_writer_create(o, f, ALIGNMENT, out, err);
     if (s == STATUS_OK)
         s = tensor_writer_head(*out, head.data, head.length, err);
     if (s != STATUS_OK) {

@@ -20,13 +20,13 @@ static const char *element_name(enum dtype type)
     return NULL;
 }
 
-static json_t *entry_of(const struct tensor *t, uint64_t begin)
+static json_t *entry_of(const struct tensor *t, uint64_t begin, uint64_t end)
 {
     json_t *shape = json_array();
     for (uint32_t i = 0; i < t->n_dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)t->shape[i]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", element_name(t->dtype), "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)(begin + t->size_bytes));
+                     (json_int_t)begin, (json_int_t)end);
 }
 
 static enum status fill_header(json_t *header, const struct tensor *items, size_t n, struct error *err)
@@ -40,7 +40,7 @@ static enum status fill_header(json_t *header, const struct tensor *items, size_
             return fail(err, STATUS_INVALID, "tensor '%s' is given twice", items[i].name);
         if (!u64_add(begin, items[i].size_bytes, &end) || end > INT64_MAX)
             return fail(err, STATUS_TOO_LARGE, "tensor '%s': the file would be too large", items[i].name);
-        if (json_object_set_new(header, items[i].name, entry_of(&items[i], begin)) != 0)
+        if (json_object_set_new(header, items[i].name, entry_of(&items[i], begin, end)) != 0)
             return fail(err, STATUS_INVALID, "tensor '%s': its name is no UTF-8 text, or memory is short",
                         items[i].name);
     }
@@ -66,27 +66,24 @@ static enum status render(json_t *header, struct buf *out, struct error *err)
                                 : fail(err, STATUS_TOO_LARGE, "a header of %zu bytes, or memory is short", n);
 }
 
-enum status safetensors_create(const struct out_place *o, const char *name, const struct tensor *items,
-                               size_t n_items, const struct text_pair *metadata, size_t n_metadata,
+enum status safetensors_create(const struct out_place *o, const struct tensor_file *f,
                                struct tensor_writer **out, struct error *err)
 {
     struct buf head;
     json_t *header = json_object(), *pairs = json_object();
     *out = NULL;
     buf_init(&head, WRITTEN_HEADER_MAX);
-    for (size_t i = 0; i < n_metadata; i++)
-        json_object_set_new(pairs, metadata[i].key, json_string(metadata[i].value));
-    if (n_metadata)
+    for (size_t i = 0; i < f->n_metadata; i++)
+        json_object_set_new(pairs, f->metadata[i].key, json_string(f->metadata[i].value));
+    if (f->n_metadata)
         json_object_set(header, "__metadata__", pairs);
     json_decref(pairs);
-    enum status s = fill_header(header, items, n_items, err);
+    enum status s = fill_header(header, f->items, f->n_items, err);
     if (s == STATUS_OK)
         s = render(header, &head, err);
     json_decref(header);
-    if (s != STATUS_OK)
-        s = fail_within(err, "%s/%s", o->path, name);
-    else
-        s = tensor_writer_create(o, name, items, n_items, 1, out, err);
+    s = s != STATUS_OK ? fail_within(err, "%s/%s", o->path, f->name)
+                       : tensor_writer_create(o, f, 1, out, err);
     if (s == STATUS_OK)
         s = tensor_writer_head(*out, head.data, head.length, err);
     if (s != STATUS_OK) {

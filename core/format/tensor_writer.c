@@ -52,22 +52,21 @@ void tensors_order(struct tensor *items, size_t n)
         qsort(items, n, sizeof *items, compare);
 }
 
-enum status tensor_writer_create(const struct out_place *o, const char *name, const struct tensor *items,
-                                 size_t n_items, uint32_t alignment, struct tensor_writer **out,
-                                 struct error *err)
+enum status tensor_writer_create(const struct out_place *o, const struct tensor_file *f, uint32_t alignment,
+                                 struct tensor_writer **out, struct error *err)
 {
     *out = NULL;
-    if (n_items == 0 || n_items > WRITTEN_TENSORS_MAX)
-        return fail(err, STATUS_TOO_LARGE, "%s/%s: %zu tensors, expected 1 to %u", o->path, name, n_items,
-                    WRITTEN_TENSORS_MAX);
+    if (f->n_items == 0 || f->n_items > WRITTEN_TENSORS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "%s/%s: %zu tensors, expected 1 to %u", o->path, f->name,
+                    f->n_items, WRITTEN_TENSORS_MAX);
     struct tensor_writer *w = mem_zalloc(sizeof *w);
     if (!w)
-        return fail(err, STATUS_NO_MEMORY, "%s: no memory", name);
-    w->items = items;
-    w->n_items = n_items;
-    w->n_missing = items[0].size_bytes;
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", f->name);
+    w->items = f->items;
+    w->n_items = f->n_items;
+    w->n_missing = f->items[0].size_bytes;
     w->alignment = alignment;
-    enum status s = out_file_open(&w->file, o, name, err);
+    enum status s = out_file_open(&w->file, o, f->name, err);
     if (s != STATUS_OK)
         tensor_writer_close(w);
     else

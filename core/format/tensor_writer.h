@@ -10,9 +10,9 @@
 #define WRITTEN_HEADER_MAX (100U << 20) /* as the readers have it */
 
 /* A writer whose file is open and empty; each tensor's data will begin at a multiple of `alignment`. */
-LK_MUST_USE enum status tensor_writer_create(const struct out_place *o, const char *name,
-                                             const struct tensor *items, size_t n_items, uint32_t alignment,
-                                             struct tensor_writer **out, struct error *err);
+LK_MUST_USE enum status tensor_writer_create(const struct out_place *o, const struct tensor_file *f,
+                                             uint32_t alignment, struct tensor_writer **out,
+                                             struct error *err);
 /* The bytes before the data, all at once. */
 LK_MUST_USE enum status tensor_writer_head(struct tensor_writer *w, const void *bytes, size_t n,
                                            struct error *err);

@@ -193,6 +193,7 @@ static enum status add_stack(struct model_export *e, uint32_t layer, const char 
     const struct packed *w = e->m->layers[layer].experts;
     uint32_t n = e->m->config.n_experts;
     char name[NAME_BYTES];
+    require(n > 0);
     naming_layer(&e->naming, layer, suffix, "", name);
     struct item *item = add_item(e, name, false, err);
     enum status s = item ? STATUS_OK : STATUS_NO_MEMORY;

@@ -69,10 +69,15 @@ static enum status write_file(const struct folder *f, bool gguf, struct error *e
     describe(items);
     snprintf(path, sizeof path, "%s/written", f->path);
     enum status s = out_begin(&o, path, err);
-    if (s == STATUS_OK && gguf)
-        s = gguf_create(&o, "f", items, 3, pairs, 4, &w, err);
-    else if (s == STATUS_OK)
-        s = safetensors_create(&o, "f", items, 3, metadata, 1, &w, err);
+    const struct tensor_file file = {.name = "f",
+                                     .items = items,
+                                     .n_items = 3,
+                                     .metadata = metadata,
+                                     .n_metadata = 1,
+                                     .pairs = pairs,
+                                     .n_pairs = 4};
+    if (s == STATUS_OK)
+        s = gguf ? gguf_create(&o, &file, &w, err) : safetensors_create(&o, &file, &w, err);
     if (s == STATUS_OK)
         s = put_all(w, err);
     tensor_writer_close(w);
@@ -162,13 +167,16 @@ static void bounds_are_kept(void **state)
     assert_int_equal(tensor_describe(&t, "t", DTYPE_Q8_0, 2, odd, &err), STATUS_INVALID);
     assert_int_equal(tensor_describe(&two[0], "t", DTYPE_F32, 1, fine, &err), STATUS_OK);
     two[1] = two[0];
-    assert_int_equal(safetensors_create(&o, "f", two, 2, NULL, 0, &w, &err), STATUS_INVALID);
+    struct tensor_file file = {.name = "f", .items = two, .n_items = 2};
+    assert_int_equal(safetensors_create(&o, &file, &w, &err), STATUS_INVALID);
     assert_non_null(strstr(err.text, "'t' is given twice"));
     two[0].dtype = DTYPE_Q4_0;
-    assert_int_equal(safetensors_create(&o, "f", two, 1, NULL, 0, &w, &err), STATUS_UNSUPPORTED);
+    file.n_items = 1;
+    assert_int_equal(safetensors_create(&o, &file, &w, &err), STATUS_UNSUPPORTED);
     two[0].dtype = DTYPE_F8_E4M3;
-    assert_int_equal(gguf_create(&o, "f", two, 1, NULL, 0, &w, &err), STATUS_UNSUPPORTED);
-    assert_int_equal(safetensors_create(&o, "f", two, 0, NULL, 0, &w, &err), STATUS_TOO_LARGE);
+    assert_int_equal(gguf_create(&o, &file, &w, &err), STATUS_UNSUPPORTED);
+    file.n_items = 0;
+    assert_int_equal(safetensors_create(&o, &file, &w, &err), STATUS_TOO_LARGE);
 }
 
 int main(void)
