@@ -66,10 +66,10 @@ static enum status register_name(struct request *r, struct load_order *o, struct
     const struct adapter *before = registry_find(registry, o->wish.name);
     struct adapter *a;
     enum status s = admin_check_revision(r, before, &f->error);
-    if (s == STATUS_OK && !kept)
-        s = fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
     if (s != STATUS_OK)
         return s;
+    if (!kept)
+        return fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
     *kept = *o;
     kept->created = before == NULL;
     kept->data = r;

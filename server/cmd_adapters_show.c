@@ -83,8 +83,27 @@ static void put_scalar(struct buf *out, const char *key, json_t *v)
     }
 }
 
-/* Objects as "key value" lines, what is nested behind its key; lists of scalars in one line. */
-static void put_fields(struct buf *out, const char *prefix, json_t *object, int depth)
+#define FIELD_DEPTH_MAX 4
+#define FIELD_WIDTH_MIN 16U
+#define FIELD_WIDTH_MAX 40U
+
+/* Of the longest path of keys, within bounds. */
+static size_t field_width(size_t before, json_t *object, int depth)
+{
+    size_t width = FIELD_WIDTH_MIN;
+    const char *key;
+    json_t *v;
+    json_object_foreach(object, key, v)
+    {
+        size_t here = before + strlen(key);
+        if (json_object_size(v) > 0 && depth < FIELD_DEPTH_MAX)
+            here = field_width(here + 1, v, depth + 1);
+        width = here > width ? here : width;
+    }
+    return width < FIELD_WIDTH_MAX ? width : FIELD_WIDTH_MAX;
+}
+
+static void put_nested(struct buf *out, const char *prefix, json_t *object, int depth, size_t width)
 {
     const char *key;
     json_t *v;
@@ -92,17 +111,17 @@ static void put_fields(struct buf *out, const char *prefix, json_t *object, int 
     {
         char path[120];
         snprintf(path, sizeof path, "%s%s%s", prefix, prefix[0] ? "." : "", key);
-        if (json_object_size(v) > 0 && depth < 4) {
-            put_fields(out, path, v, depth + 1);
+        if (json_object_size(v) > 0 && depth < FIELD_DEPTH_MAX) {
+            put_nested(out, path, v, depth + 1, width);
             continue;
         }
         bool odd = json_is_null(v) || (json_is_object(v) && json_object_size(v) == 0);
         size_t at = out->length, i;
         json_t *item;
         adapters_put_text(out, path);
-        for (size_t width = out->length - at; width < 17; width++)
+        for (size_t n = out->length - at; n < width; n++)
             buf_putc(out, ' ');
-        buf_putc(out, ' ');
+        buf_puts(out, "  ");
         if (odd)
             buf_puts(out, "-");
         else if (!json_is_array(v))
@@ -114,6 +133,12 @@ static void put_fields(struct buf *out, const char *prefix, json_t *object, int 
         }
         buf_putc(out, '\n');
     }
+}
+
+/* Objects as "key value" lines, what is nested behind its key; lists of scalars in one line. */
+static void put_fields(struct buf *out, json_t *object)
+{
+    put_nested(out, "", object, 0, field_width(0, object, 0));
 }
 
 /* ---- tables */
@@ -262,7 +287,7 @@ static void put_show(json_t *answer, json_t *versions, struct buf *out)
 {
     static const char *const heads[] = {"GEN",  "DIGEST",   "ROLE",     "RESIDENT", "BYTES",
                                         "RANK", "REQUESTS", "FAILURES", "PUBLISHED"};
-    put_fields(out, "", answer, 0);
+    put_fields(out, answer);
     if (json_array_size(get(versions, "data")) == 0)
         return;
     buf_putc(out, '\n');
@@ -296,7 +321,7 @@ static void put_loaded(const struct adapters_args *a, json_t *answer, struct buf
     }
     if (a->dry_run) {
         buf_printf(out, "%s: would be loaded; nothing has changed\n", a->name);
-        put_fields(out, "", get(answer, "report"), 0);
+        put_fields(out, get(answer, "report"));
         return;
     }
     json_t *generation = get(answer, "generation");
@@ -341,11 +366,11 @@ void adapters_render(const struct adapters_args *a, json_t *answer, json_t *more
     case VERB_EFFECT:
     case VERB_SHADOW:
     case VERB_RESCAN:
-        put_fields(out, "", answer, 0);
+        put_fields(out, answer);
         break;
     default:
         if (a->verb == VERB_TRAFFIC && a->n_shares == 0)
-            put_fields(out, "", answer, 0);
+            put_fields(out, answer);
         else
             put_outcome(a, answer, words[a->verb], out);
         break;

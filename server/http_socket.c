@@ -26,9 +26,10 @@ void socket_peer(int fd, char *out, size_t n)
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
     } a;
-    struct ucred who;
+    struct ucred who = {0};
     socklen_t n_address = sizeof a, n_who = sizeof who;
     out[0] = '\0';
+    memset(&a, 0, sizeof a);
     if (getpeername(fd, &a.any, &n_address) != 0)
         return;
     if (a.any.sa_family == AF_INET)
