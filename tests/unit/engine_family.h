@@ -43,10 +43,10 @@ static inline void expect_ok(enum status s, const struct error *err)
         fail_msg("%s", err->text);
 }
 
-static inline void open_model(struct golden_family *f, const char *dir)
+static inline void open_model(struct golden_family *f, const char *dir, enum quant quant)
 {
     struct model_files *files;
-    struct model_options o = {0};
+    struct model_options o = {.quant = quant};
     struct error err;
     char path[300];
     struct buf json;
@@ -89,12 +89,12 @@ static inline void add_case(struct golden_family *f, const char *adapter, struct
     snprintf(c->what, sizeof c->what, "%s %s", adapter ? adapter : "base", name);
 }
 
-static inline struct golden_family *open_family(const char *name)
+static inline struct golden_family *open_family_as(const char *name, enum quant quant)
 {
     struct golden_family *f = mem_zalloc(sizeof *f);
     char path[200];
     snprintf(path, sizeof path, DATA "models/%s/f32", name);
-    open_model(f, path);
+    open_model(f, path, quant);
     snprintf(path, sizeof path, DATA "goldens/%s.json", name);
     f->json = json_load_file(path, 0, NULL);
     assert_non_null(f->json);
@@ -113,6 +113,11 @@ static inline struct golden_family *open_family(const char *name)
     }
     assert_true(f->n_cases >= 8 && f->n_adapters >= 2);
     return f;
+}
+
+static inline struct golden_family *open_family(const char *name)
+{
+    return open_family_as(name, QUANT_AUTO);
 }
 
 static inline void close_family(struct golden_family *f)

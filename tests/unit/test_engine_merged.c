@@ -3,6 +3,8 @@
  * ThreadSanitizer too. */
 #include "tests/test.h"
 
+#include <time.h>
+
 #include "engine_family.h"
 
 #define SEQUENCE_TOKENS 100U
@@ -232,6 +234,68 @@ static void coarser_copies_stay_near(void **state)
     close_family(f);
 }
 
+/* Root mean square of the difference of two outcomes' log-probabilities of one prompt. */
+static double prompt_distance(const struct outcome *a, const struct outcome *b)
+{
+    double squares = 0;
+    for (uint32_t i = 1; i < a->n_prompt_logprobs; i++) {
+        double d = (double)a->prompt_logprobs[i] - (double)b->prompt_logprobs[i];
+        squares += d * d / (a->n_prompt_logprobs - 1);
+    }
+    return sqrt(squares);
+}
+
+/* The engine lets go of what was taken away soon. */
+static void await_release(const struct copies *c)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    for (uint32_t i = 0; i < c->n; i++)
+        while (merged_copy_refs(c->copy[i]) > 1)
+            nanosleep(&pause, NULL);
+}
+
+static void check_both_ways(struct engine *e, const struct golden_case *c, struct merged_copy *copy,
+                            double bound)
+{
+    struct outcome *r = mem_array(2, sizeof *r);
+    struct generation g = generation_of(c, 1);
+    submit(e, &g, &r[0]);
+    gather(e, &r[0], 1);
+    set_copy(e, copy);
+    submit(e, &g, &r[1]);
+    gather(e, &r[1], 1);
+    engine_drop_merged(e, c->lora->digest);
+    check_path(c, &r[0], false);
+    check_path(c, &r[1], true);
+    if (prompt_distance(&r[0], &r[1]) > bound)
+        fail_msg("%s in %s: log-probabilities off by %g", c->what, dtype_name(merged_copy_type(copy)),
+                 prompt_distance(&r[0], &r[1]));
+    outcomes_free(r, 2);
+}
+
+/* Every adapter beside a base of 4 bits, and inside copies of finer types: the same but for rounding. */
+static void copies_of_a_quantised_base_stay_near(void **state)
+{
+    (void)state;
+    const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_Q8_0};
+    struct golden_family *f = open_family_as("llama", QUANT_Q4_0);
+    struct engine *e = engine_with(f, &(struct engine_options){.n_threads = 2, .context = 256});
+    for (size_t t = 0; t < 3; t++) {
+        struct copies copies;
+        copies_init(&copies, f, types[t]);
+        for (uint32_t i = 0; i < f->n_cases; i++) {
+            const struct golden_case *c = &f->cases[i];
+            struct merged_copy *copy = c->lora ? copy_of(&copies, c->lora) : NULL;
+            if (copy && c->n_prompt >= 20)
+                check_both_ways(e, c, copy, types[t] == DTYPE_F32 ? 0.02 : 0.05);
+        }
+        await_release(&copies);
+        copies_fini(&copies);
+    }
+    engine_destroy(e);
+    close_family(f);
+}
+
 /* A composition is one adapter by its digest, whatever object it is. */
 static void a_composition_has_a_copy_too(void **state)
 {
@@ -270,9 +334,13 @@ static void a_composition_has_a_copy_too(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_speaks_as_peft_on_copies),  cmocka_unit_test(qwen2_speaks_as_peft_on_copies),
-        cmocka_unit_test(gemma3_speaks_as_peft_on_copies), cmocka_unit_test(a_sequence_crosses_at_any_step),
-        cmocka_unit_test(coarser_copies_stay_near),        cmocka_unit_test(a_composition_has_a_copy_too),
+        cmocka_unit_test(llama_speaks_as_peft_on_copies),
+        cmocka_unit_test(qwen2_speaks_as_peft_on_copies),
+        cmocka_unit_test(gemma3_speaks_as_peft_on_copies),
+        cmocka_unit_test(a_sequence_crosses_at_any_step),
+        cmocka_unit_test(coarser_copies_stay_near),
+        cmocka_unit_test(copies_of_a_quantised_base_stay_near),
+        cmocka_unit_test(a_composition_has_a_copy_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
