@@ -39,7 +39,8 @@ struct cost_model {
 /* Measures with the kernels and types of `base`, on `team` (the size that the engine's will have; free
  * meanwhile), in about budget_ns (down to an eighth for a small base): at start-up, while the machine has
  * nothing else to do (processor time is counted, so others disturb it only through the memory that they
- * read). The base is not read. Thread: any. STATUS_NO_MEMORY: no room for 32 MiB of stand-in weights. */
+ * read). The base is not read. Thread: any. STATUS_NO_MEMORY: no room for stand-in weights: twice
+ * the last cache, at most 128 MiB. */
 LK_MUST_USE enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
                                      struct cost_model *out, struct error *err);
 
@@ -94,9 +95,9 @@ struct cost_choice {
     double gain;                   /* share of all step time that the copy saves: load.share * (1 - ratio) */
 };
 /* Which copy of `base` with `l` inside is worth having. Types on offer: bf16 and Q8_0 (with scales of its
- * own), on an f32 base f32 and bf16. The fastest is taken, among equals (within 2 %) the more exact; whether
- * it is faithful shows its report when it is made: if it isn't, free it and choose again with that type
- * refused. refused: bits 1 << type. */
+ * own), on an f32 base f32 and bf16. The fastest is taken, among equals (within 5 %) that of fewer bytes;
+ * whether it is faithful shows its report when it is made: if it isn't, free it and choose again with that
+ * type refused. refused: bits 1 << type. */
 void cost_choose(const struct cost_model *c, const struct model *base, const struct lora *l,
                  const struct cost_load *load, unsigned refused, struct cost_choice *out);
 

@@ -13,13 +13,15 @@
 #include <math.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "model_inner.h"
 
-#define BLOCK_BYTES ((size_t)32 << 20)
+#define BLOCK_BYTES ((size_t)32 << 20) /* at least, for a base that is as large */
 #define BLOCK_BYTES_MIN ((size_t)1 << 20)
+#define BLOCK_BYTES_MAX ((size_t)128 << 20)
 #define N_SAMPLES 3
 #define N_ROUNDS 2      /* apart in time: what disturbs a whole round may leave the other alone */
 #define PANELS_MAX 512U /* of a product: its rows of y stay in the cache, as a matrix' do */
@@ -171,12 +173,22 @@ static void types_of(const struct model *m, bool used[DTYPE_COUNT])
     used[DTYPE_F32] = true;
 }
 
+/* Twice the last cache, or the base if that is smaller. */
+static size_t block_bytes(const struct model *m)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t bytes = cache > 0 ? 2 * (size_t)cache : 0;
+    bytes = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    bytes = bytes < BLOCK_BYTES_MAX ? bytes : BLOCK_BYTES_MAX;
+    bytes = bytes < m->info.size_bytes ? bytes : m->info.size_bytes;
+    return bytes > BLOCK_BYTES_MIN ? bytes : BLOCK_BYTES_MIN;
+}
+
 static enum status probe_init(struct probe *p, const struct model *m, struct team *team, struct error *err)
 {
     uint32_t n = rows_at[COST_ROW_POINTS - 1], hidden = m->config.hidden_size;
-    size_t bytes = m->info.size_bytes < BLOCK_BYTES ? m->info.size_bytes : BLOCK_BYTES;
     *p = (struct probe){.k = m->kernels, .team = team};
-    p->block_bytes = bytes > BLOCK_BYTES_MIN ? bytes : BLOCK_BYTES_MIN;
+    p->block_bytes = block_bytes(m);
     p->cols_max = hidden > 8192 ? 8192 : (hidden + 255) / 256 * 256; /* whole blocks of any type */
     size_t n_blocks = p->cols_max / ACT_BLOCK;
     p->block = mem_aligned(64, p->block_bytes);
@@ -247,10 +259,10 @@ static void take_out_disturbances(struct cost_model *c)
 }
 
 /* Steps of a small base are short, whichever way they go: an eighth of the time will do. */
-static int64_t budget_of(int64_t most, size_t block_bytes)
+static int64_t budget_of(int64_t most, size_t n_bytes)
 {
-    int64_t scaled = (int64_t)((double)most * (double)block_bytes / (double)BLOCK_BYTES);
-    return scaled > most / 8 ? scaled : most / 8;
+    double share = fmin((double)n_bytes / (double)BLOCK_BYTES, 1);
+    return (int64_t)((double)most * fmax(share, 0.125));
 }
 
 enum status cost_measure(const struct model *base, struct team *team, int64_t budget_ns,
@@ -510,11 +522,14 @@ static double merged_at(const struct cost_model *c, const struct model *base, co
     return cost_curve_at(&curve, n_rows);
 }
 
+/* Fewer bytes first: they leave memory, and its speed, to others. One of more bytes must be faster by this.
+ */
+#define LARGER_GAIN_MIN 0.05
+
 void cost_choose(const struct cost_model *c, const struct model *base, const struct lora *l,
                  const struct cost_load *load, unsigned refused, struct cost_choice *out)
 {
-    /* the more exact first: a coarser one must be faster by more than the constants' noise */
-    static const enum dtype offers[2][2] = {{DTYPE_BF16, DTYPE_Q8_0}, {DTYPE_F32, DTYPE_BF16}};
+    static const enum dtype offers[2][2] = {{DTYPE_Q8_0, DTYPE_BF16}, {DTYPE_BF16, DTYPE_F32}};
     const enum dtype *offer = offers[base->info.weight_type == DTYPE_F32];
     struct cost_curve unmerged;
     double n_rows = load->n_rows > 1 ? load->n_rows : 1;
@@ -522,7 +537,7 @@ void cost_choose(const struct cost_model *c, const struct model *base, const str
     *out = (struct cost_choice){.none = true, .unmerged_ns = cost_curve_at(&unmerged, n_rows)};
     for (int i = 0; i < 2; i++) {
         double ns = merged_at(c, base, l, offer[i], n_rows);
-        if ((refused >> offer[i] & 1U) || (!out->none && ns >= 0.98 * out->merged_ns))
+        if ((refused >> offer[i] & 1U) || (!out->none && ns >= (1 - LARGER_GAIN_MIN) * out->merged_ns))
             continue;
         out->none = false;
         out->type = offer[i];

@@ -148,7 +148,10 @@ static void the_faster_way_is_chosen(void **state)
     cost_choose(&c, &base, l, &load, 1U << DTYPE_Q8_0 | 1U << DTYPE_BF16, &choice);
     assert_true(!choice.merge && choice.none);
     set_type(&c, DTYPE_BF16, 1);
-    cost_choose(&c, &base, l, &load, 0, &choice); /* equal: the more exact one */
+    cost_choose(&c, &base, l, &load, 0, &choice); /* equal: fewer bytes */
+    assert_true(choice.merge && choice.type == DTYPE_Q8_0);
+    set_type(&c, DTYPE_BF16, 0.9);
+    cost_choose(&c, &base, l, &load, 0, &choice);
     assert_true(choice.merge && choice.type == DTYPE_BF16);
     load.share = 0.9 * MERGE_GAIN_MIN / (1 - choice.ratio); /* too rare to be worth the memory */
     cost_choose(&c, &base, l, &load, 0, &choice);
