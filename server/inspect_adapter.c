@@ -220,6 +220,7 @@ static json_t *json_report(const struct rank_report *r)
         json_array_append_new(modules, json_part(&r->parts[i]));
     for (size_t i = 0; i < n; i++)
         json_array_append_new(kinds, json_sum(&sums[i]));
+    json_object_set_new(o, "stamp", r->about.base.stamped ? json_text(r->about.base.how) : json_null());
     json_object_set_new(o, "modules", modules);
     json_object_set_new(o, "kinds", kinds);
     json_object_set_new(o, "total", json_sum(&all));
