@@ -20,11 +20,11 @@
 #include "base/mem.h"
 #include "effect_inner.h"
 #include "fetch.h"
+#include "fingerprint.h"
 #include "format.h"
 
 #define CONFIG_BYTES_MAX ((uint64_t)16 << 20)
 #define INDEX_BYTES_MAX ((uint64_t)64 << 20)
-#define EXTRA_BYTES_MAX ((uint64_t)16 << 20)
 #define SHARDS_MAX 256U
 #define CONFIG "adapter_config.json"
 #define WEIGHTS "adapter_model.safetensors"
@@ -200,19 +200,25 @@ static enum status fetch_weights(struct fetch *f, struct error *err)
     return not_there(f, WEIGHTS ", its index or " MLX_WEIGHTS, err);
 }
 
-/* Beside an adapter may lie what our own tools and tests put there. */
-static enum status fetch_extras(struct fetch *f, struct error *err)
+/* What may lie beside an adapter: its probe prompts and the stamp of its base. Of a file x.gguf they are
+ * named x.gguf.NAME. */
+static enum status fetch_extras(struct fetch *f, const char *remote_file, const char *file, struct error *err)
 {
-    static const char *const names[] = {SOURCE_EXTRA_FILES};
+    static const char *const names[] = {PROBES_FILE, STAMP_FILE};
+    const char *dot = file[0] ? "." : "";
+    char there[2 * FETCH_NAME_MAX], here[2 * FETCH_NAME_MAX];
     enum status s = STATUS_OK;
     for (size_t i = 0; i < sizeof names / sizeof names[0] && s == STATUS_OK; i++) {
-        struct wanted w = {.remote_name = names[i],
-                           .name = names[i],
-                           .sha256 = "",
-                           .limit_bytes = EXTRA_BYTES_MAX,
-                           .optional = true};
         bool found;
-        s = fetch_one(f, &w, &found, err);
+        struct wanted w = {.remote_name = there,
+                           .name = here,
+                           .sha256 = "",
+                           .limit_bytes = STAMP_BYTES_MAX,
+                           .optional = true};
+        snprintf(there, sizeof there, "%s%s%s", remote_file, dot, names[i]);
+        snprintf(here, sizeof here, "%s%s%s", file, dot, names[i]);
+        if (strlen(here) < FETCH_NAME_MAX - 8)
+            s = fetch_one(f, &w, &found, err);
     }
     return s;
 }
@@ -246,16 +252,15 @@ static enum status fetch_all(struct fetch *f, bool *same, struct error *err)
         .remote_name = CONFIG, .name = CONFIG, .sha256 = "", .limit_bytes = CONFIG_BYTES_MAX};
     struct wanted file = {.remote_name = r->file, .name = local_name(r), .sha256 = r->sha256};
     *same = false;
-    if (is_gguf(r->file))
-        return fetch_needed(f, &file, err);
-    enum status s = fetch_needed(f, &config, err);
+    bool gguf = is_gguf(r->file);
+    enum status s = fetch_needed(f, gguf ? &file : &config, err);
     if (s == STATUS_OK && is_same_commit(f)) {
         *same = true;
         return s;
     }
-    if (s == STATUS_OK)
+    if (s == STATUS_OK && !gguf)
         s = r->file[0] ? fetch_needed(f, &file, err) : fetch_weights(f, err);
-    return s == STATUS_OK ? fetch_extras(f, err) : s;
+    return s == STATUS_OK ? fetch_extras(f, gguf ? r->file : "", gguf ? file.name : "", err) : s;
 }
 
 /* ---- the record, and the answer */

@@ -11,8 +11,6 @@
 #define FETCH_NAME_MAX 200U /* of one file */
 #define FETCH_TAG_MAX 200U  /* of an entity tag */
 #define FETCH_REDIRECTS_MAX 5
-/* What may lie beside an adapter's own files. */
-#define SOURCE_EXTRA_FILES PROBES_FILE
 
 struct json_t;
 
@@ -160,7 +158,7 @@ struct wanted {
     const char *name;        /* in the cache */
     const char *sha256;      /* expected, or "" */
     uint64_t limit_bytes;    /* of its format; 0: the operator's alone */
-    bool optional;           /* storage without a right to list says 403 of what isn't there */
+    bool optional; /* a 401 or 403 means no more than a 404: storage says it where nothing may be listed */
 };
 
 /* Brings one file into the partial folder and adds it to f->files. *found false: it isn't there, and

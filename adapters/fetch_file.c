@@ -339,7 +339,8 @@ static enum next judge(struct part *p, bool resumed, struct error *err)
     if (x->status == 416 && x->offset > 0)
         return forget_part(p, err) == STATUS_OK ? AGAIN : FAILED;
     bool absent = x->status == 404 || x->status == 410;
-    if (absent || (x->status == 403 && p->wanted->optional && f->remote->is_s3))
+    bool hidden = x->status == 401 || x->status == 403;
+    if (absent || (hidden && p->wanted->optional))
         return ABSENT;
     (void)complain(p, err);
     return x->transient ? RETRY : FAILED;

@@ -491,13 +491,14 @@ static enum status failed(struct hop *h, CURLcode e)
         return fail(h->err, STATUS_TIMEOUT, "%.200s: %.100s: nothing came for %u ms", shown, x->shown_file,
                     x->remote->options->stall_ms);
     }
-    if (e == CURLE_OPERATION_TIMEDOUT && clock_now_ns() >= x->deadline_ns)
+    /* libcurl counts whole milliseconds, and may be one early. */
+    if (e == CURLE_OPERATION_TIMEDOUT && clock_now_ns() + 2 * NS_PER_MS >= x->deadline_ns)
         return fail(h->err, STATUS_TIMEOUT, "%.200s: %.100s: not complete after %u ms (--source-timeout)",
                     shown, x->shown_file, x->remote->options->timeout_ms);
     x->transient = e != CURLE_PEER_FAILED_VERIFICATION && e != CURLE_SSL_CACERT_BADFILE &&
                    e != CURLE_UNSUPPORTED_PROTOCOL && e != CURLE_URL_MALFORMAT && e != CURLE_OUT_OF_MEMORY;
-    return fail(h->err, STATUS_UNAVAILABLE, "%.200s: %.100s: %s", shown, x->shown_file,
-                curl_easy_strerror(e));
+    return fail(h->err, e == CURLE_OPERATION_TIMEDOUT ? STATUS_TIMEOUT : STATUS_UNAVAILABLE,
+                "%.200s: %.100s: %s", shown, x->shown_file, curl_easy_strerror(e));
 }
 
 static enum status no_redirect(struct hop *h, const char *why, const char *where)
