@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "effect_inner.h"
+#include "kernels.h"
 #include "loader.h"
 #include "sidecar.h"
 
@@ -203,15 +204,67 @@ static enum status test_effect(struct loading *l, const struct adapter_source *s
     return fail(err, STATUS_INVALID, "%s", v->effect.what);
 }
 
+/* ---- packing */
+
+static enum status to_bf16(struct content *c, enum dtype *type, const void **values, size_t n,
+                           struct error *err)
+{
+    float row[1024];
+    size_t from = dtype_info(*type)->block_bytes;
+    uint16_t *to = arena_array(c->arena, n, sizeof *to);
+    if (!to)
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory", c->shown);
+    for (size_t at = 0, some; at < n; at += some) {
+        some = n - at < 1024 ? n - at : 1024;
+        dequantize_row(*type, (const char *)*values + at * from, some, row);
+        quantize_row(DTYPE_BF16, row, some, to + at);
+    }
+    *type = DTYPE_BF16;
+    *values = to;
+    return STATUS_OK;
+}
+
+static bool becomes_bf16(enum adapter_store store, enum dtype type)
+{
+    return type == DTYPE_F32 || (type == DTYPE_F16 && store == ADAPTER_STORE_BF16);
+}
+
+/* Brings the pairs into the types they are kept in; *how: what keys the numbers. */
+static enum status choose_types(struct content *c, const struct adapter_source *s, const struct model *m,
+                                const char **how, struct error *err)
+{
+    bool keep = s->store == ADAPTER_STORE_FILE || s->store == ADAPTER_STORE_INT8 ||
+                (s->store == ADAPTER_STORE_AUTO && model_info(m)->weight_type == DTYPE_F32);
+    enum status st = STATUS_OK;
+    c->spec.store = s->store == ADAPTER_STORE_INT8 ? LORA_STORE_INT8 : LORA_STORE_FILE;
+    *how = s->store == ADAPTER_STORE_INT8 ? "int8" : "file";
+    for (size_t i = 0; i < c->n_pairs && !keep && st == STATUS_OK; i++) {
+        struct lora_pair *p = &c->pairs[i];
+        if (becomes_bf16(s->store, p->a_type)) {
+            *how = s->store == ADAPTER_STORE_BF16 ? "bf16" : "auto";
+            st = to_bf16(c, &p->a_type, &p->a, (size_t)p->rank * p->in, err);
+        }
+        if (st == STATUS_OK && becomes_bf16(s->store, p->b_type)) {
+            *how = s->store == ADAPTER_STORE_BF16 ? "bf16" : "auto";
+            st = to_bf16(c, &p->b_type, &p->b, (size_t)p->rank * p->out, err);
+        }
+    }
+    return st;
+}
+
 static enum status build_lora(struct loading *l, const struct adapter_source *s, const struct model *m,
                               struct adapter_version *v, struct error *err)
 {
     uint8_t key[32];
-    enum status st = content_key(v->digest, s->scale, "file", key, err);
+    const char *how;
+    enum status st = choose_types(l->content, s, m, &how, err);
+    if (st == STATUS_OK)
+        st = content_key(v->digest, s->scale, how, key, err);
     if (st == STATUS_OK)
         st = lora_build(m, &l->content->spec, key, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
         st = scale_built(v, s->scale, err);
+    snprintf(v->report.stored, sizeof v->report.stored, "%s", strcmp(how, "auto") == 0 ? "bf16" : how);
     return st;
 }
 

@@ -38,6 +38,7 @@ struct adapter_report {
     uint64_t n_parameters;
     uint64_t file_bytes;    /* of the files that were read */
     char digest_hex[65];    /* of the files; "" until all were read */
+    char stored[8];         /* "file", "bf16", "int8": how A and B are kept; "" before that */
     struct base_match base; /* whether this is the base that it was trained on */
 };
 
@@ -80,6 +81,18 @@ struct adapter_findings {
     struct effect_report effect;
 };
 
+/* The types in which A and B are kept in memory. What stands in the place of the base's tensors, and vectors,
+ * are kept as they are. */
+enum adapter_store {
+    /* As in the file on an f32 base. On others f32 becomes bf16, which loses less than the base's own
+     * rounding did; f16 stays: it has three bits more and as many bytes. */
+    ADAPTER_STORE_AUTO,
+    ADAPTER_STORE_FILE,
+    ADAPTER_STORE_BF16,
+    ADAPTER_STORE_INT8, /* lora.h: a scale for each row and 128 values */
+    ADAPTER_STORE_COUNT
+};
+
 /* Where an adapter comes from, and what is asked of it. Zeroes are the defaults, but for name, path, root_fd
  * and scale. Borrowed during the load. */
 struct adapter_source {
@@ -89,6 +102,7 @@ struct adapter_source {
     double scale;         /* user scale, 1 by default */
     uint64_t limit_bytes; /* of all its files; 0: 8 GiB a file */
     const char *expected_sha256; /* what digest_hex must be, in any case; NULL: anything */
+    enum adapter_store store;
     enum base_policy base_policy;
     const char *base_name; /* what the base is called here, beside its own name; may be NULL */
     enum effect_mode effect;

@@ -100,7 +100,17 @@ struct lora_tensor {
     uint32_t rows, cols;        /* what the file has; cols 0: a vector */
 };
 
+/* How A and B are kept. */
+enum lora_store {
+    LORA_STORE_FILE, /* in the types that the pairs have; DoRA's B as f32 */
+    /* As i8 with an f32 scale for each row and 128 values (for lora_B: each row, up to rank 128): scale =
+     * largest / 127, so a value is off by at most half of that. DoRA's factors are in B before it is rounded.
+     */
+    LORA_STORE_INT8,
+};
+
 struct lora_spec {
+    enum lora_store store;
     const struct lora_pair *pairs;
     size_t n_pairs;
     const struct lora_tensor *tensors;

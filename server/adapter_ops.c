@@ -294,6 +294,7 @@ static enum adapter_fault read_files(struct task *t, const char *sha256, enum ef
                                     .root_fd = t->root_fd,
                                     .scale = l->wish.scale,
                                     .expected_sha256 = sha256[0] ? sha256 : NULL,
+                                    .store = t->ops->server->conf->store,
                                     .base_policy = t->ops->server->conf->base_policy,
                                     .base_name = t->ops->server->base.name,
                                     .effect = effect,

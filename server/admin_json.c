@@ -276,6 +276,7 @@ void put_report_fields(struct jw *w, const struct adapter_version *v)
     jw_key_int(w, "bytes", v->lora ? (int64_t)v->lora->size_bytes : 0);
     jw_key_int(w, "loaded_at", v->loaded_wall_ms / 1000);
     jw_key_float(w, "load_ms", (double)v->load_ns / 1e6);
+    jw_key_text(w, "stored", r->stored);
     jw_key(w, "base_match");
     jw_begin(w, '{');
     jw_key_text(w, "outcome", base_outcome_name(r->base.outcome));

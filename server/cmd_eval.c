@@ -195,8 +195,11 @@ static enum status open_adapters(const struct conf *conf, struct source *o, stru
     enum status s = STATUS_OK;
     for (size_t i = 0; i < conf->n_adapters && s == STATUS_OK; i++) {
         const struct conf_adapter *a = &conf->adapters[i];
-        struct adapter_source source = {
-            .name = a->name, .path = a->path, .root_fd = -1, .scale = alone ? a->scale : 1};
+        struct adapter_source source = {.name = a->name,
+                                        .path = a->path,
+                                        .root_fd = -1,
+                                        .scale = alone ? a->scale : 1,
+                                        .store = conf->store};
         s = adapter_load(&source, o->base.model, &o->adapters[i], err);
         if (s != STATUS_OK)
             break;

@@ -211,7 +211,8 @@ static enum status run_all(struct run *r, struct error *err)
         s = base_open(&r->conf, &r->base, err);
     if (s == STATUS_OK && r->conf.n_adapters) {
         const struct conf_adapter *a = r->conf.adapters;
-        struct adapter_source source = {.name = a->name, .path = a->path, .root_fd = -1, .scale = a->scale};
+        struct adapter_source source = {
+            .name = a->name, .path = a->path, .root_fd = -1, .scale = a->scale, .store = r->conf.store};
         s = adapter_load(&source, r->base.model, &r->adapter, err);
     }
     const struct engine_options options = {.n_sequences = 1,

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "adapters.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -52,6 +53,7 @@ struct conf {
     uint32_t adapters_max;   /* names in the registry */
     uint64_t resident_bytes; /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
     uint64_t merge_bytes;    /* for merged copies; the same */
+    enum adapter_store store;
     enum base_policy base_policy;
     enum effect_mode effect;    /* of adapters that don't say themselves */
     uint32_t load_wait_ms;      /* for room, before a load is refused */

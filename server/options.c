@@ -186,11 +186,13 @@ static enum status set_choice(struct conf *c, const struct option_row *r, const 
         if (!w)
             return fail(err, STATUS_INVALID, "%s: found \"%s\", expected one of %s", r->key, value, r->words);
     }
-    /* Four choices are not kept as texts. */
+    /* Five choices are not kept as texts. */
     if (strcmp(r->key, "log-level") == 0)
         c->log_level = (enum log_level)index;
     else if (strcmp(r->key, "effect-test") == 0)
         c->effect = (enum effect_mode)index;
+    else if (strcmp(r->key, "adapter-store") == 0)
+        c->store = (enum adapter_store)index;
     else if (strcmp(r->key, "base-match") == 0)
         c->base_policy = (enum base_policy)index; /* in the order of the words */
     else if (strcmp(r->key, "log-format") == 0)

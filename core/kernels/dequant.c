@@ -242,6 +242,10 @@ void dequantize_row(enum dtype type, const void *src, uint64_t n_values, float *
         for (uint64_t i = 0; i < n_values; i++)
             y[i] = f8_e4m3_to_f32(p[i]);
         return;
+    case DTYPE_I8: /* its scales are elsewhere */
+        for (uint64_t i = 0; i < n_values; i++)
+            y[i] = (float)(int8_t)p[i];
+        return;
     default:
         require(panel_layout_of(type) != NULL);
         for (uint64_t i = 0; i < n_values; i += info->block_size, p += info->block_bytes)

@@ -14,6 +14,7 @@
         [DTYPE_Q2_K] = matmul_Q2_K_##mode##_##isa, [DTYPE_Q3_K] = matmul_Q3_K_##mode##_##isa,                \
         [DTYPE_IQ4_NL] = matmul_IQ4_NL_##mode##_##isa, [DTYPE_IQ4_XS] = matmul_IQ4_XS_##mode##_##isa,        \
         [DTYPE_MXFP4] = matmul_MXFP4_##mode##_##isa, [DTYPE_F8_E4M3] = matmul_f8_##isa,                      \
+        [DTYPE_I8] = matmul_i8_##isa,                                                                        \
     }
 
 #define TABLE(name, mode, mode_enum)                                                                         \

@@ -20,7 +20,7 @@ bool cpu_has_avx512(void);
 bool cpu_has_neon(void);
 
 #define DECLARE_ISA(isa)                                                                                     \
-    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa, matmul_f8_##isa;                        \
+    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa, matmul_f8_##isa, matmul_i8_##isa;       \
     matmul_fn matmul_Q8_0_int8_##isa, matmul_Q4_0_int8_##isa, matmul_Q4_1_int8_##isa,                        \
         matmul_Q5_0_int8_##isa, matmul_Q5_1_int8_##isa, matmul_Q4_K_int8_##isa, matmul_Q5_K_int8_##isa,      \
         matmul_Q6_K_int8_##isa, matmul_Q2_K_int8_##isa, matmul_Q3_K_int8_##isa, matmul_IQ4_NL_int8_##isa,    \

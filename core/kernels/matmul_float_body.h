@@ -1,6 +1,6 @@
-/* Products with F32, F16, BF16 and F8 weights in register tiles of rows x panels; matmul_float_scalar.c is
- * the definition: one chain of fused multiply-adds over ascending k for each output, whatever the tile. The
- * chains of a tile are independent and hide each other's latency. Include a vec_*.h first. */
+/* Products with F32, F16, BF16, F8 and I8 weights in register tiles of rows x panels; matmul_float_scalar.c
+ * is the definition: one chain of fused multiply-adds over ascending k for each output, whatever the tile.
+ * The chains of a tile are independent and hide each other's latency. Include a vec_*.h first. */
 #include "matmul_body.h"
 
 VEC struct v16 weights(enum dtype type, const uint8_t *panel, uint32_t k)
@@ -9,9 +9,10 @@ VEC struct v16 weights(enum dtype type, const uint8_t *panel, uint32_t k)
         return v16_load((const float *)(const void *)panel + (size_t)k * PANEL_ROWS);
     if (type == DTYPE_F16)
         return v16_load_f16(panel + (size_t)k * PANEL_ROWS * 2);
-    if (type == DTYPE_F8_E4M3) {
+    if (type == DTYPE_F8_E4M3 || type == DTYPE_I8) {
         const uint8_t *unit = panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
-        struct v16 value = v16_load_f8(unit + ((size_t)4 + k % F8_GROUP) * PANEL_ROWS);
+        const uint8_t *line = unit + ((size_t)4 + k % F8_GROUP) * PANEL_ROWS;
+        struct v16 value = type == DTYPE_I8 ? v16_load_i8(line) : v16_load_f8(line);
         return v16_mul(value, v16_load((const float *)(const void *)unit));
     }
     const uint8_t *pair = panel + (size_t)(k / 2) * PANEL_ROWS * 4;
@@ -129,4 +130,9 @@ void ISA_NAME(matmul_bf16)(const struct matmul_args *a)
 void ISA_NAME(matmul_f8)(const struct matmul_args *a)
 {
     matmul_float(a, DTYPE_F8_E4M3);
+}
+
+void ISA_NAME(matmul_i8)(const struct matmul_args *a)
+{
+    matmul_float(a, DTYPE_I8);
 }

@@ -1,4 +1,4 @@
-/* Products with F32, F16, BF16 and F8 weights, the definition: each output is one chain of fused
+/* Products with F32, F16, BF16, F8 and I8 weights, the definition: each output is one chain of fused
  * multiply-adds over ascending k. Nothing else takes part, so batch, panel range and instruction set don't
  * matter: every instruction set gives these very bits. */
 #include <math.h>
@@ -37,6 +37,11 @@ static float weight_f8(const uint8_t *panel, uint32_t k, uint32_t lane)
     return panel_f8_value(panel, k, lane);
 }
 
+static float weight_i8(const uint8_t *panel, uint32_t k, uint32_t lane)
+{
+    return panel_i8_value(panel, k, lane);
+}
+
 static void matmul_float(const struct matmul_args *a, weight_fn *weight)
 {
     for (uint32_t p = a->panel_begin; p < a->panel_end; p++) {
@@ -71,4 +76,9 @@ void matmul_bf16_scalar(const struct matmul_args *a)
 void matmul_f8_scalar(const struct matmul_args *a)
 {
     matmul_float(a, weight_f8);
+}
+
+void matmul_i8_scalar(const struct matmul_args *a)
+{
+    matmul_float(a, weight_i8);
 }

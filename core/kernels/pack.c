@@ -36,7 +36,7 @@ enum status packed_shape(enum dtype type, uint32_t rows, uint32_t cols, struct p
         panel_bytes = (size_t)cols * PANEL_ROWS * 4;
     else if (type == DTYPE_F16 || type == DTYPE_BF16)
         panel_bytes = ((size_t)cols + 1) / 2 * PANEL_ROWS * 4;
-    else if (type == DTYPE_F8_E4M3)
+    else if (type == DTYPE_F8_E4M3 || type == DTYPE_I8)
         panel_bytes = panel_f8_bytes(cols);
     else if (l)
         panel_bytes = panel_q_bytes(l, cols);
@@ -94,7 +94,7 @@ static void fill_f8(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t 
 
 void packed_set_scales(const struct packed *w, uint32_t row, const float *scales)
 {
-    require(w->type == DTYPE_F8_E4M3 && row < w->rows);
+    require((w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8) && row < w->rows);
     for (uint32_t k = 0; k < w->cols; k += F8_GROUP)
         put_f8_scale(w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes, row % PANEL_ROWS, k,
                      scales[k / F8_GROUP]);
@@ -224,7 +224,7 @@ void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, c
             fill_f16(panel, lane, p, w->cols);
         else if (w->type == DTYPE_BF16)
             fill_bf16(panel, lane, p, w->cols);
-        else if (w->type == DTYPE_F8_E4M3)
+        else if (w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8)
             fill_f8(panel, lane, p, w->cols);
         else
             fill_quantized(w->type, panel, lane, p, w->cols);
@@ -310,6 +310,8 @@ void packed_row_f32(const struct packed *w, uint32_t row, float *y)
             y[k] = f16_to_f32(panel_u16(panel + ((size_t)k * PANEL_ROWS + lane) * 2));
         else if (w->type == DTYPE_F8_E4M3)
             y[k] = panel_f8_value(panel, k, lane);
+        else if (w->type == DTYPE_I8)
+            y[k] = panel_i8_value(panel, k, lane);
         else
             y[k] = bf16_to_f32(panel_u16(panel + ((size_t)(k / 2) * PANEL_ROWS + lane) * 4 + (k % 2) * 2));
     }

@@ -29,7 +29,7 @@
  * room for dmin: Q4_K and IQ4_XS +3 %, Q5_K +2 %, Q6_K +1 %, Q3_K +5.5 %; MXFP4 rounds rows up to 128 values.
  *
  * F8_E4M3 has f32 scales for each row and 128 values: unit = [16 scales f32 | 128 lines [16 rows] u8], the
- * last one cut short where K ends: 3 % above the file. */
+ * last one cut short where K ends: 3 % above the file. I8 (whole numbers, adapters') lies the same way. */
 #ifndef LK_KERNELS_PANEL_H
 #define LK_KERNELS_PANEL_H
 
@@ -146,6 +146,14 @@ static inline float panel_f8_value(const uint8_t *panel, uint32_t k, uint32_t la
     float scale;
     memcpy(&scale, unit + (size_t)lane * 4, 4);
     return f8_e4m3_to_f32(unit[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane]) * scale;
+}
+
+static inline float panel_i8_value(const uint8_t *panel, uint32_t k, uint32_t lane)
+{
+    const uint8_t *unit = panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
+    float scale;
+    memcpy(&scale, unit + (size_t)lane * 4, 4);
+    return (float)(int8_t)unit[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane] * scale;
 }
 
 static inline uint16_t panel_u16(const uint8_t *p)

@@ -9,6 +9,7 @@
  * which is f32 then, and into the part's `magnitude`. Immutable afterwards. */
 #include "lora_build.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -16,6 +17,7 @@
 #define ALIGNMENT 64U
 #define RANK_MAX 4096U
 #define INVOCATION_MAX 4096U
+#define INT8_GROUP 128U /* values of a row that share a scale, as packed_set_scales has it */
 
 /* Which group a site's A is stacked in, and as which part. */
 static struct {
@@ -132,31 +134,108 @@ static const uint8_t *row_at(enum dtype type, const void *rows, uint64_t row, ui
     return (const uint8_t *)rows + row * cols * dtype_info(type)->block_bytes;
 }
 
-static enum dtype stack_type(const struct lora_slot *s)
+static enum dtype stack_type(const struct lora_builder *b, const struct lora_slot *s)
 {
     enum dtype type = DTYPE_COUNT;
+    if (b->spec->store == LORA_STORE_INT8)
+        return DTYPE_I8;
     for (int i = 0; i < 3; i++)
         if (s->pair[i])
             type = type == DTYPE_COUNT || type == s->pair[i]->a_type ? s->pair[i]->a_type : DTYPE_F32;
     return type;
 }
 
-/* Fills B with factors[row] * B, f32, a panel at a time. */
-static enum status fill_scaled_b(const struct lora_part *part, const struct lora_pair *p, uint32_t row,
-                                 struct error *err)
+static enum dtype side_type(const struct lora_builder *b, enum dtype type)
 {
-    float *panel = mem_array((size_t)PANEL_ROWS * p->rank, sizeof *panel);
-    if (!panel)
-        return fail(err, STATUS_NO_MEMORY, "a panel of rank %u", p->rank);
-    for (uint32_t r = 0; r < part->b.rows; r += PANEL_ROWS) {
-        uint32_t n = part->b.rows - r < PANEL_ROWS ? part->b.rows - r : PANEL_ROWS;
-        dequantize_row(p->b_type, row_at(p->b_type, p->b, (uint64_t)row + r, p->rank), (uint64_t)n * p->rank,
-                       panel);
-        for (uint32_t i = 0; i < n * p->rank; i++)
-            panel[i] *= part->magnitude[r + i / p->rank];
-        packed_fill(&part->b, r, r + n, panel);
+    return b->spec->store == LORA_STORE_INT8 ? DTYPE_I8 : type;
+}
+
+static enum dtype b_type(const struct lora_builder *b, const struct lora_pair *p)
+{
+    return side_type(b, p->magnitude ? DTYPE_F32 : p->b_type);
+}
+
+/* The next rows of a panel. */
+struct panel_rows {
+    float *x;        /* [PANEL_ROWS, cols] */
+    uint8_t *stored; /* the same as i8 */
+    float *scales;   /* [PANEL_ROWS, n_scales] */
+    uint32_t n_scales;
+};
+
+static enum status panel_rows_init(struct panel_rows *p, uint32_t cols, struct error *err)
+{
+    size_t n = (size_t)PANEL_ROWS * cols;
+    *p = (struct panel_rows){.n_scales = (cols + INT8_GROUP - 1) / INT8_GROUP};
+    p->x = mem_array(n, sizeof *p->x);
+    p->stored = mem_alloc(n);
+    p->scales = mem_array((size_t)PANEL_ROWS * p->n_scales, sizeof *p->scales);
+    return p->x && p->stored && p->scales ? STATUS_OK
+                                          : fail(err, STATUS_NO_MEMORY, "a panel of %u columns", cols);
+}
+
+static void panel_rows_fini(struct panel_rows *p)
+{
+    mem_free(p->x);
+    mem_free(p->stored);
+    mem_free(p->scales);
+}
+
+static float round_group(const float *x, uint32_t n, uint8_t *to)
+{
+    float most = 0;
+    for (uint32_t k = 0; k < n; k++)
+        most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
+    float scale = most / 127;
+    for (uint32_t k = 0; k < n; k++)
+        to[k] = (uint8_t)(int8_t)(scale > 0 ? lrintf(x[k] / scale) : 0);
+    return scale;
+}
+
+/* Rows [row, row + n) of w from p->x: floats, or rounded to i8. row: a multiple of 16. */
+static void put_rows(const struct packed *w, uint32_t row, uint32_t n, struct panel_rows *p)
+{
+    if (w->type != DTYPE_I8) {
+        packed_fill(w, row, row + n, p->x);
+        return;
     }
-    mem_free(panel);
+    for (uint32_t r = 0; r < n; r++)
+        for (uint32_t g = 0; g < p->n_scales; g++) {
+            uint32_t at = g * INT8_GROUP, left = w->cols - at;
+            size_t from = (size_t)r * w->cols + at;
+            p->scales[r * p->n_scales + g] =
+                round_group(p->x + from, left < INT8_GROUP ? left : INT8_GROUP, p->stored + from);
+        }
+    packed_fill(w, row, row + n, p->stored);
+    for (uint32_t r = 0; r < n; r++)
+        packed_set_scales(w, row + r, p->scales + (size_t)r * p->n_scales);
+}
+
+/* Fills w, f32 or i8, with rows of `type` from row `first` on, each times its factor (or NULL), a panel at a
+ * time. */
+static enum status fill_rows(const struct packed *w, enum dtype type, const void *rows, uint32_t first,
+                             const float *factors, struct error *err)
+{
+    struct panel_rows p;
+    enum status status = panel_rows_init(&p, w->cols, err);
+    for (uint32_t r = 0; r < w->rows && status == STATUS_OK; r += PANEL_ROWS) {
+        uint32_t n = w->rows - r < PANEL_ROWS ? w->rows - r : PANEL_ROWS;
+        dequantize_row(type, row_at(type, rows, (uint64_t)first + r, w->cols), (uint64_t)n * w->cols, p.x);
+        for (uint32_t i = 0; factors && i < n * w->cols; i++)
+            p.x[i] *= factors[r + i / w->cols];
+        put_rows(w, r, n, &p);
+    }
+    panel_rows_fini(&p);
+    return status;
+}
+
+/* Fills B from row `row` of the pair's on, as it is or times the factors. */
+static enum status fill_b(const struct packed *w, const struct lora_pair *p, uint32_t row,
+                          const float *factors, struct error *err)
+{
+    if (factors || w->type == DTYPE_I8)
+        return fill_rows(w, p->b_type, p->b, row, factors, err);
+    packed_fill(w, 0, w->rows, row_at(p->b_type, p->b, row, p->rank));
     return STATUS_OK;
 }
 
@@ -166,10 +245,8 @@ static enum status fill_part(const struct lora_builder *b, const struct lora_par
 {
     for (uint32_t i = 0; bias && i < part->b.rows; i++)
         bias[i] = p->scale * p->b_bias[row + i];
-    if (!factors) {
-        packed_fill(&part->b, 0, part->b.rows, row_at(p->b_type, p->b, row, p->rank));
-        return STATUS_OK;
-    }
+    if (!factors)
+        return fill_b(&part->b, p, row, NULL, err);
     enum status status =
         dora_factors(p, module_weights(b->m, &p->module, site), row, part->b.rows, factors, err);
     if (status != STATUS_OK) {
@@ -179,7 +256,7 @@ static enum status fill_part(const struct lora_builder *b, const struct lora_par
     }
     for (uint32_t i = 0; bias && i < part->b.rows; i++)
         bias[i] *= factors[i];
-    return fill_scaled_b(part, p, row, err);
+    return fill_b(&part->b, p, row, factors, err);
 }
 
 static enum status lay_part(struct lora_builder *b, struct lora_part *part, const struct lora_pair *p,
@@ -187,8 +264,7 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
 {
     size_t size_bytes;
     uint32_t n_rows = module_site_rows(b->m, &p->module, site);
-    enum status status =
-        packed_shape(p->magnitude ? DTYPE_F32 : p->b_type, n_rows, p->rank, &part->b, &size_bytes, err);
+    enum status status = packed_shape(b_type(b, p), n_rows, p->rank, &part->b, &size_bytes, err);
     if (status != STATUS_OK)
         return status;
     part->b.data = lora_take(b, size_bytes);
@@ -204,7 +280,7 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
 /* Whole panels of the file's own type: no need to stack them first. */
 static bool fill_a_in_place(const struct lora_slot *s, const struct lora_group *g)
 {
-    bool fits = true;
+    bool fits = g->a.type != DTYPE_I8;
     for (int i = 0; i < 3; i++)
         if (s->pair[i])
             fits = fits && s->pair[i]->a_type == g->a.type && g->part[i].t_offset % PANEL_ROWS == 0;
@@ -220,7 +296,9 @@ static enum status fill_a(const struct lora_slot *s, const struct lora_group *g,
     uint64_t row_bytes;
     if (fill_a_in_place(s, g))
         return STATUS_OK;
-    require(dtype_row_bytes(g->a.type, g->a.cols, &row_bytes));
+    enum dtype type = g->a.type == DTYPE_I8 ? DTYPE_F32 : g->a.type;
+    enum status status = STATUS_OK;
+    require(dtype_row_bytes(type, g->a.cols, &row_bytes));
     uint8_t *stack = mem_zalloc((size_t)g->a.rows * row_bytes);
     if (!stack)
         return fail(err, STATUS_NO_MEMORY, "a stacked A of %u rows", g->a.rows);
@@ -229,14 +307,17 @@ static enum status fill_a(const struct lora_slot *s, const struct lora_group *g,
         if (!p || (i > 0 && p == s->pair[i - 1]))
             continue;
         uint8_t *dst = stack + g->part[i].t_offset * row_bytes;
-        if (p->a_type == g->a.type)
+        if (p->a_type == type)
             memcpy(dst, p->a, p->rank * row_bytes);
         else
             dequantize_row(p->a_type, p->a, (uint64_t)p->rank * p->in, (float *)(void *)dst);
     }
-    packed_fill(&g->a, 0, g->a.rows, stack);
+    if (type == g->a.type)
+        packed_fill(&g->a, 0, g->a.rows, stack);
+    else
+        status = fill_rows(&g->a, type, stack, 0, NULL, err);
     mem_free(stack);
-    return STATUS_OK;
+    return status;
 }
 
 static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, struct lora_group *g,
@@ -256,7 +337,7 @@ static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, 
     if (n_rows == 0)
         return STATUS_OK;
     b->l->t_max = n_rows > b->l->t_max ? n_rows : b->l->t_max;
-    enum status status = packed_shape(stack_type(s), n_rows, in, &g->a, &size_bytes, err);
+    enum status status = packed_shape(stack_type(b, s), n_rows, in, &g->a, &size_bytes, err);
     if (status == STATUS_OK)
         g->a.data = lora_take(b, size_bytes);
     if (status == STATUS_OK && b->memory)
@@ -276,9 +357,9 @@ static enum status lay_embedding(struct lora_builder *b, struct error *err)
     size_t a_bytes, b_bytes;
     if (!p)
         return STATUS_OK;
-    enum status status = packed_shape(p->a_type, p->in, p->rank, &e->a, &a_bytes, err);
+    enum status status = packed_shape(side_type(b, p->a_type), p->in, p->rank, &e->a, &a_bytes, err);
     if (status == STATUS_OK)
-        status = packed_shape(p->magnitude ? DTYPE_F32 : p->b_type, p->out, p->rank, &e->b, &b_bytes, err);
+        status = packed_shape(b_type(b, p), p->out, p->rank, &e->b, &b_bytes, err);
     if (status != STATUS_OK)
         return status;
     e->a.data = lora_take(b, a_bytes);
@@ -289,14 +370,13 @@ static enum status lay_embedding(struct lora_builder *b, struct error *err)
     b->l->t_max = p->rank > b->l->t_max ? p->rank : b->l->t_max;
     if (!b->memory)
         return STATUS_OK;
-    packed_fill(&e->a, 0, p->in, p->a);
-    if (!factors) {
-        packed_fill(&e->b, 0, p->out, p->b);
-        return STATUS_OK;
-    }
-    status = dora_embedding_factors(p, &b->m->embed, factors, err);
-    struct lora_part part = {.b = e->b, .magnitude = factors};
-    return status == STATUS_OK ? fill_scaled_b(&part, p, 0, err) : status;
+    if (e->a.type == DTYPE_I8)
+        status = fill_rows(&e->a, p->a_type, p->a, 0, NULL, err);
+    else
+        packed_fill(&e->a, 0, p->in, p->a);
+    if (status == STATUS_OK && factors)
+        status = dora_embedding_factors(p, &b->m->embed, factors, err);
+    return status == STATUS_OK ? fill_b(&e->b, p, 0, factors, err) : status;
 }
 
 /* ---- the whole ---- */

@@ -296,6 +296,9 @@ static enum status load_matrix(struct loader *l, const struct source *source, en
         !dtype_row_bytes(type, cols, &job.row_bytes))
         return fail(err, STATUS_FORMAT, "%s: rows of %u values are no whole blocks of %s", t->name, cols,
                     dtype_name(t->dtype));
+    if (t->dtype == DTYPE_I8) /* packed, it would need scales */
+        return fail(err, STATUS_UNSUPPORTED,
+                    "%s: type i8 is not supported in a base: convert the model to bf16", t->name);
     if (source->transposed && (dtype_is_quantized(t->dtype) || t->dtype == DTYPE_F8_E4M3))
         return fail(err, STATUS_UNSUPPORTED, "%s: type %s, but a transposed matrix must have plain numbers",
                     t->name, dtype_name(t->dtype));

@@ -57,7 +57,8 @@ static void product_weights(struct lab *lab, struct product *p)
     for (uint32_t r = 0; r < p->rows; r++) {
         float *plain = p->plain + (size_t)r * p->cols;
         dequantize_row(p->type, stored + r * row_bytes, p->cols, row);
-        if (p->type == DTYPE_F8_E4M3 && r != 1) /* row 1 keeps what packed_fill gives: 1 */
+        if ((p->type == DTYPE_F8_E4M3 || p->type == DTYPE_I8) &&
+            r != 1) /* row 1 keeps what packed_fill gives: 1 */
             scale_f8_row(lab, &p->w, r, row);
         packed_row_f32(&p->w, r, plain);
         const char *where[3] = {"-", "pack", dtype_name(p->type)};
@@ -195,7 +196,8 @@ static void check_products(struct lab *lab)
                                     .n_x = sizes[s][2]};
                 if (block == 256 && s > 3)
                     p.cols = 512;
-                if (p.type == DTYPE_F8_E4M3 && s > 1) /* groups of 128: whole ones, and one cut short */
+                if ((p.type == DTYPE_F8_E4M3 || p.type == DTYPE_I8) &&
+                    s > 1) /* groups of 128: whole ones, and one cut short */
                     p.cols = s % 2 ? 256 : 300;
                 check_product(lab, &p);
             }

@@ -23,10 +23,10 @@ struct lab {
 enum fill { FILL_RANDOM, FILL_ZEROS, FILL_EXTREMES, FILL_DENORMALS, FILL_COUNT };
 static const char *const fill_names[FILL_COUNT] = {"random", "zeros", "extremes", "denormals"};
 
-static const enum dtype weight_types[] = {DTYPE_F32,   DTYPE_F16,    DTYPE_BF16, DTYPE_Q8_0,   DTYPE_Q4_0,
-                                          DTYPE_Q4_1,  DTYPE_Q5_0,   DTYPE_Q5_1, DTYPE_Q4_K,   DTYPE_Q5_K,
-                                          DTYPE_Q6_K,  DTYPE_Q2_K,   DTYPE_Q3_K, DTYPE_IQ4_NL, DTYPE_IQ4_XS,
-                                          DTYPE_MXFP4, DTYPE_F8_E4M3};
+static const enum dtype weight_types[] = {DTYPE_F32,   DTYPE_F16,     DTYPE_BF16, DTYPE_Q8_0,   DTYPE_Q4_0,
+                                          DTYPE_Q4_1,  DTYPE_Q5_0,    DTYPE_Q5_1, DTYPE_Q4_K,   DTYPE_Q5_K,
+                                          DTYPE_Q6_K,  DTYPE_Q2_K,    DTYPE_Q3_K, DTYPE_IQ4_NL, DTYPE_IQ4_XS,
+                                          DTYPE_MXFP4, DTYPE_F8_E4M3, DTYPE_I8};
 #define N_WEIGHT_TYPES (sizeof weight_types / sizeof *weight_types)
 
 /* ---- buffers between forbidden pages ---- */

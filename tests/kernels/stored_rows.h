@@ -23,6 +23,7 @@ static inline struct scale_place scale_place(enum dtype type)
         return (struct scale_place){208, -1};
     case DTYPE_MXFP4:
     case DTYPE_F8_E4M3:
+    case DTYPE_I8:
         return (struct scale_place){-1, -1};
     default:
         return (struct scale_place){0, 2};

@@ -120,7 +120,8 @@ static void test_select(void **state)
     assert_int_equal(kernels_select("scalar", ACT_MODE_INT8, &k, &err), STATUS_OK);
     assert_string_equal(k->isa, "scalar");
     assert_non_null(k->matmul[DTYPE_Q6_K]);
-    assert_null(k->matmul[DTYPE_I8]);
+    assert_non_null(k->matmul[DTYPE_I8]);
+    assert_null(k->matmul[DTYPE_I32]);
     assert_int_equal(kernels_select("sse9", ACT_MODE_INT8, &k, &err), STATUS_INVALID);
     assert_non_null(strstr(err.text, "sse9"));
 #if defined(__x86_64__)
