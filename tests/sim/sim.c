@@ -25,7 +25,7 @@ static const struct {
     {14, "rollbacks of names with a shadow"},
     {17, "traffic"},
     {18, "evictions"},
-    {77001, "a tenant above its share needs room: with shares ignored it takes another's voice"},
+    {77005, "a tenant above its share needs room: with shares ignored it takes another's voice"},
 };
 
 static uint64_t current_seed; /* for the handler alone */
