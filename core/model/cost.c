@@ -173,23 +173,38 @@ static void types_of(const struct model *m, bool used[DTYPE_COUNT])
     used[DTYPE_F32] = true;
 }
 
-/* Twice the last cache, or the base if that is smaller. */
+/* Twice the last cache, or a copy of the base in bf16 if that is smaller. */
 static size_t block_bytes(const struct model *m)
 {
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     size_t bytes = cache > 0 ? 2 * (size_t)cache : 0;
     bytes = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
     bytes = bytes < BLOCK_BYTES_MAX ? bytes : BLOCK_BYTES_MAX;
-    bytes = bytes < m->info.size_bytes ? bytes : m->info.size_bytes;
+    bytes = m->info.n_parameters < bytes / 2 ? 2 * (size_t)m->info.n_parameters : bytes;
     return bytes > BLOCK_BYTES_MIN ? bytes : BLOCK_BYTES_MIN;
+}
+
+/* The length of a row of the first layer's matrices, on average over their weights, in whole blocks of any
+ * type: rows of x that are longer than the first caches cost more. */
+static uint32_t usual_cols(const struct model *m)
+{
+    double sum = 0, n = 0;
+    for (unsigned s = 0; s < N_LAYER_SITES; s++) {
+        const struct packed *w = &m->layers[0].w[s];
+        double weights = w->data ? (double)w->rows * w->cols : 0;
+        sum += weights * w->cols;
+        n += weights;
+    }
+    double cols = n > 0 ? sum / n : m->config.hidden_size;
+    return cols > 8192 ? 8192 : ((uint32_t)cols + 255) / 256 * 256;
 }
 
 static enum status probe_init(struct probe *p, const struct model *m, struct team *team, struct error *err)
 {
-    uint32_t n = rows_at[COST_ROW_POINTS - 1], hidden = m->config.hidden_size;
+    uint32_t n = rows_at[COST_ROW_POINTS - 1];
     *p = (struct probe){.k = m->kernels, .team = team};
     p->block_bytes = block_bytes(m);
-    p->cols_max = hidden > 8192 ? 8192 : (hidden + 255) / 256 * 256; /* whole blocks of any type */
+    p->cols_max = usual_cols(m);
     size_t n_blocks = p->cols_max / ACT_BLOCK;
     p->block = mem_aligned(64, p->block_bytes);
     p->x = mem_aligned(64, (size_t)n * p->cols_max * sizeof *p->x);
