@@ -84,10 +84,10 @@ struct adapter_findings {
 /* The types in which A and B are kept in memory. What stands in the place of the base's tensors, and vectors,
  * are kept as they are. */
 enum adapter_store {
+    ADAPTER_STORE_FILE,
     /* As in the file on an f32 base. On others f32 becomes bf16, which loses less than the base's own
      * rounding did; f16 stays: it has three bits more and as many bytes. */
     ADAPTER_STORE_AUTO,
-    ADAPTER_STORE_FILE,
     ADAPTER_STORE_BF16,
     ADAPTER_STORE_INT8, /* lora.h: a scale for each row and 128 values */
     ADAPTER_STORE_COUNT

@@ -18,6 +18,7 @@ bool conf_init(struct conf *c)
         .rollback_percent = 20,
         .load_wait_ms = 10000,
         .effect = EFFECT_ENFORCE,
+        .store = ADAPTER_STORE_AUTO,
         .adapters_watch = true,
         .adapters_poll_ms = 60000,
         .metrics_public = true,

@@ -67,7 +67,7 @@ struct conf;
       "how long a load waits for room in resident-memory before it is refused (10s)")                        \
     X(CHOICE, "effect-test", effect, 0, 0, "off|warn|enforce", "MODE",                                       \
       "adapters that change nothing, or give no numbers: let in, warned of, refused (enforce)")              \
-    X(CHOICE, "adapter-store", store, 0, 0, "auto|file|bf16|int8", "TYPE",                                   \
+    X(CHOICE, "adapter-store", store, 0, 0, "file|auto|bf16|int8", "TYPE",                                   \
       "how adapters are kept in memory; auto: f32 becomes bf16 but on an f32 base (auto)")                   \
     X(CHOICE, "base-match", base_policy, 0, 0, "shapes|any|name|proven|exact", "POLICY",                     \
       "what must be known of the base that an adapter was trained on (shapes)")                              \

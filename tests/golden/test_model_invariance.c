@@ -203,7 +203,7 @@ static void wanted_logits_only(void **state)
                                      .pages = pages[i],
                                      .logits_begin = c.lengths[i] - wanted[i]};
     }
-    model_step(c.r.m, c.r.space, c.r.kv, &(struct batch){seqs, N_LINES}, &logits);
+    model_step(c.r.m, c.r.space, c.r.kv, &(struct batch){.seqs = seqs, .n_seqs = N_LINES}, &logits);
     for (uint32_t i = 0; i < N_LINES; i++)
         for (uint32_t t = seqs[i].logits_begin; t < c.lengths[i]; t++, n_rows++)
             assert_memory_equal(logits + (size_t)n_rows * vocab, c.alone[i].logits + (size_t)t * vocab,
