@@ -7,7 +7,7 @@
 #   make check      layers, foreign headers, doors alone, clang-format, clang-tidy
 #   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
 #   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
-#   make stress     reloads under load, kills
+#   make stress     reloads under load, kills     make bench-swap, make bench-zipf   swaps, cold voices: docs/SWAP.md
 #   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
 #   make sim        versions, memory, scheduler and pages simulated for millions of steps (STEPS=N SEED=N)
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
@@ -58,8 +58,8 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test test-goldens check bench bench-merged bench-server soak stress sim fuzz real-model \
-        test-real install uninstall unit programs help
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-merged bench-server bench-swap bench-zipf soak \
+        stress sim fuzz real-model test-real install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -115,6 +115,10 @@ check: deps-check
 	$(Q)bash tests/check.sh
 bench: all programs
 	$(Q)bash tests/bench/run.sh
+bench-swap: all
+	$(Q)python3 tests/bench/bench_swap.py
+bench-zipf: all
+	$(Q)python3 tests/bench/bench_zipf.py
 stress: all
 	$(Q)bash tests/stress/run.sh
 bench-merged: $(B)/tests/bench/bench_merged
