@@ -349,11 +349,14 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--state", action="store_true", help="with a state file: every change is on the disk before its answer")
     p.add_argument("--no-memory", action="store_true", help="don't judge resident memory (a sanitizer's grows)")
+    p.add_argument("--no-effect-test", action="store_true", help="a sanitizer's effect tests are slow: more changes without")
     args = p.parse_args()
     root = tempfile.mkdtemp(prefix="lorikeet-storm-")
     voices = make_voices(root)
     adapters = {v.name: os.path.join(root, v.sources[0]) for v in voices} | {n: os.path.join(root, n) for n in DEEP}
     extra = ["--adapter-root", root, "--threads", "2", "--keep-last-good", "300ms", "--log-level", "warn"]
+    if args.no_effect_test:
+        extra += ["--effect-test", "off"]
     if args.state:
         extra += ["--state", os.path.join(root, "adapters.db")]
     try:
