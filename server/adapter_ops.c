@@ -75,7 +75,6 @@ static void tell_waiters(struct task *t, const struct error *err)
     while (t->waiters) {
         struct load_waiter *w = t->waiters;
         t->waiters = w->next;
-        w->ops = NULL;
         w->ready(w, err);
     }
 }
@@ -209,6 +208,19 @@ static enum status check_not_rolled_back(const struct task *t, const struct adap
     return STATUS_OK;
 }
 
+/* Settings that the order leaves as they were when it came are as they are now: somebody may have changed
+ * them while it was being loaded. */
+static void follow_settings(struct task *t, const struct adapter_wish *now)
+{
+    struct adapter_wish *w = &t->o.wish;
+    if (w->pinned == t->before.pinned)
+        w->pinned = now->pinned;
+    if (w->merge == t->before.merge)
+        w->merge = now->merge;
+    if (w->effect == t->before.effect)
+        w->effect = now->effect;
+}
+
 static enum status publish(struct task *t)
 {
     struct registry *r = t->ops->server->registry;
@@ -219,6 +231,7 @@ static enum status publish(struct task *t)
         s = check_not_rolled_back(t, a, &l->err);
     if (s != STATUS_OK)
         return s;
+    follow_settings(t, &a->wish);
     struct publication p = {.as = l->as, .generation = l->generation, .source = l->wish.source};
     uint64_t before = a->stable;
     t->reserved = false; /* ends with the publication, whatever comes of it */
@@ -553,6 +566,8 @@ static struct task *append_order(struct adapter_ops *o, const struct load_order 
     t->o.wish.name = t->name;
     t->o.wish.source = t->source;
     t->o.wish.blend = t->blend;
+    const struct adapter *a = registry_find(o->server->registry, order->wish.name);
+    t->before = a ? a->wish : order->wish;
     if (t->name && t->source && t->blend)
         return t;
     ops_remove_task(o, t);
@@ -617,23 +632,10 @@ enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const
         if (!t)
             return STATUS_NO_MEMORY;
     }
-    w->ops = o;
     w->next = t->waiters;
     t->waiters = w;
     ops_next(o);
     return STATUS_OK;
-}
-
-void adapter_ops_leave(struct load_waiter *w)
-{
-    for (struct task *t = w->ops ? w->ops->first : NULL; t; t = t->next)
-        for (struct load_waiter **at = &t->waiters; *at; at = &(*at)->next)
-            if (*at == w) {
-                *at = w->next;
-                w->ops = NULL;
-                return;
-            }
-    w->ops = NULL;
 }
 
 /* ---- life */

@@ -69,17 +69,15 @@ LK_MUST_USE enum status adapter_ops_load(struct adapter_ops *o, const struct loa
                                          struct error *err);
 
 /* A request that waits for a version's bytes. Embedded in its owner; `ready` is called once, with STATUS_OK
- * when the version is (or was a moment ago) resident: ask again; unless adapter_ops_leave came first. */
+ * when the version is (or was a moment ago) resident: ask again. */
 struct load_waiter {
     struct load_waiter *next;
-    struct adapter_ops *ops; /* NULL: not waiting */
     char name[ADAPTER_NAME_MAX + 1];
     void (*ready)(struct load_waiter *w, const struct error *err);
 };
 /* Joins the load of a name's generation (0: the first), or begins it. Concurrent waiters share one load. */
 LK_MUST_USE enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
                                          uint64_t generation, uint64_t tenant, struct error *err);
-void adapter_ops_leave(struct load_waiter *w); /* fine if it doesn't wait */
 
 /* Looks at the adapters folder: registers what is new, loads again what changed and is in memory, takes away
  * what came from it and is gone. Names that were made otherwise are left alone. */

@@ -33,13 +33,14 @@ struct task {
     enum task_phase phase;
     struct load_order o; /* its strings are these: */
     char *name, *source, *blend;
-    bool registered;           /* it made the name: a failure takes it away again */
-    bool reserved;             /* the registry counts on registry_publish or registry_load_failed */
-    int root_fd;               /* of the path */
-    const char *path;          /* points into the source or fetched */
-    struct fetched fetched;    /* local copy of a remote one */
-    uint64_t bytes;            /* to be reserved: of its files, or what it took once */
-    char published_sha256[65]; /* such bytes were published before and need no other test; or "" */
+    struct adapter_wish before; /* the name's settings when it came; its strings aren't looked at */
+    bool registered;            /* it made the name: a failure takes it away again */
+    bool reserved;              /* the registry counts on registry_publish or registry_load_failed */
+    int root_fd;                /* of the path */
+    const char *path;           /* points into the source or fetched */
+    struct fetched fetched;     /* local copy of a remote one */
+    uint64_t bytes;             /* to be reserved: of its files, or what it took once */
+    char published_sha256[65];  /* such bytes were published before and need no other test; or "" */
     int64_t room_deadline_ns;
     struct adapter_version *version; /* of the worker's; moves into the registry */
     struct load_waiter *waiters;
