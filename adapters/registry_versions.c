@@ -25,10 +25,16 @@ bool version_is_routed(const struct adapter *a, uint64_t generation)
     return routed;
 }
 
+static void record_fini(struct version_record *v)
+{
+    mem_free(v->source);
+    mem_free(v->effect);
+}
+
 void records_free(struct entry *e)
 {
     for (uint32_t i = 0; i < e->a.n_records; i++)
-        mem_free(e->a.records[i].source);
+        record_fini(&e->a.records[i]);
     mem_free(e->a.records);
     e->a.records = NULL;
     e->a.n_records = e->records_capacity = 0;
@@ -44,7 +50,7 @@ static void remove_record(struct registry *r, struct entry *e, uint32_t index)
         holding_drop(r, v);
         registry_tell(r, e, CHANGE_EVICTED, generation);
     }
-    mem_free(v->source);
+    record_fini(v);
     e->a.n_records--;
     memmove(v, v + 1, (e->a.n_records - index) * sizeof *v);
 }
@@ -250,6 +256,20 @@ static void note_source(struct version_record *v, const char *source)
     v->source = text;
 }
 
+/* What the effect test found outlives the bytes: when they come back, they aren't tested again. v is still
+ * the caller's alone. */
+static void note_effect(struct version_record *record, struct adapter_version *v)
+{
+    bool tested = v->effect.outcome != EFFECT_UNTESTED;
+    if (tested && !record->effect)
+        record->effect =
+            mem_zalloc(sizeof *record->effect); /* without memory the numbers go with the bytes */
+    if (tested && record->effect)
+        *record->effect = v->effect;
+    else if (!tested && record->effect)
+        v->effect = *record->effect;
+}
+
 static void end_load(struct registry *r, struct entry *e, enum status status, const char *text,
                      int64_t wall_ms)
 {
@@ -288,6 +308,7 @@ enum status registry_publish(struct registry *r, struct adapter *a, struct adapt
         return fail(err, s, "%s", own.text);
     }
     known = find_content(a, v->digest, v->user_scale);
+    note_effect(known, v);
     if (resident)
         adapter_release(v);
     note_source(known, p->source);

@@ -63,6 +63,7 @@ struct version_record {
     int64_t keep_until_ns;
     uint64_t n_requests, n_failures; /* in this run */
     struct shadow_totals shadow;     /* the same */
+    struct effect_report *effect;    /* of the test before it was published; NULL: none, or of another run */
     struct adapter_version *version; /* the registry's own reference; NULL: not resident */
 };
 

@@ -158,8 +158,8 @@ void api_admin_effect(struct request *r)
     jw_key_int(&w, "generation", (int64_t)a->stable);
     jw_key_text(&w, "effect_test", effect_mode_name(a->wish.effect));
     jw_key(&w, "effect");
-    if (v && v->version)
-        put_effect(&w, &v->version->effect);
+    if (v && v->effect)
+        put_effect(&w, v->effect);
     else
         jw_null(&w);
     jw_end(&w, '}');

@@ -377,6 +377,9 @@ def test_an_adapter_without_effect_is_refused(rooted):
     effect = answer["report"]["effect"]
     assert effect["outcome"] == "seen" and effect["max_kl"] > 0 and effect["norms"]["lm_head"]["delta"] > 0
     assert server.admin("GET", f"{API}/two/effect")[1]["effect"]["mean_kl"] == effect["mean_kl"]
+    server.admin("POST", f"{API}/two/unload")
+    assert say(server, "two") == "AAA"  # back in memory without another test, and what it found is still known
+    assert server.admin("GET", f"{API}/two/effect")[1]["effect"]["mean_kl"] == effect["mean_kl"]
 
 
 def test_an_adapter_without_numbers_is_refused(rooted):
