@@ -61,6 +61,9 @@ static enum status build_copy(struct copy *c)
 {
     const struct server *s = c->merges->server;
     unsigned refused = 0;
+    if (s->conf->always)
+        return fail(&c->err, STATUS_UNSUPPORTED,
+                    "--always adds \"%s\" to every voice, and a copy has one adapter alone", s->conf->always);
     for (;;) {
         cost_choose(&s->costs, s->base.model, c->lora, &c->load, refused, &c->choice);
         if (c->choice.none)
