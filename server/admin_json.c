@@ -328,7 +328,11 @@ void put_adapter(struct jw *w, const struct server *s, const struct adapter *a)
     const struct adapter_version *resident = v ? v->version : NULL;
     jw_begin(w, '{');
     jw_key_text(w, "name", a->wish.name);
-    jw_key_text(w, "state", resident ? "resident" : a->loading ? "loading" : "registered");
+    jw_key_text(w, "state",
+                a->wish.blend[0] ? "blend"
+                : resident       ? "resident"
+                : a->loading     ? "loading"
+                                 : "registered");
     jw_key_bool(w, "loading", a->loading);
     jw_key_text(w, "source", a->wish.source);
     jw_key_text(w, "blend", a->wish.blend[0] ? a->wish.blend : NULL);
