@@ -260,6 +260,8 @@ static void loaded(void *data)
     struct task *t = data;
     struct load_order *l = &t->o;
     t->ops->n_working--;
+    if (l->effect.outcome != EFFECT_UNTESTED)
+        metrics_count_effect_test(t->ops->server->metrics);
     if (l->status == STATUS_OK && t->ops->stopping)
         l->status = fail(&l->err, STATUS_UNAVAILABLE, "the server is going down");
     if (l->status == STATUS_OK && l->dry_run) {

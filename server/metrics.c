@@ -25,7 +25,7 @@ struct metrics {
     size_t n_voices;
     struct voice_metrics other; /* when memory or the bound is reached */
     uint64_t http[6];           /* by hundreds */
-    uint64_t loads_ok, loads_failed;
+    uint64_t loads_ok, loads_failed, effect_tests;
     struct {
         const char *code;
         uint64_t n;
@@ -92,6 +92,11 @@ void metrics_count_load(struct metrics *m, const char *code)
             m->failures[i].n++;
             return;
         }
+}
+
+void metrics_count_effect_test(struct metrics *m)
+{
+    m->effect_tests++;
 }
 
 void histogram_add(struct histogram *h, double seconds)
@@ -300,6 +305,8 @@ static void put_residency(const struct server *s, struct buf *out)
                (unsigned long long)s->metrics->loads_ok);
     buf_printf(out, "lorikeet_adapter_loads_total{result=\"failed\"} %llu\n",
                (unsigned long long)s->metrics->loads_failed);
+    number(out, "lorikeet_adapter_effect_tests_total", "counter", "Loads that were tested for effect.",
+           (double)s->metrics->effect_tests);
     head(out, "lorikeet_adapter_load_failures_total", "counter", "Failed loads, by docs/ADMIN.md's codes.");
     for (size_t i = 0; i < FAILURE_CODES && s->metrics->failures[i].code; i++)
         buf_printf(out, "lorikeet_adapter_load_failures_total{code=\"%s\"} %llu\n",

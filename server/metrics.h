@@ -42,6 +42,7 @@ void metrics_count_request(struct voice_metrics *v, int http_status);
 void metrics_count_http(struct metrics *m, int http_status);
 /* code NULL: it went well; else why not, one of docs/ADMIN.md's codes (a static string). */
 void metrics_count_load(struct metrics *m, const char *code);
+void metrics_count_effect_test(struct metrics *m);
 
 void metrics_render(const struct server *s, struct buf *out);
 

@@ -85,7 +85,7 @@ def test_llama_server_starved_other_adapters(server):
         here = time.monotonic()
         for job in jobs:
             job.result()
-    assert here < min(ended.values())
+    assert here < sorted(ended.values())[8]  # long before they are through
 
 
 def test_openvino_two_adapters_in_one_call_both_ran_as_the_first(server):
