@@ -138,3 +138,72 @@ void admin_keep_and_reply(struct request *r, const struct adapter *a)
     request_hold(r);
     adapter_ops_keep(r->server->adapter_ops, a->wish.name, &note, kept, r);
 }
+
+/* ---- shared with other servers' forms */
+
+void admin_read_modes(struct reader *rd, struct adapter_wish *w)
+{
+    const char *text = NULL;
+    read_bool(rd, "pinned", &w->pinned);
+    if (read_text(rd, "merge", &text) && !merge_mode_find(text, &w->merge))
+        read_fail(rd, STATUS_INVALID, "merge", "merge: found \"%.40s\", expected never, auto or always",
+                  text);
+    if (read_text(rd, "effect_test", &text) && !effect_mode_find(text, &w->effect))
+        read_fail(rd, STATUS_INVALID, "effect_test",
+                  "effect_test: found \"%.40s\", expected off, warn or enforce", text);
+}
+
+struct load_order admin_order(struct request *r, const char *name,
+                              void (*done)(struct load_order *o, void *data))
+{
+    const struct adapter *a = name ? registry_find(r->server->registry, name) : NULL;
+    struct load_order o = {
+        .wish = {.name = name, .source = "", .blend = "", .scale = 1, .effect = r->server->conf->effect},
+        .as = PUBLISH_STABLE,
+        .by = "api",
+        .done = done,
+        .data = r};
+    if (a)
+        o.wish = a->wish;
+    snprintf(o.who, sizeof o.who, "%s", r->peer);
+    return o;
+}
+
+enum status admin_load(struct request *r, const struct load_order *o, struct error *err)
+{
+    request_hold(r);
+    enum status s = adapter_ops_load(r->server->adapter_ops, o, err);
+    if (s != STATUS_OK)
+        request_release(r);
+    return s;
+}
+
+enum status admin_remove(struct request *r, const char *name,
+                         void (*done)(enum status s, const struct error *err, void *data), struct error *err)
+{
+    enum status s = registry_remove(r->server->registry, name, err);
+    if (s == STATUS_EXISTS)
+        return fail(err, STATUS_UNAVAILABLE, "adapter '%s' is being loaded; try again in a moment", name);
+    if (s != STATUS_OK)
+        return s;
+    LOG_EVENT(&r->server->log, LOG_INFO, "adapter removed", LOG_TEXT("adapter", name));
+    request_hold(r);
+    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, done, r);
+    return STATUS_OK;
+}
+
+void admin_with_body(struct request *r,
+                     enum status (*what)(struct request *r, const json_t *body, struct fault *f),
+                     void (*refuse)(struct request *r, enum status s, const char *message))
+{
+    struct fault f = {0};
+    json_t *body = NULL;
+    enum status s = server_serving(r->server, &f.error);
+    if (s == STATUS_OK)
+        s = parse_body(r->body, r->n_body, &body, &f);
+    if (s == STATUS_OK)
+        s = what(r, body, &f);
+    if (s != STATUS_OK)
+        refuse(r, s, f.error.text);
+    json_decref(body);
+}

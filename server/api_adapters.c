@@ -2,8 +2,7 @@
  * its texts and its form of errors (`code` is the HTTP status), and a list of our own. */
 #include <string.h>
 
-#include "adapter_ops.h"
-#include "admin_json.h"
+#include "admin_reply.h"
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
@@ -97,25 +96,13 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     enum status s = rd.status == STATUS_OK ? check_load(r->server, &b, f) : rd.status;
     if (s != STATUS_OK)
         return s;
-    const struct adapter *a = registry_find(r->server->registry, b.name);
-    struct load_order o = {.wish = {.name = b.name, .effect = r->server->conf->effect},
-                           .as = PUBLISH_STABLE,
-                           .must_be_new = !b.in_place,
-                           .by = "api",
-                           .done = load_done,
-                           .data = r};
-    if (a)
-        o.wish = a->wish;
+    struct load_order o = admin_order(r, b.name, load_done);
+    o.must_be_new = !b.in_place;
     o.wish.source = b.path;
     o.wish.blend = "";
     o.wish.scale = b.scale;
     o.wish.from_folder = false;
-    snprintf(o.who, sizeof o.who, "%s", r->peer);
-    request_hold(r);
-    s = adapter_ops_load(r->server->adapter_ops, &o, &f->error);
-    if (s != STATUS_OK)
-        request_release(r);
-    return s;
+    return admin_load(r, &o, &f->error);
 }
 
 static void unloaded(enum status s, const struct error *err, void *data)
@@ -138,42 +125,28 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     if (!name || !name[0])
         return fault_set(f, STATUS_INVALID, NULL,
                          "'lora_name' needs to be provided to unload a LoRA adapter.");
-    enum status s = registry_remove(r->server->registry, name, &f->error);
-    if (s == STATUS_EXISTS)
-        return fault_set(f, STATUS_UNAVAILABLE, NULL,
-                         "The lora adapter '%.80s' is being loaded; try again in a moment.", name);
-    if (s != STATUS_OK)
-        return fault_set(f, STATUS_NOT_FOUND, NULL, "The lora adapter '%.80s' cannot be found.", name);
-    LOG_EVENT(&r->server->log, LOG_INFO, "adapter unloaded", LOG_TEXT("adapter", name));
     r->state = arena_strdup(r->arena, name);
-    request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, unloaded, r);
-    return STATUS_OK;
+    if (!r->state)
+        return fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    enum status s = admin_remove(r, name, unloaded, &f->error);
+    if (s == STATUS_NOT_FOUND)
+        return fault_set(f, s, NULL, "The lora adapter '%.80s' cannot be found.", name);
+    return s;
 }
 
-static void with_body(struct request *r,
-                      enum status (*what)(struct request *r, const json_t *body, struct fault *f))
+static void refuse(struct request *r, enum status s, const char *message)
 {
-    struct fault f = {0};
-    json_t *body = NULL;
-    enum status s = server_serving(r->server, &f.error);
-    if (s == STATUS_OK)
-        s = parse_body(r->body, r->n_body, &body, &f);
-    if (s == STATUS_OK)
-        s = what(r, body, &f);
-    if (s != STATUS_OK)
-        reply_admin_error(r, http_status_of(s), f.error.text);
-    json_decref(body);
+    reply_admin_error(r, http_status_of(s), message);
 }
 
 void api_adapter_load(struct request *r)
 {
-    with_body(r, begin_load);
+    admin_with_body(r, begin_load, refuse);
 }
 
 void api_adapter_unload(struct request *r)
 {
-    with_body(r, unload);
+    admin_with_body(r, unload, refuse);
 }
 
 static void put_row(struct jw *w, const struct adapter *a)

@@ -204,18 +204,6 @@ static struct adapter *find_to_change(struct request *r)
     return NULL;
 }
 
-static void read_modes(struct reader *rd, struct adapter_wish *w)
-{
-    const char *text = NULL;
-    read_bool(rd, "pinned", &w->pinned);
-    if (read_text(rd, "merge", &text) && !merge_mode_find(text, &w->merge))
-        read_fail(rd, STATUS_INVALID, "merge", "merge: found \"%.40s\", expected never, auto or always",
-                  text);
-    if (read_text(rd, "effect_test", &text) && !effect_mode_find(text, &w->effect))
-        read_fail(rd, STATUS_INVALID, "effect_test",
-                  "effect_test: found \"%.40s\", expected off, warn or enforce", text);
-}
-
 /* PATCH, and PUT of a part: what is named changes. */
 static void change_settings(struct request *r)
 {
@@ -228,7 +216,7 @@ static void change_settings(struct request *r)
     if (s == STATUS_OK) {
         struct adapter_wish w = a->wish;
         struct reader rd = {.object = body, .fault = &f};
-        read_modes(&rd, &w);
+        admin_read_modes(&rd, &w);
         if (json_object_get(body, "source") || json_object_get(body, "scale") ||
             json_object_get(body, "blend"))
             read_fail(&rd, STATUS_INVALID, "source", "source, scale and blend make a new version: use PUT");
@@ -284,18 +272,9 @@ void api_admin_delete(struct request *r)
     struct error err;
     if (!name)
         return;
-    enum status s = registry_remove(r->server->registry, name, &err);
-    if (s == STATUS_EXISTS) {
-        admin_fail(r, STATUS_UNAVAILABLE, "it is being loaded; try again in a moment", NULL, "busy");
-        return;
-    }
-    if (s != STATUS_OK) {
-        admin_fail(r, s, err.text, NULL, NULL);
-        return;
-    }
-    LOG_EVENT(&r->server->log, LOG_INFO, "adapter removed", LOG_TEXT("adapter", name));
-    request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, removed, r);
+    enum status s = admin_remove(r, name, removed, &err);
+    if (s != STATUS_OK)
+        admin_fail(r, s, err.text, NULL, s == STATUS_UNAVAILABLE ? "busy" : NULL);
 }
 
 /* ---- traffic, rollback, promotion */

@@ -124,19 +124,6 @@ static void read_publish(struct reader *rd, struct load_order *o)
                   "publish: found \"%.40s\", expected stable, canary, shadow or none", text);
 }
 
-static void read_modes(struct reader *rd, struct adapter_wish *w)
-{
-    const char *text = NULL;
-    read_bool(rd, "pinned", &w->pinned);
-    read_float(rd, "scale", -1000, 1000, &w->scale);
-    if (read_text(rd, "merge", &text) && !merge_mode_find(text, &w->merge))
-        read_fail(rd, STATUS_INVALID, "merge", "merge: found \"%.40s\", expected never, auto or always",
-                  text);
-    if (read_text(rd, "effect_test", &text) && !effect_mode_find(text, &w->effect))
-        read_fail(rd, STATUS_INVALID, "effect_test",
-                  "effect_test: found \"%.40s\", expected off, warn or enforce", text);
-}
-
 /* Only what is known: a misspelt wish must not be taken for granted. */
 static void refuse_unknown(struct reader *rd, json_t *body)
 {
@@ -159,7 +146,8 @@ static void read_order(struct reader *rd, json_t *body, struct load_order *o)
     refuse_unknown(rd, body);
     read_text(rd, "source", &o->wish.source);
     read_text(rd, "blend", &o->wish.blend);
-    read_modes(rd, &o->wish);
+    admin_read_modes(rd, &o->wish);
+    read_float(rd, "scale", -1000, 1000, &o->wish.scale);
     read_publish(rd, o);
     if (read_text(rd, "sha256", &text)) {
         if (strlen(text) != 64 || strspn(text, "0123456789abcdef") != 64)
@@ -210,14 +198,8 @@ static void put(struct request *r, bool reload)
     const char *name = admin_name(r), *dry = request_arg(r, "dry_run");
     enum status s = server_serving(r->server, &f.error);
     const struct adapter *a = name ? registry_find(r->server->registry, name) : NULL;
-    struct load_order o = {.wish = {.name = name, .source = "", .blend = "", .scale = 1},
-                           .by = "api",
-                           .dry_run = dry && strcmp(dry, "0") != 0 && strcmp(dry, "false") != 0,
-                           .done = load_done,
-                           .data = r};
-    o.wish.effect = r->server->conf->effect;
-    if (a)
-        o.wish = a->wish;
+    struct load_order o = admin_order(r, name, load_done);
+    o.dry_run = dry && strcmp(dry, "0") != 0 && strcmp(dry, "false") != 0;
     if (s == STATUS_OK && !name)
         s = fault_set(&f, STATUS_NO_MEMORY, NULL, "no memory for the request");
     if (s == STATUS_OK)

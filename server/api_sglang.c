@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "adapter_ops.h"
+#include "admin_reply.h"
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
@@ -40,13 +40,10 @@ static void load_done(struct load_order *o, void *data)
 static enum status begin_load(struct request *r, const json_t *body, struct fault *f)
 {
     struct reader rd = {.object = body, .fault = f};
-    struct load_order o = {.wish = {.source = "", .blend = "", .scale = 1, .effect = r->server->conf->effect},
-                           .as = PUBLISH_STABLE,
-                           .must_be_new = true,
-                           .by = "api",
-                           .done = load_done,
-                           .data = r};
-    read_text(&rd, "lora_name", &o.wish.name);
+    const char *name = NULL;
+    read_text(&rd, "lora_name", &name);
+    struct load_order o = admin_order(r, name, load_done);
+    o.must_be_new = true;
     read_text(&rd, "lora_path", &o.wish.source);
     read_bool(&rd, "pinned", &o.wish.pinned);
     if (rd.status != STATUS_OK)
@@ -60,12 +57,7 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
         adapter_ops_check_source(r->server->adapter_ops, o.wish.source, &(const char *){NULL}, &f->error);
     if (s != STATUS_OK)
         return s;
-    snprintf(o.who, sizeof o.who, "%s", r->peer);
-    request_hold(r);
-    s = adapter_ops_load(r->server->adapter_ops, &o, &f->error);
-    if (s != STATUS_OK)
-        request_release(r);
-    return s;
+    return admin_load(r, &o, &f->error);
 }
 
 static void unloaded(enum status s, const struct error *err, void *data)
@@ -82,36 +74,15 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     read_text(&rd, "lora_name", &name);
     if (rd.status != STATUS_OK)
         return rd.status;
-    enum status s = registry_remove(r->server->registry, name ? name : "", &f->error);
-    if (s != STATUS_OK)
-        return s;
-    LOG_EVENT(&r->server->log, LOG_INFO, "adapter unloaded", LOG_TEXT("adapter", name));
-    request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, unloaded, r);
-    return STATUS_OK;
-}
-
-static void with_body(struct request *r,
-                      enum status (*what)(struct request *r, const json_t *body, struct fault *f))
-{
-    struct fault f = {0};
-    json_t *body = NULL;
-    enum status s = server_serving(r->server, &f.error);
-    if (s == STATUS_OK)
-        s = parse_body(r->body, r->n_body, &body, &f);
-    if (s == STATUS_OK)
-        s = what(r, body, &f);
-    if (s != STATUS_OK)
-        reply_result(r, s, f.error.text);
-    json_decref(body);
+    return admin_remove(r, name ? name : "", unloaded, &f->error);
 }
 
 void api_sglang_load(struct request *r)
 {
-    with_body(r, begin_load);
+    admin_with_body(r, begin_load, reply_result);
 }
 
 void api_sglang_unload(struct request *r)
 {
-    with_body(r, unload);
+    admin_with_body(r, unload, reply_result);
 }

@@ -103,7 +103,7 @@ static void where_it_is_asked(void **state)
     assert_int_equal(remote_parse(&o, "hf://org/name@v1/sub", &r, &code, &err), STATUS_OK);
     assert_string_equal(r.folder, "https://huggingface.co:443/org/name/resolve/{revision}/sub/");
     assert_string_equal(r.revision, "v1");
-    o.hf_endpoint = "http://mirror.example/";
+    o.hf_endpoint = "http://hub.example/";
     o.hf_token = "hf_x";
     assert_int_equal(remote_parse(&o, "hf://org/name", &r, &code, &err), STATUS_INVALID);
     assert_non_null(strstr(err.text, "HF_TOKEN"));
@@ -133,7 +133,7 @@ static void redirects_of_the_hub(void **state)
         if (remote_may_ask(&r, &u, &named) != table[i].may)
             fail_msg("%s", table[i].url);
     }
-    o.hf_endpoint = "https://mirror.example"; /* whose store is not known */
+    o.hf_endpoint = "https://hub.example"; /* whose store is not known */
     assert_int_equal(remote_parse(&o, "hf://org/name", &r, &code, &err), STATUS_OK);
     assert_int_equal(url_split("https://cdn-lfs.huggingface.co/x", &u, &err), STATUS_OK);
     assert_false(remote_may_ask(&r, &u, &named));
