@@ -16,20 +16,6 @@
 
 #define DATA "tests/golden/data/"
 
-static struct model *open_as(const char *path, enum quant quant)
-{
-    struct error err = {0};
-    struct model_files *files;
-    struct model_options options = {.quant = quant};
-    struct model *m = NULL;
-    assert_int_equal(kernels_select("auto", ACT_MODE_INT8, &options.kernels, &err), STATUS_OK);
-    if (model_files_open(path, &files, &err) != STATUS_OK ||
-        model_open(files, &options, &m, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    model_files_close(files);
-    return m;
-}
-
 static struct adapter_version *load(const struct model *m, const char *path, enum adapter_store store)
 {
     struct adapter_version *v = NULL;
