@@ -54,8 +54,7 @@ struct adapter_ops {
     struct task *first, **last; /* all tasks, in order of arrival */
     size_t n_tasks, n_working, n_fetching;
     bool stopping;
-    uv_timer_t kick; /* the queue is looked at */
-    bool has_scanned;
+    uv_timer_t kick;       /* the queue is looked at */
     struct found *folder;  /* what the last scan found, in order of names */
     struct keeper *keeper; /* adapter_ops_keep.c */
     bool *edited; /* [conf->n_adapters]: the command line says something else than when it was kept */

@@ -120,15 +120,13 @@ static void queue_load(struct adapter_ops *o, const struct adapter_wish *w)
                   LOG_TEXT("why", err.text));
 }
 
-/* False: it stays. */
-static bool remove_gone(struct adapter_ops *o, const char *gone)
+/* False: it stays, for now if it is being loaded. */
+static bool remove_name(struct adapter_ops *o, const struct adapter *a)
 {
-    struct registry *r = o->server->registry;
-    const struct adapter *a = registry_find(r, gone);
     char name[ADAPTER_NAME_MAX + 1];
     struct error err;
-    snprintf(name, sizeof name, "%s", gone); /* it may be the registry's own text */
-    if (!a || !a->wish.from_folder || registry_remove(r, name, &err) != STATUS_OK)
+    snprintf(name, sizeof name, "%s", a->wish.name); /* goes with the adapter */
+    if (!a->wish.from_folder || registry_remove(o->server->registry, name, &err) != STATUS_OK)
         return false;
     LOG_EVENT(&o->server->log, LOG_INFO, "adapter removed: gone from its folder",
               LOG_TEXT("adapter", &name[0]));
@@ -136,17 +134,17 @@ static bool remove_gone(struct adapter_ops *o, const char *gone)
     return true;
 }
 
-/* Names that an earlier run had from the folder, and that went while no server ran. Both lists are in order
- * of names. */
-static void remove_gone_before(struct adapter_ops *o, const struct found *f)
+/* The folder's names that it no longer has: since the last look, or since an earlier run. Both lists are in
+ * order of names. */
+static void remove_gone(struct adapter_ops *o, const struct found *f)
 {
     const struct registry *r = o->server->registry;
     for (size_t i = 0; i < registry_count(r);) {
-        const char *name = registry_at(r, i)->wish.name;
-        while (f && strcmp(f->name, name) < 0)
+        const struct adapter *a = registry_at(r, i);
+        while (f && strcmp(f->name, a->wish.name) < 0)
             f = f->next;
-        bool there = f && strcmp(f->name, name) == 0;
-        i += there || !remove_gone(o, name);
+        bool there = f && strcmp(f->name, a->wish.name) == 0;
+        i += there || !remove_name(o, a);
     }
 }
 
@@ -222,21 +220,14 @@ void ops_scanned(struct task *t)
         return;
     }
     leave_unsettled(o, t);
+    remove_gone(o, t->found);
     bool at_once = t->n_found <= LOADED_AT_ONCE_MAX;
-    if (!o->has_scanned)
-        remove_gone_before(o, t->found);
-    o->has_scanned = true;
-    struct found *before = o->folder;
-    for (struct found *f = t->found; f || before;) {
-        int order = !f ? -1 : !before ? 1 : by_name(before, f);
-        if (order < 0) {
-            remove_gone(o, before->name);
+    const struct found *before = o->folder;
+    for (const struct found *f = t->found; f; f = f->next) {
+        while (before && by_name(before, f) < 0)
             before = before->next;
-            continue;
-        }
-        take_found(o, f, order > 0 || before->signature != f->signature, at_once);
-        before = order == 0 ? before->next : before;
-        f = f->next;
+        bool known = before && by_name(before, f) == 0;
+        take_found(o, f, !known || before->signature != f->signature, at_once);
     }
     ops_free_found(o->folder);
     o->folder = t->found;
