@@ -94,13 +94,7 @@ enum status gguf_create(const struct out_place *o, const struct tensor_file *f, 
         s = fail(err, STATUS_TOO_LARGE, "metadata and table of more than %u bytes, or memory is short",
                  WRITTEN_HEADER_MAX);
     s = s != STATUS_OK ? fail_within(err, "%s/%s", o->path, f->name)
-                       : tensor_writer_create(o, f, ALIGNMENT, out, err);
-    if (s == STATUS_OK)
-        s = tensor_writer_head(*out, head.data, head.length, err);
-    if (s != STATUS_OK) {
-        tensor_writer_close(*out);
-        *out = NULL;
-    }
+                       : tensor_writer_begin(&(struct tensor_writer_place){o, f, ALIGNMENT}, &head, out, err);
     buf_fini(&head);
     return s;
 }

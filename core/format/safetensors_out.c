@@ -83,13 +83,7 @@ enum status safetensors_create(const struct out_place *o, const struct tensor_fi
         s = render(header, &head, err);
     json_decref(header);
     s = s != STATUS_OK ? fail_within(err, "%s/%s", o->path, f->name)
-                       : tensor_writer_create(o, f, 1, out, err);
-    if (s == STATUS_OK)
-        s = tensor_writer_head(*out, head.data, head.length, err);
-    if (s != STATUS_OK) {
-        tensor_writer_close(*out);
-        *out = NULL;
-    }
+                       : tensor_writer_begin(&(struct tensor_writer_place){o, f, 1}, &head, out, err);
     buf_fini(&head);
     return s;
 }

@@ -52,8 +52,8 @@ void tensors_order(struct tensor *items, size_t n)
         qsort(items, n, sizeof *items, compare);
 }
 
-enum status tensor_writer_create(const struct out_place *o, const struct tensor_file *f, uint32_t alignment,
-                                 struct tensor_writer **out, struct error *err)
+static enum status create(const struct out_place *o, const struct tensor_file *f, uint32_t alignment,
+                          struct tensor_writer **out, struct error *err)
 {
     *out = NULL;
     if (f->n_items == 0 || f->n_items > WRITTEN_TENSORS_MAX)
@@ -74,10 +74,17 @@ enum status tensor_writer_create(const struct out_place *o, const struct tensor_
     return s;
 }
 
-enum status tensor_writer_head(struct tensor_writer *w, const void *bytes, size_t n, struct error *err)
+enum status tensor_writer_begin(const struct tensor_writer_place *p, const struct buf *head,
+                                struct tensor_writer **out, struct error *err)
 {
-    require(w->file.n_bytes == 0);
-    return out_file_write(&w->file, bytes, n, err);
+    enum status s = create(p->place, p->file, p->alignment, out, err);
+    if (s == STATUS_OK)
+        s = out_file_write(&(*out)->file, head->data, head->length, err);
+    if (s != STATUS_OK) {
+        tensor_writer_close(*out);
+        *out = NULL;
+    }
+    return s;
 }
 
 static enum status pad(struct tensor_writer *w, struct error *err)

@@ -2,6 +2,7 @@
 #ifndef LK_FORMAT_TENSOR_WRITER_H
 #define LK_FORMAT_TENSOR_WRITER_H
 
+#include "base/buf.h"
 #include "base/out.h"
 #include "format.h"
 
@@ -9,12 +10,14 @@
 #define WRITTEN_TENSORS_MAX 131072U     /* as the widest reader */
 #define WRITTEN_HEADER_MAX (100U << 20) /* as the readers have it */
 
-/* A writer whose file is open and empty; each tensor's data will begin at a multiple of `alignment`. */
-LK_MUST_USE enum status tensor_writer_create(const struct out_place *o, const struct tensor_file *f,
-                                             uint32_t alignment, struct tensor_writer **out,
-                                             struct error *err);
-/* The bytes before the data, all at once. */
-LK_MUST_USE enum status tensor_writer_head(struct tensor_writer *w, const void *bytes, size_t n,
-                                           struct error *err);
+/* Where a file goes, what it will hold, and the multiple at which each tensor's data begins. */
+struct tensor_writer_place {
+    const struct out_place *place;
+    const struct tensor_file *file;
+    uint32_t alignment;
+};
+/* A writer whose file is open and has the bytes before the data. *out is NULL on failure. */
+LK_MUST_USE enum status tensor_writer_begin(const struct tensor_writer_place *p, const struct buf *head,
+                                            struct tensor_writer **out, struct error *err);
 
 #endif
