@@ -111,7 +111,7 @@ static void finish(struct task *t)
     log_end(t);
     if (l->status != STATUS_OK && !l->dry_run && l->who[0] && t->phase != PHASE_KEEP)
         adapter_ops_note_refusal(o, l->wish.name, &(struct keep_note){"load", l->who, 0}, l->err.text);
-    if (!l->dry_run && !l->register_only)
+    if (!l->dry_run)
         metrics_count_load(s->metrics, l->status == STATUS_OK ? NULL
                                        : l->code              ? l->code
                                                               : admin_code(l->status));

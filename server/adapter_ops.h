@@ -30,7 +30,7 @@ struct load_order {
     bool must_be_new;    /* refuse a name that exists */
     bool has_revision;   /* the name's revision must be `revision` (0: it must not exist) */
     uint64_t revision;
-    bool register_only; /* no bytes into memory */
+    bool register_only; /* the name alone: its handler doesn't call adapter_ops_load */
     bool dry_run;       /* everything but publishing */
     bool required;      /* the server doesn't start without it */
     char sha256[65];    /* expected digest, or "" */
@@ -47,7 +47,7 @@ struct load_order {
     struct effect_report effect;
     bool unchanged, created, replaced;
     uint64_t generation_now;
-    struct adapter_version *version; /* borrowed during `done`; NULL with register_only */
+    struct adapter_version *version; /* borrowed during `done`; or NULL */
 };
 
 LK_MUST_USE enum status adapter_ops_create(struct server *s, struct adapter_ops **out, struct error *err);
