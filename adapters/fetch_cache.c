@@ -305,6 +305,19 @@ static void remove_others(int fd, const json_t *record)
                 unlinkat(fd, name, 0);
 }
 
+/* Removes an entry whose files are of other sizes than their names stand for. One that is whole by now, or in
+ * somebody's hands, stays: another source of the same bytes has just put it there. */
+static void remove_damaged(const struct cache *c, const char *key, const json_t *record)
+{
+    int fd = open_folder(c->entries_fd, key);
+    bool ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && is_same_folder(c->entries_fd, key, fd);
+    if (ours && !files_are_there(fd, record)) {
+        empty_folder(fd);
+        unlinkat(c->entries_fd, key, AT_REMOVEDIR);
+    }
+    close_fd(&fd);
+}
+
 enum status cache_publish(const struct cache *c, const char *id, const json_t *record, int *fd,
                           struct error *err)
 {
@@ -327,12 +340,9 @@ enum status cache_publish(const struct cache *c, const char *id, const json_t *r
                 return STATUS_OK;
             break;
         }
-        int damaged = errno == ENOTEMPTY || errno == EEXIST ? open_folder(c->entries_fd, key) : -1;
-        if (damaged < 0)
+        if (errno != ENOTEMPTY && errno != EEXIST)
             break;
-        empty_folder(damaged); /* files of other sizes than their names stand for */
-        close(damaged);
-        unlinkat(c->entries_fd, key, AT_REMOVEDIR);
+        remove_damaged(c, key, record);
     }
     return io_error(c, "the entry can't be kept", err);
 }

@@ -73,7 +73,9 @@ def test_a_source_that_hangs_holds_up_nobody_else(world, tmp_path):
         world.files.update(files(f"/slow{i}/", "D"))
         world.script[f"/slow{i}/adapter_config.json"] = [("wait", 6)]
     with serve(world, tmp_path, stall="15s") as server:
-        threads = [threading.Thread(target=put, args=(server, f"slow{i}", f"{world.url}/slow{i}/")) for i in range(6)]
+        answers = []
+        threads = [threading.Thread(target=lambda i=i: answers.append(put(server, f"slow{i}", f"{world.url}/slow{i}/")[:2]))
+                   for i in range(6)]
         for t in threads:
             t.start()
         end = time.time() + 5
@@ -84,6 +86,7 @@ def test_a_source_that_hangs_holds_up_nobody_else(world, tmp_path):
         assert not any(name.startswith("/slow") and name.endswith("safetensors") for name, _ in world.requests)  # before them all
         for t in threads:
             t.join()
+        assert [status for status, _ in answers] == [201] * 6, answers
         assert [say(server, f"slow{i}") for i in range(6)] == ["DDD"] * 6
 
 

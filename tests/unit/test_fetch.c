@@ -2,10 +2,15 @@
 #include "tests/test.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <jansson.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "fetch.h"
@@ -216,12 +221,88 @@ static void entries_of_the_list(void **state)
             fail_msg("%s can't match", bad[i]);
 }
 
+/* ---- equal content from several places at once */
+
+struct publisher {
+    const struct cache *cache;
+    struct json_t *record;
+    pthread_barrier_t *start;
+    char id[33];
+    bool whole;
+};
+
+static void *publish_one(void *data)
+{
+    struct publisher *p = data;
+    static struct source_options o;
+    struct remote r = {.options = &o};
+    struct stat st;
+    struct error err;
+    int fd = -1;
+    snprintf(r.id, sizeof r.id, "%s", p->id);
+    bool ok = cache_begin(p->cache, &r, INT64_MAX, &fd, &err) == STATUS_OK;
+    int file = ok ? openat(fd, "v.gguf", O_WRONLY | O_CREAT, 0600) : -1;
+    ok = file >= 0 && write(file, "12345", 5) == 5;
+    if (file >= 0)
+        close(file);
+    pthread_barrier_wait(p->start);
+    ok = ok && cache_publish(p->cache, p->id, p->record, &fd, &err) == STATUS_OK;
+    pthread_barrier_wait(p->start); /* all have done what they do */
+    p->whole = ok && fstatat(fd, "v.gguf", &st, 0) == 0 && st.st_size == 5;
+    if (fd >= 0)
+        close(fd);
+    return NULL;
+}
+
+#define PUBLISHERS 8
+
+static void equal_content_at_once_is_one_entry(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/lorikeet-cache-XXXXXX", command[80];
+    struct source_options o = options();
+    struct cache c;
+    struct error err;
+    assert_non_null(mkdtemp(dir));
+    o.cache_dir = dir;
+    o.cache_bytes_max = 1 << 20;
+    assert_int_equal(cache_open(&o, &c, &err), STATUS_OK);
+    for (int round = 0; round < 60; round++) {
+        struct publisher all[PUBLISHERS];
+        pthread_t threads[PUBLISHERS];
+        pthread_barrier_t start;
+        json_t *record = json_pack("{s:[{s:s, s:i}]}", "files", "name", "v.gguf", "bytes", 5);
+        char key[33];
+        snprintf(key, sizeof key, "%032x", (unsigned)round);
+        json_object_set_new(record, "entry", json_string(key));
+        pthread_barrier_init(&start, NULL, PUBLISHERS);
+        for (int i = 0; i < PUBLISHERS; i++) {
+            all[i] = (struct publisher){.cache = &c, .record = record, .start = &start};
+            snprintf(all[i].id, sizeof all[i].id, "%032x", (unsigned)(0x1000 * (i + 1) + round));
+            assert_int_equal(pthread_create(&threads[i], NULL, publish_one, &all[i]), 0);
+        }
+        for (int i = 0; i < PUBLISHERS; i++)
+            pthread_join(threads[i], NULL);
+        for (int i = 0; i < PUBLISHERS; i++)
+            assert_true(all[i].whole);
+        pthread_barrier_destroy(&start);
+        json_decref(record);
+    }
+    cache_close(&c);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_the_list_covers), cmocka_unit_test(where_it_is_asked),
-        cmocka_unit_test(redirects_of_the_hub), cmocka_unit_test(addresses),
-        cmocka_unit_test(what_is_shown),        cmocka_unit_test(entries_of_the_list),
+        cmocka_unit_test(what_the_list_covers),
+        cmocka_unit_test(where_it_is_asked),
+        cmocka_unit_test(redirects_of_the_hub),
+        cmocka_unit_test(addresses),
+        cmocka_unit_test(what_is_shown),
+        cmocka_unit_test(entries_of_the_list),
+        cmocka_unit_test(equal_content_at_once_is_one_entry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
