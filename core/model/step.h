@@ -102,6 +102,16 @@ void quantize_share(const struct crew *c, const struct acts *x, const struct pac
 /* y = act(gate) * up; up NULL: act(gate). */
 void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y);
 
+/* ---- attention (attend.c) ---- */
+
+/* A row's place in a layer's pages: whose K and V of one kv head go there. */
+struct kv_place {
+    uint32_t layer, row, kv_head;
+};
+void attend_store(const struct crew *c, struct kv_place at, const float *k, const float *v);
+/* s->att of all rows from s->q and the pages: to be called by all workers between two barriers. */
+void attend(const struct crew *c, uint32_t layer);
+
 /* ---- experts (experts.c) ---- */
 
 /* s->y of this worker's rows for a sparse layer, from the normed rows in s->h: to be called by all workers,
