@@ -198,16 +198,27 @@ void team_run(struct team *t, team_task *task, void *arg)
         wait_while(&t->pending, left, t->spins);
 }
 
-void team_barrier(struct team *t)
+unsigned team_arrive(struct team *t)
 {
-    if (t->n_workers == 1)
-        return;
     unsigned phase = atomic_load_explicit(&t->phase.value, memory_order_relaxed);
-    /* acq_rel: the last to arrive has seen all others' writes, and hands them on with the phase. */
+    if (t->n_workers == 1)
+        return phase;
+    /* acq_rel: the last to arrive has seen all others' writes, and hands them on with the phase. The phase
+     * can't have changed since it was read: that takes our arrival. */
     if (atomic_fetch_add_explicit(&t->n_arrived, 1, memory_order_acq_rel) == t->n_workers - 1) {
         atomic_store_explicit(&t->n_arrived, 0, memory_order_relaxed);
         change(&t->phase, phase + 1);
-        return;
     }
-    wait_while(&t->phase, phase, t->spins);
+    return phase;
+}
+
+void team_wait(struct team *t, unsigned ticket)
+{
+    if (t->n_workers > 1)
+        wait_while(&t->phase, ticket, t->spins);
+}
+
+void team_barrier(struct team *t)
+{
+    team_wait(t, team_arrive(t));
 }

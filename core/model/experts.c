@@ -22,13 +22,11 @@ static void route(const struct crew *c, uint32_t layer)
     const struct step_space *s = c->s;
     const struct packed *w = &c->m->layers[layer].w[LORA_SITE_ROUTER];
     struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = {s->segments, s->n_segments, layer, -1, LORA_GROUP_ROUTER};
+    struct lora_place p = place_in(c, layer, LORA_GROUP_ROUTER, w->rows);
+    struct low_rank t = low_rank_begin(c, &p, &h);
     lora_linear(c, &p, LORA_SITE_ROUTER, w, &h, s->route);
-    if (!lora_any(&p))
-        return;
-    lora_shrink(c, &p, &h);
-    crew_barrier(c);
-    lora_expand(c, &p, 0, w->rows, s->route);
+    if (low_rank_ready(c, t))
+        lora_expand(c, &p, 0, w->rows, s->route);
 }
 
 /* The row's experts and their weights, ascending by expert. */
@@ -110,24 +108,29 @@ static uint32_t n_pairs(const struct crew *c)
 static struct lora_place place_of(const struct crew *c, uint32_t layer, uint32_t expert,
                                   enum lora_group_id group)
 {
+    const struct model_config *config = &c->m->config;
     const uint32_t *at = &c->s->expert_segment[expert];
-    return (struct lora_place){c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group};
+    uint32_t rows = group == LORA_GROUP_DOWN ? config->hidden_size : config->expert_intermediate_size;
+    struct panels own = share_panels(c, rows, 1);
+    return (struct lora_place){
+        c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group, {own, own}};
 }
 
-/* t = A x of all experts, if an adapter has something there; then it may be expanded. */
-static bool shrink_all(const struct crew *c, uint32_t layer, enum lora_group_id group, const struct acts *x)
+/* low_rank_begin for all experts at once. */
+static struct low_rank shrink_all(const struct crew *c, uint32_t layer, enum lora_group_id group,
+                                  const struct acts *x)
 {
-    bool any = false;
+    struct low_rank t = {0};
     for (uint32_t e = 0; e < c->m->config.n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, group);
         if (!lora_any(&p))
             continue;
-        any = true;
+        t.any = true;
         lora_shrink(c, &p, x);
     }
-    if (any)
-        crew_barrier(c);
-    return any;
+    if (t.any)
+        t.ticket = crew_arrive(c);
+    return t;
 }
 
 static void gather(const struct crew *c, uint32_t layer)
@@ -157,13 +160,14 @@ static void experts_gate_up(const struct crew *c, uint32_t layer)
 {
     uint32_t n_experts = c->m->config.n_experts, n = c->m->config.expert_intermediate_size;
     struct acts x = acts_of(c, c->s->pair, n_pairs(c), c->m->config.hidden_size);
+    struct low_rank t = shrink_all(c, layer, LORA_GROUP_GATE_UP, &x);
     for (uint32_t e = 0; e < n_experts; e++) {
         const struct packed *w = c->m->layers[layer].experts + (size_t)3 * e;
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_GATE_UP);
         lora_linear(c, &p, LORA_SITE_GATE, &w[0], &x, c->s->gate);
         lora_linear(c, &p, LORA_SITE_UP, &w[1], &x, c->s->up);
     }
-    bool any = shrink_all(c, layer, LORA_GROUP_GATE_UP, &x);
+    bool any = low_rank_ready(c, t);
     for (uint32_t e = 0; any && e < n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_GATE_UP);
         lora_expand(c, &p, 0, n, c->s->gate);
@@ -182,11 +186,12 @@ static void experts_down(const struct crew *c, uint32_t layer)
         quantize_share(c, &x, w, 3 * n_experts);
         crew_barrier(c);
     }
+    struct low_rank t = shrink_all(c, layer, LORA_GROUP_DOWN, &x);
     for (uint32_t e = 0; e < n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
         lora_linear(c, &p, LORA_SITE_DOWN, &w[(size_t)3 * e + 2], &x, c->s->pair);
     }
-    bool any = shrink_all(c, layer, LORA_GROUP_DOWN, &x);
+    bool any = low_rank_ready(c, t);
     for (uint32_t e = 0; any && e < n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
         lora_expand(c, &p, 0, c->m->config.hidden_size, c->s->pair);

@@ -30,9 +30,26 @@ void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t
     *end = (uint32_t)e;
 }
 
+struct panels share_panels(const struct crew *c, uint32_t rows, uint32_t grain)
+{
+    uint64_t begin, end;
+    team_share((rows + PANEL_ROWS - 1) / PANEL_ROWS, grain, c->worker, c->n_workers, &begin, &end);
+    return (struct panels){(uint32_t)begin, (uint32_t)end};
+}
+
 void crew_barrier(const struct crew *c)
 {
     team_barrier(c->s->team);
+}
+
+unsigned crew_arrive(const struct crew *c)
+{
+    return team_arrive(c->s->team);
+}
+
+void crew_wait(const struct crew *c, unsigned ticket)
+{
+    team_wait(c->s->team, ticket);
 }
 
 /* ---- activations ---- */
@@ -153,19 +170,27 @@ static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
     add_row(c, layer, row, LORA_SITE_DOWN, NORM_FFN_OUT);
 }
 
-/* The adapters' t is complete behind the barrier; then each worker finishes the columns that it began. */
-static void expand_behind_barrier(const struct crew *c, const struct lora_place *p, unsigned part,
-                                  uint32_t out, float *y)
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group, uint32_t rows)
 {
-    if (!lora_any(p))
-        return;
-    crew_barrier(c);
-    lora_expand(c, p, part, out, y);
+    struct panels own = share_panels(c, rows, 1);
+    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group, {own, own, own}};
 }
 
-struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group)
+struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x)
 {
-    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group};
+    struct low_rank t = {.any = lora_any(p)};
+    if (!t.any)
+        return t;
+    lora_shrink(c, p, x);
+    t.ticket = crew_arrive(c);
+    return t;
+}
+
+bool low_rank_ready(const struct crew *c, struct low_rank t)
+{
+    if (t.any)
+        crew_wait(c, t.ticket);
+    return t.any;
 }
 
 /* ---- attention half ---- */
@@ -193,14 +218,14 @@ static void project_qkv(const struct crew *c, uint32_t layer)
     const struct model *m = c->m;
     const struct packed *w = m->layers[layer].w;
     struct acts h = acts_of(c, s->h, s->n_rows, m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_QKV);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_QKV, m->q_dim);
+    p.own[1] = p.own[2] = share_panels(c, m->kv_dim, 1);
+    struct low_rank t = low_rank_begin(c, &p, &h);
     lora_linear(c, &p, LORA_SITE_Q, &w[LORA_SITE_Q], &h, s->q);
     lora_linear(c, &p, LORA_SITE_K, &w[LORA_SITE_K], &h, s->k);
     lora_linear(c, &p, LORA_SITE_V, &w[LORA_SITE_V], &h, s->v);
-    if (!lora_any(&p))
+    if (!low_rank_ready(c, t))
         return;
-    lora_shrink(c, &p, &h);
-    crew_barrier(c);
     lora_expand(c, &p, 0, m->q_dim, s->q);
     lora_expand(c, &p, 1, m->kv_dim, s->k);
     lora_expand(c, &p, 2, m->kv_dim, s->v);
@@ -268,14 +293,15 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
                         const struct acts *x)
 {
     const struct packed *w = &c->m->layers[layer].w[site];
-    struct lora_place p = place_in(c, layer, group);
+    struct lora_place p = place_in(c, layer, group, w->rows);
     if (wants_int8(c, w, 1)) {
         quantize_share(c, x, w, 1);
         crew_barrier(c);
     }
+    struct low_rank t = low_rank_begin(c, &p, x);
     lora_linear(c, &p, site, w, x, c->s->y);
-    lora_shrink(c, &p, x);
-    expand_behind_barrier(c, &p, 0, w->rows, c->s->y);
+    if (low_rank_ready(c, t))
+        lora_expand(c, &p, 0, w->rows, c->s->y);
 }
 
 static void attention_half(const struct crew *c, uint32_t layer)
@@ -355,13 +381,12 @@ static void project_gate_up(const struct crew *c, uint32_t layer)
     const struct model_layer *l = &c->m->layers[layer];
     uint32_t n = c->m->config.intermediate_size;
     struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP, n);
+    struct low_rank t = low_rank_begin(c, &p, &h);
     if (!c->m->family->no_gate)
         lora_linear(c, &p, LORA_SITE_GATE, &l->w[LORA_SITE_GATE], &h, s->gate);
     lora_linear(c, &p, LORA_SITE_UP, &l->w[LORA_SITE_UP], &h, s->up);
-    if (lora_any(&p)) {
-        lora_shrink(c, &p, &h);
-        crew_barrier(c);
+    if (low_rank_ready(c, t)) {
         lora_expand(c, &p, 0, n, s->gate);
         lora_expand(c, &p, 1, n, s->up);
     }
@@ -411,7 +436,8 @@ static void head(const struct crew *c)
     const struct model *m = c->m;
     uint32_t begin, end, n = m->config.hidden_size;
     struct acts x = acts_of(c, s->final, s->n_logit_rows, n);
-    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT};
+    struct panels own = share_panels(c, m->head.rows, 1);
+    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT, {own}};
     share_rows(c, s->n_logit_rows, &begin, &end);
     for (uint32_t i = begin; i < end; i++) {
         uint32_t row = s->logit_row[i];
@@ -422,10 +448,11 @@ static void head(const struct crew *c)
     }
     quantize_share(c, &x, &m->head, 1);
     crew_barrier(c);
+    struct low_rank t = low_rank_begin(c, &p, &x);
     lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
     lora_head_rows(c, &p, &x, m->config.vocab_size, s->out);
-    lora_shrink(c, &p, &x);
-    expand_behind_barrier(c, &p, 0, m->config.vocab_size, s->out);
+    if (low_rank_ready(c, t))
+        lora_expand(c, &p, 0, m->config.vocab_size, s->out);
     cap_logits(c);
 }
 

@@ -1,10 +1,10 @@
 /* Low-rank math for a mixed batch: y += scale * B (A x), each row with its own adapter (Punica, arXiv
  * 2310.18547; here by segments, as rows of one adapter stand side by side).
  *
- *   linear   y = W x, W being the adapter's own where it replaces the base's     by output columns
- *   shrink   t = A x, one stacked A for all sites that read x                    small: shared by (row tile,
- * panel) barrier expand   y = factor * y + scale * (B t + bias)                               by output
- * columns, like linear
+ *   shrink   t = A x, one stacked A for all sites that read x        small: shared by (row tile, panel)
+ *   linear   y = W x, W being the adapter's own where it replaces the base's                  by output
+ * columns barrier  long after its first half, which stands before linear expand   y = factor * y + scale * (B
+ * t + bias)                           by output columns, like linear
  *
  * An adapter is one member with weight 1, a composition several: its deltas are added one after another. For
  * DoRA the delta of a column is (f - 1) W x + f scale B A x, so W x is multiplied by 1 + sum of weight * (f -
@@ -71,39 +71,40 @@ static const struct lora_replaced *replaced_in(const struct lora *l, const struc
 
 /* ---- W x ---- */
 
-/* Rows [row_begin, row_end) of y = W x for this worker's columns. */
-static void linear_rows(const struct crew *c, const struct packed *w, const struct acts *x, float *y,
+/* Which part of its group a site is. */
+static const uint8_t part_of_site[LORA_SITE_COUNT] = {
+    [LORA_SITE_K] = 1, [LORA_SITE_V] = 2, [LORA_SITE_UP] = 1};
+
+/* Rows [rows[0], rows[1]) of a product whose other ends stand in `a`. */
+static void linear_rows(const struct crew *c, struct matmul_args a, const struct packed *w,
                         const uint32_t rows[2])
 {
-    uint64_t begin, end;
-    team_share(w->n_panels, 1, c->worker, c->n_workers, &begin, &end);
-    if (begin == end || rows[0] == rows[1])
+    if (a.panel_begin == a.panel_end || rows[0] == rows[1])
         return;
-    c->k->matmul[w->type](&(struct matmul_args){.w = w,
-                                                .x = x,
-                                                .row_begin = rows[0],
-                                                .row_end = rows[1],
-                                                .panel_begin = (uint32_t)begin,
-                                                .panel_end = (uint32_t)end,
-                                                .y = y,
-                                                .y_stride = w->rows});
+    a.w = w;
+    a.row_begin = rows[0];
+    a.row_end = rows[1];
+    c->k->matmul[w->type](&a);
 }
 
 void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_site site,
                  const struct packed *w, const struct acts *x, float *y)
 {
     uint32_t rows[2] = {p->n_segments ? p->segments[0].row_begin : 0, 0};
+    struct panels own = p->own[part_of_site[site]];
+    const struct matmul_args a = {
+        .x = x, .panel_begin = own.begin, .panel_end = own.end, .y = y, .y_stride = w->rows};
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct segment *s = &p->segments[i];
         const struct lora_replaced *r = p->expert < 0 ? replaced_in(s->lora, p) : NULL;
         rows[1] = s->row_end;
         if (!r || !r->w[site].data)
             continue; /* goes on with the run of rows on the base */
-        linear_rows(c, w, x, y, (uint32_t[2]){rows[0], s->row_begin});
-        linear_rows(c, &r->w[site], x, y, (uint32_t[2]){s->row_begin, s->row_end});
+        linear_rows(c, a, w, (uint32_t[2]){rows[0], s->row_begin});
+        linear_rows(c, a, &r->w[site], (uint32_t[2]){s->row_begin, s->row_end});
         rows[0] = s->row_end;
     }
-    linear_rows(c, w, x, y, rows);
+    linear_rows(c, a, w, rows);
 }
 
 /* ---- t = A x ---- */
@@ -182,6 +183,13 @@ struct span {
     uint32_t stride, row_begin, row_end, begin, end;
 };
 
+static struct span own_span(const struct lora_place *p, unsigned part, uint32_t out, float *y)
+{
+    struct panels own = p->own[part];
+    uint32_t begin = own.begin * PANEL_ROWS, end = own.end * PANEL_ROWS;
+    return (struct span){.y = y, .stride = out, .begin = begin, .end = end < out ? end : out};
+}
+
 /* y *= 1 + sum of weight * (factor - 1) over the members with DoRA; a single one of weight 1 gives its factor
  * itself. */
 static void multiply_factors(const struct span *s, const struct lora *l, const struct lora_place *p,
@@ -229,14 +237,10 @@ static void expand_member(const struct crew *c, const struct span *s, const stru
 
 void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y)
 {
-    uint64_t begin, end;
     struct member m;
-    team_share((out + PANEL_ROWS - 1) / PANEL_ROWS, 1, c->worker, c->n_workers, &begin, &end);
-    if (begin == end)
+    struct span s = own_span(p, part, out, y);
+    if (s.begin == s.end)
         return;
-    struct span s = {
-        .y = y, .stride = out, .begin = (uint32_t)begin * PANEL_ROWS, .end = (uint32_t)end * PANEL_ROWS};
-    s.end = s.end < out ? s.end : out;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct lora *l = p->segments[i].lora;
         if (!l)
@@ -380,10 +384,7 @@ static void put_token_logits(const struct crew *c, const struct lora_rows *r, ui
 void lora_head_rows(const struct crew *c, const struct lora_place *p, const struct acts *x, uint32_t out,
                     float *y)
 {
-    uint64_t begin, end;
-    team_share((out + PANEL_ROWS - 1) / PANEL_ROWS, 1, c->worker, c->n_workers, &begin, &end);
-    struct span s = {
-        .y = y, .stride = out, .begin = (uint32_t)begin * PANEL_ROWS, .end = (uint32_t)end * PANEL_ROWS};
+    struct span s = own_span(p, 0, out, y);
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct lora *l = lora_replacing(p->segments[i].lora);
         const struct lora_rows *r = l ? &l->head_rows : NULL;

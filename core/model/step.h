@@ -94,6 +94,9 @@ struct crew {
 /* A worker's share of n rows, or of n panels. */
 void share_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
 void crew_barrier(const struct crew *c);
+/* A barrier in two halves: what was written before anybody's crew_arrive is seen behind crew_wait. */
+unsigned crew_arrive(const struct crew *c);
+void crew_wait(const struct crew *c, unsigned ticket);
 /* x as the kernels read it, [n_rows, cols] without gaps. */
 struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols);
 /* Whether one of the n matrices at w wants x rounded; and rounds this worker's rows if so. */
@@ -121,6 +124,11 @@ void experts_sum(const struct crew *c, uint32_t row);
 
 /* ---- the adapters' part (lora_apply.c) ---- */
 
+/* Panels of a matrix that are a worker's in one place of the pass: of W's products, of B's, and of what
+ * follows on their columns. */
+struct panels {
+    uint32_t begin, end;
+};
 /* One place of the pass: the segments that are there, and the group in a layer (LORA_GROUP_COUNT: lm_head).
  */
 struct lora_place {
@@ -129,9 +137,12 @@ struct lora_place {
     uint32_t layer;
     int32_t expert; /* -1: not in an expert */
     unsigned group;
+    struct panels own[3]; /* by part of the group: q k v, gate up, else the first alone */
 };
-/* That of the batch's rows in a layer (forward.c). */
-struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group);
+/* That of the batch's rows in a layer, with even shares of `rows` output rows for every part (forward.c). */
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group, uint32_t rows);
+/* A worker's even share of a matrix of so many output rows, in units of `grain` panels. */
+struct panels share_panels(const struct crew *c, uint32_t rows, uint32_t grain);
 /* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member (with weight
  * 1; its other weight is 0), or NULL for none. */
 static inline const struct lora *lora_replacing(const struct lora *l)
@@ -140,15 +151,24 @@ static inline const struct lora *lora_replacing(const struct lora *l)
         l = l->members[0].weight == 1 ? l->members[0].lora : NULL;
     return l && l->replaces ? l : NULL;
 }
-/* y[:, panels of this worker] = W x, W being the adapter's where it replaces the base's `w`. */
+/* y[:, own panels] = W x, W being the adapter's where it replaces the base's `w`. */
 void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_site site,
                  const struct packed *w, const struct acts *x, float *y);
+/* Around lora_linear: begin computes this worker's share of t where an adapter has something here; ready
+ * waits until all shares are there and says whether lora_expand has something to do. */
+struct low_rank {
+    bool any;
+    unsigned ticket;
+};
+struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x);
+bool low_rank_ready(const struct crew *c, struct low_rank t);
 /* True if any adapter of the batch has something here: the same answer for all workers. */
 bool lora_any(const struct lora_place *p);
-/* t = A x for this worker's share; read by lora_expand after a barrier. */
+/* t = A x for this worker's share; read by lora_expand after a barrier. Called before lora_linear, so that
+ * nobody waits at that barrier's second half. */
 void lora_shrink(const struct crew *c, const struct lora_place *p, const struct acts *x);
-/* y += scale * B t of one part, DoRA's factors and lora_B's bias, for the columns that lora_linear gives this
- * worker. y: [rows, out]. */
+/* y += scale * B t of one part, DoRA's factors and lora_B's bias, for the worker's own
+ * panels. y: [rows, out]. */
 void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y);
 /* What a row's adapter puts in the place of the base's vector; NULL: nothing. layer is ignored for
  * NORM_FINAL. */

@@ -22,6 +22,10 @@ void team_run(struct team *t, team_task *task, void *arg);
 
 /* Inside a task: waits until all workers are here. Everything written before is seen by all after. */
 void team_barrier(struct team *t);
+/* The same in two halves, with work that needs nobody between them: team_wait(t, team_arrive(t)) is
+ * team_barrier(t). All workers go through the same sequence of barriers, whole or in halves. */
+unsigned team_arrive(struct team *t);
+void team_wait(struct team *t, unsigned ticket);
 
 /* Worker `w`'s contiguous share [*begin, *end) of n items, in units of `grain` (the last share may be
  * shorter). */
