@@ -28,7 +28,6 @@
 
 #define PANEL_ROWS 16U
 #define ACT_BLOCK 32U /* activations are quantised per 32 values */
-#define ACT_DIGITS 2U /* int8 digits of an activation */
 
 /* A weight matrix [rows, cols] packed for streaming. Immutable. The struct does not own `data`. */
 struct packed {
@@ -42,18 +41,36 @@ struct packed {
 /* How activations meet quantised weights. Float weights always meet f32 activations. */
 enum act_mode { ACT_MODE_INT8, ACT_MODE_F32 };
 
+/* 32 activations as int8, x ~ d * q, with the sums that weights' offsets and mins are multiplied by. A row's
+ * last block is filled up with zeros. */
+struct act_block {
+    int8_t q[ACT_BLOCK];
+    float d;
+    float d_sum;     /* d * (float)sum */
+    int16_t half[2]; /* sums of q[0..15] and q[16..31] */
+    int32_t sum;     /* of both */
+};
+
 /* Activations of a batch of rows, in both forms; made once, shared by all matrices that read them. */
 struct acts {
     const float *x; /* [n_rows, x_stride], x_stride >= cols */
     size_t x_stride;
     uint32_t n_rows, cols;
-    /* int8 form, filled by quantize_rows; NULL when no matrix wants it. cols padded to 32 with zeros. Two
-     * int8 digits a value, so that rounding activations costs 16-bit precision, not 8 (8 bits alone move the
-     * logits of a small model by tenths): x ~ d * (256*high + low). */
-    int8_t *q;    /* [n_rows, cols32/32, ACT_DIGITS, 32] the block's high digits, then its low ones */
-    float *d;     /* [n_rows, cols32/32] */
-    int32_t *sum; /* [n_rows, cols32/32, 2] sums of 256*high + low in the block's halves of 16 */
+    struct act_block *blocks; /* int8 form, filled by quantize_rows: [n_rows, acts_stride(cols)]; may be NULL
+                                 when no matrix wants it */
 };
+
+/* Blocks from one row's int8 form to the next one's: never a multiple of a cache's way, so that a tile's rows
+ * don't push each other out (48 bytes * 4 modulo 8 are an odd number of lines). */
+static inline size_t acts_stride(uint32_t cols)
+{
+    size_t n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
+    return (n_blocks + 3) / 8 * 8 + 4;
+}
+static inline struct act_block *acts_row(const struct acts *a, uint32_t row)
+{
+    return a->blocks + row * acts_stride(a->cols);
+}
 
 /* y[row, panel_begin*16 .. panel_end*16) = W x (accumulate: += scale * W x) for all rows of x; columns >=
  * w->rows are not written. y: [n_rows, y_stride] float. */
@@ -99,9 +116,8 @@ struct kernels {
     /* Matrix products by weight type; with act_mode F32 the quantised ones dequantise in registers. */
     matmul_fn *matmul[DTYPE_COUNT]; /* NULL for types that are not weights */
 
-    /* Rounds rows [row_begin, row_end) of a->x per 32 values: step = amax/127, high = round-half-away(x/step)
-     * as ggml's Q8_0, low = what is left of x/step in 256ths, rounded likewise and kept within 127; d =
-     * step/256. */
+    /* Rounds rows [row_begin, row_end) of a->x per 32 values: d = amax/127, q = round-half-away(x * (1/d)),
+     * ggml's Q8_0. */
     void (*quantize_rows)(const struct acts *a, uint32_t row_begin, uint32_t row_end);
 
     /* y = x / sqrt(mean(x^2) + eps) * (w + w_offset); arXiv 1910.07467 eq. 4. w_offset 1 for Gemma's HF

@@ -25,6 +25,14 @@ static enum quant quant_of(const char *name)
     return QUANT_AUTO;
 }
 
+/* auto: a small model's sums have too few terms to average rounding out, and it is fast in any case. */
+#define INT8_HIDDEN_MIN 512U
+static enum act_mode act_mode_of(const char *name, const struct model_config *c)
+{
+    bool int8 = strcmp(name, "auto") == 0 ? c->hidden_size >= INT8_HIDDEN_MIN : strcmp(name, "int8") == 0;
+    return int8 ? ACT_MODE_INT8 : ACT_MODE_F32;
+}
+
 /* Any text made a name that clients can send: other characters become '-'. */
 static void make_name(const struct conf *conf, const struct model_files *files, char *name, size_t name_bytes)
 {
@@ -41,10 +49,9 @@ enum status base_open(const struct conf *conf, struct base *b, struct error *err
 {
     struct model_files *files = NULL;
     struct model_options options = {.quant = quant_of(conf->quant)};
-    enum act_mode mode = strcmp(conf->act, "f32") == 0 ? ACT_MODE_F32 : ACT_MODE_INT8;
-    enum status s = kernels_select(conf->isa, mode, &b->kernels, err);
+    enum status s = model_files_open(conf->model, &files, err);
     if (s == STATUS_OK)
-        s = model_files_open(conf->model, &files, err);
+        s = kernels_select(conf->isa, act_mode_of(conf->act, &files->config), &b->kernels, err);
     if (s == STATUS_OK)
         s = text_model_open(files, &b->text, err);
     if (s == STATUS_OK) {

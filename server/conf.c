@@ -25,7 +25,7 @@ bool conf_init(struct conf *c)
         .isa = "auto",
         .quant = "auto",
         .kv_type = "auto",
-        .act = "int8",
+        .act = "auto",
         .body_bytes_max = 4U << 20,
         .connections_max = 4096,
         .header_timeout_ms = 10000,

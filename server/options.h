@@ -90,8 +90,8 @@ struct conf;
       "type of the weights in memory (auto: as in the file)")                                                \
     X(CHOICE, "kv-type", kv_type, 0, 0, "auto|f32|f16", "TYPE",                                              \
       "type of the KV cache (auto: f32 on an f32 base)")                                                     \
-    X(CHOICE, "activations", act, 0, 0, "int8|f32", "TYPE",                                                  \
-      "what meets quantised weights: int8 is fast, f32 is for comparing (int8)")                             \
+    X(CHOICE, "activations", act, 0, 0, "auto|int8|f32", "TYPE",                                             \
+      "what meets quantised weights (auto: int8 from a hidden size of 512, else f32)")                       \
     X(COUNT, "sequences", n_sequences, 0, 4096, NULL, "N", "sequences that run at once (0: 64)")             \
     X(COUNT, "queue", queue_limit, 0, 1000000, NULL, "N", "requests that may wait (0: 1024)")                \
     X(COUNT, "context", context, 0, 16777216, NULL, "N",                                                     \

@@ -1,8 +1,8 @@
 /* Products with quantised weights, the definition.
  *
  * int8: within a block of 32 (where halves have scales: each half) the products of weight and rounded
- * activation (256*high + low) are summed as integers, exact in any order and within 2^29; blocks are added in
- * ascending order, each by one fused multiply-add:
+ * activation are summed as integers, exact in any order and within 2^21; blocks are added in ascending order,
+ * each by one fused multiply-add:
  *
  *     sum = fma((float)dot, scale * d, sum);   with mins then   sum = fma(min, d * (float)sum_q, sum)
  *
@@ -25,25 +25,22 @@ static int32_t dot(const struct panel_layout *l, const uint8_t *u, const int8_t 
 {
     int32_t sum = 0;
     for (uint32_t k = 0; k < n; k++)
-        sum += ((int32_t)u[k] - l->offset) * (256 * q[k] + q[ACT_BLOCK + k]);
+        sum += ((int32_t)u[k] - l->offset) * q[k];
     return sum;
 }
 
-static float add_block_int8(const struct panel_layout *l, const struct panel_lane *v, const struct acts *x,
-                            size_t block, float sum)
+static float add_block_int8(const struct panel_layout *l, const struct panel_lane *v,
+                            const struct act_block *x, float sum)
 {
-    const int8_t *q = x->q + block * ACT_DIGITS * ACT_BLOCK;
-    float d = x->d[block];
-    const int32_t *sum_q = x->sum + 2 * block;
     if (!panel_has_halves(l)) {
-        sum = fmaf((float)dot(l, v->u, q, 32), v->scale[0] * d, sum);
-        return l->min_at ? fmaf(v->min[0], d * (float)(sum_q[0] + sum_q[1]), sum) : sum;
+        sum = fmaf((float)dot(l, v->u, x->q, 32), v->scale[0] * x->d, sum);
+        return l->min_at ? fmaf(v->min[0], x->d_sum, sum) : sum;
     }
     for (uint32_t half = 0; half < 2; half++) {
         size_t at = 16 * (size_t)half;
-        sum = fmaf((float)dot(l, v->u + at, q + at, 16), v->scale[half] * d, sum);
+        sum = fmaf((float)dot(l, v->u + at, x->q + at, 16), v->scale[half] * x->d, sum);
         if (l->min_at)
-            sum = fmaf(v->min[half], d * (float)sum_q[half], sum);
+            sum = fmaf(v->min[half], x->d * (float)x->half[half], sum);
     }
     return sum;
 }
@@ -68,7 +65,7 @@ static void matmul_lane(const struct matmul_args *a, bool int8, uint32_t column,
         panel_lane_read(l, panel, b, column % PANEL_ROWS, &v);
         for (uint32_t r = row; r < row_end; r++) {
             const float *x = a->x->x + (size_t)r * a->x->x_stride + (size_t)b * ACT_BLOCK;
-            sum[r - row] = int8 ? add_block_int8(l, &v, a->x, (size_t)r * n_blocks + b, sum[r - row])
+            sum[r - row] = int8 ? add_block_int8(l, &v, acts_row(a->x, r) + b, sum[r - row])
                                 : add_block_f32(l, &v, x, sum[r - row]);
         }
     }

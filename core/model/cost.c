@@ -205,16 +205,13 @@ static enum status probe_init(struct probe *p, const struct model *m, struct tea
     *p = (struct probe){.k = m->kernels, .team = team};
     p->block_bytes = block_bytes(m);
     p->cols_max = usual_cols(m);
-    size_t n_blocks = p->cols_max / ACT_BLOCK;
     p->block = mem_aligned(64, p->block_bytes);
     p->x = mem_aligned(64, (size_t)n * p->cols_max * sizeof *p->x);
     p->y = mem_aligned(64, (size_t)n * 2 * PANELS_MAX * PANEL_ROWS * sizeof *p->y);
     p->acts = (struct acts){.x = p->x, .x_stride = p->cols_max};
-    p->acts.q = mem_aligned(64, n * n_blocks * ACT_DIGITS * ACT_BLOCK);
-    p->acts.d = mem_aligned(64, n * n_blocks * sizeof *p->acts.d);
-    p->acts.sum = mem_aligned(64, n * n_blocks * 2 * sizeof *p->acts.sum);
+    p->acts.blocks = mem_aligned(64, n * acts_stride(p->cols_max) * sizeof *p->acts.blocks);
     p->worker_ns = mem_array(team_size(team), sizeof *p->worker_ns);
-    if (!p->worker_ns || !p->block || !p->x || !p->y || !p->acts.q || !p->acts.d || !p->acts.sum)
+    if (!p->worker_ns || !p->block || !p->x || !p->y || !p->acts.blocks)
         return fail(err, STATUS_NO_MEMORY, "cost model: no room for %zu bytes of stand-in weights",
                     p->block_bytes);
     memset(p->block, FILL, p->block_bytes);
@@ -231,9 +228,7 @@ static void probe_fini(struct probe *p)
     mem_free(p->block);
     mem_free(p->x);
     mem_free(p->y);
-    mem_free(p->acts.q);
-    mem_free(p->acts.d);
-    mem_free(p->acts.sum);
+    mem_free(p->acts.blocks);
     mem_free(p->worker_ns);
 }
 

@@ -57,13 +57,7 @@ void crew_wait(const struct crew *c, unsigned ticket)
 struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols)
 {
     const struct step_space *s = c->s;
-    return (struct acts){.x = x,
-                         .x_stride = cols,
-                         .n_rows = n_rows,
-                         .cols = cols,
-                         .q = s->act_q,
-                         .d = s->act_d,
-                         .sum = s->act_sum};
+    return (struct acts){.x = x, .x_stride = cols, .n_rows = n_rows, .cols = cols, .blocks = s->act_blocks};
 }
 
 bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)

@@ -25,20 +25,18 @@ struct step_space {
     uint32_t n_tokens_max, n_seqs_max, n_logit_rows_max, pages_per_seq_max;
 
     /* activations, [n_tokens_max, …] */
-    float *x;               /* [hidden] the residual stream */
-    float *h;               /* [hidden] normed */
-    float *q, *k, *v;       /* [q_dim] [kv_dim] [kv_dim] */
-    float *att;             /* [q_dim] */
-    float *y;               /* [hidden] what a half layer adds to x */
-    float *gate, *up;       /* [intermediate]; gate becomes act(gate) * up; of pairs in sparse layers */
-    float *cos[2], *sin[2]; /* [n_half] of each rope */
-    float *final;           /* [n_logit_rows_max, hidden] */
-    float *logits;          /* [n_logit_rows_max, vocab] */
-    float *out;             /* this step's rows of it */
-    int8_t *act_q; /* int8 form of the activations that are read at the moment; NULL: no use for it */
-    float *act_d;
-    int32_t *act_sum;
-    float *t; /* [rows or pairs, t_max]: A x of each row's adapter */
+    float *x;                     /* [hidden] the residual stream */
+    float *h;                     /* [hidden] normed */
+    float *q, *k, *v;             /* [q_dim] [kv_dim] [kv_dim] */
+    float *att;                   /* [q_dim] */
+    float *y;                     /* [hidden] what a half layer adds to x */
+    float *gate, *up;             /* [intermediate]; gate becomes act(gate) * up; of pairs in sparse layers */
+    float *cos[2], *sin[2];       /* [n_half] of each rope */
+    float *final;                 /* [n_logit_rows_max, hidden] */
+    float *logits;                /* [n_logit_rows_max, vocab] */
+    float *out;                   /* this step's rows of it */
+    struct act_block *act_blocks; /* int8 form of the activations that are read now; NULL: no use for it */
+    float *t;                     /* [rows or pairs, t_max]: A x of each row's adapter */
     uint32_t t_max;
     float *attention; /* [workers, attention_floats] */
     size_t attention_floats;

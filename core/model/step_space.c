@@ -41,18 +41,15 @@ static uint32_t larger(uint32_t a, uint32_t b)
 
 static bool has_room_for(const struct step_space *s, const struct model *m)
 {
-    return s->act_q || m->kernels->act_mode != ACT_MODE_INT8 || !any_quantized(m);
+    return s->act_blocks || m->kernels->act_mode != ACT_MODE_INT8 || !any_quantized(m);
 }
 
 static void allocate_int8(struct step_space *s)
 {
     const struct model_config *c = &s->m->config;
-    size_t cols = larger(larger(c->hidden_size, s->m->q_dim),
-                         larger(c->intermediate_size, c->expert_intermediate_size));
-    size_t rows = products_max(s), n_blocks = (cols + ACT_BLOCK - 1) / ACT_BLOCK;
-    s->act_q = block(s, rows, n_blocks * ACT_DIGITS * ACT_BLOCK, sizeof(int8_t));
-    s->act_d = block(s, rows, n_blocks, sizeof(float));
-    s->act_sum = block(s, rows, 2 * n_blocks, sizeof(int32_t));
+    uint32_t cols = larger(larger(c->hidden_size, s->m->q_dim),
+                           larger(c->intermediate_size, c->expert_intermediate_size));
+    s->act_blocks = block(s, products_max(s), acts_stride(cols), sizeof *s->act_blocks);
 }
 
 static void allocate_experts(struct step_space *s)
@@ -190,13 +187,10 @@ enum status step_reserve_model(struct step_space *s, const struct model *m, stru
     require(m == s->m || m->base == s->m);
     if (has_room_for(s, m))
         return STATUS_OK;
-    uint32_t n_before = s->n_blocks;
     allocate_int8(s);
-    if (s->act_q && s->act_d && s->act_sum)
+    if (s->act_blocks)
         return STATUS_OK;
-    while (s->n_blocks > n_before)
-        mem_free(s->blocks[--s->n_blocks]);
-    s->act_q = NULL;
+    s->n_blocks--;
     return fail(err, STATUS_NO_MEMORY, "scratch of rounded activations for a merged copy");
 }
 

@@ -26,7 +26,7 @@ struct product {
     uint32_t rows, cols, n_x; /* weights, activations */
     struct packed w;
     struct acts x;
-    struct guarded weights, x_mem, q_mem, d_mem, sum_mem;
+    struct guarded weights, x_mem, block_mem;
     float *plain; /* [rows, cols] what packed_row_f32 gives */
 };
 
@@ -70,26 +70,19 @@ static void product_weights(struct lab *lab, struct product *p)
 
 static void product_create(struct lab *lab, struct product *p)
 {
-    size_t n = (size_t)p->n_x * p->cols, n_blocks = (size_t)p->n_x * ((p->cols + 31) / 32);
+    size_t n = (size_t)p->n_x * p->cols, n_blocks = p->n_x * acts_stride(p->cols);
     product_weights(lab, p);
     p->x_mem = guarded_create(n * 4, 4, true);
-    p->q_mem = guarded_create(n_blocks * ACT_DIGITS * 32, 1, true);
-    p->d_mem = guarded_create(n_blocks * 4, 4, true);
-    p->sum_mem = guarded_create(n_blocks * 8, 4, true);
+    p->block_mem = guarded_create(n_blocks * sizeof(struct act_block), 4, true);
     fill_floats(lab, p->fill, p->x_mem.p, n);
-    p->x = (struct acts){.x = p->x_mem.p,
-                         .x_stride = p->cols,
-                         .n_rows = p->n_x,
-                         .cols = p->cols,
-                         .q = p->q_mem.p,
-                         .d = p->d_mem.p,
-                         .sum = p->sum_mem.p};
+    p->x = (struct acts){
+        .x = p->x_mem.p, .x_stride = p->cols, .n_rows = p->n_x, .cols = p->cols, .blocks = p->block_mem.p};
     lab->isa[0][0]->quantize_rows(&p->x, 0, p->n_x);
 }
 
 static void product_destroy(struct product *p)
 {
-    struct guarded *all[] = {&p->weights, &p->x_mem, &p->q_mem, &p->d_mem, &p->sum_mem};
+    struct guarded *all[] = {&p->weights, &p->x_mem, &p->block_mem};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         guarded_destroy(all[i]);
     free(p->plain);
@@ -119,15 +112,13 @@ static void check_against_double(struct lab *lab, struct product *p, enum act_mo
 {
     bool int8 = mode == ACT_MODE_INT8 && dtype_is_quantized(p->type);
     lab->n_checks++;
-    uint32_t n_blocks = (p->cols + 31) / 32;
     for (uint32_t row = 0; row < p->n_x; row++) {
         for (uint32_t c = 0; c < p->rows; c++) {
             double sum = 0, size = 0;
             for (uint32_t k = 0; k < p->cols; k++) {
-                size_t block = (size_t)row * n_blocks + k / 32;
-                const int8_t *q = p->x.q + block * ACT_DIGITS * 32 + k % 32;
-                double x = int8 ? (double)p->x.d[block] * (256 * q[0] + q[32])
-                                : (double)p->x.x[(size_t)row * p->cols + k];
+                const struct act_block *block = acts_row(&p->x, row) + k / 32;
+                double x =
+                    int8 ? (double)block->d * block->q[k % 32] : (double)p->x.x[(size_t)row * p->cols + k];
                 double w = p->plain[(size_t)c * p->cols + k];
                 sum += w * x;
                 size += fabs(w * x);
@@ -268,10 +259,17 @@ static void check_blas(struct lab *lab)
 
 /* ---- rounding of activations ---- */
 
+static bool same_block(const struct act_block *a, const struct act_block *b)
+{
+    return memcmp(a->q, b->q, sizeof a->q) == 0 && same_bits(a->d, b->d) && same_bits(a->d_sum, b->d_sum) &&
+           memcmp(a->half, b->half, sizeof a->half) == 0 && a->sum == b->sum;
+}
+
 static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
 {
-    uint32_t n_rows = 3, n_blocks = (cols + 31) / 32;
-    struct guarded x = guarded_create((size_t)n_rows * cols * 4, 4, true), q[2], d[2], sum[2];
+    uint32_t n_rows = 3;
+    size_t stride = acts_stride(cols), n_blocks = (cols + 31) / 32;
+    struct guarded x = guarded_create((size_t)n_rows * cols * 4, 4, true), blocks[2];
     float *values = x.p;
     fill_floats(lab, fill, values, (size_t)n_rows * cols);
     for (uint32_t i = 0; i < cols && fill == FILL_RANDOM; i++) /* row 1: exact ties, scale 1 */
@@ -279,31 +277,26 @@ static void check_quantize_one(struct lab *lab, enum fill fill, uint32_t cols)
     if (fill == FILL_EXTREMES)
         values[random_u64(lab) % cols] = random_u64(lab) % 2 ? NAN : -INFINITY;
     for (unsigned i = 0; i < 2; i++) {
-        q[i] = guarded_create((size_t)n_rows * n_blocks * ACT_DIGITS * 32, 1, true);
-        d[i] = guarded_create((size_t)n_rows * n_blocks * 4, 4, true);
-        sum[i] = guarded_create((size_t)n_rows * n_blocks * 8, 4, true);
+        blocks[i] = guarded_create(n_rows * stride * sizeof(struct act_block), 4, true);
     }
     for (unsigned isa = 0; isa < lab->n_isas; isa++) {
         struct acts a = {.x = values, .x_stride = cols, .n_rows = n_rows, .cols = cols};
         const char *where[3] = {lab->isa[0][isa]->isa, "quantize_rows", fill_names[fill]};
         unsigned to = isa != 0;
-        a.q = q[to].p;
-        a.d = d[to].p;
-        a.sum = sum[to].p;
+        a.blocks = blocks[to].p;
         lab->isa[0][isa]->quantize_rows(&a, 0, 1);
         lab->isa[0][isa]->quantize_rows(&a, 1, n_rows);
         if (isa == 0)
             continue;
-        size_t n = (size_t)n_rows * n_blocks;
-        expect(lab, memcmp(q[0].p, q[1].p, n * ACT_DIGITS * 32) == 0, where[0], where[1],
-               "int8 values differ from scalar");
-        expect(lab, memcmp(sum[0].p, sum[1].p, n * 8) == 0, where[0], where[1], "sums differ from scalar");
-        expect_same(lab, d[1].p, d[0].p, n, where);
+        for (uint32_t row = 0; row < n_rows; row++) {
+            const struct act_block *want = (const struct act_block *)blocks[0].p + row * stride;
+            for (size_t b = 0; b < n_blocks; b++)
+                expect(lab, same_block(&acts_row(&a, row)[b], &want[b]), where[0], where[1],
+                       "a block differs from scalar");
+        }
     }
     for (unsigned i = 0; i < 2; i++) {
-        guarded_destroy(&q[i]);
-        guarded_destroy(&d[i]);
-        guarded_destroy(&sum[i]);
+        guarded_destroy(&blocks[i]);
     }
     guarded_destroy(&x);
 }
