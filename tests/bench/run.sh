@@ -14,7 +14,8 @@ echo; echo "## Kernels"; echo
 build/release/tests/kernels/check --bench
 echo; echo "## Engine"; echo
 # shellcheck disable=SC2086
-build/release/tests/bench/bench_engine "$model" ${BENCH_ARGS:-}
+build/release/tests/bench/bench_step "$model" ${BENCH_ARGS:-} prefill:256 prefill:16:16 decode:1:0:48 decode:1:1:48 decode:8:0:48 \
+    decode:8:8:48 decode:16:0:48 decode:16:16:48
 vocabulary=${TOKENIZER:-}
 packed=../shared/goldens/tokenizer_files/llama3_1/tokenizer.json.xz
 if [ -z "$vocabulary" ] && [ -f "$packed" ]; then
