@@ -202,6 +202,10 @@ static double predicted_ms(const struct bench *b, const struct run *r)
 
 static void print(const struct bench *b, const struct run *r, double seconds, uint32_t n_tokens)
 {
+    if (n_tokens == 0 || seconds <= 0) { /* of a model so small that one row ends before another begins */
+        fprintf(stderr, "bench_step: the rows of a run were never all there at once; it needs more tokens\n");
+        return;
+    }
     if (r->prefill) {
         printf("{\"run\": \"prefill\", \"tokens\": %u, \"rows\": %u, \"seconds\": %.4f, \"rate\": %.2f}\n",
                r->n_prompt, r->n_rows, seconds, n_tokens / seconds);
