@@ -65,7 +65,7 @@ static void queue_hands_over_everything_in_order(void **state)
 
 struct sums {
     struct team *team;
-    uint64_t cell[64], total[64];
+    uint64_t cell[64], total[64], alone[64];
     unsigned n_rounds;
 };
 
@@ -82,16 +82,31 @@ static void add_up(void *arg, unsigned worker, unsigned n_workers)
     }
 }
 
-static void team_runs_on_all_and_barriers_hold(void **state)
+/* The same with the barrier in two halves, and work of one's own between them. */
+static void add_up_in_halves(void *arg, unsigned worker, unsigned n_workers)
 {
-    (void)state;
+    struct sums *s = arg;
+    for (unsigned round = 0; round < s->n_rounds; round++) {
+        s->cell[worker] = round + worker;
+        unsigned ticket = team_arrive(s->team);
+        for (unsigned i = 0; i < (worker + round) % 3 * 500; i++)
+            s->alone[worker] += i;
+        team_wait(s->team, ticket);
+        for (unsigned i = 0; i < n_workers; i++)
+            s->total[worker] += s->cell[i];
+        team_barrier(s->team);
+    }
+}
+
+static void check_team(team_task *task)
+{
     for (unsigned n = 1; n <= 5; n++) {
         struct team *t = team_create(n);
         assert_non_null(t);
         assert_int_equal(team_size(t), n);
         struct sums s = {.team = t, .n_rounds = 50};
         for (int i = 0; i < 40; i++)
-            team_run(t, add_up, &s);
+            team_run(t, task, &s);
         uint64_t want = 0;
         for (unsigned round = 0; round < s.n_rounds; round++)
             want += (uint64_t)n * round + (uint64_t)n * (n - 1) / 2;
@@ -99,6 +114,18 @@ static void team_runs_on_all_and_barriers_hold(void **state)
             assert_int_equal(s.total[i], want * 40);
         team_destroy(t);
     }
+}
+
+static void team_runs_on_all_and_barriers_hold(void **state)
+{
+    (void)state;
+    check_team(add_up);
+}
+
+static void barriers_hold_in_two_halves(void **state)
+{
+    (void)state;
+    check_team(add_up_in_halves);
 }
 
 static void shares_cover_everything_once(void **state)
@@ -123,6 +150,7 @@ int main(void)
         cmocka_unit_test(queue_refuses_beyond_its_limit),
         cmocka_unit_test(queue_hands_over_everything_in_order),
         cmocka_unit_test(team_runs_on_all_and_barriers_hold),
+        cmocka_unit_test(barriers_hold_in_two_halves),
         cmocka_unit_test(shares_cover_everything_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
