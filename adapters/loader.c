@@ -236,10 +236,17 @@ static enum status choose_types(struct content *c, const struct adapter_source *
     bool keep = s->store == ADAPTER_STORE_FILE || s->store == ADAPTER_STORE_INT8 ||
                 (s->store == ADAPTER_STORE_AUTO && model_info(m)->weight_type == DTYPE_F32);
     enum status st = STATUS_OK;
-    c->spec.store = s->store == ADAPTER_STORE_INT8 ? LORA_STORE_INT8 : LORA_STORE_FILE;
+    c->spec.store = s->store == ADAPTER_STORE_INT8   ? LORA_STORE_INT8
+                    : s->store == ADAPTER_STORE_AUTO ? LORA_STORE_AUTO
+                                                     : LORA_STORE_FILE;
     *how = s->store == ADAPTER_STORE_INT8 ? "int8" : "file";
-    for (size_t i = 0; i < c->n_pairs && !keep && st == STATUS_OK; i++) {
+    bool any_rounds = false;
+    for (size_t i = 0; i < c->n_pairs && st == STATUS_OK; i++) {
         struct lora_pair *p = &c->pairs[i];
+        bool rounds = s->store == ADAPTER_STORE_AUTO && lora_rounds(m, &p->module);
+        any_rounds = any_rounds || rounds;
+        if (keep || rounds)
+            continue;
         if (becomes_bf16(s->store, p->a_type)) {
             *how = s->store == ADAPTER_STORE_BF16 ? "bf16" : "auto";
             st = to_bf16(c, &p->a_type, &p->a, (size_t)p->rank * p->in, err);
@@ -249,6 +256,8 @@ static enum status choose_types(struct content *c, const struct adapter_source *
             st = to_bf16(c, &p->b_type, &p->b, (size_t)p->rank * p->out, err);
         }
     }
+    if (any_rounds)
+        *how = "int8 auto";
     return st;
 }
 
@@ -264,7 +273,10 @@ static enum status build_lora(struct loading *l, const struct adapter_source *s,
         st = lora_build(m, &l->content->spec, key, &v->lora, err);
     if (st == STATUS_OK && s->scale != 1 && !is_plain(&l->content->spec))
         st = scale_built(v, s->scale, err);
-    snprintf(v->report.stored, sizeof v->report.stored, "%s", strcmp(how, "auto") == 0 ? "bf16" : how);
+    snprintf(v->report.stored, sizeof v->report.stored, "%s",
+             strcmp(how, "auto") == 0        ? "bf16"
+             : strcmp(how, "int8 auto") == 0 ? "int8"
+                                             : how);
     return st;
 }
 

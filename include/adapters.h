@@ -85,8 +85,10 @@ struct adapter_findings {
  * are kept as they are. */
 enum adapter_store {
     ADAPTER_STORE_FILE,
-    /* As in the file on an f32 base. On others f32 becomes bf16, which loses less than the base's own
-     * rounding did; f16 stays: it has three bits more and as many bytes. */
+    /* As int8 where the base's weights meet activations rounded to int8 (lora_rounds: quantised ones of a
+     * base that is not small). Elsewhere as in the file on an f32 base; on others f32 becomes bf16, which
+     * loses less than the base's own rounding did, and f16 stays: it has three bits more and as many bytes.
+     */
     ADAPTER_STORE_AUTO,
     ADAPTER_STORE_BF16,
     ADAPTER_STORE_INT8, /* lora.h: a scale for each row and 128 values */

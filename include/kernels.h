@@ -11,6 +11,7 @@
  *   F32, F16        [panel][k][16 rows]
  *   BF16            [panel][k/2][16 rows][2]
  *   F8_E4M3         [panel][128 k: scales f32 [16 rows] | [k][16 rows]]
+ *   I8              [panel][128 k: scales f32 [16 rows] | [k/4][16 rows][4]]
  *   quantised       [panel][32 k: [k/4][16 rows][4] | scales | mins], drawn in core/kernels/panel.h
  *
  * The exact layout of a type belongs to its pack function; nobody outside core/kernels looks inside. Rows are
@@ -86,6 +87,22 @@ struct matmul_args {
 };
 typedef void matmul_fn(const struct matmul_args *a);
 
+/* y[row, panel_begin*16 .. panel_end*16) += scale * B t for rows [row_begin, row_end): B of the low-rank part
+ * as I8, and each row's t rounded to int8 with one step for the row, so that whole numbers meet. */
+#define EXPAND_COLS_MAX 4096U
+struct expand_args {
+    const struct packed *b; /* I8, at most EXPAND_COLS_MAX columns */
+    const float *t;         /* row `row` starts at t + row*t_stride, [b->cols] */
+    size_t t_stride;
+    uint32_t row_begin, row_end;
+    uint32_t panel_begin, panel_end;
+    float *y;
+    size_t y_stride;
+    float scale;
+    const uint8_t *next; /* next_bytes of memory that are read after this: asked for meanwhile; or NULL */
+    size_t next_bytes;
+};
+
 /* One kv head's attention for the query heads that share it, for one token. Softmax over [begin, end) with
  * fixed splits at multiples of ATTN_SPLIT absolute positions, merged in ascending order: the result depends
  * on q, K, V and (begin, end) alone. Numerically: online softmax, arXiv 1805.02867. */
@@ -141,6 +158,7 @@ struct kernels {
     void (*to_f16)(const float *x, uint32_t n, uint16_t *y);
     void (*attention)(const struct attention_args *a);
     uint32_t (*argmax)(const float *x, uint32_t n); /* lowest index among equals; NaN never wins */
+    void (*expand)(const struct expand_args *a);
 };
 
 /* CPU features, as text: "avx2 fma f16c avx512f …". */
@@ -162,8 +180,8 @@ LK_MUST_USE enum status packed_shape(enum dtype type, uint32_t rows, uint32_t co
  * row_begin)*row_bytes) into rows [row_begin, row_end) of w; row_begin a multiple of 16. Panels are zeroed as
  * they are begun. Thread: any, on disjoint panels. */
 void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, const void *src);
-/* Scales of a packed F8_E4M3 row, one for each 128 values: its weights become value * scale, rounded once.
- * packed_fill sets them to 1. scales: [ceil(cols / 128)]. Thread: any, after the row was filled. */
+/* Scales of a packed F8_E4M3 or I8 row, one for each 128 values: its weights become value * scale, rounded
+ * once. packed_fill sets them to 1. scales: [ceil(cols / 128)]. Thread: any, after the row was filled. */
 void packed_set_scales(const struct packed *w, uint32_t row, const float *scales);
 /* One row back as floats, exactly the values that the matmul uses: embeddings, tests. y: [cols]. */
 void packed_row_f32(const struct packed *w, uint32_t row, float *y);

@@ -105,8 +105,13 @@ enum lora_store {
     LORA_STORE_FILE, /* in the types that the pairs have; DoRA's B as f32 */
     /* As i8 with an f32 scale for each row and 128 values (for lora_B: each row, up to rank 128): scale =
      * largest / 127, so a value is off by at most half of that. DoRA's factors are in B before it is rounded.
+     * Where lora_rounds is true, A is Q8_0 (an f16 scale for each row and 32 values) and meets the rounded
+     * activations that the base's weights meet, and t = A x is rounded too before it meets B: as fast as it
+     * gets.
      */
     LORA_STORE_INT8,
+    /* As LORA_STORE_INT8 has it where lora_rounds is true, else as LORA_STORE_FILE. */
+    LORA_STORE_AUTO,
 };
 
 struct lora_spec {
@@ -148,10 +153,11 @@ enum lora_group_id {
 
 struct lora_part {
     struct packed b;   /* [out, rank]; b.data NULL: this site is untouched */
+    bool rounds;       /* A is Q8_0 and B is I8: x and t are met as whole numbers */
     uint32_t t_offset; /* first row of its A in the group's stacked A; a multiple of 4; parts of one fused
                           module share their A */
     uint32_t rank;
-    float scale;
+    float scale;            /* alpha / rank; with `rounds` times the power of two that A lacks */
     const float *bias;      /* [out]: is added to y (scale and DoRA's factor are in it); or NULL */
     const float *magnitude; /* [out] DoRA's m / norm: W x is multiplied by it (B has it inside); or NULL */
 };
@@ -216,6 +222,9 @@ struct lora {
     } members[LORA_MEMBERS_MAX];
 };
 
+/* Whether the base's weights of this module meet activations that are rounded to int8, so that an adapter's
+ * may as well. Thread: any. */
+bool lora_rounds(const struct model *m, const struct model_module *module);
 /* Checks everything against the model (places, shapes, finite scales), packs, and returns one reference.
  * STATUS_MISMATCH names the module. A place given twice is refused. Thread: any (workers). */
 LK_MUST_USE enum status lora_build(const struct model *m, const struct lora_spec *spec,

@@ -24,7 +24,7 @@
         .rope = rope_##name, .silu_mul = silu_mul_##name, .gelu_tanh_mul = gelu_tanh_mul_##name,             \
         .gelu_mul = gelu_mul_scalar, .relu_mul = relu_mul_scalar, .softmax = softmax_scalar,                 \
         .add = add_##name, .scale = scale_##name, .to_f16 = to_f16_##name, .attention = attention_##name,    \
-        .argmax = argmax_##name,                                                                             \
+        .argmax = argmax_##name, .expand = expand_##name,                                                    \
     }
 
 /* Worst first: "auto" takes the last that the machine can run. */

@@ -40,7 +40,8 @@ bool cpu_has_neon(void);
     void scale_##isa(const float *a, float s, uint32_t n, float *y);                                         \
     void to_f16_##isa(const float *x, uint32_t n, uint16_t *y);                                              \
     uint32_t argmax_##isa(const float *x, uint32_t n);                                                       \
-    void attention_##isa(const struct attention_args *a);
+    void attention_##isa(const struct attention_args *a);                                                    \
+    void expand_##isa(const struct expand_args *a);
 
 /* Shared by all instruction sets. */
 void gelu_mul_scalar(const float *gate, const float *up, uint32_t n, float *y);

@@ -9,10 +9,15 @@ VEC struct v16 weights(enum dtype type, const uint8_t *panel, uint32_t k)
         return v16_load((const float *)(const void *)panel + (size_t)k * PANEL_ROWS);
     if (type == DTYPE_F16)
         return v16_load_f16(panel + (size_t)k * PANEL_ROWS * 2);
-    if (type == DTYPE_F8_E4M3 || type == DTYPE_I8) {
+    if (type == DTYPE_F8_E4M3) {
         const uint8_t *unit = panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
         const uint8_t *line = unit + ((size_t)4 + k % F8_GROUP) * PANEL_ROWS;
-        struct v16 value = type == DTYPE_I8 ? v16_load_i8(line) : v16_load_f8(line);
+        return v16_mul(v16_load_f8(line), v16_load((const float *)(const void *)unit));
+    }
+    if (type == DTYPE_I8) {
+        const uint8_t *unit = panel + (size_t)(k / I8_GROUP) * I8_UNIT_BYTES;
+        struct line line = line_load(unit + I8_SCALES_BYTES + (size_t)(k % I8_GROUP / 4) * 64);
+        struct v16 value = v16_sub(line_floats(line, k % 4), v16_set1((float)I8_OFFSET));
         return v16_mul(value, v16_load((const float *)(const void *)unit));
     }
     const uint8_t *pair = panel + (size_t)(k / 2) * PANEL_ROWS * 4;

@@ -36,8 +36,10 @@ enum status packed_shape(enum dtype type, uint32_t rows, uint32_t cols, struct p
         panel_bytes = (size_t)cols * PANEL_ROWS * 4;
     else if (type == DTYPE_F16 || type == DTYPE_BF16)
         panel_bytes = ((size_t)cols + 1) / 2 * PANEL_ROWS * 4;
-    else if (type == DTYPE_F8_E4M3 || type == DTYPE_I8)
+    else if (type == DTYPE_F8_E4M3)
         panel_bytes = panel_f8_bytes(cols);
+    else if (type == DTYPE_I8)
+        panel_bytes = panel_i8_bytes(cols);
     else if (l)
         panel_bytes = panel_q_bytes(l, cols);
     else
@@ -92,12 +94,30 @@ static void fill_f8(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t 
         f8_group(panel, k)[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane] = src[k];
 }
 
+static void put_i8_scale(uint8_t *panel, uint32_t lane, uint32_t k, float scale)
+{
+    memcpy(panel + (size_t)(k / I8_GROUP) * I8_UNIT_BYTES + (size_t)lane * 4, &scale, 4);
+}
+
+static void fill_i8(uint8_t *panel, uint32_t lane, const uint8_t *src, uint32_t cols)
+{
+    for (uint32_t k = 0; k < cols; k += I8_GROUP)
+        put_i8_scale(panel, lane, k, 1.0f);
+    for (uint32_t k = 0; k < cols; k++)
+        panel[panel_i8_at(k, lane)] = (uint8_t)(src[k] + I8_OFFSET);
+}
+
 void packed_set_scales(const struct packed *w, uint32_t row, const float *scales)
 {
     require((w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8) && row < w->rows);
-    for (uint32_t k = 0; k < w->cols; k += F8_GROUP)
-        put_f8_scale(w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes, row % PANEL_ROWS, k,
-                     scales[k / F8_GROUP]);
+    uint8_t *panel = w->data + (size_t)(row / PANEL_ROWS) * w->panel_bytes;
+    _Static_assert(I8_GROUP == F8_GROUP, "one loop for both");
+    for (uint32_t k = 0; k < w->cols; k += F8_GROUP) {
+        if (w->type == DTYPE_I8)
+            put_i8_scale(panel, row % PANEL_ROWS, k, scales[k / I8_GROUP]);
+        else
+            put_f8_scale(panel, row % PANEL_ROWS, k, scales[k / F8_GROUP]);
+    }
 }
 
 /* Writes 32 values of one row into a panel block, which is zero there. */
@@ -224,8 +244,10 @@ void packed_fill(const struct packed *w, uint32_t row_begin, uint32_t row_end, c
             fill_f16(panel, lane, p, w->cols);
         else if (w->type == DTYPE_BF16)
             fill_bf16(panel, lane, p, w->cols);
-        else if (w->type == DTYPE_F8_E4M3 || w->type == DTYPE_I8)
+        else if (w->type == DTYPE_F8_E4M3)
             fill_f8(panel, lane, p, w->cols);
+        else if (w->type == DTYPE_I8)
+            fill_i8(panel, lane, p, w->cols);
         else
             fill_quantized(w->type, panel, lane, p, w->cols);
     }

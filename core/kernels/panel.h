@@ -29,7 +29,11 @@
  * room for dmin: Q4_K and IQ4_XS +3 %, Q5_K +2 %, Q6_K +1 %, Q3_K +5.5 %; MXFP4 rounds rows up to 128 values.
  *
  * F8_E4M3 has f32 scales for each row and 128 values: unit = [16 scales f32 | 128 lines [16 rows] u8], the
- * last one cut short where K ends: 3 % above the file. I8 (whole numbers, adapters') lies the same way. */
+ * last one cut short where K ends: 3 % above the file.
+ *
+ * I8 (whole numbers, adapters') has such scales too, but lines as the quantised types have them, so that they
+ * meet int8 activations as well as floats: unit = [16 scales f32 | 32 lines [16 rows][4] of number + 128],
+ * the last one cut short behind the 4 values where K ends. */
 #ifndef LK_KERNELS_PANEL_H
 #define LK_KERNELS_PANEL_H
 
@@ -148,12 +152,35 @@ static inline float panel_f8_value(const uint8_t *panel, uint32_t k, uint32_t la
     return f8_e4m3_to_f32(unit[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane]) * scale;
 }
 
+/* I8: 128 values of a row share a scale. */
+#define I8_GROUP 128U
+#define I8_OFFSET 128
+#define I8_SCALES_BYTES (PANEL_ROWS * 4)
+#define I8_UNIT_BYTES (I8_SCALES_BYTES + PANEL_ROWS * I8_GROUP)
+static inline size_t panel_i8_bytes(uint32_t cols)
+{
+    size_t n_groups = ((size_t)cols + I8_GROUP - 1) / I8_GROUP;
+    return n_groups * I8_SCALES_BYTES + ((size_t)cols + 3) / 4 * 4 * PANEL_ROWS;
+}
+/* Where value k of a row is. */
+static inline size_t panel_i8_at(uint32_t k, uint32_t lane)
+{
+    return (size_t)(k / I8_GROUP) * I8_UNIT_BYTES + I8_SCALES_BYTES + (size_t)(k % I8_GROUP / 4) * 64 +
+           (size_t)lane * 4 + k % 4;
+}
+static inline int32_t panel_i8_whole(const uint8_t *panel, uint32_t k, uint32_t lane)
+{
+    return (int32_t)panel[panel_i8_at(k, lane)] - I8_OFFSET;
+}
+static inline float panel_i8_scale(const uint8_t *panel, uint32_t k, uint32_t lane)
+{
+    float scale;
+    memcpy(&scale, panel + (size_t)(k / I8_GROUP) * I8_UNIT_BYTES + (size_t)lane * 4, 4);
+    return scale;
+}
 static inline float panel_i8_value(const uint8_t *panel, uint32_t k, uint32_t lane)
 {
-    const uint8_t *unit = panel + (size_t)(k / F8_GROUP) * F8_UNIT_BYTES;
-    float scale;
-    memcpy(&scale, unit + (size_t)lane * 4, 4);
-    return (float)(int8_t)unit[((size_t)4 + k % F8_GROUP) * PANEL_ROWS + lane] * scale;
+    return (float)panel_i8_whole(panel, k, lane) * panel_i8_scale(panel, k, lane);
 }
 
 static inline uint16_t panel_u16(const uint8_t *p)

@@ -213,9 +213,51 @@ static void multiply_factors(const struct span *s, const struct lora *l, const s
     }
 }
 
-static void expand_member(const struct crew *c, const struct span *s, const struct member *m,
-                          const struct lora_part *part)
+/* Memory that a worker reads next. */
+struct slice {
+    const uint8_t *data;
+    size_t n_bytes;
+};
+
+/* This worker's panels of the B that follows that of segment i: the next segment's, or the next part's first.
+ * Most are one's own and a few kilobytes long: too short for the processor to foresee where they begin. */
+static struct slice next_slice(const struct lora_place *p, unsigned part, uint32_t i)
 {
+    for (i++; part < 3; part++, i = 0)
+        for (; i < p->n_segments; i++) {
+            struct member m;
+            const struct lora_group *g = NULL;
+            if (member_at(p->segments[i].lora, 0, &m))
+                g = group_in(m.lora, p);
+            if (!g || !g->part[part].b.data)
+                continue;
+            const struct packed *b = &g->part[part].b;
+            struct panels own = p->own[part];
+            return (struct slice){b->data + (size_t)own.begin * b->panel_bytes,
+                                  (size_t)(own.end - own.begin) * b->panel_bytes};
+        }
+    return (struct slice){NULL, 0};
+}
+
+/* y += weight * scale * B t as floats, or with whole numbers. */
+static void multiply_b(const struct crew *c, const struct span *s, const struct member *m,
+                       const struct lora_part *part, struct slice next)
+{
+    if (part->rounds) {
+        c->k->expand(&(struct expand_args){.b = &part->b,
+                                           .t = c->s->t + m->t_at + part->t_offset,
+                                           .t_stride = c->s->t_max,
+                                           .row_begin = s->row_begin,
+                                           .row_end = s->row_end,
+                                           .panel_begin = s->begin / PANEL_ROWS,
+                                           .panel_end = (s->end + PANEL_ROWS - 1) / PANEL_ROWS,
+                                           .y = s->y,
+                                           .y_stride = s->stride,
+                                           .scale = m->weight * part->scale,
+                                           .next = next.data,
+                                           .next_bytes = next.n_bytes});
+        return;
+    }
     struct acts t = {.x = c->s->t + m->t_at + part->t_offset,
                      .x_stride = c->s->t_max,
                      .n_rows = s->row_end,
@@ -230,6 +272,12 @@ static void expand_member(const struct crew *c, const struct span *s, const stru
                                                      .y_stride = s->stride,
                                                      .accumulate = true,
                                                      .scale = m->weight * part->scale});
+}
+
+static void expand_member(const struct crew *c, const struct span *s, const struct member *m,
+                          const struct lora_part *part, struct slice next)
+{
+    multiply_b(c, s, m, part, next);
     for (uint32_t row = s->row_begin; part->bias && row < s->row_end; row++)
         for (uint32_t column = s->begin; column < s->end; column++)
             s->y[(size_t)row * s->stride + column] += m->weight * part->bias[column];
@@ -251,7 +299,7 @@ void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part
         for (uint32_t k = 0; member_at(l, k, &m); k++) {
             const struct lora_group *g = group_in(m.lora, p);
             if (g && g->part[part].b.data)
-                expand_member(c, &s, &m, &g->part[part]);
+                expand_member(c, &s, &m, &g->part[part], next_slice(p, part, i));
         }
     }
 }

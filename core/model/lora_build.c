@@ -4,9 +4,10 @@
  *
  *   stacked A of a group:   [q's A | k's A | v's A]   each padded with zero rows to a multiple of 4
  *
- * Parts of one group whose A have different types are all widened to f32, which is exact. A fused module
- * (phi3's qkv_proj) is one A that its parts share and one B that is cut by rows. DoRA's factors go into B,
- * which is f32 then, and into the part's `magnitude`. Immutable afterwards. */
+ * Parts of one group whose A have different types are all widened to f32, which is exact; where the base
+ * meets rounded activations A and B may be whole numbers as well (lora_round.c). A fused module (phi3's
+ * qkv_proj) is one A that its parts share and one B that is cut by rows. DoRA's factors go into B, which is
+ * f32 then, and into the part's `magnitude`. Immutable afterwards. */
 #include "lora_build.h"
 
 #include <math.h>
@@ -17,7 +18,6 @@
 #define ALIGNMENT 64U
 #define RANK_MAX 4096U
 #define INVOCATION_MAX 4096U
-#define INT8_GROUP 128U /* values of a row that share a scale, as packed_set_scales has it */
 
 /* Which group a site's A is stacked in, and as which part. */
 static struct {
@@ -134,9 +134,21 @@ static const uint8_t *row_at(enum dtype type, const void *rows, uint64_t row, ui
     return (const uint8_t *)rows + row * cols * dtype_info(type)->block_bytes;
 }
 
+/* Whether a group's A and B are to meet x and t as whole numbers: those of a module that its pairs are of. */
+static bool is_rounded(const struct lora_builder *b, const struct lora_slot *s)
+{
+    bool rounded = b->spec->store != LORA_STORE_FILE;
+    for (int i = 0; i < 3; i++)
+        if (s->pair[i])
+            rounded = rounded && lora_rounds(b->m, &s->pair[i]->module);
+    return rounded;
+}
+
 static enum dtype stack_type(const struct lora_builder *b, const struct lora_slot *s)
 {
     enum dtype type = DTYPE_COUNT;
+    if (is_rounded(b, s))
+        return DTYPE_Q8_0;
     if (b->spec->store == LORA_STORE_INT8)
         return DTYPE_I8;
     for (int i = 0; i < 3; i++)
@@ -155,86 +167,12 @@ static enum dtype b_type(const struct lora_builder *b, const struct lora_pair *p
     return side_type(b, p->magnitude ? DTYPE_F32 : p->b_type);
 }
 
-/* The next rows of a panel. */
-struct panel_rows {
-    float *x;        /* [PANEL_ROWS, cols] */
-    uint8_t *stored; /* the same as i8 */
-    float *scales;   /* [PANEL_ROWS, n_scales] */
-    uint32_t n_scales;
-};
-
-static enum status panel_rows_init(struct panel_rows *p, uint32_t cols, struct error *err)
-{
-    size_t n = (size_t)PANEL_ROWS * cols;
-    *p = (struct panel_rows){.n_scales = (cols + INT8_GROUP - 1) / INT8_GROUP};
-    p->x = mem_array(n, sizeof *p->x);
-    p->stored = mem_alloc(n);
-    p->scales = mem_array((size_t)PANEL_ROWS * p->n_scales, sizeof *p->scales);
-    return p->x && p->stored && p->scales ? STATUS_OK
-                                          : fail(err, STATUS_NO_MEMORY, "a panel of %u columns", cols);
-}
-
-static void panel_rows_fini(struct panel_rows *p)
-{
-    mem_free(p->x);
-    mem_free(p->stored);
-    mem_free(p->scales);
-}
-
-static float round_group(const float *x, uint32_t n, uint8_t *to)
-{
-    float most = 0;
-    for (uint32_t k = 0; k < n; k++)
-        most = fabsf(x[k]) > most ? fabsf(x[k]) : most;
-    float scale = most / 127;
-    for (uint32_t k = 0; k < n; k++)
-        to[k] = (uint8_t)(int8_t)(scale > 0 ? lrintf(x[k] / scale) : 0);
-    return scale;
-}
-
-/* Rows [row, row + n) of w from p->x: floats, or rounded to i8. row: a multiple of 16. */
-static void put_rows(const struct packed *w, uint32_t row, uint32_t n, struct panel_rows *p)
-{
-    if (w->type != DTYPE_I8) {
-        packed_fill(w, row, row + n, p->x);
-        return;
-    }
-    for (uint32_t r = 0; r < n; r++)
-        for (uint32_t g = 0; g < p->n_scales; g++) {
-            uint32_t at = g * INT8_GROUP, left = w->cols - at;
-            size_t from = (size_t)r * w->cols + at;
-            p->scales[r * p->n_scales + g] =
-                round_group(p->x + from, left < INT8_GROUP ? left : INT8_GROUP, p->stored + from);
-        }
-    packed_fill(w, row, row + n, p->stored);
-    for (uint32_t r = 0; r < n; r++)
-        packed_set_scales(w, row + r, p->scales + (size_t)r * p->n_scales);
-}
-
-/* Fills w, f32 or i8, with rows of `type` from row `first` on, each times its factor (or NULL), a panel at a
- * time. */
-static enum status fill_rows(const struct packed *w, enum dtype type, const void *rows, uint32_t first,
-                             const float *factors, struct error *err)
-{
-    struct panel_rows p;
-    enum status status = panel_rows_init(&p, w->cols, err);
-    for (uint32_t r = 0; r < w->rows && status == STATUS_OK; r += PANEL_ROWS) {
-        uint32_t n = w->rows - r < PANEL_ROWS ? w->rows - r : PANEL_ROWS;
-        dequantize_row(type, row_at(type, rows, (uint64_t)first + r, w->cols), (uint64_t)n * w->cols, p.x);
-        for (uint32_t i = 0; factors && i < n * w->cols; i++)
-            p.x[i] *= factors[r + i / w->cols];
-        put_rows(w, r, n, &p);
-    }
-    panel_rows_fini(&p);
-    return status;
-}
-
 /* Fills B from row `row` of the pair's on, as it is or times the factors. */
 static enum status fill_b(const struct packed *w, const struct lora_pair *p, uint32_t row,
                           const float *factors, struct error *err)
 {
     if (factors || w->type == DTYPE_I8)
-        return fill_rows(w, p->b_type, p->b, row, factors, err);
+        return lora_fill_rows(w, p->b_type, row_at(p->b_type, p->b, row, p->rank), factors, err);
     packed_fill(w, 0, w->rows, row_at(p->b_type, p->b, row, p->rank));
     return STATUS_OK;
 }
@@ -264,7 +202,8 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
 {
     size_t size_bytes;
     uint32_t n_rows = module_site_rows(b->m, &p->module, site);
-    enum status status = packed_shape(b_type(b, p), n_rows, p->rank, &part->b, &size_bytes, err);
+    enum dtype type = part->rounds ? DTYPE_I8 : b_type(b, p);
+    enum status status = packed_shape(type, n_rows, p->rank, &part->b, &size_bytes, err);
     if (status != STATUS_OK)
         return status;
     part->b.data = lora_take(b, size_bytes);
@@ -273,14 +212,14 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
     part->magnitude = factors;
     part->bias = bias;
     part->rank = p->rank;
-    part->scale = p->scale;
+    part->scale = part->rounds && b->memory ? ldexpf(p->scale, -lora_a_shift(p)) : p->scale;
     return b->memory ? fill_part(b, part, p, site, row, factors, bias, err) : STATUS_OK;
 }
 
 /* Whole panels of the file's own type: no need to stack them first. */
 static bool fill_a_in_place(const struct lora_slot *s, const struct lora_group *g)
 {
-    bool fits = g->a.type != DTYPE_I8;
+    bool fits = dtype_is_float(g->a.type);
     for (int i = 0; i < 3; i++)
         if (s->pair[i])
             fits = fits && s->pair[i]->a_type == g->a.type && g->part[i].t_offset % PANEL_ROWS == 0;
@@ -296,7 +235,7 @@ static enum status fill_a(const struct lora_slot *s, const struct lora_group *g,
     uint64_t row_bytes;
     if (fill_a_in_place(s, g))
         return STATUS_OK;
-    enum dtype type = g->a.type == DTYPE_I8 ? DTYPE_F32 : g->a.type;
+    enum dtype type = dtype_is_float(g->a.type) ? g->a.type : DTYPE_F32;
     enum status status = STATUS_OK;
     require(dtype_row_bytes(type, g->a.cols, &row_bytes));
     uint8_t *stack = mem_zalloc((size_t)g->a.rows * row_bytes);
@@ -307,15 +246,18 @@ static enum status fill_a(const struct lora_slot *s, const struct lora_group *g,
         if (!p || (i > 0 && p == s->pair[i - 1]))
             continue;
         uint8_t *dst = stack + g->part[i].t_offset * row_bytes;
+        int shift = g->part[i].rounds ? lora_a_shift(p) : 0;
         if (p->a_type == type)
             memcpy(dst, p->a, p->rank * row_bytes);
         else
             dequantize_row(p->a_type, p->a, (uint64_t)p->rank * p->in, (float *)(void *)dst);
+        for (size_t k = 0; shift != 0 && k < (size_t)p->rank * p->in; k++)
+            ((float *)(void *)dst)[k] = ldexpf(((float *)(void *)dst)[k], shift);
     }
     if (type == g->a.type)
         packed_fill(&g->a, 0, g->a.rows, stack);
     else
-        status = fill_rows(&g->a, type, stack, 0, NULL, err);
+        status = lora_fill_rows(&g->a, type, stack, NULL, err);
     mem_free(stack);
     return status;
 }
@@ -331,6 +273,7 @@ static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, 
             continue;
         bool shared = i > 0 && p == s->pair[i - 1];
         g->part[i].t_offset = shared ? g->part[i - 1].t_offset : n_rows;
+        g->part[i].rounds = is_rounded(b, s);
         n_rows += shared ? 0 : (p->rank + 3) / 4 * 4;
         in = p->in;
     }
@@ -371,7 +314,7 @@ static enum status lay_embedding(struct lora_builder *b, struct error *err)
     if (!b->memory)
         return STATUS_OK;
     if (e->a.type == DTYPE_I8)
-        status = fill_rows(&e->a, p->a_type, p->a, 0, NULL, err);
+        status = lora_fill_rows(&e->a, p->a_type, p->a, NULL, err);
     else
         packed_fill(&e->a, 0, p->in, p->a);
     if (status == STATUS_OK && factors)

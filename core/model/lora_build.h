@@ -32,6 +32,13 @@ const struct packed *module_weights(const struct model *m, const struct model_mo
 /* Output rows of one site of a module. */
 uint32_t module_site_rows(const struct model *m, const struct model_module *module, enum lora_site site);
 
+/* lora_round.c: fills w, f32, I8 or Q8_0, with the rows of `type` at `rows`, each times its factor (or NULL).
+ * A block with a number in it that is none, or infinite, becomes all NaN. */
+LK_MUST_USE enum status lora_fill_rows(const struct packed *w, enum dtype type, const void *rows,
+                                       const float *factors, struct error *err);
+/* Q8_0 keeps its scales as f16: A is stored times 2^shift, so that they are normal ones. */
+int lora_a_shift(const struct lora_pair *p);
+
 /* lora_dora.c: m / |W + scale B A| of n_rows rows of a site that begin at row `row` of the pair's B (arXiv
  * 2402.09353, eq. 5). Needs a few slices of memory meanwhile. */
 LK_MUST_USE enum status dora_factors(const struct lora_pair *p, const struct packed *w, uint32_t row,

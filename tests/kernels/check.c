@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "attention_case.h"
+#include "expand_case.h"
 #include "lab.h"
 #include "stored_rows.h"
 
@@ -643,6 +644,7 @@ int main(int argc, char **argv)
         return 0;
     }
     check_vectors(&lab);
+    check_expand(&lab);
     check_quantize(&lab);
     check_attention(&lab);
     check_products(&lab);
