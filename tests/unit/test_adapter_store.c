@@ -134,6 +134,103 @@ static void auto_follows_the_base(void **state)
     model_close(bf16);
 }
 
+static void auto_is_int8_where_activations_are(void **state)
+{
+    (void)state;
+    static const char path[] = DATA "adapters/llama/patterns";
+    struct model *rounding = open_as(DATA "models/llama/f32", QUANT_Q8_0);
+    struct model *exact = open_with(DATA "models/llama/f32", "auto", ACT_MODE_F32, QUANT_Q8_0);
+    struct adapter_version *a = load(rounding, path, ADAPTER_STORE_AUTO),
+                           *b = load(exact, path, ADAPTER_STORE_AUTO),
+                           *file = load(rounding, path, ADAPTER_STORE_FILE);
+    assert_string_equal(a->report.stored, "int8");
+    assert_string_equal(b->report.stored, "bf16");
+    assert_string_equal(file->report.stored, "file");
+    assert_true(memcmp(a->lora->digest, b->lora->digest, 32) != 0);
+    for (unsigned g = 0; g < LORA_GROUP_COUNT; g++)
+        for (unsigned part = 0; part < 3; part++) {
+            const struct lora_group *group = &a->lora->layers[0].group[g];
+            if (!group->part[part].b.data)
+                continue;
+            assert_false(b->lora->layers[0].group[g].part[part].rounds);
+            bool rounds =
+                group->part[part].rounds; /* not where rows are no whole blocks: the base's aren't either */
+            assert_true(rounds || g != LORA_GROUP_QKV);
+            assert_true(rounds == (group->a.type == DTYPE_Q8_0) &&
+                        rounds == (group->part[part].b.type == DTYPE_I8));
+        }
+    adapter_release(a);
+    adapter_release(b);
+    adapter_release(file);
+    model_close(rounding);
+    model_close(exact);
+}
+
+/* One pair on q_proj of layer 0, its A filled with `size` times numbers in [-1, 1] and `odd` as its last one.
+ */
+static struct lora *build_one(const struct model *m, float size, float odd, float *a)
+{
+    struct model_module module;
+    assert_true(model_module_of(m, LORA_SITE_Q, 0, &module));
+    const uint32_t rank = 4;
+    size_t n = (size_t)rank * module.in;
+    float *b = calloc((size_t)module.out * rank, sizeof *b);
+    for (size_t i = 0; i < n; i++)
+        a[i] = size * sinf((float)i * 1.7f);
+    a[n - 1] = odd;
+    for (size_t i = 0; i < (size_t)module.out * rank; i++)
+        b[i] = cosf((float)i);
+    struct lora_pair pair = {.module = module,
+                             .a_type = DTYPE_F32,
+                             .b_type = DTYPE_F32,
+                             .a = a,
+                             .b = b,
+                             .rank = rank,
+                             .in = module.in,
+                             .out = module.out,
+                             .scale = 2};
+    struct lora *l;
+    struct error err;
+    uint8_t digest[32] = {1};
+    struct lora_spec spec = {.store = LORA_STORE_AUTO, .pairs = &pair, .n_pairs = 1};
+    assert_int_equal(lora_build(m, &spec, digest, &l, &err), STATUS_OK);
+    free(b);
+    return l;
+}
+
+/* Whatever A's size, its numbers (times the part's scale) are within half a step of their 32; and what is no
+ * number stays none, so that it is found. */
+static void rounded_a_keeps_its_size_and_its_faults(void **state)
+{
+    (void)state;
+    static const float sizes[] = {1e-12f, 1e-5f, 0.02f, 1, 3e4f, 1e20f};
+    struct model *m = open_as(DATA "models/llama/f32", QUANT_Q8_0);
+    uint32_t in = model_config(m)->hidden_size;
+    float *a = calloc((size_t)4 * in, sizeof *a), *row = calloc(in, sizeof *row);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct lora *l = build_one(m, sizes[i], sizes[i], a);
+        const struct lora_group *g = &l->layers[0].group[LORA_GROUP_QKV];
+        assert_int_equal(g->a.type, DTYPE_Q8_0);
+        for (uint32_t r = 0; r < 4; r++) {
+            packed_row_f32(&g->a, r, row);
+            for (uint32_t k = 0; k < in; k++)
+                assert_true(fabs((double)row[k] * (double)g->part[0].scale / 2 - (double)a[r * in + k]) <=
+                            (double)sizes[i] * 0.0045);
+        }
+        lora_release(l);
+    }
+    static const float faults[] = {NAN, INFINITY};
+    for (size_t i = 0; i < 2; i++) {
+        struct lora *l = build_one(m, 0.02f, faults[i], a);
+        packed_row_f32(&l->layers[0].group[LORA_GROUP_QKV].a, 3, row);
+        assert_true(isnan(row[in - 1]));
+        lora_release(l);
+    }
+    free(a);
+    free(row);
+    model_close(m);
+}
+
 static const int32_t tokens[] = {1, 17, 200, 33, 91, 4, 250, 101};
 
 /* Logits of the prompt with an adapter, from each store, against those of the file's types. */
@@ -187,6 +284,39 @@ static void steps_compute_with_every_store(void **state)
     model_close(m);
 }
 
+/* Logits of a prompt's first tokens are the same bits, however many follow in the step. */
+static void check_company(const struct model *m, const char *path)
+{
+    struct effect_pass pass;
+    struct error err;
+    struct adapter_version *v = load(m, path, ADAPTER_STORE_AUTO);
+    size_t n_vocab = model_config(m)->vocab_size;
+    float *whole = malloc(8 * n_vocab * sizeof *whole);
+    const float *logits;
+    assert_string_equal(v->report.stored, "int8");
+    assert_int_equal(effect_pass_init(&pass, m, 8, v->lora->t_max, &err), STATUS_OK);
+    assert_int_equal(effect_pass_run(&pass, v->lora, &(struct effect_probe){tokens, 8}, &logits, &err),
+                     STATUS_OK);
+    memcpy(whole, logits, 8 * n_vocab * sizeof *whole);
+    for (uint32_t n = 1; n < 8; n++) {
+        assert_int_equal(effect_pass_run(&pass, v->lora, &(struct effect_probe){tokens, n}, &logits, &err),
+                         STATUS_OK);
+        assert_memory_equal(logits, whole, n * n_vocab * sizeof *whole);
+    }
+    effect_pass_fini(&pass);
+    adapter_release(v);
+    free(whole);
+}
+
+static void rounded_rows_do_not_depend_on_company(void **state)
+{
+    (void)state;
+    struct model *m = open_as(DATA "models/llama/f32", QUANT_Q8_0);
+    check_company(m, DATA "adapters/llama/patterns");
+    check_company(m, DATA "adapters/llama/dora_r3");
+    model_close(m);
+}
+
 static void bytes_and_errors_of_a_real_shape(void **state)
 {
     (void)state;
@@ -234,6 +364,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_within_their_types_bound),
         cmocka_unit_test(auto_follows_the_base),
+        cmocka_unit_test(auto_is_int8_where_activations_are),
+        cmocka_unit_test(rounded_a_keeps_its_size_and_its_faults),
+        cmocka_unit_test(rounded_rows_do_not_depend_on_company),
         cmocka_unit_test(steps_compute_with_every_store),
         cmocka_unit_test(bytes_and_errors_of_a_real_shape),
         cmocka_unit_test(memory_may_fail_anywhere),
