@@ -29,6 +29,7 @@
 #define N_ADAPTERS_MAX 64U
 #define RUNS_MAX 32U
 #define CONTEXT_LEAST 8U
+#define CONTEXT_USUAL 512U /* KV memory for less than that leaves no page to grow, and rows would wait */
 #define WARM_UP_TOKENS 8U
 
 struct run {
@@ -291,7 +292,7 @@ static enum quant quant_of(const char *name)
 static void open_all(struct bench *b, const char *path, const struct options *o)
 {
     struct error err = {.text = "no memory"};
-    struct engine_options eo = {.n_sequences = 1, .n_threads = b->n_threads};
+    struct engine_options eo = {.n_sequences = 1, .n_threads = b->n_threads, .context = CONTEXT_USUAL};
     struct team *team = team_create(b->n_threads);
     struct model_options mo = {.team = team, .quant = quant_of(o->quant)};
     enum act_mode act = strcmp(o->activations, "f32") == 0 ? ACT_MODE_F32 : ACT_MODE_INT8;
