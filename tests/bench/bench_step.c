@@ -6,6 +6,8 @@
  *        decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]   ROWS sequences that have CONTEXT tokens each (8) say TOKENS
  * more, on so many different adapters (0: the base alone)
  *
+ *        pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]     the same, but the forward pass alone: no engine, no sampling
+ *
  * Runs are made in turns, --rounds times. A decode run's time is from the moment when all rows have begun to
  * the first one's end, so its steps all have ROWS rows. Adapters are random. `bytes` is what a step must read
  * (weights once, each adapter once, keys and values), `macs` what it must multiply; with --predict,
@@ -33,7 +35,7 @@
 #define WARM_UP_TOKENS 8U
 
 struct run {
-    bool prefill;
+    bool prefill, pass;
     uint32_t n_rows, n_adapters, n_tokens, n_prompt;
 };
 
@@ -170,23 +172,75 @@ static double measure(struct bench *b, const struct run *r, uint32_t *n_tokens)
     return (double)(end - begin) / 1e9;
 }
 
+/* One token for each row, n_tokens times, by model_step alone: seconds. KV pages hold whatever they do. */
+static double measure_pass(struct bench *b, const struct run *r, uint32_t *n_tokens)
+{
+    struct kv_shape shape = model_kv_shape(b->model, model_kv_type(b->model, "auto"));
+    uint32_t n_pages = (r->n_prompt + r->n_tokens) / KV_PAGE_TOKENS + 1, page;
+    struct team *team = team_create(b->n_threads);
+    struct kv_cache *kv = NULL;
+    struct step_space *space = NULL;
+    struct batch_seq *seqs = mem_array(r->n_rows, sizeof *seqs);
+    uint32_t *pages = mem_array((size_t)r->n_rows * n_pages, sizeof *pages);
+    int32_t *tokens = mem_array(r->n_rows, sizeof *tokens);
+    float *logits;
+    struct error err = {.text = "no memory"};
+    if (!team || !seqs || !pages || !tokens ||
+        kv_cache_create(&shape, r->n_rows * n_pages, &kv, &err) != STATUS_OK ||
+        step_space_create(b->model, &shape, r->n_rows, r->n_rows, r->n_rows, team, &space, &err) !=
+            STATUS_OK ||
+        (r->n_adapters && step_reserve_rank(space, b->adapters[0]->t_max, &err) != STATUS_OK))
+        die(err.text);
+    for (uint32_t i = 0; i < r->n_rows * n_pages && kv_page_acquire(kv, &page); i++)
+        pages[i] = page;
+    int64_t begin = 0;
+    for (uint32_t at = 0; at <= r->n_tokens; at++) { /* the first one warms up */
+        begin = at == 1 ? clock_now_ns() : begin;
+        for (uint32_t i = 0; i < r->n_rows; i++) {
+            tokens[i] = (int32_t)((at * 7919 + i * 104729 + 11) % model_config(b->model)->vocab_size);
+            seqs[i] = (struct batch_seq){.lora = r->n_adapters ? b->adapters[i % r->n_adapters] : NULL,
+                                         .tokens = &tokens[i],
+                                         .n_tokens = 1,
+                                         .position = r->n_prompt + at - (at > 0),
+                                         .pages = pages + (size_t)i * n_pages,
+                                         .n_prompt = r->n_prompt};
+        }
+        model_step(b->model, space, kv, &(struct batch){.seqs = seqs, .n_seqs = r->n_rows}, &logits);
+    }
+    double seconds = (double)(clock_now_ns() - begin) / 1e9;
+    step_space_destroy(space);
+    kv_cache_destroy(kv);
+    team_destroy(team);
+    mem_free(seqs);
+    mem_free(pages);
+    mem_free(tokens);
+    *n_tokens = r->n_tokens * r->n_rows;
+    return seconds;
+}
+
+struct demand {
+    double bytes, macs;           /* of the whole step */
+    double kv_bytes, attend_macs; /* attention's part */
+};
+
 /* What a step must read and multiply, from what the model and the adapters are. */
-static void demand(const struct bench *b, const struct run *r, double *bytes, double *macs)
+static struct demand demand_of(const struct bench *b, const struct run *r)
 {
     const struct model_config *c = model_config(b->model);
     const struct model_info *info = model_info(b->model);
     double table = (double)c->vocab_size * c->hidden_size;
     double n_weights = (double)info->n_parameters - (c->tie_word_embeddings ? 0 : table);
     struct kv_shape kv = model_kv_shape(b->model, model_kv_type(b->model, "auto"));
-    *bytes = (double)info->size_bytes * n_weights / (double)info->n_parameters;
-    *macs = n_weights * r->n_rows;
+    double n_known = r->n_rows * (r->n_prompt + r->n_tokens / 2.0); /* of all rows */
+    struct demand d = {.kv_bytes = n_known * (double)kv_page_bytes(&kv) / KV_PAGE_TOKENS,
+                       .attend_macs = n_known * 2.0 * c->n_layers * c->n_heads * c->head_dim};
+    d.bytes = (double)info->size_bytes * n_weights / (double)info->n_parameters + d.kv_bytes;
+    d.macs = n_weights * r->n_rows + d.attend_macs;
     for (uint32_t i = 0; i < r->n_adapters && i < r->n_rows; i++)
-        *bytes += (double)b->adapters[i]->size_bytes;
+        d.bytes += (double)b->adapters[i]->size_bytes;
     if (r->n_adapters)
-        *macs += (double)b->adapters[0]->n_parameters * r->n_rows;
-    double position = r->n_prompt + r->n_tokens / 2.0;
-    *bytes += r->n_rows * position * (double)kv_page_bytes(&kv) / KV_PAGE_TOKENS;
-    *macs += r->n_rows * position * 2.0 * c->n_layers * c->n_heads * c->head_dim;
+        d.macs += (double)b->adapters[0]->n_parameters * r->n_rows;
+    return d;
 }
 
 static double predicted_ms(const struct bench *b, const struct run *r)
@@ -211,13 +265,13 @@ static void print(const struct bench *b, const struct run *r, double seconds, ui
         printf("{\"run\": \"prefill\", \"tokens\": %u, \"rows\": %u, \"seconds\": %.4f, \"rate\": %.2f}\n",
                r->n_prompt, r->n_rows, seconds, n_tokens / seconds);
     } else {
-        double bytes, macs, step = seconds / n_tokens * r->n_rows;
-        demand(b, r, &bytes, &macs);
-        printf("{\"run\": \"decode\", \"rows\": %u, \"adapters\": %u, \"context\": %u, \"rank\": %u, "
+        struct demand d = demand_of(b, r);
+        double step = seconds / n_tokens * r->n_rows;
+        printf("{\"run\": \"%s\", \"rows\": %u, \"adapters\": %u, \"context\": %u, \"rank\": %u, "
                "\"threads\": %u, \"tokens\": %u, \"seconds\": %.4f, \"rate\": %.2f, \"step_ms\": %.3f, "
-               "\"bytes\": %.0f, \"macs\": %.0f",
-               r->n_rows, r->n_adapters, r->n_prompt, b->rank, b->n_threads, n_tokens, seconds,
-               n_tokens / seconds, step * 1e3, bytes, macs);
+               "\"bytes\": %.0f, \"macs\": %.0f, \"kv_bytes\": %.0f, \"attend_macs\": %.0f",
+               r->pass ? "pass" : "decode", r->n_rows, r->n_adapters, r->n_prompt, b->rank, b->n_threads,
+               n_tokens, seconds, n_tokens / seconds, step * 1e3, d.bytes, d.macs, d.kv_bytes, d.attend_macs);
         if (b->predict)
             printf(", \"predicted_ms\": %.3f", predicted_ms(b, r));
         printf("}\n");
@@ -233,14 +287,18 @@ static void add_run(struct bench *b, const char *text)
     struct run *r = &b->runs[b->n_runs];
     if (b->n_runs == RUNS_MAX)
         die("too many runs");
+    bool pass = strncmp(text, "pass:", 5) == 0;
     if (sscanf(text, "prefill:%u:%u", &v[0], &v[1]) >= 1)
         *r = (struct run){.prefill = true, .n_prompt = v[0], .n_rows = v[1] ? v[1] : 1};
-    else if (sscanf(text, "decode:%u:%u:%u:%u", &v[0], &v[1], &v[2], &v[3]) >= 3)
-        *r = (struct run){
-            .n_rows = v[0], .n_adapters = v[1], .n_tokens = v[2], .n_prompt = v[3] ? v[3] : CONTEXT_LEAST};
+    else if (sscanf(text, pass ? "pass:%u:%u:%u:%u" : "decode:%u:%u:%u:%u", &v[0], &v[1], &v[2], &v[3]) >= 3)
+        *r = (struct run){.pass = pass,
+                          .n_rows = v[0],
+                          .n_adapters = v[1],
+                          .n_tokens = v[2],
+                          .n_prompt = v[3] ? v[3] : CONTEXT_LEAST};
     if (r->n_rows == 0 || r->n_prompt == 0 || r->n_adapters > N_ADAPTERS_MAX ||
         (!r->prefill && r->n_tokens == 0))
-        die("a run is prefill:TOKENS[:ROWS] or decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]");
+        die("a run is prefill:TOKENS[:ROWS] or decode|pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]");
     b->n_runs++;
 }
 
@@ -335,7 +393,7 @@ int main(int argc, char **argv)
     }
     for (uint32_t round = 0; round < b.n_rounds; round++)
         for (uint32_t i = 0; i < b.n_runs; i++) {
-            double seconds = measure(&b, &b.runs[i], &n);
+            double seconds = (b.runs[i].pass ? measure_pass : measure)(&b, &b.runs[i], &n);
             print(&b, &b.runs[i], seconds, n);
         }
     engine_destroy(b.engine);
