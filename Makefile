@@ -6,10 +6,11 @@
 #   make test-goldens   all of ../shared/goldens, in C and over HTTP (GOLDENS=DIR:DIR: these folders, too)
 #   make check      layers, foreign headers, doors alone, clang-format, clang-tidy
 #   make deps       installs the Debian packages that are missing (test-deps: those of the tests too)
-#   make bench      speed, as ratios taken in one run        make soak / make fuzz   longer suites
+#   make bench      speed: kernels, steps, load, growth (MODELS="a.gguf", PARTS=)     make soak / make fuzz   longer suites
 #   make stress     reloads under load, kills     make bench-swap, make bench-zipf   swaps, cold voices: docs/SWAP.md
 #   make bench-peer LLAMA_BIN=FOLDER   the same work on llama.cpp's programs found there, in turns: docs/performance.md
 #       MODELS="a.gguf b.gguf", or SHAPE=llama1b TYPE=q8_0 (made from ../shared)   PARTS="single batch crowd8"
+#   make bench-table LLAMA_BIN=FOLDER MODELS=FOLDER   all of that page's tables, in MINUTES=25
 #   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
 #   make sim        versions, memory, scheduler and pages simulated for millions of steps (STEPS=N SEED=N)
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
@@ -60,8 +61,8 @@ UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
-.PHONY: all clean deps test-deps demo test test-goldens check bench bench-peer bench-merged bench-server bench-swap bench-zipf soak \
-        stress sim fuzz real-model test-real install uninstall unit programs help
+.PHONY: all clean deps test-deps demo test test-goldens check bench bench-peer bench-table bench-merged bench-swap \
+        bench-zipf soak stress sim fuzz real-model test-real install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -116,10 +117,13 @@ test-goldens: deps-check
 check: deps-check
 	$(Q)bash tests/check.sh
 bench: all programs
-	$(Q)bash tests/bench/run.sh
+	$(Q)MODELS="$(MODELS)" PARTS="$(PARTS)" bash tests/bench/run.sh
 bench-peer: all $(B)/tests/bench/bench_step $(B)/tests/bench/limits
 	$(Q)python3 tests/bench/bench_peer.py --llama-bin "$(LLAMA_BIN)" --models "$(MODELS)" \
 	    $(if $(SHAPE),--shape $(SHAPE)) $(if $(TYPE),--type $(TYPE)) $(if $(PARTS),--parts "$(PARTS)") $(BENCH_ARGS)
+	$(Q)python3 tests/bench/report.py
+bench-table: all $(B)/tests/bench/bench_step $(B)/tests/bench/limits
+	$(Q)LLAMA_BIN="$(LLAMA_BIN)" MODELS="$(MODELS)" bash tests/bench/table.sh
 bench-swap: all
 	$(Q)python3 tests/bench/bench_swap.py
 bench-zipf: all
@@ -151,6 +155,6 @@ uninstall:
 clean:
 	rm -rf build
 help:
-	@sed -n '2,17s/^# \{0,1\}//p' Makefile
+	@sed -n '2,18s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -20,7 +20,7 @@ import argparse, asyncio, bisect, itertools, os, random, shutil, statistics, sub
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
 import made_loras, pieces
-from bench_peer import LIMITS, STEP, adapters_of, lines_of
+from bench_peer import LIMITS, STEP, adapters_of, lines_of, without_guessing
 from crowd import BINARY, Ours, ask, crowd, ids
 from pieces import ROOT, percentile
 
@@ -82,7 +82,7 @@ def share(args, model):
     """Steps that say nothing but tokens: the gap between a stream's tokens, less the forward pass of such a step alone. The client
     is on the same cores, and counted. The engine's own steps (model, sampling, scheduling) are what /metrics says."""
     below = made_loras.Base(model).vocabulary()
-    with Ours(model, threads=args.threads, sequences=8) as server:
+    with Ours(model, threads=args.threads, sequences=8, more=without_guessing()) as server:
         crowd(server, [None], 8, 2, 1, below)
         gaps = []
         for turn in range(2):
@@ -95,7 +95,7 @@ def share(args, model):
 
 def load(args, model):
     below, out = made_loras.Base(model).vocabulary(), []
-    with Ours(model, adapters_of(model, 16), args.threads, 16) as server:
+    with Ours(model, adapters_of(model, 16), args.threads, 16, more=without_guessing()) as server:
         crowd(server, [None, 0], 8, 2, 1, below)
         for n in (1, 4, 8, 16):
             for own in (False, True):
@@ -153,7 +153,7 @@ def many(args, model):
     n, below = 1000, made_loras.Base(model).vocabulary()
     folder = os.path.join(ROOT, "build", "bench", "loras", f"qv8-{os.path.basename(model)}")
     made_loras.make(model, folder, n, 8, "attn_q,attn_v")
-    more = ["--adapters", folder, "--adapters-watch", "false", "--resident-memory", str(16 << 30)]
+    more = ["--adapters", folder, "--adapters-watch", "false", "--resident-memory", str(16 << 30), *without_guessing()]
     with OursFolder(model, (), args.threads, 16, more=more) as server:
         crowd(server, [None, *range(0, n, 97)], 8, 2, 1, below)
         memory = server.memory()

@@ -11,7 +11,7 @@ parts:  single              prefill of 512 tokens and decode of 128, one stream,
         crowd8-long crowd16-long      the same, 32 in, 128 out          crowd8-none crowd16-none   the same, no adapters
         start               from start to ready, and resident memory, with 32 adapters
         limits              what the machine reads and multiplies at best (tests/bench/limits.c)
-A part may say its rounds (crowd16=1). A piece is one part on one model in one round: both sides, the first of them
+A part may say its rounds (crowd16=1). Our server runs with its defaults, but with guessing off where there is guessing. A piece is one part on one model in one round: both sides, the first of them
 changing by round. Pieces run in processes of their own, under $BENCH_WRAP if that is set; results go to a file that the next
 run goes on with, so a run may be cut short. Adapters are those in the folder loras-SHAPE beside the model whose
 name begins with SHAPE, or made (rank 16, all seven linears). Every server is asked once before it is measured."""
@@ -19,7 +19,7 @@ import argparse, glob, json, os, subprocess, sys
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
 import made_loras, pieces
-from crowd import Ours, Peer, crowd, peer_env
+from crowd import BINARY, Ours, Peer, crowd, peer_env
 from pieces import ROOT
 
 STEP = os.path.join(ROOT, "build", "release", "tests", "bench", "bench_step")
@@ -65,21 +65,27 @@ def batch(args, model):
     adapter = adapters_of(model, 1)[0]
 
     def ours():
-        got = lines_of([STEP, model, "--threads", str(args.threads), "decode:8:0:32", "decode:8:1:32", "decode:16:0:32", "decode:16:1:32"])
+        got = lines_of([STEP, model, "--threads", str(args.threads), "decode:8:0:24", "decode:8:1:24", "decode:16:0:24", "decode:16:1:24"])
         return dict(zip(("n8", "n8_one", "n16", "n16_one"), (g["rate"] for g in got)))
 
     def peer():
         values = {}
         for suffix, more in (("", []), ("_one", ["--lora", adapter])):
             got = lines_of([os.path.join(args.llama_bin, "llama-batched-bench"), "-m", model, "-t", str(args.threads), "-c", "4096", "-npp", "8",
-                            "-ntg", "32", "-npl", "8,16", "--output-format", "jsonl", *more], peer_env(args.llama_bin))
+                            "-ntg", "24", "-npl", "8,16", "--output-format", "jsonl", *more], peer_env(args.llama_bin))
             values.update({f"n{g['pl']}{suffix}": g["speed_tg"] for g in got})
         return values
     return ours, peer
 
 
+def without_guessing():
+    """llama-server has no draft here; random weights soon repeat themselves, and repetition is guessed too well."""
+    helps = subprocess.run([BINARY, "serve", "--help"], capture_output=True, text=True).stdout
+    return ["--speculate", "off"] if "--speculate" in helps else []
+
+
 def servers(args, model, adapters, sequences):
-    return (lambda: Ours(model, adapters, args.threads, sequences),
+    return (lambda: Ours(model, adapters, args.threads, sequences, more=without_guessing()),
             lambda: Peer(args.llama_bin, model, adapters, args.threads, sequences))
 
 
@@ -92,7 +98,7 @@ def crowds(args, model, part, seed):
         with make() as server:
             crowd(server, [None, 0] if own else [None], 8, 2, 999 + seed, below)
             values = {}
-            if with_none and own:
+            if with_none and own and part in ("crowd8", "crowd16"):
                 values["none"] = crowd(server, [None] * n, n_in, n_out, 500 + seed, below)
             values.update(crowd(server, list(range(n)) if own else [None] * n, n_in, n_out, seed, below))
             values["memory"] = server.memory()

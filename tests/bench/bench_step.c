@@ -9,10 +9,10 @@
  *        pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]     the same, but the forward pass alone: no engine, no sampling
  *
  * Runs are made in turns, --rounds times. A decode run's time is from the moment when all rows have begun to
- * the first one's end, so its steps all have ROWS rows. Adapters are random. `bytes` is what a step must read
- * (weights once, each adapter once, keys and values), `macs` what it must multiply; with --predict,
- * predicted_ms is what the cost model (include/cost.h), measured at the beginning, says of such a step's
- * matrices. */
+ * the first one's end, so its steps all have ROWS rows. Adapters are random, and stored as the server does by
+ * default. `bytes` is what a step must read (weights once, each adapter once, keys and values), `macs` what
+ * it must multiply; with --predict, predicted_ms is what the cost model (include/cost.h), measured at the
+ * beginning, says of such a step's matrices. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,8 +102,8 @@ static struct lora *make_adapter(struct bench *b, uint64_t seed)
     memcpy(digest, &seed, sizeof seed);
     struct lora *l;
     struct error err;
-    if (lora_build(b->model, &(struct lora_spec){.pairs = pairs, .n_pairs = n}, digest, &l, &err) !=
-        STATUS_OK)
+    if (lora_build(b->model, &(struct lora_spec){.store = LORA_STORE_AUTO, .pairs = pairs, .n_pairs = n},
+                   digest, &l, &err) != STATUS_OK)
         die(err.text);
     for (uint32_t i = 0; i < n; i++) {
         mem_free((void *)(uintptr_t)pairs[i].a);

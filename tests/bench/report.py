@@ -124,7 +124,7 @@ class Report:
         first = len(self.rows)
         aims = {("crowd8", "llama1b"): (0.88, 0.95), ("crowd16", "llama1b"): (0.86, 0.95), ("crowd8", "qwen0.5b"): (0.82, 0.92),
                 ("crowd8", "gemma"): (0.80, 0.90)}
-        for part in ("crowd8", "crowd16", "crowd8-long", "crowd16-long"):
+        for part in ("crowd8", "crowd16"):
             for model, lines in self.lines(self.peer, part).items():
                 ours, none = [r["ours"]["rate"] for r in lines], [r["ours"]["none"]["rate"] for r in lines]
                 work = next(w for p, _, w, _ in WORK if p == part)
