@@ -79,18 +79,27 @@ def counter(server, name):
 
 
 def share(args, model):
-    """Steps that say nothing but tokens: the gap between a stream's tokens, less the forward pass of such a step alone. The client
-    is on the same cores, and counted. The engine's own steps (model, sampling, scheduling) are what /metrics says."""
-    below = made_loras.Base(model).vocabulary()
+    """Outside the engine: a step's time over HTTP less what the engine says it took, both as differences between long and short
+    answers, so that prompts cancel out. Inside: a step of the engine less its forward pass, in turns in one process. The client is
+    on the same cores, and counted."""
+    below, outside, gaps = made_loras.Base(model).vocabulary(), [], []
+
+    def answers(server, n_out, seed):
+        before = counter(server, "lorikeet_steps_total"), counter(server, "lorikeet_step_seconds_total")
+        seconds = crowd(server, [None] * 8, 8, n_out, seed, below)["seconds"]
+        return (counter(server, "lorikeet_steps_total") - before[0], counter(server, "lorikeet_step_seconds_total") - before[1], seconds)
+
     with Ours(model, threads=args.threads, sequences=8, more=without_guessing()) as server:
         crowd(server, [None], 8, 2, 1, below)
-        gaps = []
-        for turn in range(2):
-            got = crowd(server, [None] * 8, 8, 64, 2 + turn, below)
-            gaps.append(got["gap_p50"])
-        steps, seconds = counter(server, "lorikeet_steps_total"), counter(server, "lorikeet_step_seconds_total")
-    runs = step_runs(args, model, ["pass:8:0:48", "decode:8:0:48"])
-    return {"gap_ms": min(gaps), "pass_ms": runs[0]["step_ms"], "engine_ms": runs[1]["step_ms"], "mean_step_ms": 1000 * seconds / steps}
+        for turn in range(3):
+            short, long = answers(server, 4, 10 + turn), answers(server, 52, 20 + turn)
+            steps, inside, wall = (b - a for a, b in zip(short, long))
+            gaps.append(1000 * wall / steps)
+            outside.append(1000 * (wall - inside) / steps)
+    runs = step_runs(args, model, ["pass:8:0:24", "decode:8:0:24"], ["--rounds", "3"])
+    inside = [decode["step_ms"] - alone["step_ms"] for alone, decode in zip(runs[0::2], runs[1::2])]
+    return {"step_ms": statistics.median(gaps), "outside_ms": statistics.median(outside), "inside_ms": statistics.median(inside),
+            "pass_ms": statistics.median(r["step_ms"] for r in runs[0::2]), "all_outside_ms": outside, "all_inside_ms": inside}
 
 
 def load(args, model):
