@@ -285,8 +285,7 @@ def chart(rows):
         return ""
     def value(r, key):
         return 1 / r[key] if r["less_is_better"] else r[key]
-    # Ratios below and above 2 are different worlds: against ourselves, and against the peer.
-    width, left, high, step = 1000, 470, 18, 24
+    width, left, high, step = 1100, 540, 18, 24
     top = max(max(value(r, "ratio"), value(r, "aim")) for r in bars) * 1.05
     scale = (width - left - 70) / top
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{step * len(bars) + 60}" font-family="sans-serif" font-size="12">',
@@ -296,7 +295,7 @@ def chart(rows):
         y = 35 + i * step
         colour = {"no": "#c0504d", "yes": "#4f81bd", "aim": "#3a9d5d"}[r["met"]]
         label = f"{r['work']}, {r['model']}".replace("&", "&amp;")
-        out.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label[:80]}</text>')
+        out.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{label[:92]}</text>')
         out.append(f'<rect x="{left}" y="{y}" width="{value(r, "ratio") * scale:.1f}" height="{high}" fill="{colour}"/>')
         for key, dash in (("asked", ""), ("aim", ' stroke-dasharray="3,2"')):
             x = left + value(r, key) * scale
