@@ -20,7 +20,7 @@ import argparse, asyncio, bisect, itertools, os, random, shutil, statistics, sub
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
 import made_loras, pieces
-from bench_peer import LIMITS, STEP, adapters_of, lines_of, without_guessing
+from bench_peer import LIMITS, STEP, adapters_of, lines_of, plain
 from crowd import BINARY, Ours, ask, crowd, ids
 from pieces import ROOT, percentile
 
@@ -89,7 +89,7 @@ def share(args, model):
         seconds = crowd(server, [None] * 8, 8, n_out, seed, below)["seconds"]
         return (counter(server, "lorikeet_steps_total") - before[0], counter(server, "lorikeet_step_seconds_total") - before[1], seconds)
 
-    with Ours(model, threads=args.threads, sequences=8, more=without_guessing()) as server:
+    with Ours(model, threads=args.threads, sequences=8, more=plain()) as server:
         crowd(server, [None], 8, 2, 1, below)
         for turn in range(3):
             short, long = answers(server, 4, 10 + turn), answers(server, 52, 20 + turn)
@@ -104,7 +104,7 @@ def share(args, model):
 
 def load(args, model):
     below, out = made_loras.Base(model).vocabulary(), []
-    with Ours(model, adapters_of(model, 16), args.threads, 16, more=without_guessing()) as server:
+    with Ours(model, adapters_of(model, 16), args.threads, 16, more=plain()) as server:
         crowd(server, [None, 0], 8, 2, 1, below)
         for n in (1, 4, 8, 16):
             for own in (False, True):
@@ -121,7 +121,7 @@ async def first_token(server, prompt):
 def prefix(args, model):
     below = made_loras.Base(model).vocabulary()
     values = {"cold_ms": [], "warm_ms": []}
-    with Ours(model, threads=args.threads, sequences=4, context=2048) as server:
+    with Ours(model, threads=args.threads, sequences=4, context=2048, more=plain()) as server:
         crowd(server, [None], 8, 2, 1, below)
         for turn in range(2):
             known = ids(100 + turn, 1000, below)
@@ -162,7 +162,7 @@ def many(args, model):
     n, below = 1000, made_loras.Base(model).vocabulary()
     folder = os.path.join(ROOT, "build", "bench", "loras", f"qv8-{os.path.basename(model)}")
     made_loras.make(model, folder, n, 8, "attn_q,attn_v")
-    more = ["--adapters", folder, "--adapters-watch", "false", "--resident-memory", str(16 << 30), *without_guessing()]
+    more = ["--adapters", folder, "--adapters-watch", "false", "--resident-memory", str(16 << 30), *plain()]
     with OursFolder(model, (), args.threads, 16, more=more) as server:
         crowd(server, [None, *range(0, n, 97)], 8, 2, 1, below)
         memory = server.memory()
@@ -172,6 +172,16 @@ def many(args, model):
                 rates[name].append(asyncio.run(Zipf(server, k).run(turn, 8, 3, below)))
         return {"rates": rates, "ready_s": server.ready_s, "memory": memory, "n": n, "file_kib": os.path.getsize(model) // 1024,
                 "adapters_kib": n * os.path.getsize(os.path.join(folder, "lora-0000.gguf")) // 1024}
+
+
+def wait_for_file(folder):
+    """Until the packed file, which is written beside the first requests, has stopped growing."""
+    size, since, end = -1, time.monotonic(), time.monotonic() + 60
+    while time.monotonic() < end and (size <= 0 or time.monotonic() - since < 2):
+        now = sum(os.path.getsize(os.path.join(root, f)) for root, _, files in os.walk(folder) for f in files)
+        if now != size:
+            size, since = now, time.monotonic()
+        time.sleep(0.2)
 
 
 def start(args, model):
@@ -187,10 +197,10 @@ def start(args, model):
             with Ours(model, loaded, args.threads, 16, more=more) as server:
                 at_ready, begin = server.memory(), time.perf_counter()
                 crowd(server, [None, 0] if loaded else [None], 16, 4, 1, made_loras.Base(model).vocabulary())
-                if name == "first":  # the packed file is written beside the first requests
-                    time.sleep(1 if not more else 6)
                 values[name] = {"ready_s": server.ready_s, "at_ready": at_ready, "first_answer_s": time.perf_counter() - begin,
                                 "memory": server.memory()}
+                if name == "first" and more:
+                    wait_for_file(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return values

@@ -78,14 +78,15 @@ def batch(args, model):
     return ours, peer
 
 
-def without_guessing():
-    """llama-server has no draft here; random weights soon repeat themselves, and repetition is guessed too well."""
+def plain():
+    """Our server's options for being measured: no guessing ahead (llama-server has no draft here; random weights soon repeat
+    themselves, and repetition is guessed too well), and no packed file written meanwhile."""
     helps = subprocess.run([BINARY, "serve", "--help"], capture_output=True, text=True).stdout
-    return ["--speculate", "off"] if "--speculate" in helps else []
+    return [word for name in ("--speculate", "--pack-cache") if name in helps for word in (name, "off")]
 
 
 def servers(args, model, adapters, sequences):
-    return (lambda: Ours(model, adapters, args.threads, sequences, more=without_guessing()),
+    return (lambda: Ours(model, adapters, args.threads, sequences, more=plain()),
             lambda: Peer(args.llama_bin, model, adapters, args.threads, sequences))
 
 
