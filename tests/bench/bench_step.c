@@ -33,6 +33,7 @@
 #define CONTEXT_LEAST 8U
 #define CONTEXT_USUAL 512U /* KV memory for less than that leaves no page to grow, and rows would wait */
 #define WARM_UP_TOKENS 8U
+#define KV_FILL 0x2c /* plain numbers in every KV type */
 
 struct run {
     bool prefill, pass;
@@ -172,7 +173,7 @@ static double measure(struct bench *b, const struct run *r, uint32_t *n_tokens)
     return (double)(end - begin) / 1e9;
 }
 
-/* One token for each row, n_tokens times, by model_step alone: seconds. KV pages hold whatever they do. */
+/* One token for each row, n_tokens times, by model_step alone: seconds. */
 static double measure_pass(struct bench *b, const struct run *r, uint32_t *n_tokens)
 {
     struct kv_shape shape = model_kv_shape(b->model, model_kv_type(b->model, "auto"));
@@ -191,8 +192,10 @@ static double measure_pass(struct bench *b, const struct run *r, uint32_t *n_tok
             STATUS_OK ||
         (r->n_adapters && step_reserve_rank(space, b->adapters[0]->t_max, &err) != STATUS_OK))
         die(err.text);
-    for (uint32_t i = 0; i < r->n_rows * n_pages && kv_page_acquire(kv, &page); i++)
+    for (uint32_t i = 0; i < r->n_rows * n_pages && kv_page_acquire(kv, &page); i++) {
+        memset(kv_page_data(kv, page), KV_FILL, kv_page_bytes(&shape)); /* memory that is really there */
         pages[i] = page;
+    }
     int64_t begin = 0;
     for (uint32_t at = 0; at <= r->n_tokens; at++) { /* the first one warms up */
         begin = at == 1 ? clock_now_ns() : begin;
