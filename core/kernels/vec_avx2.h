@@ -252,10 +252,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     return (struct v16i){_mm256_add_epi32(a.a, b.a), _mm256_add_epi32(a.b, b.b)};
 }
-VEC struct v16i v16i_times256(struct v16i x)
-{
-    return (struct v16i){_mm256_slli_epi32(x.a, 8), _mm256_slli_epi32(x.b, 8)};
-}
 VEC struct v16 v16i_float(struct v16i x)
 {
     return (struct v16){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};

@@ -205,10 +205,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     return (struct v16i){_mm512_add_epi32(a.i, b.i)};
 }
-VEC struct v16i v16i_times256(struct v16i a)
-{
-    return (struct v16i){_mm512_slli_epi32(a.i, 8)};
-}
 VEC struct v16 v16i_float(struct v16i a)
 {
     return (struct v16){_mm512_cvtepi32_ps(a.i)};

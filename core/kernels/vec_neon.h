@@ -250,10 +250,6 @@ VEC struct v16i v16i_add(struct v16i a, struct v16i b)
 {
     QUARTERS(struct v16i, r.i[i] = vaddq_s32(a.i[i], b.i[i]));
 }
-VEC struct v16i v16i_times256(struct v16i a)
-{
-    QUARTERS(struct v16i, r.i[i] = vshlq_n_s32(a.i[i], 8));
-}
 VEC struct v16 v16i_float(struct v16i a)
 {
     QUARTERS(struct v16, r.f[i] = vcvtq_f32_s32(a.i[i]));
