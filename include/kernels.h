@@ -103,27 +103,76 @@ struct expand_args {
     size_t next_bytes;
 };
 
-/* One kv head's attention for the query heads that share it, for one token. Softmax over [begin, end) with
- * fixed splits at multiples of ATTN_SPLIT absolute positions, merged in ascending order: the result depends
- * on q, K, V and (begin, end) alone. Numerically: online softmax, arXiv 1805.02867. */
+/* Keys and values of one kv head in one page are a block each, of F32, F16, BF16 or I8:
+ *
+ *   keys     [page_tokens/16][head_dim][16 tokens]     what lanes take is 16 tokens' values side by side
+ *   values   [head_dim/16][page_tokens][16]            or 16 values of one token; the last line may be
+ * narrower I8       behind it f32 [page_tokens]: value = int8 * the token's scale, scale = largest magnitude
+ * / 127
+ *
+ * page_tokens is a multiple of 16. */
+#define ATTN_LANES 16U
+struct kv_row {
+    uint8_t *block;
+    enum dtype type;
+    uint32_t head_dim, page_tokens;
+    uint32_t token; /* in the page */
+};
+static inline bool kv_block_has(enum dtype type)
+{
+    return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16 || type == DTYPE_I8;
+}
+static inline size_t kv_value_bytes(enum dtype type)
+{
+    return type == DTYPE_F32 ? 4 : type == DTYPE_I8 ? 1 : 2;
+}
+static inline uint32_t kv_padded(uint32_t head_dim)
+{
+    return (head_dim + ATTN_LANES - 1) / ATTN_LANES * ATTN_LANES;
+}
+/* A token's bytes of a block; the block has page_tokens times as many. head_dim below 2^28. */
+static inline size_t kv_token_bytes(enum dtype type, uint32_t head_dim)
+{
+    return (size_t)head_dim * kv_value_bytes(type) + (type == DTYPE_I8 ? sizeof(float) : 0);
+}
+
+/* Attention of a few neighbouring tokens of one sequence with the query heads that share a kv head: all rows
+ * (token, head) share each load of K and V. Token t stands at position + t and attends to
+ * [max(0, position + t + 1 - window), position + t + 1). Positions are cut into splits at multiples of
+ * ATTN_SPLIT; a split gives a part: its maximum, its sum and its sum of p V; parts are joined in ascending
+ * order. So a row's result depends on its q, K, V, position and window alone: not on its neighbours, nor on
+ * who computes which split. Numerically: online softmax, arXiv 1805.02867. */
 #define ATTN_SPLIT 256U
 struct attention_args {
-    const float *q; /* [n_group, head_dim], not yet scaled */
-    uint32_t n_group, head_dim;
+    const float *q; /* token t's heads at q + t*stride: [n_group, head_dim], not yet scaled */
+    float *out;     /* likewise */
+    size_t stride;
+    uint32_t n_tokens, n_group, head_dim;
+    uint32_t position, window;   /* window 0: none */
     float scale;                 /* logits = scale * q.k */
     float softcap;               /* 0: none; else cap*tanh(logit/cap) before softmax */
-    const uint8_t *const *pages; /* page of token p: pages[p / page_tokens] */
+    const uint8_t *const *pages; /* page of position p: pages[p / page_tokens] */
     uint32_t page_tokens;
-    size_t k_offset,
-        v_offset;       /* from a page's start to this layer's and kv head's [page_tokens, head_dim] blocks */
-    enum dtype kv_type; /* F32 or F16 */
-    uint32_t begin, end; /* token positions attended to */
-    float *out;          /* [n_group, head_dim] */
-    float *scratch;      /* attention_scratch_floats(n_group, head_dim) */
+    size_t k_offset, v_offset; /* from a page's start to its blocks of this layer and kv head */
+    enum dtype kv_type;
+    float *scratch; /* attention_scratch_floats(n_tokens * n_group, head_dim) */
 };
-static inline size_t attention_scratch_floats(uint32_t n_group, uint32_t head_dim)
+/* A part of one row: [kv_padded(head_dim)] sums of p V, then maximum and sum, then room. */
+static inline size_t attention_part_floats(uint32_t head_dim)
 {
-    return (size_t)n_group * (ATTN_SPLIT + (size_t)head_dim + 4);
+    return kv_padded(head_dim) + (size_t)ATTN_LANES;
+}
+static inline size_t attention_scratch_floats(uint32_t n_rows, uint32_t head_dim)
+{
+    return n_rows * (2 * attention_part_floats(head_dim) + head_dim) + 16 * ((size_t)ATTN_SPLIT + 16);
+}
+static inline uint32_t attention_first_split(const struct attention_args *a)
+{
+    return a->window && a->position + 1 > a->window ? (a->position + 1 - a->window) / ATTN_SPLIT : 0;
+}
+static inline uint32_t attention_last_split(const struct attention_args *a)
+{
+    return (a->position + a->n_tokens - 1) / ATTN_SPLIT;
 }
 
 struct kernels {
@@ -156,7 +205,14 @@ struct kernels {
     void (*add)(const float *a, const float *b, uint32_t n, float *y);
     void (*scale)(const float *a, float s, uint32_t n, float *y);
     void (*to_f16)(const float *x, uint32_t n, uint16_t *y);
+    /* Writes a token's head_dim values into a block of keys, or of values. */
+    void (*put_keys)(const struct kv_row *r, const float *x);
+    void (*put_values)(const struct kv_row *r, const float *x);
     void (*attention)(const struct attention_args *a);
+    /* The same in two steps: the parts [n_tokens, n_group] of splits [begin, end), one split after another,
+     * and the join of those of all splits from attention_first_split to attention_last_split. */
+    void (*attention_parts)(const struct attention_args *a, uint32_t begin, uint32_t end, float *parts);
+    void (*attention_join)(const struct attention_args *a, const float *parts);
     uint32_t (*argmax)(const float *x, uint32_t n); /* lowest index among equals; NaN never wins */
     void (*expand)(const struct expand_args *a);
 };

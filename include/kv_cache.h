@@ -1,6 +1,6 @@
 /* The KV cache: fixed-size pages of tokens, shared by reference counts. Owner: engine thread.
  *
- *   page = [layer][K | V][kv head][page_tokens][head_dim] of kv_type
+ *   page = [layer][K | V][kv head] blocks; what is in a block is drawn in kernels.h (put_keys, put_values)
  *
  * A sequence's page table lists its pages in order; token p lives in page p / KV_PAGE_TOKENS. A page that
  * more than one holder refers to is read-only. */
@@ -18,7 +18,7 @@
 
 struct kv_shape {
     uint32_t n_layers, n_kv_heads, head_dim;
-    enum dtype type; /* F32 or F16 */
+    enum dtype type; /* F32, F16, BF16 or I8 */
 };
 
 struct kv_cache;
@@ -40,7 +40,7 @@ void kv_page_release(struct kv_cache *c, uint32_t page); /* the last one frees i
 uint32_t kv_page_refs(const struct kv_cache *c, uint32_t page);
 uint8_t *kv_page_data(const struct kv_cache *c, uint32_t page);
 
-/* Bytes from a page's start to the K (or V) block [page_tokens, head_dim] of a layer's kv head. */
+/* Bytes from a page's start to the block of K (or V) of a layer's kv head. */
 size_t kv_k_offset(const struct kv_shape *s, uint32_t layer, uint32_t kv_head);
 size_t kv_v_offset(const struct kv_shape *s, uint32_t layer, uint32_t kv_head);
 

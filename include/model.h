@@ -50,8 +50,8 @@ struct model_info {
 const struct model_config *model_config(const struct model *m);
 const struct model_info *model_info(const struct model *m);
 const struct kernels *model_kernels(const struct model *m);
-enum dtype model_kv_type(const struct model *m,
-                         const char *wanted); /* "auto" "f32" "f16"; auto: f32 on an f32 base */
+/* wanted: "auto" "f32" "f16" "bf16" "int8"; auto: f32 on an f32 base, else f16 */
+enum dtype model_kv_type(const struct model *m, const char *wanted);
 struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type);
 
 /* Shape of a site: [out, in]; false if this model has no such site (then an adapter for it doesn't fit). In a

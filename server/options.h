@@ -88,7 +88,7 @@ struct conf;
       "instruction set of the kernels (auto)")                                                               \
     X(CHOICE, "quant", quant, 0, 0, "auto|f32|bf16|q8_0|q4_0", "TYPE",                                       \
       "type of the weights in memory (auto: as in the file)")                                                \
-    X(CHOICE, "kv-type", kv_type, 0, 0, "auto|f32|f16", "TYPE",                                              \
+    X(CHOICE, "kv-type", kv_type, 0, 0, "auto|f32|f16|bf16|int8", "TYPE",                                    \
       "type of the KV cache (auto: f32 on an f32 base)")                                                     \
     X(CHOICE, "activations", act, 0, 0, "auto|int8|f32", "TYPE",                                             \
       "what meets quantised weights (auto: int8 from a hidden size of 512, else f32)")                       \

@@ -68,13 +68,22 @@ static enum status take_options(struct engine *e, const struct engine_options *o
     return STATUS_OK;
 }
 
+static bool is_kv_type(const char *name)
+{
+    static const char *const known[] = {"auto", "f32", "f16", "bf16", "int8"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        found = found || strcmp(name, known[i]) == 0;
+    return found;
+}
+
 /* How many pages: the given memory's, or one whole context and a modest length for all sequences, but at most
  * a quarter of the machine. The context is what fits. */
 static enum status create_cache(struct engine *e, const struct engine_options *o, struct error *err)
 {
     const char *type = o->kv_type ? o->kv_type : "auto";
-    if (strcmp(type, "auto") != 0 && strcmp(type, "f32") != 0 && strcmp(type, "f16") != 0)
-        return fail(err, STATUS_INVALID, "kv_type is \"%s\", expected auto, f32 or f16", type);
+    if (!is_kv_type(type))
+        return fail(err, STATUS_INVALID, "kv_type is \"%s\", expected auto, f32, f16, bf16 or int8", type);
     struct kv_shape shape = model_kv_shape(e->model, model_kv_type(e->model, type));
     e->page_bytes = kv_page_bytes(&shape);
     if (e->page_bytes == 0)

@@ -23,7 +23,9 @@
         .quantize_rows = quantize_rows_##name, .rms_norm = rms_norm_##name, .layer_norm = layer_norm_##name, \
         .rope = rope_##name, .silu_mul = silu_mul_##name, .gelu_tanh_mul = gelu_tanh_mul_##name,             \
         .gelu_mul = gelu_mul_scalar, .relu_mul = relu_mul_scalar, .softmax = softmax_scalar,                 \
-        .add = add_##name, .scale = scale_##name, .to_f16 = to_f16_##name, .attention = attention_##name,    \
+        .add = add_##name, .scale = scale_##name, .to_f16 = to_f16_##name, .put_keys = put_keys_##name,      \
+        .put_values = put_values_##name, .attention = attention_##name,                                      \
+        .attention_parts = attention_parts_##name, .attention_join = attention_join_##name,                  \
         .argmax = argmax_##name, .expand = expand_##name,                                                    \
     }
 

@@ -40,7 +40,11 @@ bool cpu_has_neon(void);
     void scale_##isa(const float *a, float s, uint32_t n, float *y);                                         \
     void to_f16_##isa(const float *x, uint32_t n, uint16_t *y);                                              \
     uint32_t argmax_##isa(const float *x, uint32_t n);                                                       \
+    void put_keys_##isa(const struct kv_row *r, const float *x);                                             \
+    void put_values_##isa(const struct kv_row *r, const float *x);                                           \
     void attention_##isa(const struct attention_args *a);                                                    \
+    void attention_parts_##isa(const struct attention_args *a, uint32_t begin, uint32_t end, float *parts);  \
+    void attention_join_##isa(const struct attention_args *a, const float *parts);                           \
     void expand_##isa(const struct expand_args *a);
 
 /* Shared by all instruction sets. */

@@ -157,6 +157,13 @@ VEC struct v16 v16_load_f16(const void *p)
     const __m128i *h = p;
     return (struct v16){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
 }
+VEC struct v16 v16_load_bf16(const void *p)
+{
+    const __m128i *h = p;
+    __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128(h)), b = _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1));
+    return (struct v16){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+                        _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
 VEC struct v16 v16_load_f16_part(const uint16_t *p, uint32_t n)
 {
     uint16_t whole[16] = {0};

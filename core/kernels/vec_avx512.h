@@ -136,6 +136,11 @@ VEC struct v16 v16_load_f16(const void *p)
 {
     return (struct v16){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p))};
 }
+VEC struct v16 v16_load_bf16(const void *p)
+{
+    __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return (struct v16){_mm512_castsi512_ps(_mm512_slli_epi32(u, 16))};
+}
 VEC struct v16 v16_load_f16_part(const uint16_t *p, uint32_t n)
 {
     return (struct v16){_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v16_mask(n), p))};

@@ -149,6 +149,11 @@ VEC struct v16 v16_load_f16(const void *p)
     const uint16_t *h = p;
     QUARTERS(struct v16, r.f[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(h + 4 * i))));
 }
+VEC struct v16 v16_load_bf16(const void *p)
+{
+    const uint16_t *h = p;
+    QUARTERS(struct v16, r.f[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h + 4 * i), 16)));
+}
 VEC struct v16 v16_load_f16_part(const uint16_t *p, uint32_t n)
 {
     uint16_t whole[16] = {0};

@@ -3,8 +3,10 @@
 #include "kv_cache.h"
 
 #include "base/mem.h"
+#include "kernels.h"
 
 #define ALIGNMENT 64U
+#define HEAD_DIM_MAX (1U << 24) /* a block of such heads is far below what size_t counts */
 
 struct kv_cache {
     struct kv_shape shape;
@@ -16,16 +18,16 @@ struct kv_cache {
     uint32_t *free_pages; /* [n_free] a stack */
 };
 
-static size_t head_bytes(const struct kv_shape *s)
+static size_t block_bytes(const struct kv_shape *s)
 {
-    return (size_t)KV_PAGE_TOKENS * s->head_dim * (s->type == DTYPE_F16 ? 2 : 4);
+    return KV_PAGE_TOKENS * kv_token_bytes(s->type, s->head_dim);
 }
 
 /* 0 when it overflows. */
 static size_t page_size(const struct kv_shape *s)
 {
-    size_t bytes = 2 * (size_t)KV_PAGE_TOKENS * (s->type == DTYPE_F16 ? 2 : 4);
-    if (!size_mul(bytes, s->head_dim, &bytes) || !size_mul(bytes, s->n_kv_heads, &bytes) ||
+    size_t bytes;
+    if (s->head_dim > HEAD_DIM_MAX || !size_mul(2 * block_bytes(s), s->n_kv_heads, &bytes) ||
         !size_mul(bytes, s->n_layers, &bytes) || !size_add(bytes, ALIGNMENT - 1, &bytes))
         return 0;
     return bytes / ALIGNMENT * ALIGNMENT;
@@ -40,8 +42,9 @@ enum status kv_cache_create(const struct kv_shape *s, uint32_t n_pages, struct k
                             struct error *err)
 {
     *out = NULL;
-    if (s->type != DTYPE_F32 && s->type != DTYPE_F16)
-        return fail(err, STATUS_UNSUPPORTED, "KV cache of type %s, expected f32 or f16", dtype_name(s->type));
+    if (!kv_block_has(s->type))
+        return fail(err, STATUS_UNSUPPORTED, "KV cache of type %s, expected f32, f16, bf16 or i8",
+                    dtype_name(s->type));
     size_t page_bytes = page_size(s), total;
     if (page_bytes == 0 || n_pages == 0)
         return fail(err, STATUS_INVALID, "KV cache of %u pages of %zu bytes", n_pages, page_bytes);
@@ -129,10 +132,10 @@ uint8_t *kv_page_data(const struct kv_cache *c, uint32_t page)
 
 size_t kv_k_offset(const struct kv_shape *s, uint32_t layer, uint32_t kv_head)
 {
-    return ((size_t)layer * 2 * s->n_kv_heads + kv_head) * head_bytes(s);
+    return ((size_t)layer * 2 * s->n_kv_heads + kv_head) * block_bytes(s);
 }
 
 size_t kv_v_offset(const struct kv_shape *s, uint32_t layer, uint32_t kv_head)
 {
-    return ((size_t)layer * 2 * s->n_kv_heads + s->n_kv_heads + kv_head) * head_bytes(s);
+    return ((size_t)layer * 2 * s->n_kv_heads + s->n_kv_heads + kv_head) * block_bytes(s);
 }

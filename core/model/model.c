@@ -207,6 +207,10 @@ enum dtype model_kv_type(const struct model *m, const char *wanted)
         return DTYPE_F32;
     if (strcmp(wanted, "f16") == 0)
         return DTYPE_F16;
+    if (strcmp(wanted, "bf16") == 0)
+        return DTYPE_BF16;
+    if (strcmp(wanted, "int8") == 0)
+        return DTYPE_I8;
     return m->info.weight_type == DTYPE_F32 ? DTYPE_F32 : DTYPE_F16;
 }
 

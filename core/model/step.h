@@ -38,8 +38,7 @@ struct step_space {
     struct act_block *act_blocks; /* int8 form of the activations that are read now; NULL: no use for it */
     float *t;                     /* [rows or pairs, t_max]: A x of each row's adapter */
     uint32_t t_max;
-    float *attention; /* [workers, attention_floats] */
-    size_t attention_floats;
+    struct attend_plan *attend; /* attend.c's own scratch and plan */
 
     /* Sparse layers (NULL in a dense model). A pair is a row at one of its experts; pairs of an expert lie
      * side by side, in the order of rows, so pairs of one adapter at an expert do too. */
@@ -71,7 +70,6 @@ struct step_space {
     uint32_t *logit_row; /* [logit rows] the row that they come from */
     struct segment *segments;      /* [2 * seqs] over rows */
     struct segment *head_segments; /* [2 * seqs] over logit rows */
-    atomic_uint *attend_next;      /* [n_layers] next (row, kv head) that a worker takes */
 
     void *blocks[STEP_BLOCKS_MAX]; /* all of the above but t */
     uint32_t n_blocks;
@@ -104,6 +102,12 @@ void quantize_share(const struct crew *c, const struct acts *x, const struct pac
 void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y);
 
 /* ---- attention (attend.c) ---- */
+
+/* attend.c's part of s, allocated once: false when memory is short; destroy(NULL) is fine. */
+bool attend_plan_create(struct step_space *s);
+void attend_plan_destroy(struct attend_plan *p);
+/* Who attends to what, from the rows of s: the last part of step_plan. */
+void attend_plan_rows(struct step_space *s);
 
 /* A row's place in a layer's pages: whose K and V of one kv head go there. */
 struct kv_place {

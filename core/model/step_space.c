@@ -90,8 +90,6 @@ static bool allocate_activations(struct step_space *s)
     }
     s->final = block(s, n_logits, c->hidden_size, sizeof(float));
     s->logits = block(s, n_logits, c->vocab_size, sizeof(float));
-    s->attention_floats = (attention_scratch_floats(c->n_heads / c->n_kv_heads, c->head_dim) + 15) / 16 * 16;
-    s->attention = block(s, team_size(s->team), s->attention_floats, sizeof(float));
     if (c->n_experts)
         allocate_experts(s);
     if (!has_room_for(s, m))
@@ -119,7 +117,6 @@ static bool allocate_plan(struct step_space *s)
     s->logit_row = block(s, s->n_logit_rows_max, 1, sizeof *s->logit_row);
     s->segments = block(s, n_seqs, 2, sizeof *s->segments);
     s->head_segments = block(s, n_seqs, 2, sizeof *s->head_segments);
-    s->attend_next = block(s, s->m->config.n_layers, 1, sizeof *s->attend_next);
     for (uint32_t i = n_before; i < s->n_blocks; i++)
         if (!s->blocks[i])
             return false;
@@ -146,7 +143,7 @@ enum status step_space_create(const struct model *m, const struct kv_shape *kv, 
     s->n_seqs_max = n_seqs_max;
     s->n_logit_rows_max = n_logit_rows_max;
     s->pages_per_seq_max = (m->config.max_position + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
-    if (!allocate_activations(s) || !allocate_plan(s)) {
+    if (!allocate_activations(s) || !allocate_plan(s) || !attend_plan_create(s)) {
         step_space_destroy(s);
         return fail(err, STATUS_NO_MEMORY, "scratch of a step of %u tokens and %u rows of logits",
                     n_tokens_max, n_logit_rows_max);
@@ -161,6 +158,7 @@ void step_space_destroy(struct step_space *s)
         return;
     for (uint32_t i = 0; i < s->n_blocks; i++)
         mem_free(s->blocks[i]);
+    attend_plan_destroy(s->attend);
     mem_free(s->pages);
     mem_free(s->t);
     mem_free(s);
@@ -324,6 +322,5 @@ void step_plan(struct step_space *s, const struct model *m, const struct kv_cach
     place_pages(s, kv);
     place_rows(s, kv);
     place_logits(s);
-    for (uint32_t i = 0; i < s->m->config.n_layers; i++)
-        atomic_init(&s->attend_next[i], 0);
+    attend_plan_rows(s);
 }

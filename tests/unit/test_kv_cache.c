@@ -13,9 +13,13 @@ static void blocks_tile_the_page(void **state)
 {
     (void)state;
     struct kv_shape s = shape;
-    for (int f32 = 0; f32 < 2; f32++) {
-        s.type = f32 ? DTYPE_F32 : DTYPE_F16;
-        size_t block = (size_t)KV_PAGE_TOKENS * s.head_dim * (f32 ? 4 : 2), at = 0;
+    static const struct {
+        enum dtype type;
+        size_t token_bytes; /* int8 has a scale */
+    } cases[] = {{DTYPE_F32, 96}, {DTYPE_F16, 48}, {DTYPE_BF16, 48}, {DTYPE_I8, 28}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        s.type = cases[i].type;
+        size_t block = KV_PAGE_TOKENS * cases[i].token_bytes, at = 0;
         for (uint32_t l = 0; l < s.n_layers; l++) {
             for (uint32_t h = 0; h < s.n_kv_heads; h++, at += block)
                 assert_int_equal(kv_k_offset(&s, l, h), at);

@@ -206,6 +206,8 @@ static void quantises_as_asked(void **state)
         assert_int_equal(model_kv_type(m, "auto"), cases[i].kv);
         assert_int_equal(model_kv_type(m, "f32"), DTYPE_F32);
         assert_int_equal(model_kv_type(m, "f16"), DTYPE_F16);
+        assert_int_equal(model_kv_type(m, "bf16"), DTYPE_BF16);
+        assert_int_equal(model_kv_type(m, "int8"), DTYPE_I8);
         model_close(m);
         model_files_close(f);
     }
