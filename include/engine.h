@@ -124,6 +124,10 @@ struct generation {
      * lag behind (then its tokens aren't compared) and is given up where pages are short. The engine keeps a
      * reference of its own until the final event. */
     struct lora *shadow_lora;
+    /* Full KV pages are kept for generations that begin with the same tokens, with the same adapter (where it
+     * acts already) and the same salt. That changes no byte of what comes out, only when it comes. */
+    uint8_t cache_salt[32];
+    bool cache_off; /* takes none of these pages, and leaves none */
 };
 
 enum event_kind {
@@ -190,6 +194,7 @@ struct engine_options {
     uint32_t step_tokens;  /* token budget of a step; 0: 256 */
     uint32_t chunk_tokens; /* longest prompt chunk of one sequence in a step; 0: step_tokens */
     unsigned n_threads;    /* 0: one a core */
+    bool prefix_cache_off; /* KV pages are forgotten with their sequence */
     const struct cost_model *costs; /* of this machine, for MERGED_AUTO; copied; NULL: that never merges */
 };
 
@@ -245,13 +250,16 @@ struct cost_load engine_traffic(struct engine *e, const uint8_t lora_digest[32])
 
 struct engine_stats {
     uint32_t n_running, n_waiting, n_paused;
-    uint32_t kv_pages, kv_pages_free;
-    uint32_t context; /* the limit in force */
+    uint32_t kv_pages, kv_pages_free; /* free: those in the prefix cache that nobody uses, too */
+    uint32_t prefix_pages;            /* in the prefix cache, used or not */
+    uint32_t context;                 /* the limit in force */
     uint64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
     uint64_t batch_rows;                      /* of the last step */
     uint64_t sum_batch_rows;                  /* over all steps */
     uint64_t step_ns;                         /* total time in steps */
     uint64_t step_allocations;                /* allocations seen inside steps: 0 */
+    uint64_t n_prefix_hits, n_prefix_tokens;  /* generations that found some of their prompt; its tokens */
+    uint64_t n_prefix_evictions;              /* pages that were forgotten to make room */
     uint64_t n_merged_steps, n_merged_tokens; /* of n_steps and sum_batch_rows, those on merged copies */
     uint64_t n_shadow_rows;                   /* computed for shadows; not in batch_rows, sum_batch_rows */
     uint64_t n_shadow_drops;                  /* shadows given up, or never begun */

@@ -191,6 +191,16 @@ static inline uint32_t model_length_limit(const struct model *m)
     const struct rope_config *r = &model_config(m)->rope;
     return r->type == ROPE_LONGROPE ? (uint32_t)r->original_max_position : UINT32_MAX;
 }
+/* The K and V of a position depend on its tokens, those before, the adapter, and on this: the same for all
+ * sequences of a class. 0 for most; some rotary scalings look at a sequence's length. */
+static inline uint32_t model_length_class(const struct model *m, uint32_t n_prompt, uint32_t n_known)
+{
+    const struct model_config *c = model_config(m);
+    if (c->rope.type == ROPE_LONGROPE)
+        return n_known > model_length_limit(m);
+    bool dynamic = c->rope.type == ROPE_DYNAMIC || c->rope_local.type == ROPE_DYNAMIC;
+    return dynamic && n_prompt > c->max_position ? n_prompt : 0;
+}
 
 /* Runs the batch: writes K and V into the pages and logits rows [n_logit_rows, vocab_size] in order of
  * sequences, then tokens; *logits points to the first of them in `s` until the next step. Each row's numbers

@@ -365,6 +365,17 @@ static void read_logprobs(struct reader *r, enum api api, struct gen_params *p)
     }
 }
 
+/* llama-server's and vLLM's words for the prefix cache. */
+static void read_caching(struct reader *r, struct gen_params *p)
+{
+    bool caches = true;
+    if (read_bool(r, "cache_prompt", &caches))
+        p->cache_off = !caches;
+    if (read_text(r, "cache_salt", &p->cache_salt) && !p->cache_salt[0])
+        read_fail(r, STATUS_INVALID, "cache_salt",
+                  "cache_salt: found \"\", expected a text that isn't empty");
+}
+
 static void read_count(struct reader *r, const struct parse_limits *limits, struct gen_params *p)
 {
     int64_t n;
@@ -381,6 +392,7 @@ static void read_count(struct reader *r, const struct parse_limits *limits, stru
     }
     if (read_int(r, "priority", INT32_MIN, INT32_MAX, &n))
         p->priority = (int32_t)n;
+    read_caching(r, p);
 }
 
 static void read_flags(struct reader *r, struct gen_params *p)

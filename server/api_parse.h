@@ -54,6 +54,8 @@ struct gen_params {
     uint32_t n_stop_tokens;
     int32_t n_logprobs; /* -1: none */
     int32_t priority;
+    bool cache_off;         /* cache_prompt: false */
+    const char *cache_salt; /* or NULL */
     bool stream, include_usage, continuous_usage;
     bool return_token_ids, tokens_as_ids, timings, echo;
     bool add_special; /* completions: bos before a text prompt */

@@ -7,6 +7,7 @@
  * owes. The adapter's version is released when both are through. */
 #include "completion.h"
 
+#include <gnutls/crypto.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -175,6 +176,24 @@ static uint64_t random_seed(void)
     return seed;
 }
 
+/* Who may share KV pages, and could learn from the time to a first token what another has asked: those with
+ * the same Authorization and the same cache_salt. False: they can't be told apart. */
+static bool salt_cache(const struct completion *c, uint8_t salt[32])
+{
+    const char *caller = c->r->authorization, *more = c->params.cache_salt;
+    if (strcmp(c->server->conf->prefix_cache, "shared") == 0)
+        caller = NULL;
+    gnutls_hash_hd_t hash;
+    if (!caller && !more)
+        return true;
+    if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0)
+        return false;
+    gnutls_hash(hash, caller ? caller : "", caller ? strlen(caller) + 1 : 1);
+    gnutls_hash(hash, more ? more : "", more ? strlen(more) : 0);
+    gnutls_hash_deinit(hash, salt);
+    return true;
+}
+
 static enum status submit(struct completion *c, struct choice *h)
 {
     const struct gen_params *p = &c->params;
@@ -197,6 +216,7 @@ static enum status submit(struct completion *c, struct choice *h)
         .n_prompt_logprobs = p->echo ? p->n_logprobs : -1,
         .priority = p->priority,
     };
+    g.cache_off = !salt_cache(c, g.cache_salt) || p->cache_off;
     /* Choices of one prompt differ by their seed, and are the same again with the same request. */
     g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n : random_seed();
     enum status s = bridge_submit(c->server->bridge, &g, &h->sink, &c->fault.error);

@@ -25,6 +25,7 @@ bool conf_init(struct conf *c)
         .isa = "auto",
         .quant = "auto",
         .kv_type = "auto",
+        .prefix_cache = "on",
         .act = "auto",
         .body_bytes_max = 4U << 20,
         .connections_max = 4096,

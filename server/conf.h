@@ -87,6 +87,7 @@ struct conf {
     uint32_t n_sequences, queue_limit, context, step_tokens,
         chunk_tokens; /* struct engine_options; 0: its default */
     uint64_t kv_bytes;
+    const char *prefix_cache; /* "on", "off", "shared" by all callers */
 
     /* Limits. */
     size_t body_bytes_max;

@@ -227,6 +227,13 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "lorikeet_batch_rows_total", "counter", "Token rows of all steps.", (double)e.sum_batch_rows);
     number(out, "lorikeet_kv_usage_ratio", "gauge", "Share of the KV pages in use.", used);
     number(out, "lorikeet_kv_pages", "gauge", "KV pages in all.", e.kv_pages);
+    number(out, "lorikeet_prefix_pages", "gauge", "KV pages kept for equal beginnings, used or not.",
+           e.prefix_pages);
+    number(out, "lorikeet_prefix_hits_total", "counter", "Generations that found some of their prompt there.",
+           (double)e.n_prefix_hits);
+    number(out, "lorikeet_prefix_tokens_total", "counter", "Prompt tokens found.", (double)e.n_prefix_tokens);
+    number(out, "lorikeet_prefix_evictions_total", "counter", "Pages forgotten to make room.",
+           (double)e.n_prefix_evictions);
     number(out, "lorikeet_merged_steps_total", "counter", "Steps that ran on a merged copy.",
            (double)e.n_merged_steps);
     number(out, "lorikeet_merged_tokens_total", "counter", "Tokens computed in them.",
@@ -236,6 +243,10 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);
     number(out, "vllm:num_requests_waiting", "gauge", "As vLLM calls it.", e.n_waiting);
     number(out, "vllm:kv_cache_usage_perc", "gauge", "As vLLM calls it: 0 to 1.", used);
+    number(out, "vllm:prefix_cache_queries_total", "counter", "As vLLM calls it: prompt tokens.",
+           (double)(e.n_prefix_tokens + e.n_prompt_tokens));
+    number(out, "vllm:prefix_cache_hits_total", "counter", "As vLLM calls it: those found.",
+           (double)e.n_prefix_tokens);
 }
 
 /* Names that are in memory, or (not in it yet) being loaded. */

@@ -97,6 +97,8 @@ struct conf;
     X(COUNT, "context", context, 0, 16777216, NULL, "N",                                                     \
       "tokens of a sequence, prompt included (0: the model's)")                                              \
     X(BYTES, "kv-memory", kv_bytes, 0, BYTES_MAX, NULL, "BYTES", "memory for the KV cache (0: chosen)")      \
+    X(CHOICE, "prefix-cache", prefix_cache, 0, 0, "on|off|shared", "MODE",                                   \
+      "KV memory of equal beginnings is used again, by the same caller or all (on)")                         \
     X(COUNT, "step-tokens", step_tokens, 0, 65536, NULL, "N", "token budget of a step (0: 256)")             \
     X(COUNT, "chunk-tokens", chunk_tokens, 0, 65536, NULL, "N",                                              \
       "longest chunk of one prompt in a step (0: the step's budget)")                                        \

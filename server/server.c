@@ -267,6 +267,7 @@ static void load_base(void *data)
                                .context = c->context,
                                .kv_bytes = c->kv_bytes,
                                .kv_type = c->kv_type,
+                               .prefix_cache_off = strcmp(c->prefix_cache, "off") == 0,
                                .step_tokens = c->step_tokens,
                                .chunk_tokens = c->chunk_tokens,
                                .n_threads = c->n_threads,

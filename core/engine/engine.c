@@ -92,6 +92,10 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .sum_batch_rows = COUNTER(sum_batch_rows),
         .step_ns = COUNTER(step_ns),
         .step_allocations = COUNTER(step_allocations),
+        .prefix_pages = COUNTER(prefix_pages),
+        .n_prefix_hits = COUNTER(n_prefix_hits),
+        .n_prefix_tokens = COUNTER(n_prefix_tokens),
+        .n_prefix_evictions = COUNTER(n_prefix_evictions),
         .n_merged_steps = COUNTER(n_merged_steps),
         .n_merged_tokens = COUNTER(n_merged_tokens),
         .n_shadow_rows = COUNTER(n_shadow_rows),
@@ -129,6 +133,7 @@ void engine_destroy(struct engine *e)
         sampler_scratch_fini(&e->scratch[i]);
     engine_merged_fini(e);
     step_space_destroy(e->space);
+    prefix_cache_destroy(e->prefix);
     kv_cache_destroy(e->kv);
     team_destroy(e->team);
     queue_destroy(e->inbox);
@@ -138,6 +143,7 @@ void engine_destroy(struct engine *e)
     mem_free(e->sequences);
     mem_free(e->token_table);
     mem_free(e->page_table);
+    mem_free(e->users);
     mem_free(e->waiting);
     mem_free(e->entries);
     mem_free(e->batch);

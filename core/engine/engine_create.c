@@ -5,8 +5,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #define N_SEQUENCES_MAX 4096U
@@ -60,6 +62,7 @@ static enum status take_options(struct engine *e, const struct engine_options *o
         return fail(err, STATUS_INVALID, "context is %u tokens, but the model was made for %u", o->context,
                     longest);
     e->has_costs = o->costs != NULL;
+    e->prefix_off = o->prefix_cache_off;
     if (o->costs)
         e->costs = *o->costs;
     e->limits.wanted_context = o->context ? o->context : longest;
@@ -75,6 +78,12 @@ static bool is_kv_type(const char *name)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         found = found || strcmp(name, known[i]) == 0;
     return found;
+}
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+    return getrandom(&seed, sizeof seed, 0) == sizeof seed ? seed : (uint64_t)clock_now_ns();
 }
 
 /* How many pages: the given memory's, or one whole context and a modest length for all sequences, but at most
@@ -106,7 +115,8 @@ static enum status create_cache(struct engine *e, const struct engine_options *o
     if (e->limits.context < 2)
         return fail(err, STATUS_INVALID, "context is %u tokens, at least 2 are needed", e->limits.context);
     atomic_store_explicit(&e->counters.kv_pages_free, e->n_pages, memory_order_relaxed);
-    return kv_cache_create(&shape, e->n_pages, &e->kv, err);
+    enum status s = kv_cache_create(&shape, e->n_pages, &e->kv, err);
+    return s != STATUS_OK ? s : prefix_cache_create(e->kv, random_seed(), &e->prefix, err);
 }
 
 /* Everything of fixed size; false when memory is short. */
@@ -115,11 +125,12 @@ static bool create_tables(struct engine *e)
     size_t context = e->limits.context, n_pages = pages_for(e->limits.context), n_tokens, n_table,
            n = e->n_sequences;
     size_t bound = 2 * detokenizer_bound(e->text->tokenizer) + 64;
-    if (!size_mul(n, context, &n_tokens) || !size_mul(2 * n, n_pages, &n_table))
+    if (!size_mul(n, context, &n_tokens) || !size_mul(2 * n + STARTS_MAX, n_pages, &n_table))
         return false;
     e->sequences = mem_array(n, sizeof *e->sequences);
     e->token_table = mem_array(n_tokens, sizeof *e->token_table);
     e->page_table = mem_array(n_table, sizeof *e->page_table);
+    e->users = mem_array(e->n_pages, sizeof *e->users);
     e->waiting = mem_array(n + e->queue_limit, sizeof(struct submission *));
     e->entries = mem_array(2 * n, sizeof *e->entries);
     e->batch = mem_array(n + SHADOWS_MAX, sizeof *e->batch);
@@ -127,14 +138,16 @@ static bool create_tables(struct engine *e)
     e->rows = mem_array(n + e->score_rows, sizeof *e->rows);
     e->text_in = mem_alloc(bound);
     e->text_out = mem_alloc(bound + STOP_STRING_BYTES_MAX);
-    if (!e->sequences || !e->token_table || !e->page_table || !e->waiting || !e->entries || !e->batch ||
-        !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
+    if (!e->sequences || !e->token_table || !e->page_table || !e->users || !e->waiting || !e->entries ||
+        !e->batch || !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
         return false;
     for (size_t i = 0; i < n; i++) {
         e->sequences[i].tokens = e->token_table + i * context;
         e->sequences[i].pages = e->page_table + i * n_pages;
         e->sequences[i].follower.pages = e->page_table + (n + i) * n_pages;
     }
+    e->found_table = e->page_table + 2 * n * n_pages;
+    e->pages_of_context = (uint32_t)n_pages;
     return true;
 }
 

@@ -25,7 +25,10 @@ void engine_publish(struct engine *e)
     }
     atomic_store_explicit(&e->counters.n_running, n_running, memory_order_relaxed);
     atomic_store_explicit(&e->counters.n_paused, n_paused, memory_order_relaxed);
-    atomic_store_explicit(&e->counters.kv_pages_free, kv_cache_n_free(e->kv), memory_order_relaxed);
+    atomic_store_explicit(&e->counters.kv_pages_free, prefix_cache_n_free(e->prefix), memory_order_relaxed);
+    atomic_store_explicit(&e->counters.prefix_pages, prefix_cache_n_pages(e->prefix), memory_order_relaxed);
+    atomic_store_explicit(&e->counters.n_prefix_evictions, prefix_cache_n_evictions(e->prefix),
+                          memory_order_relaxed);
 }
 
 void engine_emit_started(struct engine *e, const struct submission *s, bool merged)
@@ -122,13 +125,14 @@ static void end_sequence(struct engine *e, struct sequence *q, struct event *eve
     int64_t now = clock_now_ns(), first = q->first_token_ns ? q->first_token_ns : now;
     struct submission *s = q->submission;
     event->n_generated = q->n_generated;
+    event->n_cached = q->n_cached;
     event->n_merged_tokens = q->n_merged;
     event->n_unmerged_tokens = q->n_unmerged;
     event->shadow = q->follower.score;
     event->queued_ns = q->started_ns - s->submitted_ns;
     event->prefill_ns = first - q->started_ns;
     event->decode_ns = now - first;
-    sequence_give_pages(q, e->kv);
+    sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, false);
     q->state = SEQUENCE_FREE;
     q->submission = NULL;
@@ -157,6 +161,13 @@ static void fail_without_token(struct engine *e, struct sequence *q, bool non_fi
     end_sequence(e, q, &event, &err);
 }
 
+/* The follower's pages are its own and stay. */
+static void forget_computed(struct engine *e, struct sequence *q)
+{
+    sequence_give_pages(q, e->prefix);
+    q->follower.n_computed = 0;
+}
+
 void engine_accept_row(struct engine *e, const struct row *r)
 {
     struct sequence *q = r->sequence;
@@ -167,7 +178,7 @@ void engine_accept_row(struct engine *e, const struct row *r)
     }
     q->tokens[q->n_tokens++] = r->token;
     if (q->n_tokens - 1 == model_length_limit(e->model))
-        q->n_computed = q->follower.n_computed = 0; /* the next token needs all K and V anew; pages stay */
+        forget_computed(e, q); /* the next token needs all K and V anew */
     q->n_generated++;
     if (q->first_token_ns == 0)
         q->first_token_ns = clock_now_ns();

@@ -9,6 +9,7 @@
 #include "base/team.h"
 #include "engine.h"
 #include "logprobs.h"
+#include "prefix_cache.h"
 #include "scheduler.h"
 #include "sequence.h"
 
@@ -63,9 +64,10 @@ struct merged_box {
  * relaxed: nothing else is published through them. */
 struct counters {
     atomic_uint n_live; /* submitted, not ended */
-    atomic_uint n_running, n_paused, kv_pages_free;
+    atomic_uint n_running, n_paused, kv_pages_free, prefix_pages;
     atomic_uint_fast64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
     atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
+    atomic_uint_fast64_t n_prefix_hits, n_prefix_tokens, n_prefix_evictions;
     atomic_uint_fast64_t n_merged_steps, n_merged_tokens, n_shadow_rows, n_shadow_drops;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
@@ -79,6 +81,9 @@ struct live_slot {
     bool cancelled;
     uint32_t next_free;
 };
+
+/* Of those that wait, the first so many can start in a step. */
+#define STARTS_MAX 32U
 
 #define ROW_NONE UINT32_MAX
 
@@ -102,7 +107,7 @@ struct engine {
     size_t page_bytes;
 
     struct cost_model costs;
-    bool has_costs;
+    bool has_costs, prefix_off;
 
     /* between front and engine thread */
     struct queue *inbox;  /* struct message; has room for every live id's submission and cancellation */
@@ -121,13 +126,18 @@ struct engine {
     /* engine thread */
     struct team *team;
     struct kv_cache *kv;
+    struct prefix_cache *prefix; /* hands out kv's pages */
+    uint32_t *users;             /* [n_pages] the schedule's */
     struct step_space *space;
     struct merged_table merged; /* in force */
     unsigned merged_version;
     const struct model *step_model; /* that the step runs on: the base or a copy */
     struct sequence *sequences;     /* [n_sequences] */
     int32_t *token_table;           /* [n_sequences, context] */
-    uint32_t *page_table;        /* [2 * n_sequences, pages of a context]: sequences, then their followers */
+    /* [2 * n_sequences + STARTS_MAX, pages of a context]: sequences, their followers, and what is found for
+     * those that wait */
+    uint32_t *page_table, *found_table; /* the latter a part of it */
+    uint32_t pages_of_context;
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct schedule_entry *entries; /* [2 * n_sequences] */
@@ -171,6 +181,24 @@ void engine_merged_sync(struct engine *e);
  * batch.
  */
 const struct model *engine_merged_choose(struct engine *e, uint32_t n_rows);
+
+/* engine_prefix.c: sequences and the prefix cache */
+struct prefix_want {
+    const struct submission *submission;
+    const int32_t *tokens;
+    uint32_t n_known; /* of the sequence */
+    uint32_t n_most;  /* tokens that may be taken: those behind need a row of logits */
+};
+struct prefix_want engine_prefix_want(const struct sequence *q);
+/* The cached pages for these tokens into `pages`, of which the first n are known. Returns how many they are
+ * now; they are not used yet. */
+uint32_t engine_prefix_find(const struct engine *e, const struct prefix_want *w, uint32_t *pages, uint32_t n);
+/* Uses the n first pages of q->pages, which were found, and counts their tokens as computed. */
+void engine_prefix_take(struct engine *e, struct sequence *q, uint32_t n);
+/* Sequences that run, and have only cached pages so far, take what others have computed meanwhile. */
+void engine_prefix_look(struct engine *e);
+/* Pages that the step has filled go into the cache. */
+void engine_prefix_offer(struct engine *e, struct sequence *q);
 
 /* engine_shadow.c: followers, which have only what the schedule leaves */
 void engine_shadow_begin(struct engine *e, struct sequence *q);

@@ -90,41 +90,67 @@ static void receive(struct engine *e)
 
 /* ---- plan ---- */
 
+static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
+{
+    const struct sequence *q = &e->sequences[index];
+    struct schedule_entry entry = {
+        .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
+        .priority = q->submission->g.priority,
+        .arrival = q->submission->id,
+        .n_known = sequence_n_known(q),
+        .n_computed = q->n_computed,
+        .n_pages = q->n_pages,
+        .pages = q->pages,
+        .logits_from = sequence_logits_from(q),
+        .index = index,
+    };
+    if (q->state == SEQUENCE_PAUSED) {
+        const struct prefix_want want = engine_prefix_want(q);
+        entry.n_pages = engine_prefix_find(e, &want, q->pages, 0);
+        entry.n_computed = entry.n_pages * KV_PAGE_TOKENS;
+    }
+    return entry;
+}
+
+/* Of number `i` of those that wait; they follow behind the slots' indices. */
+static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
+{
+    const struct submission *s = e->waiting[i];
+    const struct generation *g = &s->g;
+    uint32_t n_known = g->max_tokens ? g->n_prompt : g->n_prompt - 1;
+    uint32_t from = g->n_prompt_logprobs >= 0 && g->n_prompt > 1 ? 0 : n_known - 1;
+    uint32_t *pages = e->found_table + (size_t)i * e->pages_of_context;
+    const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
+    uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
+    return (struct schedule_entry){.state = SCHEDULE_WAITING,
+                                   .priority = g->priority,
+                                   .arrival = s->id,
+                                   .n_known = n_known,
+                                   .n_computed = n_pages * KV_PAGE_TOKENS,
+                                   .n_pages = n_pages,
+                                   .pages = pages,
+                                   .logits_from = from,
+                                   .index = e->n_sequences + i};
+}
+
 static struct schedule plan(struct engine *e)
 {
+    engine_prefix_look(e);
     struct schedule s = {.step_tokens = e->step_tokens,
                          .chunk_tokens = e->chunk_tokens,
                          .score_rows = e->score_rows,
                          .page_tokens = KV_PAGE_TOKENS,
-                         .n_pages_free = kv_cache_n_free(e->kv) + engine_shadow_pages(e),
+                         .n_pages_free = prefix_cache_n_free(e->prefix) + engine_shadow_pages(e),
+                         .users = e->users,
                          .entries = e->entries};
+    memcpy(e->users, prefix_cache_users(e->prefix), e->n_pages * sizeof *e->users);
     for (uint32_t i = 0; i < e->n_sequences; i++) {
-        const struct sequence *q = &e->sequences[i];
-        s.n_slots_free += q->state == SEQUENCE_FREE;
-        if (q->state == SEQUENCE_FREE)
-            continue;
-        s.entries[s.n_entries++] = (struct schedule_entry){
-            .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
-            .priority = q->submission->g.priority,
-            .arrival = q->submission->id,
-            .n_known = sequence_n_known(q),
-            .n_computed = q->n_computed,
-            .n_pages = q->n_pages,
-            .logits_from = sequence_logits_from(q),
-            .index = i};
+        s.n_slots_free += e->sequences[i].state == SEQUENCE_FREE;
+        if (e->sequences[i].state != SEQUENCE_FREE)
+            s.entries[s.n_entries++] = entry_of_sequence(e, i);
     }
-    /* Of those that wait only as many as there are slots can start; they follow behind the slots' indices. */
-    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free; i++) {
-        const struct generation *g = &e->waiting[i]->g;
-        uint32_t n_known = g->max_tokens ? g->n_prompt : g->n_prompt - 1;
-        s.entries[s.n_entries++] = (struct schedule_entry){
-            .state = SCHEDULE_WAITING,
-            .priority = g->priority,
-            .arrival = e->waiting[i]->id,
-            .n_known = n_known,
-            .logits_from = g->n_prompt_logprobs >= 0 && g->n_prompt > 1 ? 0 : n_known - 1,
-            .index = e->n_sequences + i};
-    }
+    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free && i < STARTS_MAX; i++)
+        s.entries[s.n_entries++] = entry_of_waiting(e, i);
     schedule_plan(&s);
     return s;
 }
@@ -139,27 +165,31 @@ static struct sequence *free_slot(struct engine *e)
     return &e->sequences[i];
 }
 
-/* The entry's sequence, once paused, resumed or begun as planned. NULL: it still waits. */
-static struct sequence *enact(struct engine *e, const struct schedule_entry *p)
+static void enact_pause(struct engine *e, const struct schedule_entry *p)
+{
+    require(p->index < e->n_sequences); /* who waits has nothing to give back */
+    struct sequence *q = &e->sequences[p->index];
+    q->state = SEQUENCE_PAUSED;
+    counter_add(&e->counters.n_preemptions, 1);
+    sequence_give_pages(q, e->prefix);
+    engine_shadow_end(e, q, q->follower.active);
+}
+
+/* Begins or resumes, with the pages that were found. The entry is its sequence's from now on. */
+static void enact_start(struct engine *e, struct schedule_entry *p)
 {
     bool waits = p->index >= e->n_sequences;
-    struct sequence *q = waits ? NULL : &e->sequences[p->index];
-    if (p->pause) {
-        require(q); /* who waits has nothing to give back */
-        q->state = SEQUENCE_PAUSED;
-        counter_add(&e->counters.n_preemptions, 1);
-        sequence_give_pages(q, e->kv);
-        engine_shadow_end(e, q, q->follower.active);
-    } else if (p->start && waits) {
+    struct sequence *q = waits ? free_slot(e) : &e->sequences[p->index];
+    if (waits) {
         struct submission **s = &e->waiting[p->index - e->n_sequences];
-        q = free_slot(e);
         sequence_begin(q, *s, e->text, clock_now_ns());
         engine_shadow_begin(e, q);
         *s = NULL;
-    } else if (p->start) {
-        q->state = SEQUENCE_RUNNING;
+        memcpy(q->pages, p->pages, p->n_pages * sizeof *q->pages);
+        p->index = (uint32_t)(q - e->sequences);
     }
-    return q;
+    q->state = SEQUENCE_RUNNING;
+    engine_prefix_take(e, q, p->n_pages);
 }
 
 static void forget_started(struct engine *e)
@@ -180,7 +210,7 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
     uint32_t n_pages = (end + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
     if (n_pages > q->n_pages)
         engine_shadow_make_room(e, n_pages - q->n_pages);
-    sequence_take_pages(q, e->kv, end);
+    sequence_take_pages(q, e->prefix, end);
     e->batch_owner[e->n_batch] = q;
     e->batch[e->n_batch++] = (struct batch_seq){.lora = g->lora,
                                                 .tokens = q->tokens + begin,
@@ -199,7 +229,7 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
         r->scored = p + 1 < g->n_prompt ? q->tokens[p + 1] : -1;
     }
     uint32_t reached = end < g->n_prompt ? end : g->n_prompt;
-    if (reached > q->n_counted) { /* computing it again after a pause doesn't count */
+    if (reached > q->n_counted) { /* computing it again after a pause doesn't count, nor what was found */
         counter_add(&e->counters.n_prompt_tokens, reached - q->n_counted);
         q->n_counted = reached;
     }
@@ -265,6 +295,7 @@ static void deliver(struct engine *e)
         struct sequence *q = e->batch_owner[i];
         q->n_computed += e->batch[i].n_tokens;
         *(merged ? &q->n_merged : &q->n_unmerged) += e->batch[i].n_tokens;
+        engine_prefix_offer(e, q);
     }
     for (uint32_t i = e->n_batch; i < e->n_batch + e->n_followers; i++)
         e->batch_owner[i]->follower.n_computed += e->batch[i].n_tokens;
@@ -300,15 +331,15 @@ static void step(struct engine *e)
     struct schedule s = plan(e);
     uint32_t n_tokens = 0;
     e->n_batch = e->n_rows = e->n_followers = 0;
-    for (uint32_t i = 0; i < s.n_entries; i++) /* pages go back before others take them */
+    for (uint32_t i = 0; i < s.n_entries; i++) /* pages go back before others take them, */
         if (s.entries[i].pause)
-            enact(e, &s.entries[i]);
+            enact_pause(e, &s.entries[i]);
+    for (uint32_t i = 0; i < s.n_entries; i++) /* and what was found is used before room is made */
+        if (s.entries[i].start)
+            enact_start(e, &s.entries[i]);
     for (uint32_t i = 0; i < s.n_entries; i++) {
-        if (s.entries[i].pause)
-            continue;
-        struct sequence *q = enact(e, &s.entries[i]);
         if (s.entries[i].n_tokens)
-            batch_add(e, q, s.entries[i].n_tokens);
+            batch_add(e, &e->sequences[s.entries[i].index], s.entries[i].n_tokens);
         n_tokens += s.entries[i].n_tokens;
     }
     forget_started(e);

@@ -23,7 +23,7 @@ void engine_shadow_end(struct engine *e, struct sequence *q, bool drop)
 {
     struct follower *f = &q->follower;
     for (uint32_t i = 0; i < f->n_pages; i++)
-        kv_page_release(e->kv, f->pages[i]);
+        prefix_page_release(e->prefix, f->pages[i]);
     f->n_pages = f->n_computed = 0;
     f->active = false;
     if (drop) {
@@ -42,7 +42,7 @@ uint32_t engine_shadow_pages(const struct engine *e)
 
 void engine_shadow_make_room(struct engine *e, uint32_t n_pages)
 {
-    while (kv_cache_n_free(e->kv) < n_pages) {
+    while (prefix_cache_n_free(e->prefix) < n_pages) {
         struct sequence *youngest = NULL;
         for (uint32_t i = 0; i < e->n_sequences; i++) {
             struct sequence *q = &e->sequences[i];
@@ -58,7 +58,7 @@ void engine_shadow_make_room(struct engine *e, uint32_t n_pages)
 static bool take_pages(struct engine *e, struct follower *f, uint32_t n_tokens)
 {
     while (f->n_pages * KV_PAGE_TOKENS < n_tokens) {
-        if (!kv_page_acquire(e->kv, &f->pages[f->n_pages]))
+        if (!prefix_page_acquire(e->prefix, &f->pages[f->n_pages]))
             return false;
         f->n_pages++;
     }

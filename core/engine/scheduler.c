@@ -3,8 +3,9 @@
  *   1  every decoding sequence gets its one token: running streams never wait for a prompt
  *   2  what is left of the token budget goes to prompts in chunks, and starts who waits or was paused
  *
- * KV pages are taken as they are needed. When none is left the youngest running sequence is paused: its pages
- * go back, it will compute its known tokens again. A paused or waiting one starts only when its known tokens
+ * KV pages are taken as they are needed; those that only the prefix cache holds count as free. When none is
+ * left the youngest running sequence is paused: its pages go back, it will compute again what of its known
+ * tokens the cache has lost by then. A paused or waiting one starts only when its known tokens
  * and one more fit beside what the running ones still need, with a page to grow for each of those: otherwise
  * it would be paused again at once. Who can't start blocks those behind it, so nobody is overtaken for ever;
  * a sequence alone always fits (the engine refuses longer ones), so the oldest always moves. */
@@ -49,10 +50,34 @@ static uint32_t rows_scored(const struct schedule_entry *e, uint32_t n)
     return e->logits_from + 1 < e->n_known ? rows : 0;
 }
 
+/* Pages that are free when the entry lets go of them: others may go on using some. */
+static uint32_t let_go(const struct schedule *s, const struct schedule_entry *e)
+{
+    uint32_t n = s->users ? 0 : e->n_pages;
+    for (uint32_t i = 0; s->users && i < e->n_pages; i++)
+        n += --s->users[e->pages[i]] == 0;
+    return n;
+}
+
+/* The other way round, and what that would be. */
+static void take_hold(struct schedule *s, const struct schedule_entry *e)
+{
+    for (uint32_t i = 0; s->users && i < e->n_pages; i++)
+        s->n_pages_free -= s->users[e->pages[i]]++ == 0;
+}
+
+static uint32_t pages_resting(const struct schedule *s, const struct schedule_entry *e)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; s->users && i < e->n_pages; i++)
+        n += s->users[e->pages[i]] == 0;
+    return n;
+}
+
 static void pause_entry(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
     require(!e->start); /* has_room saw to it */
-    s->n_pages_free += e->n_pages + pages_lacking(s, e, e->n_tokens);
+    s->n_pages_free += let_go(s, e) + pages_lacking(s, e, e->n_tokens);
     s->score_rows += rows_scored(e, e->n_tokens);
     *budget += e->n_tokens;
     e->n_tokens = 0;
@@ -108,7 +133,7 @@ static void plan_prompt(struct schedule *s, uint32_t i, uint32_t *budget)
 /* Whether a waiting or paused entry can start beside those that run. */
 static bool has_room(const struct schedule *s, const struct schedule_entry *e)
 {
-    uint64_t need = pages_for(s, e->n_known + 1);
+    uint64_t need = pages_for(s, e->n_known + 1) - e->n_pages + pages_resting(s, e);
     for (uint32_t i = 0; i < s->n_entries; i++) {
         const struct schedule_entry *r = &s->entries[i];
         if (r->state != SCHEDULE_RUNNING)
@@ -126,6 +151,7 @@ static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t bud
         return false;
     if (chunk_of(s, e, budget) == 0)
         return true;
+    take_hold(s, e);
     s->n_slots_free -= e->state == SCHEDULE_WAITING;
     e->state = SCHEDULE_RUNNING;
     e->start = true;

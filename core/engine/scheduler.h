@@ -15,9 +15,10 @@ struct schedule_entry {
     int32_t priority; /* lower is served first */
     uint64_t arrival; /* then this; unique */
     uint32_t n_known, n_computed;
-    uint32_t n_pages;     /* held */
-    uint32_t logits_from; /* positions from here to the last known one need a row of logits */
-    uint32_t index;       /* the caller's */
+    uint32_t n_pages; /* held; of one that doesn't run: found in the cache, it holds them once it starts */
+    const uint32_t *pages; /* [n_pages] which; not looked at without the schedule's users */
+    uint32_t logits_from;  /* positions from here to the last known one need a row of logits */
+    uint32_t index;        /* the caller's */
     /* the plan */
     uint32_t n_tokens; /* to compute in this step; 0: none */
     bool start;        /* was waiting or paused, runs from now on */
@@ -33,6 +34,8 @@ struct schedule {
     uint32_t n_pages_free;          /* the plan lowers it by what it hands out */
     struct schedule_entry *entries; /* [n_entries]; the plan sorts them into the order of service */
     uint32_t n_entries;
+    uint32_t *users; /* of each page, as entries share them; the plan counts on it. A page without any is a
+                        free one. NULL: nobody shares */
 };
 
 /* Makes the plan. If there is any entry, some entry gets tokens, provided that each fits the cache alone. */

@@ -13,7 +13,7 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     memcpy(q->tokens, g->prompt, g->n_prompt * sizeof *q->tokens);
     q->n_tokens = g->n_prompt;
     q->n_generated = q->n_computed = q->n_scored = q->n_counted = 0;
-    q->n_merged = q->n_unmerged = 0;
+    q->n_merged = q->n_unmerged = q->n_cached = 0;
     q->announced = false;
     q->follower.score = (struct shadow_score){0};
     rng_seed(&q->rng, g->sampling.seed);
@@ -45,20 +45,20 @@ bool sequence_is_stop_token(const struct sequence *q, int32_t token)
     return false;
 }
 
-void sequence_take_pages(struct sequence *q, struct kv_cache *kv, uint32_t n_tokens)
+void sequence_take_pages(struct sequence *q, struct prefix_cache *cache, uint32_t n_tokens)
 {
     uint32_t need = n_tokens / KV_PAGE_TOKENS + (n_tokens % KV_PAGE_TOKENS != 0);
     while (q->n_pages < need) {
-        bool acquired = kv_page_acquire(kv, &q->pages[q->n_pages]);
+        bool acquired = prefix_page_acquire(cache, &q->pages[q->n_pages]);
         require(acquired);
         q->n_pages++;
     }
 }
 
-void sequence_give_pages(struct sequence *q, struct kv_cache *kv)
+void sequence_give_pages(struct sequence *q, struct prefix_cache *cache)
 {
-    for (uint32_t i = 0; i < q->n_pages; i++)
-        kv_page_release(kv, q->pages[i]);
-    q->n_pages = 0;
-    q->n_computed = 0;
+    while (q->n_pages) /* from the last one on, as the cache wants it */
+        prefix_page_release(cache, q->pages[--q->n_pages]);
+    q->n_cached_pages = q->n_computed = 0;
+    q->keeps_pages = false;
 }

@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "kv_cache.h"
+#include "prefix_cache.h"
 #include "sampler.h"
 #include "stop.h"
 #include "submission.h"
@@ -15,7 +16,7 @@
  *   FREE ───────────────▶ RUNNING ─────────────────────▶ PAUSED
  *     ▲                    │   ▲                            │
  *     └────────────────────┘   └────────────────────────────┘
- *            end                  known tokens are computed again */
+ *            end          known tokens are computed again, or found in the prefix cache */
 enum sequence_state { SEQUENCE_FREE, SEQUENCE_PAUSED, SEQUENCE_RUNNING };
 
 /* The shadow of a sequence: its tokens with another adapter, in pages of its own. */
@@ -33,11 +34,14 @@ struct sequence {
     uint32_t n_tokens, n_generated;
     uint32_t n_computed; /* tokens whose K and V are in the pages */
     uint32_t n_scored;   /* prompt positions whose logprobs were reported; a pause doesn't set them back */
-    uint32_t n_counted;  /* prompt tokens that the statistics have seen */
+    uint32_t n_counted;  /* prompt tokens that the statistics have seen, computed or found */
     uint32_t n_merged, n_unmerged; /* tokens computed on a merged copy, or not */
     bool announced;                /* EVENT_STARTED was sent */
     uint32_t *pages;               /* [pages of a context] token p is in pages[p / KV_PAGE_TOKENS] */
     uint32_t n_pages;
+    uint32_t n_cached_pages; /* the first ones of them are in the prefix cache: read-only */
+    uint32_t n_cached;       /* prompt tokens that were found in it */
+    bool keeps_pages;        /* those it computes aren't for others */
     struct rng rng;
     struct detokenizer detokenizer;
     struct stop_hold hold;
@@ -55,7 +59,7 @@ uint32_t sequence_logits_from(const struct sequence *q);
 bool sequence_is_stop_token(const struct sequence *q, int32_t token);
 
 /* Pages for positions below n_tokens. The schedule has counted them: a cache without one is a bug. */
-void sequence_take_pages(struct sequence *q, struct kv_cache *kv, uint32_t n_tokens);
-void sequence_give_pages(struct sequence *q, struct kv_cache *kv); /* and forgets what was computed */
+void sequence_take_pages(struct sequence *q, struct prefix_cache *cache, uint32_t n_tokens);
+void sequence_give_pages(struct sequence *q, struct prefix_cache *cache); /* and forgets what was computed */
 
 #endif

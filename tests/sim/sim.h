@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "kv_cache.h"
+#include "prefix_cache.h"
 #include "registry.h"
 #include "state.h"
 
@@ -19,7 +20,7 @@
 #define LIVE_MAX 256
 #define TOKENS_MAX 112
 #define PAGES_MAX 4
-#define CACHE_MAX 24
+#define SIM_PAGES_MAX 64
 #define EVENTS_MAX 4096
 #define WRITES_MAX 64
 #define TENANTS_MAX 5
@@ -123,12 +124,6 @@ struct sim_event {
     uint64_t content; /* which adapter made the token */
 };
 
-struct cached_page {
-    uint64_t mark; /* of its last position; 0: free */
-    uint32_t page;
-    uint64_t used;
-};
-
 /* Why the registry is being called: what it may evict depends on it. */
 enum cause { CAUSE_OTHER, CAUSE_ROOM, CAUSE_SWEEP, CAUSE_OPERATOR };
 
@@ -161,12 +156,11 @@ struct world {
     uint32_t n_writes;
     /* engine */
     struct kv_cache *kv;
+    struct prefix_cache *prefix;
     struct request requests[REQUESTS_MAX];
     uint64_t arrivals;
     struct sim_event events[EVENTS_MAX];
     uint64_t events_in, events_out;
-    struct cached_page cache[CACHE_MAX];
-    uint64_t cache_clock;
     /* numbers to be shown: what a run exercised */
     uint64_t n_tokens, n_finals, n_published, n_failed, n_full, n_evicted, n_rollbacks, n_kills,
         n_shared_pages, n_shared_loads, n_paused, n_rests, n_gone, n_waited;

@@ -279,19 +279,24 @@ static void check_names(struct world *w)
 
 static void check_pages(struct world *w)
 {
-    uint32_t refs[64] = {0}, n_free = 0;
+    uint32_t users[SIM_PAGES_MAX] = {0}, n_free = 0, n_unused = 0, n_cached = 0;
     for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++)
         for (uint32_t i = 0; i < r->n_pages; i++)
-            refs[r->pages[i]]++;
-    for (const struct cached_page *c = w->cache; c < w->cache + CACHE_MAX; c++)
-        if (c->mark)
-            refs[c->page]++;
+            users[r->pages[i]]++;
     for (uint32_t i = 0; i < kv_cache_n_pages(w->kv); i++) {
-        CHECK(w, kv_page_refs(w->kv, i) == refs[i], "page %u has %u references, %u holders", i,
-              kv_page_refs(w->kv, i), refs[i]);
-        n_free += refs[i] == 0;
+        uint32_t refs = kv_page_refs(w->kv, i);
+        CHECK(w, prefix_cache_users(w->prefix)[i] == users[i], "page %u has %u users, %u holders", i,
+              prefix_cache_users(w->prefix)[i], users[i]);
+        CHECK(w, refs == users[i] || refs == users[i] + 1, "page %u has %u references, %u holders", i, refs,
+              users[i]);
+        n_cached += refs - users[i];
+        n_unused += users[i] == 0;
+        n_free += refs == 0;
     }
-    CHECK(w, kv_cache_n_free(w->kv) == n_free, "pages got lost");
+    CHECK(w,
+          kv_cache_n_free(w->kv) == n_free && prefix_cache_n_pages(w->prefix) == n_cached &&
+              prefix_cache_n_free(w->prefix) == n_unused,
+          "pages got lost");
 }
 
 void check_all(struct world *w)

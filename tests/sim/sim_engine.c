@@ -1,4 +1,5 @@
-/* The engine: the real scheduler decides, real KV pages are shared and released; the model is fake. What a
+/* The engine: the real scheduler decides, real KV pages are shared and released by the real prefix
+ * cache; the model is fake. What a
  * position's KV holds is a number that stands for all that it was computed from: base, adapter's content and
  * scale, tenant's salt, the tokens up to there. A page that another key computed shows at once. */
 #include <string.h>
@@ -45,7 +46,7 @@ static void put_event(struct world *w, const struct request *r, enum event_type 
 static void release_pages(struct world *w, struct request *r)
 {
     while (r->n_pages)
-        kv_page_release(w->kv, r->pages[--r->n_pages]);
+        prefix_page_release(w->prefix, r->pages[--r->n_pages]);
     r->n_computed = 0;
 }
 
@@ -58,88 +59,61 @@ static void finish(struct world *w, struct request *r, enum event_type how)
     put_event(w, r, how, 0);
 }
 
-/* ---- the prefix cache: whole pages, by what they hold */
-
-static struct cached_page *oldest_unused(struct world *w)
-{
-    struct cached_page *oldest = NULL;
-    for (struct cached_page *c = w->cache; c < w->cache + CACHE_MAX; c++)
-        if (c->mark && kv_page_refs(w->kv, c->page) == 1 && (!oldest || c->used < oldest->used))
-            oldest = c;
-    return oldest;
-}
-
-static void forget(struct world *w, struct cached_page *c)
-{
-    kv_page_release(w->kv, c->page);
-    c->mark = 0;
-}
+/* ---- the prefix cache: the real one */
 
 void engine_flush_cache(struct world *w)
 {
-    for (struct cached_page *c = w->cache; c < w->cache + CACHE_MAX; c++)
-        if (c->mark)
-            forget(w, c);
+    prefix_cache_clear(w->prefix);
 }
 
-static uint32_t pages_free(struct world *w)
+static struct prefix_key key_of(const struct request *r)
 {
-    uint32_t n = kv_cache_n_free(w->kv);
-    for (struct cached_page *c = w->cache; c < w->cache + CACHE_MAX; c++)
-        n += c->mark && kv_page_refs(w->kv, c->page) == 1;
-    return n;
+    struct prefix_key key;
+    memset(&key, 0, sizeof key);
+    memcpy(key.salt, &r->tenant, sizeof r->tenant);
+    key.begin = r->lora ? 0 : KV_PAGE_TOKENS;
+    if (r->lora)
+        memcpy(key.adapter, &r->lora->n_parameters, sizeof r->lora->n_parameters);
+    return key;
 }
 
-static bool take_page(struct world *w, uint32_t *page)
+static const int32_t *page_tokens(const struct request *r, uint32_t index, int32_t tokens[KV_PAGE_TOKENS])
 {
-    if (kv_page_acquire(w->kv, page))
-        return true;
-    struct cached_page *c = oldest_unused(w);
-    if (!c)
-        return false;
-    forget(w, c);
-    return kv_page_acquire(w->kv, page);
-}
-
-static struct cached_page *find_cached(struct world *w, uint64_t mark)
-{
-    for (struct cached_page *c = w->cache; c < w->cache + CACHE_MAX; c++)
-        if (c->mark == mark)
-            return c;
-    return NULL;
+    for (uint32_t i = 0; i < KV_PAGE_TOKENS; i++)
+        tokens[i] = r->tokens[index * KV_PAGE_TOKENS + i];
+    return tokens;
 }
 
 /* A page has been filled: others may have it. */
-static void offer(struct world *w, const struct request *r, uint32_t index)
+static void offer(struct world *w, struct request *r, uint32_t index)
 {
-    uint64_t mark = r->marks[(index + 1) * KV_PAGE_TOKENS - 1];
-    struct cached_page *c = find_cached(w, mark);
-    if (c) {
-        c->used = ++w->cache_clock;
-        return;
-    }
-    c = find_cached(w, 0);
-    if (!c && (c = oldest_unused(w)) != NULL)
-        forget(w, c);
-    if (!c)
-        return;
-    *c = (struct cached_page){.mark = mark, .page = r->pages[index], .used = ++w->cache_clock};
-    kv_page_share(w->kv, c->page);
+    int32_t tokens[KV_PAGE_TOKENS];
+    const struct prefix_key key = key_of(r);
+    uint32_t parent = index ? r->pages[index - 1] : PREFIX_ROOT;
+    r->pages[index] =
+        prefix_page_add(w->prefix, parent, &key, page_tokens(r, index, tokens), r->pages[index]);
 }
 
-/* The last known token is computed all the same: its logits are needed. */
-static void share_prefix(struct world *w, struct request *r)
+/* What is there for one that doesn't run. The last known token is computed all the same: its logits are
+ * needed. */
+static uint32_t find_prefix(struct world *w, struct request *r)
 {
-    while (r->n_pages < PAGES_MAX && (r->n_pages + 1) * KV_PAGE_TOKENS < r->n_known) {
-        struct cached_page *c = find_cached(w, r->marks[(r->n_pages + 1) * KV_PAGE_TOKENS - 1]);
-        if (!c)
-            return;
-        kv_page_share(w->kv, c->page);
-        c->used = ++w->cache_clock;
-        r->pages[r->n_pages++] = c->page;
-        r->n_computed = r->n_pages * KV_PAGE_TOKENS;
-        w->n_shared_pages++;
-    }
+    int32_t tokens[KV_PAGE_TOKENS];
+    const struct prefix_key key = key_of(r);
+    uint32_t n = 0;
+    while (n < PAGES_MAX && (n + 1) * KV_PAGE_TOKENS < r->n_known &&
+           prefix_page_find(w->prefix, n ? r->pages[n - 1] : PREFIX_ROOT, &key, page_tokens(r, n, tokens),
+                            &r->pages[n]))
+        n++;
+    return n;
+}
+
+static void share_prefix(struct world *w, struct request *r, uint32_t n)
+{
+    while (r->n_pages < n)
+        prefix_page_use(w->prefix, r->pages[r->n_pages++]);
+    r->n_computed = n * KV_PAGE_TOKENS;
+    w->n_shared_pages += n;
 }
 
 /* ---- a step */
@@ -152,13 +126,12 @@ static void check_context(struct world *w, const struct request *r)
               (unsigned long long)r->arrival, i);
 }
 
-static bool compute_position(struct world *w, struct request *r)
+static void compute_position(struct world *w, struct request *r)
 {
     uint32_t at = r->n_computed, index = at / KV_PAGE_TOKENS;
     CHECK(w, index < PAGES_MAX, "a sequence outgrows its pages");
     if (index == r->n_pages) {
-        if (!take_page(w, &r->pages[index]))
-            return false;
+        CHECK(w, prefix_page_acquire(w->prefix, &r->pages[index]), "the schedule hands out what isn't there");
         r->n_pages++;
     }
     CHECK(w, kv_page_refs(w->kv, r->pages[index]) == 1, "a shared page is written");
@@ -166,7 +139,6 @@ static bool compute_position(struct world *w, struct request *r)
     r->n_computed++;
     if (r->n_computed % KV_PAGE_TOKENS == 0)
         offer(w, r, index);
-    return true;
 }
 
 static void compute(struct world *w, struct request *r, uint32_t n_tokens)
@@ -174,8 +146,7 @@ static void compute(struct world *w, struct request *r, uint32_t n_tokens)
     uint32_t end = r->n_computed + n_tokens < r->n_known ? r->n_computed + n_tokens : r->n_known;
     check_context(w, r);
     while (r->n_computed < end)
-        if (!compute_position(w, r))
-            return;
+        compute_position(w, r);
     if (r->n_computed < r->n_known)
         return;
     if (r->fails_at && r->n_known >= r->fails_at) {
@@ -190,33 +161,55 @@ static void compute(struct world *w, struct request *r, uint32_t n_tokens)
         add_token(r, (uint8_t)sim_mix(r->marks[r->n_known - 1], content));
 }
 
-static void apply(struct world *w, const struct schedule_entry *e)
+static void apply_pause(struct world *w, const struct schedule_entry *e)
 {
     struct request *r = &w->requests[e->index];
-    if (e->pause) {
-        CHECK(w, r->running && !e->n_tokens, "a pause that is none");
-        release_pages(w, r);
-        r->running = false;
-        w->n_paused++;
-    }
-    if (e->start) {
-        CHECK(w, !r->running && r->n_pages == 0, "a start that is none");
-        r->running = r->started = true;
-        share_prefix(w, r);
-    }
-    if (e->n_tokens) {
-        CHECK(w, r->running, "who doesn't run gets tokens");
-        compute(w, r, e->n_tokens);
-    }
+    CHECK(w, r->running && !e->n_tokens, "a pause that is none");
+    release_pages(w, r);
+    r->running = false;
+    w->n_paused++;
+}
+
+static void apply_start(struct world *w, const struct schedule_entry *e)
+{
+    struct request *r = &w->requests[e->index];
+    CHECK(w, !r->running && r->n_pages == 0, "a start that is none");
+    r->running = r->started = true;
+    share_prefix(w, r, e->n_pages);
+}
+
+static void apply_tokens(struct world *w, const struct schedule_entry *e)
+{
+    struct request *r = &w->requests[e->index];
+    CHECK(w, r->running, "who doesn't run gets tokens");
+    compute(w, r, e->n_tokens);
+}
+
+static struct schedule_entry entry_of(struct world *w, uint32_t index)
+{
+    struct request *r = &w->requests[index];
+    uint32_t n_found = r->running ? 0 : find_prefix(w, r);
+    return (struct schedule_entry){.state = r->running   ? SCHEDULE_RUNNING
+                                            : r->started ? SCHEDULE_PAUSED
+                                                         : SCHEDULE_WAITING,
+                                   .arrival = r->arrival,
+                                   .n_known = r->n_known,
+                                   .n_computed = r->running ? r->n_computed : n_found * KV_PAGE_TOKENS,
+                                   .n_pages = r->running ? r->n_pages : n_found,
+                                   .pages = r->pages,
+                                   .logits_from = r->n_known - 1,
+                                   .index = index};
 }
 
 void engine_step(struct world *w)
 {
     struct schedule_entry entries[REQUESTS_MAX];
+    uint32_t users[SIM_PAGES_MAX];
     struct schedule s = {.step_tokens = 24,
                          .chunk_tokens = 16,
                          .page_tokens = KV_PAGE_TOKENS,
                          .n_slots_free = w->n_slots,
+                         .users = users,
                          .entries = entries};
     for (uint32_t i = 0; i < REQUESTS_MAX; i++) {
         struct request *r = &w->requests[i];
@@ -225,24 +218,24 @@ void engine_step(struct world *w)
         if (!r->in_engine)
             continue;
         s.n_slots_free -= r->started;
-        entries[s.n_entries++] = (struct schedule_entry){.state = r->running   ? SCHEDULE_RUNNING
-                                                                  : r->started ? SCHEDULE_PAUSED
-                                                                               : SCHEDULE_WAITING,
-                                                         .arrival = r->arrival,
-                                                         .n_known = r->n_known,
-                                                         .n_computed = r->n_computed,
-                                                         .n_pages = r->n_pages,
-                                                         .logits_from = r->n_known - 1,
-                                                         .index = i};
+        entries[s.n_entries++] = entry_of(w, i);
     }
-    s.n_pages_free = pages_free(w);
+    s.n_pages_free = prefix_cache_n_free(w->prefix);
+    memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);
     for (uint32_t i = 0; i < s.n_entries; i++) /* pauses first: others have their pages */
         if (s.entries[i].pause)
-            apply(w, &s.entries[i]);
-    for (uint32_t i = 0; i < s.n_entries; i++)
-        if (!s.entries[i].pause)
-            apply(w, &s.entries[i]);
+            apply_pause(w, &s.entries[i]);
+    for (uint32_t i = 0; i < s.n_entries; i++) /* then what was found is used, before anyone makes room */
+        if (s.entries[i].start)
+            apply_start(w, &s.entries[i]);
+    uint32_t n_tokens = 0;
+    for (uint32_t i = 0; i < s.n_entries; i++) {
+        n_tokens += s.entries[i].n_tokens;
+        if (s.entries[i].n_tokens)
+            apply_tokens(w, &s.entries[i]);
+    }
+    CHECK(w, n_tokens || s.n_entries == 0, "nobody gets on");
     uint32_t n_started = 0;
     for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++)
         n_started += r->in_engine && r->started;

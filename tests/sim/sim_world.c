@@ -146,6 +146,7 @@ void world_open(struct world *w, uint64_t seed)
     struct kv_shape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 2, .type = DTYPE_F32};
     uint32_t n_pages = PAGES_MAX + (uint32_t)sim_below(w, sim_chance(w, 50) ? 4 : 24);
     CHECK(w, kv_cache_create(&shape, n_pages, &w->kv, &err) == STATUS_OK, "%s", err.text);
+    CHECK(w, prefix_cache_create(w->kv, seed, &w->prefix, &err) == STATUS_OK, "%s", err.text);
     operator_kill(w);
     for (uint32_t i = 0; i < w->n_names; i++) {
         struct adapter_wish wish;
@@ -164,6 +165,7 @@ void world_close(struct world *w)
         registry_destroy(w->registry);
     }
     operator_forget(w, true);
+    prefix_cache_destroy(w->prefix);
     kv_cache_destroy(w->kv);
     free(w->generations);
 }

@@ -1,6 +1,8 @@
 /* A model made of arithmetic, behind the door model.h: its K is the token itself, and a row of logits is
  * drawn from a hash of all tokens that the sequence's pages hold up to that row, and of its adapter. So a
  * page that is lost, mixed up or not yet written changes the output, and thousands of steps take no time.
+ * Beside the token stands a mark of all that a real K and V depend on: adapter, tokens and their marks up to
+ * there, rotary scaling; a page that was computed from anything else ends the test.
  * Included by one test program, which thereby needs nothing else of core/model but the KV cache. */
 #ifndef LK_TESTS_FAKE_MODEL_H
 #define LK_TESTS_FAKE_MODEL_H
@@ -170,15 +172,29 @@ static float *fake_place(struct kv_cache *kv, const struct batch_seq *q, uint32_
     return (float *)(void *)kv_page_data(kv, q->pages[p / KV_PAGE_TOKENS]) + (size_t)p % KV_PAGE_TOKENS * 4;
 }
 
+/* What must stand at position p behind the mark `before`: 24 bits, exact as a float. */
+static float fake_mark(const struct model *m, const struct batch_seq *q, uint32_t p, int32_t token,
+                       float before)
+{
+    const struct lora *lora = q->lora && p >= q->lora_begin ? q->lora : m->inside;
+    uint64_t h = fake_mix(lora ? lora->digest[0] : 99, (uint64_t)before);
+    h = fake_mix(h, (uint64_t)token);
+    h = fake_mix(h, model_length_class(m, q->n_prompt, q->n_known));
+    return (float)(h >> 40);
+}
+
 /* What the row of position p says: a function of the pages' content alone. */
 static void fake_row(const struct model *m, struct kv_cache *kv, const struct batch_seq *q, uint32_t p,
                      float *row)
 {
     const struct lora *lora = q->lora && p >= q->lora_begin ? q->lora : m->inside;
     uint64_t h = lora ? lora->digest[0] : 99;
+    float mark = 0;
     for (uint32_t i = 0; i <= p; i++) {
         const float *k = fake_place(kv, q, i);
         require(k[1] == (float)i); /* the page was written by this position */
+        mark = fake_mark(m, q, i, (int32_t)k[0], mark);
+        require(k[2] == mark); /* from what this sequence has before it */
         h = fake_mix(h, (uint64_t)k[0]);
     }
     for (uint32_t v = 0; v < FAKE_VOCAB; v++) {
@@ -203,6 +219,8 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
             float *k = fake_place(kv, q, q->position + t);
             k[0] = (float)q->tokens[t];
             k[1] = (float)(q->position + t);
+            float before = q->position + t ? fake_place(kv, q, q->position + t - 1)[2] : 0;
+            k[2] = fake_mark(m, q, q->position + t, q->tokens[t], before);
         }
         for (uint32_t t = q->logits_begin; t < q->n_tokens; t++) {
             require(n_rows < s->n_rows_max);

@@ -215,13 +215,15 @@ static void auto_follows_the_costs(void **state)
     }
 }
 
-/* n steps of n_rows rows that all want `lora`: a prompt in one chunk and a token behind it. */
+/* n steps of n_rows rows that all want `lora`: a prompt in one chunk, all of it computed, and a token behind
+ * it. */
 static void run_steps(struct engine *e, struct lora *lora, uint32_t n, uint32_t n_rows)
 {
     static const int32_t prompt[64];
     struct generation g = plain(prompt, n_rows);
     g.lora = lora;
     g.max_tokens = 1;
+    g.cache_off = true;
     for (uint32_t i = 0; i < n; i++)
         record_free(run_one(e, &g));
 }

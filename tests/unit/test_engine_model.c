@@ -144,8 +144,9 @@ static void alone_equals_crowd_to_the_bit(void **state)
     struct kv_shape shape = model_kv_shape(f->model, model_kv_type(f->model, "auto"));
     uint64_t page = kv_page_bytes(&shape);
     struct outcome *alone = mem_array(f->n_cases, sizeof *alone);
-    struct engine *e =
-        engine_with(f, &(struct engine_options){.n_threads = 1, .n_sequences = 1, .context = 256});
+    struct engine *e = engine_with(
+        f,
+        &(struct engine_options){.n_threads = 1, .n_sequences = 1, .context = 256, .prefix_cache_off = true});
     for (uint32_t i = 0; i < f->n_cases; i++) {
         struct generation g = sampled(f, i);
         submit(e, &g, &alone[i]);
@@ -163,6 +164,97 @@ static void alone_equals_crowd_to_the_bit(void **state)
         check_crowd(f, alone, &ways[i], ways[i].kv_bytes > 0);
     outcomes_free(alone, f->n_cases);
     close_family(f);
+}
+
+/* ---- what is found against what is computed ---- */
+
+#define N_LONG 160U
+
+/* Case i's adapter behind one of two beginnings, which are other cases' prompts one behind another. */
+static struct generation longer(const struct golden_family *f, uint32_t i, int32_t prompt[N_LONG])
+{
+    uint32_t n = 0, n_same = 60 + i * 13 % 80;
+    struct generation g = sampled(f, i);
+    for (uint32_t c = 0; n < N_LONG; c++) {
+        const struct golden_case *from = &f->cases[((n < n_same ? i % 2 : i) + c) % f->n_cases];
+        for (uint32_t t = 0; t < from->n_prompt && n < N_LONG; t++)
+            prompt[n++] = from->prompt[t];
+    }
+    g.prompt = prompt;
+    g.n_prompt = N_LONG - i % 30;
+    g.max_tokens = 8 + i % 40;
+    g.n_prompt_logprobs = -1;
+    return g;
+}
+
+static void expect_same(const struct outcome *a, const struct outcome *b)
+{
+    assert_int_equal(a->n_tokens, b->n_tokens);
+    assert_memory_equal(a->tokens, b->tokens, sizeof a->tokens);
+    assert_memory_equal(a->logprobs, b->logprobs, sizeof a->logprobs);
+    assert_memory_equal(a->top, b->top, sizeof a->top);
+}
+
+/* Twice in one engine: what the first round leaves the second finds, and both say what was computed. */
+static void check_found(const struct golden_family *f, const struct outcome *computed,
+                        const struct engine_options *o)
+{
+    struct engine *e = engine_with(f, o);
+    int32_t prompt[N_LONG];
+    uint32_t n_cached = 0, n = f->n_cases;
+    for (uint32_t round = 0; round < 2; round++) {
+        struct outcome *r = mem_array(n, sizeof *r);
+        for (uint32_t i = 0; i < n; i++) {
+            struct generation g = longer(f, i, prompt);
+            submit(e, &g, &r[i]);
+        }
+        gather(e, r, n);
+        for (uint32_t i = 0; i < n; i++) {
+            expect_same(&r[i], &computed[i]);
+            n_cached += r[i].last.n_cached;
+        }
+        outcomes_free(r, n);
+    }
+    assert_true(n_cached > n * 20);
+    struct engine_stats s;
+    engine_stats(e, &s);
+    assert_int_equal(s.kv_pages_free, s.kv_pages);
+    assert_int_equal(s.step_allocations, 0);
+    engine_destroy(e);
+}
+
+static void check_found_in(const char *name)
+{
+    struct golden_family *f = open_family(name);
+    struct kv_shape shape = model_kv_shape(f->model, model_kv_type(f->model, "auto"));
+    struct outcome *computed = mem_array(f->n_cases, sizeof *computed);
+    struct engine *e = engine_with(
+        f,
+        &(struct engine_options){.n_threads = 1, .n_sequences = 1, .context = 256, .prefix_cache_off = true});
+    int32_t prompt[N_LONG];
+    for (uint32_t i = 0; i < f->n_cases; i++) {
+        struct generation g = longer(f, i, prompt);
+        submit(e, &g, &computed[i]);
+        gather(e, &computed[i], 1);
+        assert_int_equal(computed[i].last.n_cached, 0);
+    }
+    engine_destroy(e);
+    check_found(f, computed, &(struct engine_options){.n_threads = 2, .context = 256});
+    check_found(f, computed,
+                &(struct engine_options){.n_threads = 2,
+                                         .context = 256,
+                                         .n_sequences = 5,
+                                         .chunk_tokens = 40,
+                                         .kv_bytes = 26 * (uint64_t)kv_page_bytes(&shape)});
+    outcomes_free(computed, f->n_cases);
+    close_family(f);
+}
+
+static void found_equals_computed_to_the_bit(void **state)
+{
+    (void)state;
+    check_found_in("llama");
+    check_found_in("gemma3"); /* sliding windows */
 }
 
 /* ---- shadows ---- */
@@ -220,6 +312,7 @@ int main(void)
         cmocka_unit_test(qwen3_speaks_as_peft_in_one_crowd),
         cmocka_unit_test(gemma3_speaks_as_peft_in_one_crowd),
         cmocka_unit_test(alone_equals_crowd_to_the_bit),
+        cmocka_unit_test(found_equals_computed_to_the_bit),
         cmocka_unit_test(shadows_score_real_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,8 +155,15 @@ static enum schedule_state state_of(char c)
 static void check_table(const struct table *t)
 {
     struct schedule_entry entries[N_MAX];
-    struct schedule s = {t->step_tokens,  t->chunk_tokens, t->score_rows, 4,
-                         t->n_slots_free, t->n_pages_free, entries,       0};
+    struct schedule s = {t->step_tokens,
+                         t->chunk_tokens,
+                         t->score_rows,
+                         4,
+                         t->n_slots_free,
+                         t->n_pages_free,
+                         entries,
+                         0,
+                         NULL};
     for (; s.n_entries < N_MAX && t->rows[s.n_entries].state; s.n_entries++) {
         const struct row *r = &t->rows[s.n_entries];
         entries[s.n_entries] = (struct schedule_entry){.state = state_of(r->state),
@@ -235,7 +242,7 @@ static void everybody_ends_within_all_bounds(void **state)
         uint32_t n_left = 12, n_steps = 0;
         while (n_left) {
             struct schedule_entry entries[12];
-            struct schedule s = {8, 1 + next_random(&x) % 8, 3, 4, n_slots, n_pages, entries, 0};
+            struct schedule s = {8, 1 + next_random(&x) % 8, 3, 4, n_slots, n_pages, entries, 0, NULL};
             for (uint32_t i = 0; i < 12; i++) {
                 s.n_pages_free -= lives[i].over ? 0 : lives[i].e.n_pages;
                 s.n_slots_free -= !lives[i].over && lives[i].e.state != SCHEDULE_WAITING;
