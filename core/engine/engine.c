@@ -144,6 +144,7 @@ void engine_destroy(struct engine *e)
     mem_free(e->token_table);
     mem_free(e->page_table);
     mem_free(e->users);
+    mem_free(e->nexts);
     mem_free(e->waiting);
     mem_free(e->entries);
     mem_free(e->batch);

@@ -130,6 +130,7 @@ static bool create_tables(struct engine *e)
     e->sequences = mem_array(n, sizeof *e->sequences);
     e->token_table = mem_array(n_tokens, sizeof *e->token_table);
     e->page_table = mem_array(n_table, sizeof *e->page_table);
+    e->nexts = mem_array(n + STARTS_MAX, sizeof *e->nexts);
     e->users = mem_array(e->n_pages, sizeof *e->users);
     e->waiting = mem_array(n + e->queue_limit, sizeof(struct submission *));
     e->entries = mem_array(2 * n, sizeof *e->entries);
@@ -138,8 +139,8 @@ static bool create_tables(struct engine *e)
     e->rows = mem_array(n + e->score_rows, sizeof *e->rows);
     e->text_in = mem_alloc(bound);
     e->text_out = mem_alloc(bound + STOP_STRING_BYTES_MAX);
-    if (!e->sequences || !e->token_table || !e->page_table || !e->users || !e->waiting || !e->entries ||
-        !e->batch || !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
+    if (!e->sequences || !e->token_table || !e->page_table || !e->users || !e->nexts || !e->waiting ||
+        !e->entries || !e->batch || !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
         return false;
     for (size_t i = 0; i < n; i++) {
         e->sequences[i].tokens = e->token_table + i * context;

@@ -26,6 +26,14 @@ struct message {
     struct submission *submission; /* moves with the message; NULL: cancel `id` */
 };
 
+/* A page that a sequence computes next. */
+struct prefix_next {
+    const struct submission *submission;
+    struct prefix_key key;
+    uint32_t parent;
+    const int32_t *tokens;
+};
+
 /* A merged copy that may be used. The digest is its adapter's. */
 struct merged_entry {
     uint8_t digest[32];
@@ -138,6 +146,8 @@ struct engine {
      * those that wait */
     uint32_t *page_table, *found_table; /* the latter a part of it */
     uint32_t pages_of_context;
+    struct prefix_next *nexts; /* [n_nexts] the plan's; room for n_sequences + STARTS_MAX */
+    uint32_t n_nexts;
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct schedule_entry *entries; /* [2 * n_sequences] */
@@ -195,8 +205,14 @@ struct prefix_want engine_prefix_want(const struct sequence *q);
 uint32_t engine_prefix_find(const struct engine *e, const struct prefix_want *w, uint32_t *pages, uint32_t n);
 /* Uses the n first pages of q->pages, which were found, and counts their tokens as computed. */
 void engine_prefix_take(struct engine *e, struct sequence *q, uint32_t n);
-/* Sequences that run, and have only cached pages so far, take what others have computed meanwhile. */
+/* Sequences that run, and have only cached pages so far, take what others have computed meanwhile. Begins a
+ * plan. */
 void engine_prefix_look(struct engine *e);
+/* Whether one that is served before `q` computes the page that q needs next: it's cheaper to wait for it. */
+bool engine_prefix_holds(const struct engine *e, const struct sequence *q);
+/* The same for one that waits, and of which n pages were found: whether one that runs, or that waits before
+ * it, does. If not, those behind may wait for this one. */
+bool engine_prefix_comes(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n);
 /* Pages that the step has filled go into the cache. */
 void engine_prefix_offer(struct engine *e, struct sequence *q);
 

@@ -13,16 +13,11 @@
 
 /* ---- inbox ---- */
 
-static bool is_served_before(const struct submission *a, const struct submission *b)
-{
-    return a->g.priority != b->g.priority ? a->g.priority < b->g.priority : a->id < b->id;
-}
-
 static void enqueue(struct engine *e, struct submission *s)
 {
     uint32_t at = e->n_waiting++;
     require(at < e->n_sequences + e->queue_limit);
-    for (; at > 0 && is_served_before(s, e->waiting[at - 1]); at--)
+    for (; at > 0 && submission_is_before(s, e->waiting[at - 1]); at--)
         e->waiting[at] = e->waiting[at - 1];
     e->waiting[at] = s;
 }
@@ -103,6 +98,7 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
         .pages = q->pages,
         .logits_from = sequence_logits_from(q),
         .index = index,
+        .hold = q->state == SEQUENCE_RUNNING && engine_prefix_holds(e, q),
     };
     if (q->state == SEQUENCE_PAUSED) {
         const struct prefix_want want = engine_prefix_want(q);
@@ -112,7 +108,8 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
     return entry;
 }
 
-/* Of number `i` of those that wait; they follow behind the slots' indices. */
+/* Of number `i` of those that wait; they follow behind the slots' indices. It doesn't start (`hold`) where an
+ * earlier one is about to compute what it needs next. */
 static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
 {
     const struct submission *s = e->waiting[i];
@@ -130,7 +127,8 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
                                    .n_pages = n_pages,
                                    .pages = pages,
                                    .logits_from = from,
-                                   .index = e->n_sequences + i};
+                                   .index = e->n_sequences + i,
+                                   .hold = engine_prefix_comes(e, &want, pages, n_pages)};
 }
 
 static struct schedule plan(struct engine *e)
@@ -149,8 +147,10 @@ static struct schedule plan(struct engine *e)
         if (e->sequences[i].state != SEQUENCE_FREE)
             s.entries[s.n_entries++] = entry_of_sequence(e, i);
     }
-    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free && i < STARTS_MAX; i++)
-        s.entries[s.n_entries++] = entry_of_waiting(e, i);
+    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free && i < STARTS_MAX; i++) {
+        s.entries[s.n_entries] = entry_of_waiting(e, i);
+        s.n_entries += !s.entries[s.n_entries].hold;
+    }
     schedule_plan(&s);
     return s;
 }

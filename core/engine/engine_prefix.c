@@ -61,17 +61,68 @@ void engine_prefix_take(struct engine *e, struct sequence *q, uint32_t n)
     q->n_counted = reached;
 }
 
+/* ---- what is being computed: many requests at once often begin alike ---- */
+
+/* The page behind n pages that are in the cache; false if it isn't to be shared, or not filled by n_most. */
+static bool next_page(const struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n,
+                      struct prefix_next *out)
+{
+    if (e->prefix_off || w->submission->g.cache_off || (n + 1) * KV_PAGE_TOKENS > w->n_most)
+        return false;
+    out->submission = w->submission;
+    out->parent = n ? pages[n - 1] : PREFIX_ROOT;
+    out->tokens = w->tokens + (size_t)n * KV_PAGE_TOKENS;
+    page_key(e, w->submission, w->n_known, n, &out->key);
+    return true;
+}
+
+static bool is_same(const struct prefix_next *a, const struct prefix_next *b)
+{
+    return a->parent == b->parent && memcmp(a->tokens, b->tokens, KV_PAGE_TOKENS * sizeof *a->tokens) == 0 &&
+           memcmp(&a->key, &b->key, sizeof a->key) == 0;
+}
+
 void engine_prefix_look(struct engine *e)
 {
+    e->n_nexts = 0;
     for (uint32_t i = 0; i < e->n_sequences; i++) {
         struct sequence *q = &e->sequences[i];
-        if (q->state != SEQUENCE_RUNNING || q->n_computed != q->n_cached_pages * KV_PAGE_TOKENS)
+        if (q->state != SEQUENCE_RUNNING || q->keeps_pages)
             continue;
-        const struct prefix_want want = engine_prefix_want(q);
-        uint32_t n = engine_prefix_find(e, &want, q->pages, q->n_cached_pages);
+        struct prefix_want want = engine_prefix_want(q);
+        uint32_t n = q->n_cached_pages;
+        if (q->n_computed == n * KV_PAGE_TOKENS)
+            n = engine_prefix_find(e, &want, q->pages, n);
         if (n > q->n_cached_pages)
             engine_prefix_take(e, q, n);
+        want.n_most = sequence_n_known(q);
+        e->n_nexts += next_page(e, &want, q->pages, n, &e->nexts[e->n_nexts]);
     }
+}
+
+bool engine_prefix_holds(const struct engine *e, const struct sequence *q)
+{
+    const struct prefix_want want = engine_prefix_want(q);
+    struct prefix_next mine;
+    if (q->keeps_pages || q->n_computed != q->n_cached_pages * KV_PAGE_TOKENS ||
+        !next_page(e, &want, q->pages, q->n_cached_pages, &mine))
+        return false;
+    for (uint32_t i = 0; i < e->n_nexts; i++)
+        if (submission_is_before(e->nexts[i].submission, q->submission) && is_same(&e->nexts[i], &mine))
+            return true;
+    return false;
+}
+
+bool engine_prefix_comes(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n)
+{
+    struct prefix_next *mine = &e->nexts[e->n_nexts];
+    if (!next_page(e, w, pages, n, mine))
+        return false;
+    for (uint32_t i = 0; i < e->n_nexts; i++)
+        if (is_same(&e->nexts[i], mine))
+            return true;
+    e->n_nexts++;
+    return false;
 }
 
 void engine_prefix_offer(struct engine *e, struct sequence *q)

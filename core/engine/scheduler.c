@@ -180,7 +180,7 @@ void schedule_plan(struct schedule *s)
         bool no_slot = e->state == SCHEDULE_WAITING && s->n_slots_free == 0;
         if (e->state != SCHEDULE_RUNNING && !e->pause && !no_slot && !blocked)
             blocked = !try_start(s, e, budget);
-        if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0)
+        if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0 && !e->hold)
             plan_prompt(s, i, &budget);
     }
 }

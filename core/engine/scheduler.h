@@ -19,6 +19,7 @@ struct schedule_entry {
     const uint32_t *pages; /* [n_pages] which; not looked at without the schedule's users */
     uint32_t logits_from;  /* positions from here to the last known one need a row of logits */
     uint32_t index;        /* the caller's */
+    bool hold;             /* runs, but is given no prompt's tokens; somebody before it runs and isn't held */
     /* the plan */
     uint32_t n_tokens; /* to compute in this step; 0: none */
     bool start;        /* was waiting or paused, runs from now on */

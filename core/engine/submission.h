@@ -2,6 +2,7 @@
 #ifndef LK_ENGINE_SUBMISSION_H
 #define LK_ENGINE_SUBMISSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -17,6 +18,12 @@ struct submission {
     uint32_t shadow_begin;
     bool shadow_refused; /* set by the engine thread: there is no scratch for it */
 };
+
+/* The order of service. */
+static inline bool submission_is_before(const struct submission *a, const struct submission *b)
+{
+    return a->g.priority != b->g.priority ? a->g.priority < b->g.priority : a->id < b->id;
+}
 
 /* What a generation is checked against. */
 struct submission_limits {

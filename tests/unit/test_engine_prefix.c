@@ -176,27 +176,31 @@ static void wanted_rows_are_computed(void **state)
     engine_destroy(e);
 }
 
-/* The second is at the first's heels: it finds what that has just computed. */
+/* Those that begin alike wait for the first, each for the pages that it needs, and find them. */
 static void those_that_run_along_share(void **state)
 {
     (void)state;
     struct model m = fake_model();
     struct engine_options o = roomy;
-    o.step_tokens = 64;
+    o.step_tokens = 128;
     o.chunk_tokens = 64;
     struct engine *e = engine_with(&m, o);
-    struct record *r = mem_array(3, sizeof *r);
-    struct generation g = of(letters(), 150, NULL);
-    g.max_tokens = 60;
-    for (int i = 0; i < 3; i++)
-        r[i].id = submit(e, &g);
-    gather(e, r, 3);
+    struct record *r = mem_array(6, sizeof *r);
+    int32_t other[N_TEXT];
+    memcpy(other, letters(), sizeof other);
+    other[100]++;
+    struct generation g[2] = {of(letters(), 150, NULL), of(other, 150, NULL)};
+    g[0].max_tokens = g[1].max_tokens = 60;
+    for (int i = 0; i < 6; i++)
+        r[i].id = submit(e, &g[i % 2]);
+    gather(e, r, 6);
     struct engine_stats s;
     engine_stats(e, &s);
-    assert_true(s.n_prompt_tokens < 2 * 150);
-    for (int i = 0; i < 3; i++)
-        assert_true(logs_equal(&r[0], &r[i]));
-    for (int i = 0; i < 3; i++)
+    assert_int_equal(s.n_prompt_tokens, 150 + 54 + 4 * 22);
+    assert_int_equal(s.n_prefix_tokens, 96 + 4 * 128);
+    for (int i = 2; i < 6; i++)
+        assert_true(logs_equal(&r[i % 2], &r[i]));
+    for (int i = 0; i < 6; i++)
         record_fini(&r[i]);
     mem_free(r);
     engine_destroy(e);

@@ -193,6 +193,88 @@ static void plans_are_as_in_the_tables(void **state)
         check_table(&tables[i]);
 }
 
+/* One that is held gets nothing of its prompt, and what it leaves goes to those behind. */
+static void held_prompts_wait(void **state)
+{
+    (void)state;
+    struct schedule_entry entries[3] = {
+        {.state = SCHEDULE_RUNNING, .arrival = 1, .n_known = 20, .logits_from = 19},
+        {.state = SCHEDULE_RUNNING, .arrival = 2, .n_known = 20, .logits_from = 19, .hold = true},
+        {.state = SCHEDULE_RUNNING, .arrival = 3, .n_known = 20, .logits_from = 19}};
+    struct schedule s = {10, 6, 3, 4, 0, 100, entries, 3, NULL};
+    schedule_plan(&s);
+    assert_int_equal(entries[0].n_tokens, 6);
+    assert_int_equal(entries[1].n_tokens, 0);
+    assert_false(entries[1].pause);
+    assert_int_equal(entries[2].n_tokens, 4);
+}
+
+/* Two that share their first two pages: pausing one frees its own alone, pausing both all; and one that found
+ * them in use needs room only for the rest. */
+static void shared_pages_are_free_without_users(void **state)
+{
+    (void)state;
+    static const uint32_t a[] = {0, 1, 2}, b[] = {0, 1, 3}, found[] = {0, 1};
+    uint32_t users[6] = {2, 2, 1, 1, 1, 1};
+    struct schedule_entry entries[3] = {{.state = SCHEDULE_RUNNING,
+                                         .arrival = 1,
+                                         .n_known = 9,
+                                         .n_computed = 8,
+                                         .n_pages = 2,
+                                         .logits_from = 8},
+                                        {.state = SCHEDULE_RUNNING,
+                                         .arrival = 2,
+                                         .n_known = 10,
+                                         .n_computed = 9,
+                                         .n_pages = 3,
+                                         .logits_from = 9},
+                                        {.state = SCHEDULE_RUNNING,
+                                         .arrival = 3,
+                                         .n_known = 10,
+                                         .n_computed = 9,
+                                         .n_pages = 3,
+                                         .logits_from = 9}};
+    static const uint32_t own[] = {4, 5};
+    entries[0].pages = own;
+    entries[1].pages = a;
+    entries[2].pages = b;
+    struct schedule s = {8, 8, 3, 4, 0, 0, entries, 3, users};
+    schedule_plan(&s);
+    assert_true(entries[0].n_tokens == 1 && entries[1].n_tokens == 1 && entries[2].pause);
+    assert_true(users[0] == 1 && users[3] == 0 && s.n_pages_free == 0);
+    struct schedule_entry more[2] = {{.state = SCHEDULE_RUNNING,
+                                      .arrival = 1,
+                                      .n_known = 10,
+                                      .n_computed = 9,
+                                      .n_pages = 3,
+                                      .logits_from = 9},
+                                     {.state = SCHEDULE_WAITING,
+                                      .arrival = 2,
+                                      .n_known = 10,
+                                      .n_computed = 8,
+                                      .n_pages = 2,
+                                      .logits_from = 9}};
+    uint32_t shared[6] = {1, 1, 1};
+    more[0].pages = a;
+    more[1].pages = found;
+    s = (struct schedule){8, 8, 3, 4, 1, 2, more, 2, shared};
+    schedule_plan(&s);
+    assert_true(more[1].start && more[1].n_tokens == 2);
+    assert_true(shared[0] == 2 && s.n_pages_free == 1);
+    shared[0] = shared[1] = shared[2] =
+        0; /* the same, but the two rest: they are among those that are free */
+    more[1] = (struct schedule_entry){.state = SCHEDULE_WAITING,
+                                      .arrival = 2,
+                                      .n_known = 10,
+                                      .n_computed = 8,
+                                      .n_pages = 2,
+                                      .logits_from = 9};
+    more[1].pages = found;
+    s = (struct schedule){8, 8, 3, 4, 1, 2, &more[1], 1, shared};
+    schedule_plan(&s);
+    assert_true(!more[1].start && shared[0] == 0 && s.n_pages_free == 2);
+}
+
 /* ---- a world of sequences that live by the plans ---- */
 
 static uint32_t next_random(uint32_t *x)
@@ -272,6 +354,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_are_as_in_the_tables),
+        cmocka_unit_test(held_prompts_wait),
+        cmocka_unit_test(shared_pages_are_free_without_users),
         cmocka_unit_test(everybody_ends_within_all_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
