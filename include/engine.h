@@ -125,9 +125,10 @@ struct generation {
      * reference of its own until the final event. */
     struct lora *shadow_lora;
     /* Full KV pages are kept for generations that begin with the same tokens, with the same adapter (where it
-     * acts already) and the same salt. That changes no byte of what comes out, only when it comes. */
+     * acts already) and the same salt. That changes no byte of what comes out, only when it comes. What an
+     * adapter says is kept as guesses for generations with the same adapter and salt. */
     uint8_t cache_salt[32];
-    bool cache_off; /* takes none of these pages, and leaves none */
+    bool cache_off; /* takes none of these pages, and leaves none; nor guesses */
 };
 
 enum event_kind {
@@ -179,10 +180,20 @@ struct event {
     /* DONE, FAILED: tokens of prompt and output that went through the model, on a merged copy or with the
      * adapter beside the base (or without one); what a pause had computed again counts again */
     uint32_t n_merged_tokens, n_unmerged_tokens;
-    struct shadow_score shadow; /* all 0 without a shadow */
+    struct shadow_score shadow;         /* all 0 without a shadow */
+    uint32_t n_drafted, n_drafts_right; /* DONE, FAILED: tokens guessed and computed; those that came */
     /* FAILED: */
     struct error error;
     bool non_finite; /* the model is at fault: no token was left, and the row of logits had NaN or infinity */
+};
+
+/* Guessing tokens by what followed the same ones before, in the sequence itself and in what its adapter has
+ * said to the same caller (cache_salt), and computing the guesses beside the next token. No byte of an output
+ * depends on it. */
+enum speculation {
+    SPECULATION_OFF,
+    SPECULATION_AUTO,   /* where rows are few and guesses are right so often that it pays */
+    SPECULATION_ALWAYS, /* whatever there is to guess: for tests and measurements */
 };
 
 struct engine_options {
@@ -196,6 +207,7 @@ struct engine_options {
     unsigned n_threads;    /* 0: one a core */
     bool prefix_cache_off; /* KV pages are forgotten with their sequence */
     const struct cost_model *costs; /* of this machine, for MERGED_AUTO; copied; NULL: that never merges */
+    enum speculation speculation;
 };
 
 struct engine;
@@ -263,6 +275,7 @@ struct engine_stats {
     uint64_t n_merged_steps, n_merged_tokens; /* of n_steps and sum_batch_rows, those on merged copies */
     uint64_t n_shadow_rows;                   /* computed for shadows; not in batch_rows, sum_batch_rows */
     uint64_t n_shadow_drops;                  /* shadows given up, or never begun */
+    uint64_t n_drafted, n_drafts_right;       /* tokens guessed and computed; of these, those that came */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

@@ -215,11 +215,13 @@ static enum status run_all(struct run *r, struct error *err)
             .name = a->name, .path = a->path, .root_fd = -1, .scale = a->scale, .store = r->conf.store};
         s = adapter_load(&source, r->base.model, &r->adapter, err);
     }
-    const struct engine_options options = {.n_sequences = 1,
-                                           .context = r->conf.context,
-                                           .kv_bytes = r->conf.kv_bytes,
-                                           .kv_type = r->conf.kv_type,
-                                           .n_threads = r->conf.n_threads};
+    const struct engine_options options = {
+        .n_sequences = 1,
+        .context = r->conf.context,
+        .kv_bytes = r->conf.kv_bytes,
+        .kv_type = r->conf.kv_type,
+        .n_threads = r->conf.n_threads,
+        .speculation = strcmp(r->conf.speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO};
     if (s == STATUS_OK)
         s = engine_create(r->base.model, r->base.text, &options, NULL, NULL, &r->engine, err);
     struct token_list ids = {0};

@@ -445,6 +445,8 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
     on_final(c, h);
     h->n_cached = e->n_cached;
     h->n_generated = e->n_generated;
+    h->n_drafted = e->n_drafted;
+    h->n_drafts_right = e->n_drafts_right;
     h->prefill_ns = e->prefill_ns;
     h->decode_ns = e->decode_ns;
     h->stop_token = e->stop_token;

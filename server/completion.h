@@ -36,7 +36,7 @@ struct choice {
     struct buf ids;  /* the same: JSON numbers with commas */
     struct logprob_list logprobs;
     uint32_t n_scored; /* EVENT_PROMPTs seen */
-    uint32_t n_prompt, n_generated, n_cached;
+    uint32_t n_prompt, n_generated, n_cached, n_drafted, n_drafts_right;
     int64_t first_ns, last_ns; /* tokens */
     int64_t prefill_ns, decode_ns;
 };

@@ -66,6 +66,10 @@ static void put_timings(const struct choice *h, struct jw *w)
     jw_key_int(w, "cache_n", h->n_cached);
     put_rate(w, "prompt", n_prompt, (double)prefill_ns / 1e6);
     put_rate(w, "predicted", h->n_generated, (double)decode_ns / 1e6);
+    if (h->n_drafted) {
+        jw_key_int(w, "draft_n", h->n_drafted);
+        jw_key_int(w, "draft_n_accepted", h->n_drafts_right);
+    }
     jw_end(w, '}');
 }
 

@@ -27,6 +27,7 @@ bool conf_init(struct conf *c)
         .kv_type = "auto",
         .prefix_cache = "on",
         .act = "auto",
+        .speculate = "auto",
         .body_bytes_max = 4U << 20,
         .connections_max = 4096,
         .header_timeout_ms = 10000,

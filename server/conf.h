@@ -88,6 +88,7 @@ struct conf {
         chunk_tokens; /* struct engine_options; 0: its default */
     uint64_t kv_bytes;
     const char *prefix_cache; /* "on", "off", "shared" by all callers */
+    const char *speculate;    /* "auto", "off" */
 
     /* Limits. */
     size_t body_bytes_max;

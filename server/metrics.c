@@ -238,10 +238,18 @@ static void put_engine(const struct server *s, struct buf *out)
            (double)e.n_merged_steps);
     number(out, "lorikeet_merged_tokens_total", "counter", "Tokens computed in them.",
            (double)e.n_merged_tokens);
+    number(out, "lorikeet_drafted_tokens_total", "counter",
+           "Tokens guessed and computed beside the next one.", (double)e.n_drafted);
+    number(out, "lorikeet_accepted_drafts_total", "counter", "Those of them that were right.",
+           (double)e.n_drafts_right);
     number(out, "lorikeet_step_allocations_total", "counter", "Heap allocations inside steps (should be 0).",
            (double)e.step_allocations);
     number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);
     number(out, "vllm:num_requests_waiting", "gauge", "As vLLM calls it.", e.n_waiting);
+    number(out, "vllm:spec_decode_num_draft_tokens_total", "counter", "As vLLM calls it.",
+           (double)e.n_drafted);
+    number(out, "vllm:spec_decode_num_accepted_tokens_total", "counter", "As vLLM calls it.",
+           (double)e.n_drafts_right);
     number(out, "vllm:kv_cache_usage_perc", "gauge", "As vLLM calls it: 0 to 1.", used);
     number(out, "vllm:prefix_cache_queries_total", "counter", "As vLLM calls it: prompt tokens.",
            (double)(e.n_prefix_tokens + e.n_prompt_tokens));

@@ -99,6 +99,8 @@ struct conf;
     X(BYTES, "kv-memory", kv_bytes, 0, BYTES_MAX, NULL, "BYTES", "memory for the KV cache (0: chosen)")      \
     X(CHOICE, "prefix-cache", prefix_cache, 0, 0, "on|off|shared", "MODE",                                   \
       "KV memory of equal beginnings is used again, by the same caller or all (on)")                         \
+    X(CHOICE, "speculate", speculate, 0, 0, "auto|off", "MODE",                                              \
+      "guess tokens by what was said before, where that is faster; output is the same (auto)")               \
     X(COUNT, "step-tokens", step_tokens, 0, 65536, NULL, "N", "token budget of a step (0: 256)")             \
     X(COUNT, "chunk-tokens", chunk_tokens, 0, 65536, NULL, "N",                                              \
       "longest chunk of one prompt in a step (0: the step's budget)")                                        \

@@ -271,6 +271,8 @@ static void load_base(void *data)
                                .step_tokens = c->step_tokens,
                                .chunk_tokens = c->chunk_tokens,
                                .n_threads = c->n_threads,
+                               .speculation =
+                                   strcmp(c->speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO,
                                .costs = &st->costs};
     st->status = engine_create(st->base.model, st->base.text, &o, bridge_wake, st->server->bridge,
                                &st->engine, &st->err);

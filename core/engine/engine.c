@@ -100,6 +100,8 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .n_merged_tokens = COUNTER(n_merged_tokens),
         .n_shadow_rows = COUNTER(n_shadow_rows),
         .n_shadow_drops = COUNTER(n_shadow_drops),
+        .n_drafted = COUNTER(n_drafted),
+        .n_drafts_right = COUNTER(n_drafts_right),
     };
 #undef COUNTER
 }
@@ -132,6 +134,7 @@ void engine_destroy(struct engine *e)
     for (uint32_t i = 0; e->scratch && i < team_size(e->team); i++)
         sampler_scratch_fini(&e->scratch[i]);
     engine_merged_fini(e);
+    engine_drafts_fini(e);
     step_space_destroy(e->space);
     prefix_cache_destroy(e->prefix);
     kv_cache_destroy(e->kv);

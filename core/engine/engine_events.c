@@ -132,6 +132,9 @@ static void end_sequence(struct engine *e, struct sequence *q, struct event *eve
     event->queued_ns = q->started_ns - s->submitted_ns;
     event->prefill_ns = first - q->started_ns;
     event->decode_ns = now - first;
+    event->n_drafted = q->draft.n_all;
+    event->n_drafts_right = q->draft.n_all_right;
+    engine_drafts_end(e, q);
     sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, false);
     q->state = SEQUENCE_FREE;

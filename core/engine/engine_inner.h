@@ -12,6 +12,7 @@
 #include "prefix_cache.h"
 #include "scheduler.h"
 #include "sequence.h"
+#include "speculation.h"
 
 /* Events that fit into the outbox; a front that is slower makes the engine wait. */
 #define OUTBOX_LIMIT 1024U
@@ -77,6 +78,7 @@ struct counters {
     atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
     atomic_uint_fast64_t n_prefix_hits, n_prefix_tokens, n_prefix_evictions;
     atomic_uint_fast64_t n_merged_steps, n_merged_tokens, n_shadow_rows, n_shadow_drops;
+    atomic_uint_fast64_t n_drafted, n_drafts_right;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -100,9 +102,18 @@ struct row {
     struct sequence *sequence;
     int32_t scored;  /* the prompt token that came next, or -1: sample one */
     int32_t token;   /* the result */
+    uint32_t depth;  /* drafts of this step that stand before it */
     uint32_t shadow; /* the step's row of logits that the shadow gave, or ROW_NONE */
     bool non_finite; /* no token, and the model is at fault */
     struct logprobs logprobs;
+};
+
+struct drafts {
+    enum speculation use; /* immutable */
+    struct draft_tables *tables;
+    struct draft_costs costs;
+    uint32_t n_step;   /* tokens of this step's drafts */
+    bool only_decodes; /* this step does */
 };
 
 struct engine {
@@ -137,6 +148,7 @@ struct engine {
     struct prefix_cache *prefix; /* hands out kv's pages */
     uint32_t *users;             /* [n_pages] the schedule's */
     struct step_space *space;
+    struct drafts drafts;
     struct merged_table merged; /* in force */
     unsigned merged_version;
     const struct model *step_model; /* that the step runs on: the base or a copy */
@@ -229,5 +241,19 @@ void engine_shadow_add(struct engine *e, uint32_t n_tokens);
 /* Compares a sampled row with the follower's. Thread: a worker. */
 void engine_shadow_score(const struct row *r, const float *row, const float *shadow,
                          const struct sampler_scratch *scratch);
+
+/* engine_drafts.c: guesses that are computed behind a decoding sequence's own token */
+LK_MUST_USE enum status engine_drafts_init(struct engine *e, enum speculation use, struct error *err);
+void engine_drafts_fini(struct engine *e);
+void engine_drafts_begin(struct engine *e, struct sequence *q);
+void engine_drafts_end(struct engine *e, const struct sequence *q); /* its table learns the output */
+/* Gives sequences drafts out of what the plan of n_tokens has left: draft.n tokens behind the known ones, to
+ * be computed with the planned one. Returns how many in all. */
+uint32_t engine_drafts_plan(struct engine *e, const struct schedule *s, uint32_t n_tokens);
+/* A step of n_tokens, its drafts among them, took so long. */
+void engine_drafts_timed(struct engine *e, uint32_t n_tokens, int64_t ns);
+/* Looks how good the guesses were; rows: the sequence's sampled one and its drafts'. Before they are
+ * accepted. */
+void engine_drafts_note(struct engine *e, const struct row *rows);
 
 #endif

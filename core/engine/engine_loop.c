@@ -184,6 +184,7 @@ static void enact_start(struct engine *e, struct schedule_entry *p)
         struct submission **s = &e->waiting[p->index - e->n_sequences];
         sequence_begin(q, *s, e->text, clock_now_ns());
         engine_shadow_begin(e, q);
+        engine_drafts_begin(e, q);
         *s = NULL;
         memcpy(q->pages, p->pages, p->n_pages * sizeof *q->pages);
         p->index = (uint32_t)(q - e->sequences);
@@ -201,11 +202,11 @@ static void forget_started(struct engine *e)
     e->n_waiting = n;
 }
 
-/* Adds n tokens of a sequence to the batch, and the rows of logits that they will give. */
+/* Adds n tokens of a sequence and its drafts to the batch, and the rows of logits that they will give. */
 static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
 {
     const struct generation *g = &q->submission->g;
-    uint32_t begin = q->n_computed, end = begin + n, from = sequence_logits_from(q);
+    uint32_t begin = q->n_computed, end = begin + n + q->draft.n, from = sequence_logits_from(q);
     from = from < begin ? begin : from < end ? from : end;
     uint32_t n_pages = (end + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
     if (n_pages > q->n_pages)
@@ -214,7 +215,7 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
     e->batch_owner[e->n_batch] = q;
     e->batch[e->n_batch++] = (struct batch_seq){.lora = g->lora,
                                                 .tokens = q->tokens + begin,
-                                                .n_tokens = n,
+                                                .n_tokens = end - begin,
                                                 .position = begin,
                                                 .pages = q->pages,
                                                 .n_prompt = g->n_prompt,
@@ -227,6 +228,7 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
         r->shadow = ROW_NONE;
         r->non_finite = false;
         r->scored = p + 1 < g->n_prompt ? q->tokens[p + 1] : -1;
+        r->depth = p < q->n_tokens ? 0 : p + 1 - q->n_tokens;
     }
     uint32_t reached = end < g->n_prompt ? end : g->n_prompt;
     if (reached > q->n_counted) { /* computing it again after a pause doesn't count, nor what was found */
@@ -241,14 +243,14 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
 {
     struct sequence *q = r->sequence;
     const struct generation *g = &q->submission->g;
-    bool scores = r->scored >= 0, early = q->n_generated < g->min_tokens;
+    bool scores = r->scored >= 0, early = q->n_generated + r->depth < g->min_tokens;
     int32_t n_top = scores ? g->n_prompt_logprobs : g->n_logprobs;
     r->token = r->scored;
     if (!scores) {
         const struct sampler_input in = {.sampling = &g->sampling,
                                          .logits = logits,
                                          .tokens = q->tokens,
-                                         .n_tokens = q->n_tokens,
+                                         .n_tokens = q->n_tokens + r->depth,
                                          .n_prompt = g->n_prompt,
                                          .banned = g->stop_tokens,
                                          .n_banned = early ? g->n_stop_tokens : 0};
@@ -263,7 +265,24 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
         logprobs_row(logits, scratch->n_vocab, r->token, (uint32_t)n_top, &r->logprobs);
 }
 
-/* Every row is one worker's, with that worker's scratch; a sequence samples at most once in a step. */
+/* A row, and behind it the drafts' rows as long as each was sampled: what the sampler sees is then the same
+ * as if they had come one by one. */
+static void compute_drafts(struct row *r, const float *logits, struct sampler_scratch *scratch)
+{
+    struct sequence *q = r->sequence;
+    uint32_t i = 0;
+    compute_row(r, logits, scratch);
+    while (i < q->draft.n && r[i].token == q->tokens[q->n_tokens + i] &&
+           !sequence_is_stop_token(q, r[i].token)) {
+        i++;
+        compute_row(&r[i], logits + (size_t)i * scratch->n_vocab, scratch);
+    }
+    if (q->draft.n) /* else rows of a prompt: others have more of them */
+        q->draft.n_right = i;
+}
+
+/* Every row is one worker's, with that worker's scratch; all sampled rows of a sequence are the same one's.
+ */
 static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
 {
     struct engine *e = arg;
@@ -271,7 +290,8 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
     for (uint32_t i = worker; i < e->n_rows; i += n_workers) {
         struct row *r = &e->rows[i];
         const float *logits = e->logits + (size_t)i * scratch->n_vocab;
-        compute_row(r, logits, scratch);
+        if (r->depth == 0)
+            compute_drafts(r, logits, scratch);
         if (r->shadow != ROW_NONE)
             engine_shadow_score(r, logits, e->logits + (size_t)r->shadow * scratch->n_vocab, scratch);
     }
@@ -288,23 +308,34 @@ static void announce(struct engine *e)
     }
 }
 
+static void deliver_row(struct engine *e, const struct row *r)
+{
+    struct sequence *q = r->sequence;
+    if (r->scored >= 0) {
+        engine_score_row(e, r);
+        return;
+    }
+    if (r->depth == 0)
+        engine_drafts_note(e, r);
+    else if (q->state == SEQUENCE_FREE || r->depth > q->draft.n_right)
+        return; /* its text has ended with a token before, or went another way */
+    engine_accept_row(e, r);
+}
+
 static void deliver(struct engine *e)
 {
     bool merged = engine_step_is_merged(e);
     for (uint32_t i = 0; i < e->n_batch; i++) {
         struct sequence *q = e->batch_owner[i];
-        q->n_computed += e->batch[i].n_tokens;
-        *(merged ? &q->n_merged : &q->n_unmerged) += e->batch[i].n_tokens;
+        uint32_t n = e->batch[i].n_tokens - (q->draft.n - q->draft.n_right);
+        q->n_computed += n;
+        *(merged ? &q->n_merged : &q->n_unmerged) += n;
         engine_prefix_offer(e, q);
     }
     for (uint32_t i = e->n_batch; i < e->n_batch + e->n_followers; i++)
         e->batch_owner[i]->follower.n_computed += e->batch[i].n_tokens;
-    for (uint32_t i = 0; i < e->n_rows; i++) {
-        if (e->rows[i].scored >= 0)
-            engine_score_row(e, &e->rows[i]);
-        else
-            engine_accept_row(e, &e->rows[i]);
-    }
+    for (uint32_t i = 0; i < e->n_rows; i++)
+        deliver_row(e, &e->rows[i]);
 }
 
 /* ---- step ---- */
@@ -329,7 +360,8 @@ static void step(struct engine *e)
     int64_t begin_ns = clock_now_ns();
     uint64_t n_allocations = mem_count();
     struct schedule s = plan(e);
-    uint32_t n_tokens = 0;
+    uint32_t n_tokens = schedule_tokens(&s);
+    n_tokens += engine_drafts_plan(e, &s, n_tokens);
     e->n_batch = e->n_rows = e->n_followers = 0;
     for (uint32_t i = 0; i < s.n_entries; i++) /* pages go back before others take them, */
         if (s.entries[i].pause)
@@ -340,7 +372,6 @@ static void step(struct engine *e)
     for (uint32_t i = 0; i < s.n_entries; i++) {
         if (s.entries[i].n_tokens)
             batch_add(e, &e->sequences[s.entries[i].index], s.entries[i].n_tokens);
-        n_tokens += s.entries[i].n_tokens;
     }
     forget_started(e);
     engine_publish(e);
@@ -348,11 +379,13 @@ static void step(struct engine *e)
     engine_shadow_add(e, e->step_tokens - n_tokens);
     e->step_model = engine_merged_choose(e, n_tokens);
     announce(e);
+    int64_t computing_ns = clock_now_ns();
     run_model(e);
     if (e->n_rows > 1)
         team_run(e->team, compute_rows, e);
     else
         compute_rows(e, 0, 1);
+    engine_drafts_timed(e, n_tokens, clock_now_ns() - computing_ns);
     deliver(e);
     struct counters *c = &e->counters;
     counter_add(&c->n_steps, 1);

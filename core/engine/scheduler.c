@@ -184,3 +184,11 @@ void schedule_plan(struct schedule *s)
             plan_prompt(s, i, &budget);
     }
 }
+
+uint32_t schedule_tokens(const struct schedule *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        n += s->entries[i].n_tokens;
+    return n;
+}

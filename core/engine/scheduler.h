@@ -41,5 +41,7 @@ struct schedule {
 
 /* Makes the plan. If there is any entry, some entry gets tokens, provided that each fits the cache alone. */
 void schedule_plan(struct schedule *s);
+/* Tokens that the plan has computed. */
+uint32_t schedule_tokens(const struct schedule *s);
 
 #endif

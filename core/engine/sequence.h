@@ -9,6 +9,7 @@
 #include "kv_cache.h"
 #include "prefix_cache.h"
 #include "sampler.h"
+#include "speculation.h"
 #include "stop.h"
 #include "submission.h"
 
@@ -27,10 +28,19 @@ struct follower {
     struct shadow_score score;
 };
 
+/* Guesses of the next tokens (engine_drafts.c). */
+struct draft {
+    struct prediction copied, learnt; /* of this step's token and those behind it */
+    uint32_t n;                       /* tokens behind the known ones that this step computes too */
+    uint32_t n_right; /* of these: sampled from the row before, so that their own row counts */
+    struct acceptance acceptance;
+    uint32_t n_all, n_all_right; /* over all steps */
+};
+
 struct sequence {
     enum sequence_state state;
     struct submission *submission; /* owned; NULL when free */
-    int32_t *tokens;               /* [context] prompt, then output; memory of the table */
+    int32_t *tokens; /* [context] prompt, then output, in a step drafts behind; memory of the table */
     uint32_t n_tokens, n_generated;
     uint32_t n_computed; /* tokens whose K and V are in the pages */
     uint32_t n_scored;   /* prompt positions whose logprobs were reported; a pause doesn't set them back */
@@ -47,6 +57,7 @@ struct sequence {
     struct stop_hold hold;
     int64_t started_ns, first_token_ns; /* 0: not yet */
     struct follower follower;
+    struct draft draft;
 };
 
 /* Takes the submission. Everything but pages is ready for the first chunk. */

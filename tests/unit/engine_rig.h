@@ -196,8 +196,8 @@ static inline struct crowd *crowd_create(const struct model *m)
     return c;
 }
 
-static inline void check_crowd(const struct model *m, struct crowd *c, struct record *alone,
-                               struct engine_options o, bool must_pause)
+static inline struct engine_stats check_crowd(const struct model *m, struct crowd *c, struct record *alone,
+                                              struct engine_options o, bool must_pause)
 {
     struct engine *e = engine_with(m, o);
     struct record *all = mem_array(N_CROWD, sizeof *all);
@@ -218,6 +218,7 @@ static inline void check_crowd(const struct model *m, struct crowd *c, struct re
     engine_destroy(e);
     for (uint32_t i = 0; i < 3; i++)
         assert_int_equal(c->loras[i].refs, 1);
+    return stats;
 }
 
 static const int32_t prompt_abc[] = {'a', 'b', 'c'};

@@ -32,6 +32,7 @@ struct model {
     struct kernels kernels;
     struct timespec step_time; /* slept in every step */
     bool all_nan;
+    bool has_habits;           /* says again what it said behind the same two tokens, mostly */
     const struct lora *inside; /* a merged copy's adapter */
 };
 
@@ -183,6 +184,17 @@ static float fake_mark(const struct model *m, const struct batch_seq *q, uint32_
     return (float)(h >> 40);
 }
 
+/* Logits that stand out by what the last two tokens are, a few bits of each: soon all of them have been seen.
+ */
+static float fake_habit(const struct lora *lora, const struct batch_seq *q, struct kv_cache *kv, uint32_t p,
+                        uint32_t v)
+{
+    uint32_t last = (uint32_t)fake_place(kv, q, p)[0] % 16;
+    uint32_t before = p ? (uint32_t)fake_place(kv, q, p - 1)[0] % 4 : 0;
+    uint64_t h = fake_mix(fake_mix(lora ? lora->digest[0] : 99, last * 4 + before), v);
+    return 20 * powf((float)(fake_mix(h, 1) >> 40) / 16777216.0F, 16);
+}
+
 /* What the row of position p says: a function of the pages' content alone. */
 static void fake_row(const struct model *m, struct kv_cache *kv, const struct batch_seq *q, uint32_t p,
                      float *row)
@@ -202,6 +214,8 @@ static void fake_row(const struct model *m, struct kv_cache *kv, const struct ba
         row[v] = m->all_nan || (lora && lora->digest[0] == FAKE_BROKEN)
                      ? NAN
                      : (float)(h >> 40) / 16777216.0F * 6 + (v >= 32 && v < 127 ? 3.0F : 0.0F);
+        if (m->has_habits)
+            row[v] = row[v] / 100 + fake_habit(lora, q, kv, p, v);
     }
 }
 
@@ -215,6 +229,7 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
         n_tokens += q->n_tokens;
         require(q->n_tokens > 0 && q->logits_begin <= q->n_tokens &&
                 (!q->lora || (q->lora->t_max <= s->t_max && !m->inside)));
+        require(q->n_known > model_length_limit(m) || q->position + q->n_tokens <= model_length_limit(m));
         for (uint32_t t = 0; t < q->n_tokens; t++) {
             float *k = fake_place(kv, q, q->position + t);
             k[0] = (float)q->tokens[t];

@@ -133,6 +133,8 @@ static void check_crowd(const struct golden_family *f, struct outcome *alone, co
     struct engine_stats s;
     engine_stats(e, &s);
     assert_true(!pauses || s.n_preemptions > 0);
+    assert_true(o->speculation != SPECULATION_ALWAYS ||
+                (s.n_drafts_right > 50 && s.n_drafted > s.n_drafts_right));
     engine_destroy(e);
     outcomes_free(r, f->n_cases);
 }
@@ -159,6 +161,9 @@ static void alone_equals_crowd_to_the_bit(void **state)
         {.n_threads = 2, .context = 256, .chunk_tokens = 1, .n_sequences = 6},
         {.n_threads = 2, .context = 256, .kv_bytes = 9 * page},
         {.n_threads = 1, .context = 256, .kv_bytes = 14 * page, .chunk_tokens = 7},
+        {.n_threads = 2, .context = 256, .speculation = SPECULATION_ALWAYS},
+        {.n_threads = 2, .context = 256, .kv_bytes = 9 * page, .speculation = SPECULATION_ALWAYS},
+        {.n_threads = 1, .context = 256, .n_sequences = 2, .speculation = SPECULATION_AUTO},
     };
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         check_crowd(f, alone, &ways[i], ways[i].kv_bytes > 0);
