@@ -160,7 +160,9 @@ class OursFolder(Ours):
 def many(args, model):
     """The same server and the same number of clients; voices drawn from 1,000 and from 8, in turns."""
     n, below = 1000, made_loras.Base(model).vocabulary()
-    folder = os.path.join(ROOT, "build", "bench", "loras", f"qv8-{os.path.basename(model)}")
+    folder = os.path.join(os.path.dirname(model), f"qv8-{os.path.basename(model)}")  # beside the model if somebody made them there
+    if not os.path.isdir(folder):
+        folder = os.path.join(ROOT, "build", "bench", "loras", os.path.basename(folder))
     made_loras.make(model, folder, n, 8, "attn_q,attn_v")
     more = ["--adapters", folder, "--adapters-watch", "false", "--resident-memory", str(16 << 30), *plain()]
     with OursFolder(model, (), args.threads, 16, more=more) as server:
