@@ -68,7 +68,7 @@ struct conf;
     X(CHOICE, "effect-test", effect, 0, 0, "off|warn|enforce", "MODE",                                       \
       "adapters that change nothing, or give no numbers: let in, warned of, refused (enforce)")              \
     X(CHOICE, "adapter-store", store, 0, 0, "file|auto|bf16|int8", "TYPE",                                   \
-      "how adapters are kept in memory; auto: f32 becomes bf16 but on an f32 base (auto)")                   \
+      "how adapters are kept in memory; auto: int8 where the base computes so, else f32 as bf16 (auto)")     \
     X(CHOICE, "base-match", base_policy, 0, 0, "shapes|any|name|proven|exact", "POLICY",                     \
       "what must be known of the base that an adapter was trained on (shapes)")                              \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \

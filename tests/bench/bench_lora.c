@@ -75,9 +75,13 @@ static struct lora *make_adapter(const struct bench *b, uint64_t seed)
     memcpy(digest, &seed, sizeof seed);
     struct lora *l;
     struct error err;
+    int64_t start = clock_now_ns();
     if (lora_build(b->model, &(struct lora_spec){.store = b->store, .pairs = pairs, .n_pairs = n}, digest, &l,
                    &err) != STATUS_OK)
         die(&err);
+    if (b->n_loras == 0)
+        fprintf(stderr, "an adapter: %.1f MB, built in %.0f ms\n", (double)l->size_bytes / 1e6,
+                (double)(clock_now_ns() - start) / 1e6);
     for (uint32_t i = 0; i < n; i++) {
         mem_free((void *)(uintptr_t)pairs[i].a);
         mem_free((void *)(uintptr_t)pairs[i].b);
@@ -156,10 +160,8 @@ static double median(double *v, uint32_t n)
 static void measure(struct bench *b, uint32_t n)
 {
     double ms[N_WAYS][ROUNDS_MAX], ratio[N_WAYS][ROUNDS_MAX];
-    while (b->n_loras < n) {
+    for (; b->n_loras < n; b->n_loras++)
         b->loras[b->n_loras] = make_adapter(b, b->n_loras + 1);
-        b->n_loras++;
-    }
     struct error err;
     if (step_reserve_rank(b->space, b->loras[0]->t_max, &err) != STATUS_OK)
         die(&err);
