@@ -213,4 +213,29 @@ static inline uint32_t model_length_class(const struct model *m, uint32_t n_prom
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits);
 
+/* Where a step's time goes, for benchmarks. */
+#define STEP_PHASE_LIST(X)                                                                                   \
+    X(NORM, "norm") /* embedding, residual, norm, rounding */                                                \
+    X(QKV, "qkv")   /* products, adapters' part, q/k norm, rotation, pages */                                \
+    X(ATTEND, "attention")                                                                                   \
+    X(O, "o")                                                                                                \
+    X(FEED_IN, "gate/up") /* with what follows on its columns; all of a sparse layer */                      \
+    X(DOWN, "down")                                                                                          \
+    X(HEAD, "lm_head")                                                                                       \
+    X(WAIT, "wait") /* at barriers */
+enum step_phase {
+#define STEP_PHASE_ENUM(name, text) PHASE_##name,
+    STEP_PHASE_LIST(STEP_PHASE_ENUM)
+#undef STEP_PHASE_ENUM
+        STEP_PHASES
+};
+struct step_times {
+    int64_t ns[STEP_PHASES]; /* sums over all workers */
+    uint64_t n_barriers;
+};
+const char *step_phase_name(enum step_phase phase);
+/* Clocks run in the steps between the two, which costs a few reads of the clock a layer. Thread: engine. */
+LK_MUST_USE enum status step_time_begin(struct step_space *s, struct error *err);
+void step_time_end(struct step_space *s, struct step_times *out);
+
 #endif

@@ -171,16 +171,27 @@ void attend_plan_rows(struct step_space *s)
 
 /* ---- in a step ---- */
 
-void attend_store(const struct crew *c, struct kv_place at, const float *k, const float *v)
+static struct kv_row kv_row_of(const struct crew *c, const struct kv_place *at)
 {
     const struct step_space *s = c->s;
-    struct kv_row r = {.type = s->kv.type,
-                       .head_dim = s->kv.head_dim,
-                       .page_tokens = KV_PAGE_TOKENS,
-                       .token = s->position[at.row] % KV_PAGE_TOKENS};
-    r.block = s->row_page[at.row] + kv_k_offset(&s->kv, at.layer, at.kv_head);
+    return (struct kv_row){.block = s->row_page[at->row],
+                           .type = s->kv.type,
+                           .head_dim = s->kv.head_dim,
+                           .page_tokens = KV_PAGE_TOKENS,
+                           .token = s->position[at->row] % KV_PAGE_TOKENS};
+}
+
+void attend_store_k(const struct crew *c, struct kv_place at, const float *k)
+{
+    struct kv_row r = kv_row_of(c, &at);
+    r.block += kv_k_offset(&c->s->kv, at.layer, at.kv_head);
     c->k->put_keys(&r, k);
-    r.block = s->row_page[at.row] + kv_v_offset(&s->kv, at.layer, at.kv_head);
+}
+
+void attend_store_v(const struct crew *c, struct kv_place at, const float *v)
+{
+    struct kv_row r = kv_row_of(c, &at);
+    r.block += kv_v_offset(&c->s->kv, at.layer, at.kv_head);
     c->k->put_values(&r, v);
 }
 
@@ -212,8 +223,8 @@ static struct attention_args args_of(const struct crew *c, uint32_t layer, const
     };
 }
 
-/* Some splits of a tile; the last worker that is through with a piece of it joins all parts. */
-static void attend_cut(const struct crew *c, const struct attention_args *a, const struct piece *piece,
+/* Some splits of a tile; the last worker that is through with a piece of it joins all parts: true. */
+static bool attend_cut(const struct crew *c, const struct attention_args *a, const struct piece *piece,
                        uint32_t kv_head)
 {
     struct attend_plan *p = c->s->attend;
@@ -227,9 +238,10 @@ static void attend_cut(const struct crew *c, const struct attention_args *a, con
         c->k->attention_parts(a, begin, piece->split_end, parts + (begin - first) * split_floats);
     /* release: this worker's parts before its count; acquire: all parts behind the last count */
     if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 < cut->n_pieces)
-        return;
+        return false;
     c->k->attention_join(a, parts);
     atomic_store_explicit(done, 0, memory_order_relaxed); /* the next layer is behind a barrier */
+    return true;
 }
 
 /* The longest contexts of a prompt come first, so that the last to be taken are short. */
@@ -243,7 +255,9 @@ void attend(const struct crew *c, uint32_t layer)
         struct attention_args a = args_of(c, layer, piece, i / p->n_pieces);
         if (piece->cut == NO_CUT)
             c->k->attention(&a);
-        else
-            attend_cut(c, &a, piece, i / p->n_pieces);
+        else if (!attend_cut(c, &a, piece, i / p->n_pieces))
+            continue;
+        for (uint32_t row = piece->row; row < piece->row + piece->n_tokens; row++)
+            attended(c, layer, row, i / p->n_pieces);
     }
 }

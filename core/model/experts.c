@@ -21,11 +21,12 @@ static void route(const struct crew *c, uint32_t layer)
 {
     const struct step_space *s = c->s;
     const struct packed *w = &c->m->layers[layer].w[LORA_SITE_ROUTER];
-    struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_ROUTER, w->rows);
+    struct acts h = acts_of(s->h, s->n_rows, c->m->config.hidden_size, s->in);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_ROUTER);
+    p.own[0] = share_panels(c, w->rows);
     struct low_rank t = low_rank_begin(c, &p, &h);
     lora_linear(c, &p, LORA_SITE_ROUTER, w, &h, s->route);
-    if (low_rank_ready(c, t))
+    if (low_rank_ready(c, &t))
         lora_expand(c, &p, 0, w->rows, s->route);
 }
 
@@ -111,7 +112,7 @@ static struct lora_place place_of(const struct crew *c, uint32_t layer, uint32_t
     const struct model_config *config = &c->m->config;
     const uint32_t *at = &c->s->expert_segment[expert];
     uint32_t rows = group == LORA_GROUP_DOWN ? config->hidden_size : config->expert_intermediate_size;
-    struct panels own = share_panels(c, rows, 1);
+    struct panels own = share_panels(c, rows);
     return (struct lora_place){
         c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group, {own, own}};
 }
@@ -139,7 +140,7 @@ static void gather(const struct crew *c, uint32_t layer)
     share_rows(c, n_pairs(c), &begin, &end);
     for (uint32_t i = begin; i < end; i++)
         memcpy(c->s->pair + (size_t)i * n, c->s->h + (size_t)c->s->pair_row[i] * n, n * sizeof(float));
-    struct acts x = acts_of(c, c->s->pair, n_pairs(c), n);
+    struct acts x = acts_of(c->s->pair, n_pairs(c), n, c->s->in);
     quantize_share(c, &x, c->m->layers[layer].experts, 3 * c->m->config.n_experts);
 }
 
@@ -159,7 +160,7 @@ static void activate_pairs(const struct crew *c)
 static void experts_gate_up(const struct crew *c, uint32_t layer)
 {
     uint32_t n_experts = c->m->config.n_experts, n = c->m->config.expert_intermediate_size;
-    struct acts x = acts_of(c, c->s->pair, n_pairs(c), c->m->config.hidden_size);
+    struct acts x = acts_of(c->s->pair, n_pairs(c), c->m->config.hidden_size, c->s->in);
     struct low_rank t = shrink_all(c, layer, LORA_GROUP_GATE_UP, &x);
     for (uint32_t e = 0; e < n_experts; e++) {
         const struct packed *w = c->m->layers[layer].experts + (size_t)3 * e;
@@ -167,7 +168,7 @@ static void experts_gate_up(const struct crew *c, uint32_t layer)
         lora_linear(c, &p, LORA_SITE_GATE, &w[0], &x, c->s->gate);
         lora_linear(c, &p, LORA_SITE_UP, &w[1], &x, c->s->up);
     }
-    bool any = low_rank_ready(c, t);
+    bool any = low_rank_ready(c, &t);
     for (uint32_t e = 0; any && e < n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_GATE_UP);
         lora_expand(c, &p, 0, n, c->s->gate);
@@ -181,7 +182,7 @@ static void experts_down(const struct crew *c, uint32_t layer)
 {
     const struct packed *w = c->m->layers[layer].experts;
     uint32_t n_experts = c->m->config.n_experts;
-    struct acts x = acts_of(c, c->s->gate, n_pairs(c), c->m->config.expert_intermediate_size);
+    struct acts x = acts_of(c->s->gate, n_pairs(c), c->m->config.expert_intermediate_size, c->s->mid);
     if (wants_int8(c, w, 3 * n_experts)) {
         quantize_share(c, &x, w, 3 * n_experts);
         crew_barrier(c);
@@ -191,7 +192,7 @@ static void experts_down(const struct crew *c, uint32_t layer)
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
         lora_linear(c, &p, LORA_SITE_DOWN, &w[(size_t)3 * e + 2], &x, c->s->pair);
     }
-    bool any = low_rank_ready(c, t);
+    bool any = low_rank_ready(c, &t);
     for (uint32_t e = 0; any && e < n_experts; e++) {
         struct lora_place p = place_of(c, layer, e, LORA_GROUP_DOWN);
         lora_expand(c, &p, 0, c->m->config.hidden_size, c->s->pair);

@@ -20,62 +20,6 @@
 
 #include "step.h"
 
-/* ---- shares ---- */
-
-void share_rows(const struct crew *c, uint32_t n_rows, uint32_t *begin, uint32_t *end)
-{
-    uint64_t b, e;
-    team_share(n_rows, 1, c->worker, c->n_workers, &b, &e);
-    *begin = (uint32_t)b;
-    *end = (uint32_t)e;
-}
-
-struct panels share_panels(const struct crew *c, uint32_t rows, uint32_t grain)
-{
-    uint64_t begin, end;
-    team_share((rows + PANEL_ROWS - 1) / PANEL_ROWS, grain, c->worker, c->n_workers, &begin, &end);
-    return (struct panels){(uint32_t)begin, (uint32_t)end};
-}
-
-void crew_barrier(const struct crew *c)
-{
-    team_barrier(c->s->team);
-}
-
-unsigned crew_arrive(const struct crew *c)
-{
-    return team_arrive(c->s->team);
-}
-
-void crew_wait(const struct crew *c, unsigned ticket)
-{
-    team_wait(c->s->team, ticket);
-}
-
-/* ---- activations ---- */
-
-struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols)
-{
-    const struct step_space *s = c->s;
-    return (struct acts){.x = x, .x_stride = cols, .n_rows = n_rows, .cols = cols, .blocks = s->act_blocks};
-}
-
-bool wants_int8(const struct crew *c, const struct packed *w, unsigned n)
-{
-    bool any = false;
-    for (unsigned i = 0; i < n; i++)
-        any = any || dtype_is_quantized(w[i].type);
-    return any && c->k->act_mode == ACT_MODE_INT8;
-}
-
-void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n)
-{
-    uint32_t begin, end;
-    share_rows(c, x->n_rows, &begin, &end);
-    if (begin != end && wants_int8(c, w, n))
-        c->k->quantize_rows(x, begin, end);
-}
-
 /* y = norm(x) with the weight w and, for families of that kind, the bias; y may be x. */
 static void norm_row(const struct crew *c, const float *w, const float *bias, uint32_t n, const float *x,
                      float *y)
@@ -139,12 +83,14 @@ static void add_bias(const struct crew *c, struct values v, float *y)
 }
 
 /* x += y, by way of the bias of the site that gave y, and the norm and multiplier that the family has there.
- */
+ * A worker that is alone leaves the step's y to the others. */
 static void add_row(const struct crew *c, uint32_t layer, uint32_t row, enum lora_site site,
                     enum norm_id post_norm)
 {
     uint32_t n = c->m->config.hidden_size;
-    float *x = c->s->x + (size_t)row * n, *y = c->s->y + (size_t)row * n;
+    float *x = c->x + (size_t)row * n, *y = c->y + (size_t)row * n;
+    if (c->alone)
+        memcpy(y, c->s->y + (size_t)row * n, n * sizeof *y);
     add_bias(c, (struct values){layer, row, site, 0, n}, y);
     layer_norm(c, layer, row, post_norm, y, y);
     if (c->m->residual_scale != 1)
@@ -164,10 +110,9 @@ static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
     add_row(c, layer, row, LORA_SITE_DOWN, NORM_FFN_OUT);
 }
 
-struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group, uint32_t rows)
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group)
 {
-    struct panels own = share_panels(c, rows, 1);
-    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group, {own, own, own}};
+    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group, {{0, 0}}};
 }
 
 struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x)
@@ -180,49 +125,88 @@ struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p,
     return t;
 }
 
-bool low_rank_ready(const struct crew *c, struct low_rank t)
+bool low_rank_ready(const struct crew *c, struct low_rank *t)
 {
-    if (t.any)
-        crew_wait(c, t.ticket);
-    return t.any;
+    if (t->any && !t->is_complete)
+        crew_wait(c, t->ticket);
+    t->is_complete = true;
+    return t->any;
 }
 
 /* ---- attention half ---- */
 
-static void attention_in(const struct crew *c, uint32_t layer)
+/* The rows' x from the tokens; a worker that is alone takes its own copy of it. */
+static void embed(const struct crew *c)
 {
-    const struct step_space *s = c->s;
-    const struct model_layer *l = &c->m->layers[layer];
     uint32_t begin, end, n = c->m->config.hidden_size;
-    share_rows(c, s->n_rows, &begin, &end);
-    for (uint32_t row = begin; row < end; row++) {
-        if (layer == 0)
-            embed_row(c, row);
-        else
-            add_feed_forward(c, layer - 1, row);
-        layer_norm(c, layer, row, NORM_ATTN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
-    }
-    struct acts h = acts_of(c, s->h, s->n_rows, n);
-    quantize_share(c, &h, &l->w[LORA_SITE_Q], 3);
+    share_rows(c, c->s->n_rows, &begin, &end);
+    for (uint32_t row = begin; row < end; row++)
+        embed_row(c, row);
+    if (!c->alone)
+        return;
+    crew_barrier(c);
+    memcpy(c->x, c->s->x, (size_t)c->s->n_rows * n * sizeof *c->x);
 }
 
-static void project_qkv(const struct crew *c, uint32_t layer)
+/* Behind the rows' part: who shared them out waits for the others. */
+static void rows_ready(const struct crew *c)
+{
+    if (!c->alone)
+        crew_barrier(c);
+}
+
+static void attention_in(const struct crew *c, uint32_t layer)
+{
+    uint32_t begin, end, n = c->m->config.hidden_size;
+    own_rows(c, c->s->n_rows, &begin, &end);
+    for (uint32_t row = begin; row < end; row++) {
+        if (layer > 0)
+            add_feed_forward(c, layer - 1, row);
+        layer_norm(c, layer, row, NORM_ATTN_IN, c->x + (size_t)row * n, c->h + (size_t)row * n);
+    }
+    struct acts h = acts_of(c->h, c->s->n_rows, n, c->in);
+    quantize_own(c, &h, &c->m->layers[layer].w[LORA_SITE_Q], 3);
+    rows_ready(c);
+}
+
+/* ---- q, k, v and what follows on them ---- */
+
+/* Heads of q, k and v that a worker finishes; numbers of heads. */
+struct heads {
+    struct panels q, k, v;
+};
+
+static struct panels part_of(struct panels all, uint32_t first, uint32_t n)
+{
+    uint32_t b = all.begin > first ? all.begin - first : 0, e = all.end > first ? all.end - first : 0;
+    return (struct panels){b < n ? b : n, e < n ? e : n};
+}
+
+/* Whether shares of q, k and v are whole heads, so that a worker finishes what it began: heads are whole
+ * panels, no norm spans them, and there are enough. Else columns are shared, and finished behind a barrier.
+ */
+static bool shares_heads(const struct crew *c)
+{
+    const struct model_config *config = &c->m->config;
+    uint32_t n = config->n_heads + 2 * config->n_kv_heads, most = (n + c->n_workers - 1) / c->n_workers;
+    return config->head_dim % PANEL_ROWS == 0 && !c->m->family->wide_qk_norm &&
+           most * c->n_workers <= n + n / 8;
+}
+
+static void project_qkv(const struct crew *c, const struct lora_place *p, const struct acts *h,
+                        struct low_rank *t)
 {
     const struct step_space *s = c->s;
     const struct model *m = c->m;
-    const struct packed *w = m->layers[layer].w;
-    struct acts h = acts_of(c, s->h, s->n_rows, m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_QKV, m->q_dim);
-    p.own[1] = p.own[2] = share_panels(c, m->kv_dim, 1);
-    struct low_rank t = low_rank_begin(c, &p, &h);
-    lora_linear(c, &p, LORA_SITE_Q, &w[LORA_SITE_Q], &h, s->q);
-    lora_linear(c, &p, LORA_SITE_K, &w[LORA_SITE_K], &h, s->k);
-    lora_linear(c, &p, LORA_SITE_V, &w[LORA_SITE_V], &h, s->v);
+    const struct packed *w = m->layers[p->layer].w;
+    lora_linear(c, p, LORA_SITE_Q, &w[LORA_SITE_Q], h, s->q);
+    lora_linear(c, p, LORA_SITE_K, &w[LORA_SITE_K], h, s->k);
+    lora_linear(c, p, LORA_SITE_V, &w[LORA_SITE_V], h, s->v);
     if (!low_rank_ready(c, t))
         return;
-    lora_expand(c, &p, 0, m->q_dim, s->q);
-    lora_expand(c, &p, 1, m->kv_dim, s->k);
-    lora_expand(c, &p, 2, m->kv_dim, s->v);
+    lora_expand(c, p, 0, m->q_dim, s->q);
+    lora_expand(c, p, 1, m->kv_dim, s->k);
+    lora_expand(c, p, 2, m->kv_dim, s->v);
 }
 
 /* Norm and rotation of n_heads neighbouring heads of one row. */
@@ -238,77 +222,141 @@ static void finish_heads(const struct crew *c, uint32_t layer, uint32_t row, enu
         c->k->rope(x, n_heads, head_dim, 2 * n_half, c->s->cos[l->rope] + at, c->s->sin[l->rope] + at);
 }
 
-/* One kv head of a row, with the query heads that share it; their biases are in. */
-static void finish_group(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
+/* Bias, and q's and k's norm where it spans all heads. */
+static void finish_row(const struct crew *c, uint32_t layer, uint32_t row, const struct heads *own)
 {
-    const struct step_space *s = c->s;
     const struct model *m = c->m;
-    uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
-    float *q = s->q + (size_t)row * m->q_dim + (size_t)kv_head * n_group * head_dim;
-    float *k = s->k + (size_t)row * m->kv_dim + (size_t)kv_head * head_dim;
-    const float *v = s->v + (size_t)row * m->kv_dim + (size_t)kv_head * head_dim;
-    finish_heads(c, layer, row, NORM_Q, n_group, q);
-    finish_heads(c, layer, row, NORM_K, 1, k);
-    attend_store(c, (struct kv_place){layer, row, kv_head}, k, v);
-}
-
-/* n_kv kv heads of a row from kv_head on. */
-static void finish_part(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head, uint32_t n_kv)
-{
-    const struct step_space *s = c->s;
-    const struct model *m = c->m;
-    uint32_t head_dim = m->config.head_dim, n_group = m->config.n_heads / m->config.n_kv_heads;
-    uint32_t at_q = kv_head * n_group * head_dim, at_k = kv_head * head_dim;
-    float *q = s->q + (size_t)row * m->q_dim + at_q, *k = s->k + (size_t)row * m->kv_dim + at_k;
-    add_bias(c, (struct values){layer, row, LORA_SITE_Q, at_q, n_kv * n_group * head_dim}, q);
-    add_bias(c, (struct values){layer, row, LORA_SITE_K, at_k, n_kv * head_dim}, k);
-    add_bias(c, (struct values){layer, row, LORA_SITE_V, at_k, n_kv * head_dim},
-             s->v + (size_t)row * m->kv_dim + at_k);
+    uint32_t head_dim = m->config.head_dim;
+    float *q = c->s->q + (size_t)row * m->q_dim, *k = c->s->k + (size_t)row * m->kv_dim;
+    float *v = c->s->v + (size_t)row * m->kv_dim;
+    uint32_t at_q = own->q.begin * head_dim, n_q = own->q.end * head_dim - at_q;
+    uint32_t at_k = own->k.begin * head_dim, n_k = own->k.end * head_dim - at_k;
+    uint32_t at_v = own->v.begin * head_dim, n_v = own->v.end * head_dim - at_v;
+    add_bias(c, (struct values){layer, row, LORA_SITE_Q, at_q, n_q}, q + at_q);
+    add_bias(c, (struct values){layer, row, LORA_SITE_K, at_k, n_k}, k + at_k);
+    add_bias(c, (struct values){layer, row, LORA_SITE_V, at_v, n_v}, v + at_v);
     if (m->family->wide_qk_norm) {
         layer_norm(c, layer, row, NORM_Q, q, q);
         layer_norm(c, layer, row, NORM_K, k, k);
     }
-    for (uint32_t i = 0; i < n_kv; i++)
-        finish_group(c, layer, row, kv_head + i);
+    finish_heads(c, layer, row, NORM_Q, own->q.end - own->q.begin, q + at_q);
+    finish_heads(c, layer, row, NORM_K, own->k.end - own->k.begin, k + at_k);
+    for (uint32_t i = own->k.begin; i < own->k.end; i++)
+        attend_store_k(c, (struct kv_place){layer, row, i}, k + (size_t)i * head_dim);
+    for (uint32_t i = own->v.begin; i < own->v.end; i++)
+        attend_store_v(c, (struct kv_place){layer, row, i}, v + (size_t)i * head_dim);
 }
 
-/* A worker has (row, kv head) pairs, or whole rows where a norm spans the heads. */
-static void finish_qkv(const struct crew *c, uint32_t layer)
+/* Behind shares of columns a worker has (row, kv head with its query heads) pairs, or whole rows where a norm
+ * spans the heads. */
+static void finish_shares(const struct crew *c, uint32_t layer)
 {
-    uint32_t n_kv_heads = c->m->config.n_kv_heads, n_parts = c->m->family->wide_qk_norm ? 1 : n_kv_heads;
+    const struct model_config *config = &c->m->config;
+    uint32_t n_kv = config->n_kv_heads, n_group = config->n_heads / n_kv;
+    uint32_t n_parts = c->m->family->wide_qk_norm ? 1 : n_kv, n_each = n_kv / n_parts;
     uint64_t begin, end;
     team_share((uint64_t)c->s->n_rows * n_parts, 1, c->worker, c->n_workers, &begin, &end);
-    for (uint64_t i = begin; i < end; i++)
-        finish_part(c, layer, (uint32_t)(i / n_parts), (uint32_t)(i % n_parts), n_kv_heads / n_parts);
+    for (uint64_t i = begin; i < end; i++) {
+        uint32_t first = (uint32_t)(i % n_parts) * n_each;
+        struct panels kv = {first, first + n_each};
+        struct heads own = {{kv.begin * n_group, kv.end * n_group}, kv, kv};
+        finish_row(c, layer, (uint32_t)(i / n_parts), &own);
+    }
 }
 
-/* y = W x with the adapters' part, behind the barrier that completed x. */
+static struct panels panels_of(struct panels heads, uint32_t head_dim)
+{
+    uint32_t n = head_dim / PANEL_ROWS;
+    return (struct panels){heads.begin * n, heads.end * n};
+}
+
+/* Pieces of the heads of q, k and v one behind another. */
+static void make_heads(const struct crew *c, struct lora_place *p, const struct acts *h, struct low_rank *t)
+{
+    const struct model_config *config = &c->m->config;
+    uint32_t n_q = config->n_heads, n_kv = config->n_kv_heads;
+    struct panels all;
+    while (crew_claim(c, claim_in(p->layer, CLAIM_QKV), n_q + 2 * n_kv, &all)) {
+        const struct heads own = {part_of(all, 0, n_q), part_of(all, n_q, n_kv),
+                                  part_of(all, n_q + n_kv, n_kv)};
+        p->own[0] = panels_of(own.q, config->head_dim);
+        p->own[1] = panels_of(own.k, config->head_dim);
+        p->own[2] = panels_of(own.v, config->head_dim);
+        project_qkv(c, p, h, t);
+        for (uint32_t row = 0; row < c->s->n_rows; row++)
+            finish_row(c, p->layer, row, &own);
+    }
+}
+
+static void make_qkv(const struct crew *c, uint32_t layer)
+{
+    const struct model *m = c->m;
+    struct acts h = acts_of(c->h, c->s->n_rows, m->config.hidden_size, c->in);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_QKV);
+    struct low_rank t = low_rank_begin(c, &p, &h);
+    if (shares_heads(c)) {
+        make_heads(c, &p, &h, &t);
+        low_rank_ready(c, &t); /* who got nothing waits too */
+        return;
+    }
+    p.own[0] = share_panels(c, m->q_dim);
+    p.own[1] = p.own[2] = share_panels(c, m->kv_dim);
+    project_qkv(c, &p, &h, &t);
+    crew_barrier(c);
+    finish_shares(c, layer);
+}
+
+/* ---- the two ways back to the residual stream ---- */
+
+/* A kv head's query heads are rounded by who computed them, where they are whole blocks. */
+static bool rounds_heads(const struct crew *c)
+{
+    const struct model_config *config = &c->m->config;
+    return config->n_heads / config->n_kv_heads * config->head_dim % ACT_BLOCK == 0;
+}
+
+void attended(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head)
+{
+    const struct model *m = c->m;
+    uint32_t n = m->q_dim / m->config.n_kv_heads;
+    struct acts att = acts_of(c->s->att, c->s->n_rows, m->q_dim, c->s->mid);
+    if (rounds_heads(c) && wants_int8(c, &m->layers[layer].w[LORA_SITE_O], 1))
+        quantize_part(c, &att, row, kv_head * n, n);
+}
+
+/* y = W x with the adapters' part, behind the barrier that completed x and its int8 form. */
 static void project_out(const struct crew *c, uint32_t layer, enum lora_site site, enum lora_group_id group,
                         const struct acts *x)
 {
     const struct packed *w = &c->m->layers[layer].w[site];
-    struct lora_place p = place_in(c, layer, group, w->rows);
-    if (wants_int8(c, w, 1)) {
-        quantize_share(c, x, w, 1);
-        crew_barrier(c);
-    }
+    struct lora_place p = place_in(c, layer, group);
     struct low_rank t = low_rank_begin(c, &p, x);
-    lora_linear(c, &p, site, w, x, c->s->y);
-    if (low_rank_ready(c, t))
-        lora_expand(c, &p, 0, w->rows, c->s->y);
+    uint32_t counter = claim_in(layer, group == LORA_GROUP_O ? CLAIM_O : CLAIM_DOWN);
+    while (crew_claim(c, counter, w->n_panels, &p.own[0])) {
+        lora_linear(c, &p, site, w, x, c->s->y);
+        if (low_rank_ready(c, &t))
+            lora_expand(c, &p, 0, w->rows, c->s->y);
+    }
+    low_rank_ready(c, &t);
 }
 
 static void attention_half(const struct crew *c, uint32_t layer)
 {
+    const struct packed *w = &c->m->layers[layer].w[LORA_SITE_O];
+    struct acts att = acts_of(c->s->att, c->s->n_rows, c->m->q_dim, c->s->mid);
+    crew_phase(c, PHASE_NORM);
     attention_in(c, layer);
+    crew_phase(c, PHASE_QKV);
+    make_qkv(c, layer);
     crew_barrier(c);
-    project_qkv(c, layer);
-    crew_barrier(c);
-    finish_qkv(c, layer);
-    crew_barrier(c);
+    crew_phase(c, PHASE_ATTEND);
     attend(c, layer);
     crew_barrier(c);
-    struct acts att = acts_of(c, c->s->att, c->s->n_rows, c->m->q_dim);
+    crew_phase(c, PHASE_O);
+    if (!rounds_heads(c) && wants_int8(c, w, 1)) {
+        quantize_share(c, &att, w, 1);
+        crew_barrier(c);
+    }
     project_out(c, layer, LORA_SITE_O, LORA_GROUP_O, &att);
     crew_barrier(c);
 }
@@ -317,19 +365,19 @@ static void attention_half(const struct crew *c, uint32_t layer)
 
 static void feed_forward_in(const struct crew *c, uint32_t layer)
 {
-    const struct step_space *s = c->s;
     const struct model_layer *l = &c->m->layers[layer];
     uint32_t begin, end, n = c->m->config.hidden_size;
-    share_rows(c, s->n_rows, &begin, &end);
+    own_rows(c, c->s->n_rows, &begin, &end);
     for (uint32_t row = begin; row < end; row++) {
         add_attention(c, layer, row);
-        layer_norm(c, layer, row, NORM_FFN_IN, s->x + (size_t)row * n, s->h + (size_t)row * n);
+        layer_norm(c, layer, row, NORM_FFN_IN, c->x + (size_t)row * n, c->h + (size_t)row * n);
     }
-    struct acts h = acts_of(c, s->h, s->n_rows, n);
+    struct acts h = acts_of(c->h, c->s->n_rows, n, c->in);
     if (l->experts)
-        quantize_share(c, &h, &l->w[LORA_SITE_ROUTER], 1);
+        quantize_own(c, &h, &l->w[LORA_SITE_ROUTER], 1);
     else
-        quantize_share(c, &h, &l->w[LORA_SITE_GATE], 2);
+        quantize_own(c, &h, &l->w[LORA_SITE_GATE], 2);
+    rows_ready(c);
 }
 
 void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y)
@@ -350,47 +398,64 @@ void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t 
     }
 }
 
-/* act(gate) * up, or act(up), into gate, in the columns that lora_linear gave this worker. */
-static void activate(const struct crew *c, uint32_t layer)
+/* act(gate) * up, or act(up), into gate, and rounded, in columns [begin, end) of a row. */
+static void activate(const struct crew *c, uint32_t layer, uint32_t row, uint32_t begin, uint32_t end)
 {
-    uint32_t begin, end, n = c->m->config.intermediate_size;
-    share_rows(c, c->m->layers[layer].w[LORA_SITE_UP].n_panels, &begin, &end);
-    begin *= PANEL_ROWS;
-    end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
-    for (uint32_t row = 0; begin < end && row < c->s->n_rows; row++) {
-        float *gate = c->s->gate + (size_t)row * n + begin, *up = c->s->up + (size_t)row * n + begin;
-        add_bias(c, (struct values){layer, row, LORA_SITE_UP, begin, end - begin}, up);
-        if (c->m->family->no_gate) {
-            act_mul(c, up, NULL, end - begin, gate);
-            continue;
-        }
+    uint32_t n = c->m->config.intermediate_size;
+    float *gate = c->s->gate + (size_t)row * n + begin, *up = c->s->up + (size_t)row * n + begin;
+    struct acts act = acts_of(c->s->gate, c->s->n_rows, n, c->s->mid);
+    add_bias(c, (struct values){layer, row, LORA_SITE_UP, begin, end - begin}, up);
+    if (c->m->family->no_gate) {
+        act_mul(c, up, NULL, end - begin, gate);
+    } else {
         add_bias(c, (struct values){layer, row, LORA_SITE_GATE, begin, end - begin}, gate);
         act_mul(c, gate, up, end - begin, gate);
     }
+    if (wants_int8(c, &c->m->layers[layer].w[LORA_SITE_DOWN], 1))
+        quantize_part(c, &act, row, begin, end - begin);
+}
+
+/* Columns of a piece: whole blocks of rounding, which are two panels. */
+static void make_act(const struct crew *c, const struct lora_place *p, const struct acts *h,
+                     struct low_rank *t)
+{
+    const struct step_space *s = c->s;
+    const struct packed *w = c->m->layers[p->layer].w;
+    uint32_t n = c->m->config.intermediate_size, begin = p->own[0].begin * PANEL_ROWS;
+    uint32_t end = p->own[0].end * PANEL_ROWS < n ? p->own[0].end * PANEL_ROWS : n;
+    if (!c->m->family->no_gate)
+        lora_linear(c, p, LORA_SITE_GATE, &w[LORA_SITE_GATE], h, s->gate);
+    lora_linear(c, p, LORA_SITE_UP, &w[LORA_SITE_UP], h, s->up);
+    if (low_rank_ready(c, t)) {
+        lora_expand(c, p, 0, n, s->gate);
+        lora_expand(c, p, 1, n, s->up);
+    }
+    for (uint32_t row = 0; row < s->n_rows; row++)
+        activate(c, p->layer, row, begin, end);
 }
 
 static void project_gate_up(const struct crew *c, uint32_t layer)
 {
-    const struct step_space *s = c->s;
-    const struct model_layer *l = &c->m->layers[layer];
-    uint32_t n = c->m->config.intermediate_size;
-    struct acts h = acts_of(c, s->h, s->n_rows, c->m->config.hidden_size);
-    struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP, n);
+    const uint32_t n = c->m->layers[layer].w[LORA_SITE_UP].n_panels, grain = ACT_BLOCK / PANEL_ROWS;
+    struct acts h = acts_of(c->h, c->s->n_rows, c->m->config.hidden_size, c->in);
+    struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP);
     struct low_rank t = low_rank_begin(c, &p, &h);
-    if (!c->m->family->no_gate)
-        lora_linear(c, &p, LORA_SITE_GATE, &l->w[LORA_SITE_GATE], &h, s->gate);
-    lora_linear(c, &p, LORA_SITE_UP, &l->w[LORA_SITE_UP], &h, s->up);
-    if (low_rank_ready(c, t)) {
-        lora_expand(c, &p, 0, n, s->gate);
-        lora_expand(c, &p, 1, n, s->up);
+    struct panels piece;
+    while (crew_claim(c, claim_in(layer, CLAIM_FEED_IN), (n + grain - 1) / grain, &piece)) {
+        p.own[0].begin = piece.begin * grain;
+        p.own[0].end = piece.end * grain < n ? piece.end * grain : n;
+        p.own[1] = p.own[0];
+        make_act(c, &p, &h, &t);
     }
-    activate(c, layer);
+    low_rank_ready(c, &t);
 }
 
 static void feed_forward_half(const struct crew *c, uint32_t layer)
 {
+    struct acts act = acts_of(c->s->gate, c->s->n_rows, c->m->config.intermediate_size, c->s->mid);
+    crew_phase(c, PHASE_NORM);
     feed_forward_in(c, layer);
-    crew_barrier(c);
+    crew_phase(c, PHASE_FEED_IN);
     if (c->m->layers[layer].experts) {
         experts_run(c, layer);
         crew_barrier(c);
@@ -398,23 +463,21 @@ static void feed_forward_half(const struct crew *c, uint32_t layer)
     }
     project_gate_up(c, layer);
     crew_barrier(c);
-    struct acts act = acts_of(c, c->s->gate, c->s->n_rows, c->m->config.intermediate_size);
+    crew_phase(c, PHASE_DOWN);
     project_out(c, layer, LORA_SITE_DOWN, LORA_GROUP_DOWN, &act);
     crew_barrier(c);
 }
 
 /* ---- logits ---- */
 
-static void cap_logits(const struct crew *c)
+static void cap_logits(const struct crew *c, struct panels own)
 {
     const struct model_config *config = &c->m->config;
     float cap = (float)config->final_logit_softcap, scale = c->m->logit_scale;
-    uint32_t begin, end, n = config->vocab_size;
+    uint32_t n = config->vocab_size, begin = own.begin * PANEL_ROWS;
+    uint32_t end = own.end * PANEL_ROWS < n ? own.end * PANEL_ROWS : n;
     if (cap == 0 && scale == 1)
         return;
-    share_rows(c, c->m->head.n_panels, &begin, &end);
-    begin *= PANEL_ROWS;
-    end = end * PANEL_ROWS < n ? end * PANEL_ROWS : n;
     for (uint32_t row = 0; row < c->s->n_logit_rows; row++) {
         float *y = c->s->out + (size_t)row * n;
         for (uint32_t i = begin; i < end; i++) {
@@ -424,44 +487,58 @@ static void cap_logits(const struct crew *c)
     }
 }
 
+static void head_in(const struct crew *c)
+{
+    const struct model *m = c->m;
+    uint32_t begin, end, n = m->config.hidden_size;
+    struct acts x = acts_of(c->final, c->s->n_logit_rows, n, c->in);
+    own_rows(c, c->s->n_logit_rows, &begin, &end);
+    for (uint32_t i = begin; i < end; i++) {
+        uint32_t row = c->s->logit_row[i];
+        add_feed_forward(c, m->config.n_layers - 1, row);
+        const float *w = lora_norm(c, row, 0, NORM_FINAL), *bias = lora_norm_bias(c, row, 0, NORM_FINAL);
+        norm_row(c, w ? w : m->final_norm, bias ? bias : m->final_norm_bias, n, c->x + (size_t)row * n,
+                 c->final + (size_t)i * n);
+    }
+    quantize_own(c, &x, &m->head, 1);
+    rows_ready(c);
+}
+
 static void head(const struct crew *c)
 {
     const struct step_space *s = c->s;
     const struct model *m = c->m;
-    uint32_t begin, end, n = m->config.hidden_size;
-    struct acts x = acts_of(c, s->final, s->n_logit_rows, n);
-    struct panels own = share_panels(c, m->head.rows, 1);
-    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT, {own}};
-    share_rows(c, s->n_logit_rows, &begin, &end);
-    for (uint32_t i = begin; i < end; i++) {
-        uint32_t row = s->logit_row[i];
-        add_feed_forward(c, m->config.n_layers - 1, row);
-        const float *w = lora_norm(c, row, 0, NORM_FINAL), *bias = lora_norm_bias(c, row, 0, NORM_FINAL);
-        norm_row(c, w ? w : m->final_norm, bias ? bias : m->final_norm_bias, n, s->x + (size_t)row * n,
-                 s->final + (size_t)i * n);
-    }
-    quantize_share(c, &x, &m->head, 1);
-    crew_barrier(c);
+    uint32_t vocab = m->config.vocab_size;
+    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT, {{0, 0}}};
+    struct acts x = acts_of(c->final, s->n_logit_rows, m->config.hidden_size, c->in);
+    crew_phase(c, PHASE_NORM);
+    head_in(c);
+    crew_phase(c, PHASE_HEAD);
     struct low_rank t = low_rank_begin(c, &p, &x);
-    lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
-    lora_head_rows(c, &p, &x, m->config.vocab_size, s->out);
-    if (low_rank_ready(c, t))
-        lora_expand(c, &p, 0, m->config.vocab_size, s->out);
-    cap_logits(c);
+    while (crew_claim(c, m->config.n_layers * N_LAYER_CLAIMS, m->head.n_panels, &p.own[0])) {
+        lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
+        lora_head_rows(c, &p, &x, vocab, s->out);
+        if (low_rank_ready(c, &t))
+            lora_expand(c, &p, 0, vocab, s->out);
+        cap_logits(c, p.own[0]);
+    }
+    low_rank_ready(c, &t);
 }
 
 /* ---- the step ---- */
 
 static void step_task(void *arg, unsigned worker, unsigned n_workers)
 {
-    struct step_space *s = arg;
-    struct crew c = {.s = s, .m = s->now, .k = s->m->kernels, .worker = worker, .n_workers = n_workers};
+    struct crew c = crew_of(arg, worker, n_workers);
+    crew_begin(&c, PHASE_NORM);
+    embed(&c);
     for (uint32_t layer = 0; layer < c.m->config.n_layers; layer++) {
         attention_half(&c, layer);
         feed_forward_half(&c, layer);
     }
-    if (s->n_logit_rows > 0)
+    if (c.s->n_logit_rows > 0)
         head(&c);
+    crew_phase(&c, PHASE_WAIT); /* for the end of the task: not counted */
 }
 
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,

@@ -25,20 +25,26 @@ struct step_space {
     uint32_t n_tokens_max, n_seqs_max, n_logit_rows_max, pages_per_seq_max;
 
     /* activations, [n_tokens_max, …] */
-    float *x;                     /* [hidden] the residual stream */
-    float *h;                     /* [hidden] normed */
-    float *q, *k, *v;             /* [q_dim] [kv_dim] [kv_dim] */
-    float *att;                   /* [q_dim] */
-    float *y;                     /* [hidden] what a half layer adds to x */
-    float *gate, *up;             /* [intermediate]; gate becomes act(gate) * up; of pairs in sparse layers */
-    float *cos[2], *sin[2];       /* [n_half] of each rope */
-    float *final;                 /* [n_logit_rows_max, hidden] */
-    float *logits;                /* [n_logit_rows_max, vocab] */
-    float *out;                   /* this step's rows of it */
-    struct act_block *act_blocks; /* int8 form of the activations that are read now; NULL: no use for it */
-    float *t;                     /* [rows or pairs, t_max]: A x of each row's adapter */
+    float *x;               /* [hidden] the residual stream */
+    float *h;               /* [hidden] normed */
+    float *q, *k, *v;       /* [q_dim] [kv_dim] [kv_dim] */
+    float *att;             /* [q_dim] */
+    float *y;               /* [hidden] what a half layer adds to x */
+    float *gate, *up;       /* [intermediate]; gate becomes act(gate) * up; of pairs in sparse layers */
+    float *cos[2], *sin[2]; /* [n_half] of each rope */
+    float *final;           /* [n_logit_rows_max, hidden] */
+    float *logits;          /* [n_logit_rows_max, vocab] */
+    float *out;             /* this step's rows of it */
+    /* int8 forms, NULL: no use for them: of what the half layers and the head read (h, final, pair), and of
+     * what is made in them (att, gate) */
+    struct act_block *in, *mid;
+    float *t; /* [rows or pairs, t_max]: A x of each row's adapter */
     uint32_t t_max;
     struct attend_plan *attend; /* attend.c's own scratch and plan */
+    /* [workers, STEP_ALONE_ROWS, hidden] each worker's own x, h and y in steps of few rows (crew.alone) */
+    float *alone_x, *alone_h, *alone_y;
+    struct act_block *alone_in;
+    struct phase_clock *clocks; /* [workers] or NULL: nobody asks where the time goes */
 
     /* Sparse layers (NULL in a dense model). A pair is a row at one of its experts; pairs of an expert lie
      * side by side, in the order of rows, so pairs of one adapter at an expert do too. */
@@ -70,6 +76,7 @@ struct step_space {
     uint32_t *logit_row; /* [logit rows] the row that they come from */
     struct segment *segments;      /* [2 * seqs] over rows */
     struct segment *head_segments; /* [2 * seqs] over logit rows */
+    atomic_uint *claims;           /* [n_layers * N_LAYER_CLAIMS + 1] pieces that were taken: crew_claim */
 
     void *blocks[STEP_BLOCKS_MAX]; /* all of the above but t */
     uint32_t n_blocks;
@@ -79,25 +86,63 @@ struct step_space {
 void step_plan(struct step_space *s, const struct model *m, const struct kv_cache *kv,
                const struct batch *batch);
 
-/* One worker's view. */
+/* ---- a worker's view (crew.c) ---- */
+
+/* In a step of so few rows that norms cost less than a barrier every worker makes all rows' x and h for
+ * itself. */
+#define STEP_ALONE_ROWS 4U
+
 struct crew {
     struct step_space *s;
     const struct model *m;
     const struct kernels *k;
     unsigned worker, n_workers;
+    bool alone;               /* the following are the worker's own, and all of their rows; else the step's */
+    float *x, *h, *y, *final; /* as in struct step_space */
+    struct act_block *in;
 };
+struct crew crew_of(struct step_space *s, unsigned worker, unsigned n_workers);
 
-/* A worker's share of n rows, or of n panels. */
-void share_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
 void crew_barrier(const struct crew *c);
 /* A barrier in two halves: what was written before anybody's crew_arrive is seen behind crew_wait. */
 unsigned crew_arrive(const struct crew *c);
 void crew_wait(const struct crew *c, unsigned ticket);
-/* x as the kernels read it, [n_rows, cols] without gaps. */
-struct acts acts_of(const struct crew *c, const float *x, uint32_t n_rows, uint32_t cols);
-/* Whether one of the n matrices at w wants x rounded; and rounds this worker's rows if so. */
+/* The clock of this phase runs from now on (the barriers' own while they wait); crew_begin: nothing ran. */
+void crew_phase(const struct crew *c, enum step_phase phase);
+void crew_begin(const struct crew *c, enum step_phase phase);
+
+/* A worker's share of n rows; own_rows: all of them where the worker is alone. */
+void share_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
+void own_rows(const struct crew *c, uint32_t n, uint32_t *begin, uint32_t *end);
+/* Panels of a matrix that are a worker's in one place of the pass: of W's products, of B's, and of what
+ * follows on their columns. */
+struct panels {
+    uint32_t begin, end;
+};
+/* A worker's even share of a matrix of so many output rows. */
+struct panels share_panels(const struct crew *c, uint32_t rows);
+/* Work on n units that is taken piece by piece, large pieces first: a worker that is slower than another (its
+ * core has other work, or the memory is nearer to the other) takes less, and all are through at about the
+ * same time. Each counter is used up in one place of a step. False: nothing is left. */
+bool crew_claim(const struct crew *c, uint32_t counter, uint32_t n, struct panels *out);
+/* The counters: of the places in a layer, and of the head. */
+enum step_claim { CLAIM_QKV, CLAIM_O, CLAIM_FEED_IN, CLAIM_DOWN, N_LAYER_CLAIMS };
+static inline uint32_t claim_in(uint32_t layer, enum step_claim place)
+{
+    return layer * N_LAYER_CLAIMS + place;
+}
+
+/* x as the kernels read it, [n_rows, cols] without gaps, with its int8 form. */
+struct acts acts_of(const float *x, uint32_t n_rows, uint32_t cols, struct act_block *rounded);
+/* Whether one of the n matrices at w wants x rounded; and rounds a share of the rows, or own_rows, if so. */
 bool wants_int8(const struct crew *c, const struct packed *w, unsigned n);
 void quantize_share(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n);
+void quantize_own(const struct crew *c, const struct acts *x, const struct packed *w, unsigned n);
+/* Rounds values [at, at + n) of a row, whole blocks. */
+void quantize_part(const struct crew *c, const struct acts *x, uint32_t row, uint32_t at, uint32_t n);
+
+/* ---- forward.c ---- */
+
 /* y = act(gate) * up; up NULL: act(gate). */
 void act_mul(const struct crew *c, const float *gate, const float *up, uint32_t n, float *y);
 
@@ -113,9 +158,12 @@ void attend_plan_rows(struct step_space *s);
 struct kv_place {
     uint32_t layer, row, kv_head;
 };
-void attend_store(const struct crew *c, struct kv_place at, const float *k, const float *v);
+void attend_store_k(const struct crew *c, struct kv_place at, const float *k);
+void attend_store_v(const struct crew *c, struct kv_place at, const float *v);
 /* s->att of all rows from s->q and the pages: to be called by all workers between two barriers. */
 void attend(const struct crew *c, uint32_t layer);
+/* Called by it for every row and kv head whose part of s->att is finished (forward.c). */
+void attended(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_head);
 
 /* ---- experts (experts.c) ---- */
 
@@ -126,11 +174,6 @@ void experts_sum(const struct crew *c, uint32_t row);
 
 /* ---- the adapters' part (lora_apply.c) ---- */
 
-/* Panels of a matrix that are a worker's in one place of the pass: of W's products, of B's, and of what
- * follows on their columns. */
-struct panels {
-    uint32_t begin, end;
-};
 /* One place of the pass: the segments that are there, and the group in a layer (LORA_GROUP_COUNT: lm_head).
  */
 struct lora_place {
@@ -139,12 +182,11 @@ struct lora_place {
     uint32_t layer;
     int32_t expert; /* -1: not in an expert */
     unsigned group;
-    struct panels own[3]; /* by part of the group: q k v, gate up, else the first alone */
+    struct panels own[3]; /* by part of the group: q k v, gate up, else the first alone; while a place's work
+                             is claimed piece by piece, those of the piece */
 };
-/* That of the batch's rows in a layer, with even shares of `rows` output rows for every part (forward.c). */
-struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group, uint32_t rows);
-/* A worker's even share of a matrix of so many output rows, in units of `grain` panels. */
-struct panels share_panels(const struct crew *c, uint32_t rows, uint32_t grain);
+/* That of the batch's rows in a layer, no panels yet (forward.c). */
+struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group);
 /* The adapter whose replaced tensors hold for a row of `l`: itself, a composition's only member (with weight
  * 1; its other weight is 0), or NULL for none. */
 static inline const struct lora *lora_replacing(const struct lora *l)
@@ -159,11 +201,11 @@ void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_sit
 /* Around lora_linear: begin computes this worker's share of t where an adapter has something here; ready
  * waits until all shares are there and says whether lora_expand has something to do. */
 struct low_rank {
-    bool any;
+    bool any, is_complete;
     unsigned ticket;
 };
 struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x);
-bool low_rank_ready(const struct crew *c, struct low_rank t);
+bool low_rank_ready(const struct crew *c, struct low_rank *t);
 /* True if any adapter of the batch has something here: the same answer for all workers. */
 bool lora_any(const struct lora_place *p);
 /* t = A x for this worker's share; read by lora_expand after a barrier. Called before lora_linear, so that

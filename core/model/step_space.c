@@ -41,15 +41,17 @@ static uint32_t larger(uint32_t a, uint32_t b)
 
 static bool has_room_for(const struct step_space *s, const struct model *m)
 {
-    return s->act_blocks || m->kernels->act_mode != ACT_MODE_INT8 || !any_quantized(m);
+    return s->in || m->kernels->act_mode != ACT_MODE_INT8 || !any_quantized(m);
 }
 
 static void allocate_int8(struct step_space *s)
 {
     const struct model_config *c = &s->m->config;
-    uint32_t cols = larger(larger(c->hidden_size, s->m->q_dim),
-                           larger(c->intermediate_size, c->expert_intermediate_size));
-    s->act_blocks = block(s, products_max(s), acts_stride(cols), sizeof *s->act_blocks);
+    size_t n = products_max(s), n_alone = (size_t)team_size(s->team) * STEP_ALONE_ROWS;
+    uint32_t cols = larger(s->m->q_dim, larger(c->intermediate_size, c->expert_intermediate_size));
+    s->alone_in = block(s, n_alone, acts_stride(c->hidden_size), sizeof *s->alone_in);
+    s->mid = block(s, n, acts_stride(cols), sizeof *s->mid);
+    s->in = block(s, n, acts_stride(c->hidden_size), sizeof *s->in);
 }
 
 static void allocate_experts(struct step_space *s)
@@ -76,6 +78,10 @@ static bool allocate_activations(struct step_space *s)
     s->x = block(s, n, c->hidden_size, sizeof(float));
     s->h = block(s, n, c->hidden_size, sizeof(float));
     s->y = block(s, n, c->hidden_size, sizeof(float));
+    size_t n_alone = (size_t)team_size(s->team) * STEP_ALONE_ROWS;
+    s->alone_x = block(s, n_alone, c->hidden_size, sizeof(float));
+    s->alone_h = block(s, n_alone, c->hidden_size, sizeof(float));
+    s->alone_y = block(s, n_alone, c->hidden_size, sizeof(float));
     s->q = block(s, n, m->q_dim, sizeof(float));
     s->k = block(s, n, m->kv_dim, sizeof(float));
     s->v = block(s, n, m->kv_dim, sizeof(float));
@@ -117,6 +123,7 @@ static bool allocate_plan(struct step_space *s)
     s->logit_row = block(s, s->n_logit_rows_max, 1, sizeof *s->logit_row);
     s->segments = block(s, n_seqs, 2, sizeof *s->segments);
     s->head_segments = block(s, n_seqs, 2, sizeof *s->head_segments);
+    s->claims = block(s, (size_t)s->m->config.n_layers * N_LAYER_CLAIMS + 1, 1, sizeof *s->claims);
     for (uint32_t i = n_before; i < s->n_blocks; i++)
         if (!s->blocks[i])
             return false;
@@ -161,6 +168,7 @@ void step_space_destroy(struct step_space *s)
     attend_plan_destroy(s->attend);
     mem_free(s->pages);
     mem_free(s->t);
+    mem_free(s->clocks);
     mem_free(s);
 }
 
@@ -185,10 +193,13 @@ enum status step_reserve_model(struct step_space *s, const struct model *m, stru
     require(m == s->m || m->base == s->m);
     if (has_room_for(s, m))
         return STATUS_OK;
+    uint32_t n_before = s->n_blocks;
     allocate_int8(s);
-    if (s->act_blocks)
+    if (s->in && s->mid && s->alone_in)
         return STATUS_OK;
-    s->n_blocks--;
+    while (s->n_blocks > n_before)
+        mem_free(s->blocks[--s->n_blocks]);
+    s->in = NULL;
     return fail(err, STATUS_NO_MEMORY, "scratch of rounded activations for a merged copy");
 }
 
@@ -323,4 +334,6 @@ void step_plan(struct step_space *s, const struct model *m, const struct kv_cach
     place_rows(s, kv);
     place_logits(s);
     attend_plan_rows(s);
+    for (uint32_t i = 0; i <= s->m->config.n_layers * N_LAYER_CLAIMS; i++)
+        atomic_init(&s->claims[i], 0);
 }
