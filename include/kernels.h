@@ -175,6 +175,13 @@ static inline uint32_t attention_last_split(const struct attention_args *a)
     return (a->position + a->n_tokens - 1) / ATTN_SPLIT;
 }
 
+/* Values of a row of logits that have one peak. */
+#define PEAK_VALUES 256U
+static inline uint32_t n_peaks_of(uint32_t n)
+{
+    return (n + PEAK_VALUES - 1) / PEAK_VALUES;
+}
+
 struct kernels {
     const char *isa; /* "scalar", "avx2", "avx512", "neon" */
     enum act_mode act_mode;
@@ -214,6 +221,10 @@ struct kernels {
     void (*attention_parts)(const struct attention_args *a, uint32_t begin, uint32_t end, float *parts);
     void (*attention_join)(const struct attention_args *a, const float *parts);
     uint32_t (*argmax)(const float *x, uint32_t n); /* lowest index among equals; NaN never wins */
+    /* y[i] = the largest of x[PEAK_VALUES * i …], -INFINITY where there are only NaN. */
+    void (*peaks)(const float *x, uint32_t n, float *y);
+    /* Sum of exp((x - shift) * factor), in f32 for PEAK_VALUES values at a time and in double over these. */
+    double (*sum_exp)(const float *x, float shift, float factor, uint32_t n);
     void (*expand)(const struct expand_args *a);
 };
 

@@ -213,6 +213,10 @@ static inline uint32_t model_length_class(const struct model *m, uint32_t n_prom
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits);
 
+/* The peaks (kernels.h) of the rows of logits in `s`: [rows, n_peaks_of(vocab_size)], made with them and
+ * valid as long; row 0 is that of logits_at 0. NULL: not known. Thread: engine. */
+const float *step_peaks(const struct step_space *s);
+
 /* Where a step's time goes, for benchmarks. */
 #define STEP_PHASE_LIST(X)                                                                                   \
     X(NORM, "norm") /* embedding, residual, norm, rounding */                                                \

@@ -176,6 +176,7 @@ static enum status create_scratch(struct engine *e, struct error *err)
         enum status s = sampler_scratch_init(&e->scratch[i], n_vocab, model_kernels(e->model)->argmax, err);
         if (s != STATUS_OK)
             return s;
+        e->scratch[i].sum_exp = model_kernels(e->model)->sum_exp;
     }
     return STATUS_OK;
 }

@@ -239,7 +239,8 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
 
 /* ---- rows ---- */
 
-static void compute_row(struct row *r, const float *logits, struct sampler_scratch *scratch)
+static void compute_row(struct row *r, const float *logits, const float *peaks,
+                        struct sampler_scratch *scratch)
 {
     struct sequence *q = r->sequence;
     const struct generation *g = &q->submission->g;
@@ -249,6 +250,7 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
     if (!scores) {
         const struct sampler_input in = {.sampling = &g->sampling,
                                          .logits = logits,
+                                         .peaks = peaks,
                                          .tokens = q->tokens,
                                          .n_tokens = q->n_tokens + r->depth,
                                          .n_prompt = g->n_prompt,
@@ -267,15 +269,17 @@ static void compute_row(struct row *r, const float *logits, struct sampler_scrat
 
 /* A row, and behind it the drafts' rows as long as each was sampled: what the sampler sees is then the same
  * as if they had come one by one. */
-static void compute_drafts(struct row *r, const float *logits, struct sampler_scratch *scratch)
+static void compute_drafts(struct row *r, const float *logits, const float *peaks,
+                           struct sampler_scratch *scratch)
 {
     struct sequence *q = r->sequence;
     uint32_t i = 0;
-    compute_row(r, logits, scratch);
+    compute_row(r, logits, peaks, scratch);
     while (i < q->draft.n && r[i].token == q->tokens[q->n_tokens + i] &&
            !sequence_is_stop_token(q, r[i].token)) {
         i++;
-        compute_row(&r[i], logits + (size_t)i * scratch->n_vocab, scratch);
+        compute_row(&r[i], logits + (size_t)i * scratch->n_vocab,
+                    peaks ? peaks + (size_t)i * n_peaks_of(scratch->n_vocab) : NULL, scratch);
     }
     if (q->draft.n) /* else rows of a prompt: others have more of them */
         q->draft.n_right = i;
@@ -287,11 +291,13 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
 {
     struct engine *e = arg;
     struct sampler_scratch *scratch = &e->scratch[worker];
+    const float *peaks = step_peaks(e->space);
+    size_t n_peaks = n_peaks_of(scratch->n_vocab);
     for (uint32_t i = worker; i < e->n_rows; i += n_workers) {
         struct row *r = &e->rows[i];
         const float *logits = e->logits + (size_t)i * scratch->n_vocab;
         if (r->depth == 0)
-            compute_drafts(r, logits, scratch);
+            compute_drafts(r, logits, peaks ? peaks + i * n_peaks : NULL, scratch);
         if (r->shadow != ROW_NONE)
             engine_shadow_score(r, logits, e->logits + (size_t)r->shadow * scratch->n_vocab, scratch);
     }

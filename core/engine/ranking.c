@@ -10,6 +10,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels.h"
+
 #define FIRST_BEST 64U
 #define SORTED_IN_PARTS 4096U /* beyond that everything is sorted at once */
 
@@ -124,6 +126,22 @@ static void rank_all(struct ranking *r)
     r->complete = true;
 }
 
+/* A value that less than `want` candidates can be below of while they are among the `want` best: the largest
+ * float under the want-th largest peak. -INFINITY: not known. */
+static float floor_of_best(struct ranking *r, uint32_t want)
+{
+    uint32_t n_peaks = n_peaks_of(r->n), n = 0;
+    if (!r->peaks || r->n_sorted > 0 || want > n_peaks)
+        return -INFINITY;
+    for (uint32_t i = 0; i < n_peaks; i++)
+        if (r->peaks[i] > -INFINITY)
+            r->spare[n++] = key_of(r->peaks[i], i);
+    if (n < want)
+        return -INFINITY;
+    select_smallest(r->spare, n, want);
+    return nextafterf(key_logit(r->spare[want - 1]), -INFINITY);
+}
+
 void rank_more(struct ranking *r, uint32_t want)
 {
     if (want > SORTED_IN_PARTS) {
@@ -135,11 +153,15 @@ void rank_more(struct ranking *r, uint32_t want)
     if (want > room)
         want = (uint32_t)room;
     uint64_t after = r->last;
-    float above = -INFINITY; /* bans and NaN are no candidates */
+    float above = floor_of_best(r, want); /* at least -INFINITY: bans and NaN are no candidates */
     size_t limit = (size_t)want * 2 > FIRST_BEST * 4 ? (size_t)want * 2 : FIRST_BEST * 4;
     if (limit > room)
         limit = room;
     for (uint32_t id = 0; id < r->n && want; id++) {
+        if (r->peaks && id % PEAK_VALUES == 0 && !(r->peaks[id / PEAK_VALUES] > above)) {
+            id += PEAK_VALUES - 1;
+            continue;
+        }
         if (!(r->row[id] > above))
             continue;
         uint64_t key = key_of(r->row[id], id);

@@ -8,6 +8,7 @@
 
 struct ranking {
     const float *row;       /* [n] */
+    const float *peaks;     /* largest of each PEAK_VALUES of row (kernels.h), or NULL: not known */
     uint64_t *keys, *spare; /* [n] each */
     uint32_t n, n_sorted;
     uint64_t last; /* the worst of the sorted ones: all others are behind it */

@@ -103,7 +103,8 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
     struct chain c = {
         .in = in,
         .scratch = s,
-        .ranking = {.row = in->logits, .keys = s->keys, .spare = s->spare, .n = s->n_vocab},
+        .ranking =
+            {.row = in->logits, .peaks = in->peaks, .keys = s->keys, .spare = s->spare, .n = s->n_vocab},
         .end = s->n_vocab,
         .temperature = 1,
         .total = -1,

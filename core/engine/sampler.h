@@ -25,6 +25,8 @@ struct sampler_scratch {
     uint64_t *spare;  /* [n_vocab] while they are sorted */
     uint32_t *counts; /* [n_vocab] of the penalties, all 0 between calls */
     uint32_t (*argmax)(const float *x, uint32_t n);
+    /* kernels.h's, or NULL: the plain way, which picks the same */
+    double (*sum_exp)(const float *x, float shift, float factor, uint32_t n);
 };
 LK_MUST_USE enum status sampler_scratch_init(struct sampler_scratch *s, uint32_t n_vocab,
                                              uint32_t (*argmax)(const float *x, uint32_t n),
@@ -34,6 +36,7 @@ void sampler_scratch_fini(struct sampler_scratch *s);
 struct sampler_input {
     const struct sampling *sampling;
     const float *logits;   /* [n_vocab], left as they are */
+    const float *peaks;    /* of the logits (kernels.h), or NULL */
     const int32_t *tokens; /* [n_tokens]: prompt, then output */
     uint32_t n_tokens, n_prompt;
     const int32_t *banned; /* the stop tokens while min_tokens isn't reached */

@@ -6,7 +6,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels.h"
+
 #define NAMES_MAX 4U
+/* A smaller one is summed in double, which takes no time worth saving. */
+#define LARGE_VOCABULARY 4096U
 
 struct sampler_row {
     const char *names[NAMES_MAX]; /* the first is the name, the others are spellings */
@@ -106,6 +110,24 @@ static double least_logit(const struct chain *c)
     return (double)c->top - 80.0 * c->temperature;
 }
 
+/* Of a whole vocabulary. The kernel's sum is off by less than a millionth, and not known where there is NaN
+ * or a temperature that f32 can't divide by. */
+static double whole_total(const struct chain *c)
+{
+    const float *row = c->ranking.row;
+    double least = least_logit(c), sum = -1;
+    if (c->scratch->sum_exp && c->ranking.n >= LARGE_VOCABULARY && c->temperature > 1e-3 &&
+        c->temperature < 1e6)
+        sum = c->scratch->sum_exp(row, c->top, (float)(1 / c->temperature), c->ranking.n);
+    if (sum >= 1 && sum < INFINITY)
+        return sum;
+    sum = 0;
+    for (uint32_t i = 0; i < c->ranking.n; i++)
+        if ((double)row[i] >= least)
+            sum += chain_weight(c, row[i]);
+    return sum;
+}
+
 /* In id order where the window is whole, so that it need not be sorted; else in rank order. */
 double chain_total(struct chain *c)
 {
@@ -113,11 +135,7 @@ double chain_total(struct chain *c)
         return c->total;
     double sum = 0;
     if (is_whole(c)) {
-        const float *row = c->ranking.row;
-        double least = least_logit(c);
-        for (uint32_t i = 0; i < c->ranking.n; i++)
-            if ((double)row[i] >= least)
-                sum += chain_weight(c, row[i]);
+        sum = whole_total(c);
     } else {
         float logit;
         int32_t id;
@@ -157,6 +175,7 @@ float *chain_own_row(struct chain *c)
             own[id] = tempered(c, logit);
     }
     c->ranking.row = own;
+    c->ranking.peaks = NULL;
     c->ranking.n_sorted = 0;
     c->ranking.last = 0;
     c->ranking.complete = false;
@@ -177,6 +196,17 @@ static uint32_t n_kept_least(const struct chain *c)
 
 /* ---- temperature, top_k, top_p, min_p ---- */
 
+/* The lowest index among equals, as argmax of the whole row. */
+static uint32_t best_of_row(const struct chain *c)
+{
+    const float *row = c->ranking.row, *peaks = c->ranking.peaks;
+    uint32_t n = c->ranking.n;
+    if (!peaks)
+        return c->scratch->argmax(row, n);
+    uint32_t begin = c->scratch->argmax(peaks, n_peaks_of(n)) * PEAK_VALUES;
+    return begin + c->scratch->argmax(row + begin, n - begin < PEAK_VALUES ? n - begin : PEAK_VALUES);
+}
+
 void sample_temperature(struct chain *c)
 {
     float t = c->in->sampling->temperature;
@@ -188,7 +218,7 @@ void sample_temperature(struct chain *c)
     const float *row = c->ranking.row;
     c->greedy = true;
     if (is_whole(c) && c->ranking.n_sorted == 0) {
-        uint32_t best = c->scratch->argmax(row, c->ranking.n);
+        uint32_t best = best_of_row(c);
         if (best < c->ranking.n && row[best] > -INFINITY)
             rank_only(&c->ranking, best);
         else

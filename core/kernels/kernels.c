@@ -26,7 +26,7 @@
         .add = add_##name, .scale = scale_##name, .to_f16 = to_f16_##name, .put_keys = put_keys_##name,      \
         .put_values = put_values_##name, .attention = attention_##name,                                      \
         .attention_parts = attention_parts_##name, .attention_join = attention_join_##name,                  \
-        .argmax = argmax_##name, .expand = expand_##name,                                                    \
+        .argmax = argmax_##name, .peaks = peaks_##name, .sum_exp = sum_exp_##name, .expand = expand_##name,  \
     }
 
 /* Worst first: "auto" takes the last that the machine can run. */

@@ -191,3 +191,39 @@ uint32_t ISA_NAME(argmax)(const float *x, uint32_t n)
     }
     return 0; /* nothing but NaN */
 }
+
+/* The last values of a row, filled up with -INFINITY: no peak, and e to that is 0. */
+VEC struct v16 load_last(const float *x, uint32_t n)
+{
+    float whole[16];
+    for (uint32_t i = 0; i < 16; i++)
+        whole[i] = i < n ? x[i] : -INFINITY;
+    return v16_load(whole);
+}
+
+void ISA_NAME(peaks)(const float *x, uint32_t n, float *y)
+{
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t end = n - begin < PEAK_VALUES ? n : begin + PEAK_VALUES;
+        struct v16 best = v16_set1(-INFINITY);
+        for (uint32_t i = begin; i < end; i += 16)
+            best = v16_max(best, end - i < 16 ? load_last(x + i, end - i) : v16_load(x + i));
+        y[begin / PEAK_VALUES] = v16_lanes_max(best);
+    }
+}
+
+double ISA_NAME(sum_exp)(const float *x, float shift, float factor, uint32_t n)
+{
+    struct v16 from = v16_set1(shift), by = v16_set1(factor);
+    double sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t end = n - begin < PEAK_VALUES ? n : begin + PEAK_VALUES;
+        struct v16 part = v16_set1(0);
+        for (uint32_t i = begin; i < end; i += 16) {
+            struct v16 v = end - i < 16 ? load_last(x + i, end - i) : v16_load(x + i);
+            part = v16_add(part, v16_exp(v16_mul(v16_sub(v, from), by)));
+        }
+        sum += (double)v16_sum(part);
+    }
+    return sum;
+}

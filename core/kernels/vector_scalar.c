@@ -132,3 +132,25 @@ uint32_t argmax_scalar(const float *x, uint32_t n)
     }
     return best == n ? 0 : best;
 }
+
+void peaks_scalar(const float *x, uint32_t n, float *y)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float *peak = &y[i / PEAK_VALUES];
+        if (i % PEAK_VALUES == 0)
+            *peak = -INFINITY;
+        *peak = x[i] > *peak ? x[i] : *peak;
+    }
+}
+
+double sum_exp_scalar(const float *x, float shift, float factor, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        float lanes[LANES] = {0};
+        for (uint32_t i = begin; i < n && i < begin + PEAK_VALUES; i++)
+            lanes[i % LANES] += exp_scalar((x[i] - shift) * factor);
+        sum += (double)lanes_sum(lanes);
+    }
+    return sum;
+}

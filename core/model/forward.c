@@ -324,6 +324,19 @@ void attended(const struct crew *c, uint32_t layer, uint32_t row, uint32_t kv_he
         quantize_part(c, &att, row, kv_head * n, n);
 }
 
+/* A piece of w's output rows, in units of `unit` rows. */
+static bool claim_panels(const struct crew *c, uint32_t counter, const struct packed *w, uint32_t unit,
+                         struct panels *out)
+{
+    uint32_t grain = unit / PANEL_ROWS;
+    struct panels piece;
+    if (!crew_claim(c, counter, (w->n_panels + grain - 1) / grain, &piece))
+        return false;
+    out->begin = piece.begin * grain;
+    out->end = piece.end * grain < w->n_panels ? piece.end * grain : w->n_panels;
+    return true;
+}
+
 /* y = W x with the adapters' part, behind the barrier that completed x and its int8 form. */
 static void project_out(const struct crew *c, uint32_t layer, enum lora_site site, enum lora_group_id group,
                         const struct acts *x)
@@ -332,7 +345,7 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
     struct lora_place p = place_in(c, layer, group);
     struct low_rank t = low_rank_begin(c, &p, x);
     uint32_t counter = claim_in(layer, group == LORA_GROUP_O ? CLAIM_O : CLAIM_DOWN);
-    while (crew_claim(c, counter, w->n_panels, &p.own[0])) {
+    while (claim_panels(c, counter, w, PANEL_ROWS, &p.own[0])) {
         lora_linear(c, &p, site, w, x, c->s->y);
         if (low_rank_ready(c, &t))
             lora_expand(c, &p, 0, w->rows, c->s->y);
@@ -436,14 +449,11 @@ static void make_act(const struct crew *c, const struct lora_place *p, const str
 
 static void project_gate_up(const struct crew *c, uint32_t layer)
 {
-    const uint32_t n = c->m->layers[layer].w[LORA_SITE_UP].n_panels, grain = ACT_BLOCK / PANEL_ROWS;
+    const struct packed *w = &c->m->layers[layer].w[LORA_SITE_UP];
     struct acts h = acts_of(c->h, c->s->n_rows, c->m->config.hidden_size, c->in);
     struct lora_place p = place_in(c, layer, LORA_GROUP_GATE_UP);
     struct low_rank t = low_rank_begin(c, &p, &h);
-    struct panels piece;
-    while (crew_claim(c, claim_in(layer, CLAIM_FEED_IN), (n + grain - 1) / grain, &piece)) {
-        p.own[0].begin = piece.begin * grain;
-        p.own[0].end = piece.end * grain < n ? piece.end * grain : n;
+    while (claim_panels(c, claim_in(layer, CLAIM_FEED_IN), w, ACT_BLOCK, &p.own[0])) {
         p.own[1] = p.own[0];
         make_act(c, &p, &h, &t);
     }
@@ -487,6 +497,17 @@ static void cap_logits(const struct crew *c, struct panels own)
     }
 }
 
+/* Columns of whole peaks. */
+static void find_peaks(const struct crew *c, struct panels own)
+{
+    const struct step_space *s = c->s;
+    uint32_t n = c->m->config.vocab_size, begin = own.begin * PANEL_ROWS;
+    uint32_t end = own.end * PANEL_ROWS < n ? own.end * PANEL_ROWS : n;
+    for (size_t row = 0; row < s->n_logit_rows; row++)
+        c->k->peaks(s->out + row * n + begin, end - begin,
+                    s->peaks + (s->batch->logits_at + row) * n_peaks_of(n) + begin / PEAK_VALUES);
+}
+
 static void head_in(const struct crew *c)
 {
     const struct model *m = c->m;
@@ -515,12 +536,13 @@ static void head(const struct crew *c)
     head_in(c);
     crew_phase(c, PHASE_HEAD);
     struct low_rank t = low_rank_begin(c, &p, &x);
-    while (crew_claim(c, m->config.n_layers * N_LAYER_CLAIMS, m->head.n_panels, &p.own[0])) {
+    while (claim_panels(c, m->config.n_layers * N_LAYER_CLAIMS, &m->head, PEAK_VALUES, &p.own[0])) {
         lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
         lora_head_rows(c, &p, &x, vocab, s->out);
         if (low_rank_ready(c, &t))
             lora_expand(c, &p, 0, vocab, s->out);
         cap_logits(c, p.own[0]);
+        find_peaks(c, p.own[0]);
     }
     low_rank_ready(c, &t);
 }
@@ -547,4 +569,9 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
     step_plan(s, m, kv, batch);
     team_run(s->team, step_task, s);
     *logits = s->out;
+}
+
+const float *step_peaks(const struct step_space *s)
+{
+    return s->peaks;
 }

@@ -35,6 +35,7 @@ struct step_space {
     float *final;           /* [n_logit_rows_max, hidden] */
     float *logits;          /* [n_logit_rows_max, vocab] */
     float *out;             /* this step's rows of it */
+    float *peaks;           /* [n_logit_rows_max, n_peaks_of(vocab)] of logits */
     /* int8 forms, NULL: no use for them: of what the half layers and the head read (h, final, pair), and of
      * what is made in them (att, gate) */
     struct act_block *in, *mid;

@@ -96,6 +96,7 @@ static bool allocate_activations(struct step_space *s)
     }
     s->final = block(s, n_logits, c->hidden_size, sizeof(float));
     s->logits = block(s, n_logits, c->vocab_size, sizeof(float));
+    s->peaks = block(s, n_logits, n_peaks_of(c->vocab_size), sizeof(float));
     if (c->n_experts)
         allocate_experts(s);
     if (!has_room_for(s, m))

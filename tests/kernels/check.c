@@ -478,6 +478,37 @@ static void check_argmax(struct lab *lab)
     }
 }
 
+/* With NaN, infinities and lengths around whole peaks. */
+static void check_peaks(struct lab *lab)
+{
+    static const uint32_t sizes[] = {1, 17, 255, 256, 257, 1000};
+    float want[8], got[8];
+    for (unsigned s = 0; s < 6 * 4; s++) {
+        uint32_t n = sizes[s % 6];
+        struct guarded mem = guarded_create(n * 4UL, 4, true);
+        float *x = mem.p;
+        for (uint32_t i = 0; i < n; i++)
+            x[i] = (float)(random_u64(lab) % 4000) / 100.0f - 30.0f;
+        for (uint32_t i = 0; i < n && s / 6 > 1; i += 5)
+            x[i] = s / 6 == 2 ? -INFINITY : NAN;
+        lab->isa[0][0]->peaks(x, n, want);
+        double sum = lab->isa[0][0]->sum_exp(x, 10.0f, 0.7f, n), reference = 0;
+        for (uint32_t i = 0; i < n; i++)
+            reference += exp(((double)x[i] - 10) * 0.7);
+        expect(lab, s / 6 == 3 ? sum != sum : fabs(sum - reference) <= 2e-6 * reference, "scalar", "sum_exp",
+               "not the sum in double");
+        for (unsigned i = 1; i < lab->n_isas; i++) {
+            lab->isa[0][i]->peaks(x, n, got);
+            expect(lab, memcmp(got, want, n_peaks_of(n) * sizeof *got) == 0, lab->isa[0][i]->isa, "peaks",
+                   "others than scalar");
+            double other = lab->isa[0][i]->sum_exp(x, 10.0f, 0.7f, n);
+            expect(lab, s / 6 == 3 ? other != other : other == sum, lab->isa[0][i]->isa, "sum_exp",
+                   "another sum than scalar");
+        }
+        guarded_destroy(&mem);
+    }
+}
+
 static void check_vectors(struct lab *lab)
 {
     static const uint32_t sizes[] = {1, 7, 15, 16, 17, 32, 33, 64, 100, 641};
@@ -488,6 +519,7 @@ static void check_vectors(struct lab *lab)
         }
     }
     check_argmax(lab);
+    check_peaks(lab);
 }
 
 /* ---- speed ---- */

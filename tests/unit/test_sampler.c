@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels.h"
 #include "logprobs.h"
 #include "sampler.h"
 
@@ -684,6 +685,48 @@ static void logprobs_sum_to_one(void **state)
     mem_free(row);
 }
 
+/* With peaks and the kernels' sums the same tokens come as without, whatever the row and the parameters. */
+static void peaks_change_no_token(void **state)
+{
+    (void)state;
+    enum { N = 70000 + 123 };
+    float *row = mem_array(N, sizeof *row), *peaks = mem_array(n_peaks_of(N), sizeof *peaks);
+    struct sampler_scratch plain = scratch_for(N), fast = scratch_for(N);
+    const struct kernels *k;
+    struct rng noise, r[2];
+    assert_int_equal(kernels_select("auto", ACT_MODE_INT8, &k, NULL), STATUS_OK);
+    fast.sum_exp = k->sum_exp;
+    rng_seed(&noise, 11);
+    for (int round = 0; round < 60; round++) {
+        double spread = round % 4 == 0 ? 0.2 : 1 + 6 * rng_unit(&noise);
+        for (uint32_t i = 0; i < N; i++) { /* a bell, with ties in some rounds, and some banned */
+            double x = (rng_unit(&noise) + rng_unit(&noise) + rng_unit(&noise)) * spread;
+            row[i] = (float)(round % 3 ? x : floor(x * 20) / 20);
+            if (rng_unit(&noise) < 0.01)
+                row[i] = round % 5 ? -INFINITY : NAN;
+        }
+        k->peaks(row, N, peaks);
+        struct sampling p = neutral();
+        p.temperature = round % 6 == 5 ? 0 : (float)(0.02 + 2 * rng_unit(&noise));
+        p.top_k = round % 3 == 1 ? (int32_t)(rng_unit(&noise) * 500) : 0;
+        p.top_p = round % 4 < 2 ? (float)(0.05 + 0.95 * rng_unit(&noise)) : 1;
+        p.min_p = round % 5 == 0 ? (float)(0.2 * rng_unit(&noise)) : 0;
+        struct sampler_input in = {.sampling = &p, .logits = row};
+        rng_seed(&r[0], (uint64_t)round);
+        r[1] = r[0];
+        for (int draw = 0; draw < 5; draw++) {
+            in.peaks = NULL;
+            int32_t want = sampler_pick(&in, &r[0], &plain);
+            in.peaks = peaks;
+            assert_int_equal(sampler_pick(&in, &r[1], &fast), want);
+        }
+    }
+    sampler_scratch_fini(&plain);
+    sampler_scratch_fini(&fast);
+    mem_free(peaks);
+    mem_free(row);
+}
+
 static void scratch_survives_short_memory(void **state)
 {
     (void)state;
@@ -718,6 +761,7 @@ int main(void)
         cmocka_unit_test(seeds_reproduce),
         cmocka_unit_test(logprobs_are_of_the_raw_row),
         cmocka_unit_test(logprobs_sum_to_one),
+        cmocka_unit_test(peaks_change_no_token),
         cmocka_unit_test(scratch_survives_short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
