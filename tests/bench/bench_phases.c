@@ -1,7 +1,7 @@
 /* Where the time of a step goes: the forward pass alone, by its door, without engine and sampling.
  *
  *   bench_phases MODEL [--rows 1,2,4,8,16] [--context 64] [--steps 40] [--threads N] [--rank 0]
- * auto]
+ *                [--quant auto]
  *
  * For each number of rows as many sequences, one token each at the end of their context, and with --rank an
  * adapter of its own for each (random, all linear modules). Printed: the median time of a step, and with the
