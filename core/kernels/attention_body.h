@@ -22,6 +22,7 @@ struct shape {
     uint32_t rows, lines;
     uint32_t width; /* of the line: ATTN_LANES but in a narrow last one of values */
     enum dtype type;
+    bool ahead; /* ask for memory before it's read */
 };
 
 VEC struct v16 kv_load(const uint8_t *p, enum dtype type)
@@ -56,6 +57,22 @@ VEC struct v16 softcap(struct v16 x, float cap)
     return v16_mul(v16_set1(cap), v16_copysign(v16_div(v16_sub(one, e), v16_add(one, e)), u));
 }
 
+/* What no hardware foresees, as blocks lie apart: the same place of the next page's keys and of this page's
+ * values. */
+struct ahead {
+    const uint8_t *key, *value;
+};
+
+VEC struct ahead ahead_of(const struct strip *s, uint32_t at, const uint8_t *key)
+{
+    const struct attention_args *a = s->a;
+    uint32_t next = at + a->page_tokens;
+    size_t place = (size_t)(key - attention_block(a, a->k_offset, at));
+    bool any = next < a->position + a->n_tokens;
+    return (struct ahead){any ? attention_block(a, a->k_offset, next) + place : key,
+                          attention_block(a, a->v_offset, at) + place};
+}
+
 /* Of k.lines * 16 positions from `at` on, which are in one page. */
 VEC void lines_logits(const struct strip *s, uint32_t at, struct shape k)
 {
@@ -65,11 +82,20 @@ VEC void lines_logits(const struct strip *s, uint32_t at, struct shape k)
     size_t step = ATTN_LANES * kv_value_bytes(k.type), line = n * step;
     const uint8_t *key = block + token / ATTN_LANES * line;
     const float *q = s->q, *scales = kv_scales(block, n, a->page_tokens) + token;
+    struct ahead next = k.ahead ? ahead_of(s, at, key) : (struct ahead){NULL, NULL};
     struct v16 sum[ATTEND_ROWS][2];
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < k.rows; r++)
         sum[r][0] = sum[r][1] = v16_set1(0);
     for (uint32_t i = 0; i < n; i++, key += step, q += k.rows) {
+        if (k.ahead) {
+            __builtin_prefetch(next.key + i * step);
+            __builtin_prefetch(next.value + i * step);
+        }
+        if (k.ahead && k.lines == 2) {
+            __builtin_prefetch(next.key + line + i * step);
+            __builtin_prefetch(next.value + line + i * step);
+        }
         struct v16 k0 = kv_load(key, k.type), k1 = k.lines == 2 ? kv_load(key + line, k.type) : k0;
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < k.rows; r++) {
@@ -100,7 +126,7 @@ VEC void strip_logits(const struct strip *s, struct span t, struct shape k)
         if (two)
             lines_logits(s, at, k);
         else
-            lines_logits(s, at, (struct shape){k.rows, 1, ATTN_LANES, k.type});
+            lines_logits(s, at, (struct shape){k.rows, 1, ATTN_LANES, k.type, k.ahead});
         at += two ? 2 * ATTN_LANES : ATTN_LANES;
     }
 }
@@ -204,9 +230,9 @@ VEC void strip_values(const struct strip *s, struct span t, uint32_t row, struct
     for (; k.lines == 2 && i + 1 < n_lines; i += 2)
         lines_values(s, (struct addition){t, row, i}, k);
     for (; i < n_lines; i++)
-        lines_values(s, (struct addition){t, row, i}, (struct shape){k.rows, 1, ATTN_LANES, k.type});
+        lines_values(s, (struct addition){t, row, i}, (struct shape){k.rows, 1, ATTN_LANES, k.type, false});
     if (rest > 0)
-        lines_values(s, (struct addition){t, row, i}, (struct shape){k.rows, 1, rest, k.type});
+        lines_values(s, (struct addition){t, row, i}, (struct shape){k.rows, 1, rest, k.type, false});
 }
 
 /* ---- strips ---- */
@@ -214,14 +240,23 @@ VEC void strip_values(const struct strip *s, struct span t, uint32_t row, struct
 typedef void strip_logits_fn(const struct strip *s, struct span t);
 typedef void strip_values_fn(const struct strip *s, struct span t, uint32_t row);
 
+#define ATTEND_SHAPE(n, kv, ahead)                                                                           \
+    (struct shape)                                                                                           \
+    {                                                                                                        \
+        n, ATTEND_PAIRS(n) ? 2 : 1, ATTN_LANES, DTYPE_##kv, ahead                                            \
+    }
+/* A token alone comes to memory that is far away; of several, all strips but the first find it near. */
 #define ATTEND_ONE(n, kv)                                                                                    \
     static void logits_##kv##_##n(const struct strip *s, struct span t)                                      \
     {                                                                                                        \
-        strip_logits(s, t, (struct shape){n, ATTEND_PAIRS(n) ? 2 : 1, ATTN_LANES, DTYPE_##kv});              \
+        if (s->a->n_tokens == 1 && s->first_row == 0)                                                        \
+            strip_logits(s, t, ATTEND_SHAPE(n, kv, true));                                                   \
+        else                                                                                                 \
+            strip_logits(s, t, ATTEND_SHAPE(n, kv, false));                                                  \
     }                                                                                                        \
     static void values_##kv##_##n(const struct strip *s, struct span t, uint32_t row)                        \
     {                                                                                                        \
-        strip_values(s, t, row, (struct shape){n, ATTEND_PAIRS(n) ? 2 : 1, ATTN_LANES, DTYPE_##kv});         \
+        strip_values(s, t, row, ATTEND_SHAPE(n, kv, false));                                                 \
     }
 #define ATTEND_TYPES(n) ATTEND_ONE(n, F32) ATTEND_ONE(n, F16) ATTEND_ONE(n, BF16) ATTEND_ONE(n, I8)
 ATTEND_CASES(ATTEND_TYPES)
