@@ -89,7 +89,12 @@ void tensors_close(struct tensors *t); /* NULL is fine */
 size_t tensors_count(const struct tensors *t);
 const struct tensor *tensors_at(const struct tensors *t, size_t index);       /* file order */
 const struct tensor *tensors_find(const struct tensors *t, const char *name); /* NULL if absent */
+uint32_t tensors_n_files(const struct tensors *t);
 const char *tensors_file_name(const struct tensors *t, uint32_t file_index);
+/* What an open file is now; its name is left empty. False for a private copy, or if it can't be asked. */
+bool tensors_file_state(const struct tensors *t, uint32_t file_index, struct copied_file *out);
+/* Tells the kernel that the tensors' bytes aren't read again soon, so that it keeps others in its cache. */
+void tensors_forget(const struct tensors *t);
 /* Tensors that the file has in an element type that we don't know (F64, BOOL, F8_E5M2 …): kept out of the
  * set, because files carry unused masks and counters. False past the end. */
 bool tensors_foreign_at(const struct tensors *t, size_t index, const char **name, const char **type);

@@ -28,6 +28,9 @@
 #include "base/error.h"
 
 #define PANEL_ROWS 16U
+/* Raised with every change of what packed_fill writes: packed files of before are made anew then.
+ * tests/unit/test_pack.c notices a change. */
+#define PACKED_LAYOUT_VERSION 1U
 #define ACT_BLOCK 32U /* activations are quantised per 32 values */
 
 /* A weight matrix [rows, cols] packed for streaming. Immutable. The struct does not own `data`. */

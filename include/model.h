@@ -25,6 +25,10 @@ struct model_options {
     enum quant
         quant; /* AUTO keeps what the file has; others convert the linear weights (and embeddings) at load */
     struct team *team; /* packs in parallel; only used during model_open */
+    /* A file that model_write_packed wrote, or where there is none (yet); NULL: none is looked for. One that
+     * fits is mapped in the place of reading and packing the source; of any other, info.not_mapped says why
+     * it doesn't. */
+    const char *packed_path;
 };
 
 /* Loads the weights; needs the memory that `info.size_bytes` shows. Every tensor's shape is checked; a
@@ -40,12 +44,18 @@ LK_MUST_USE enum status model_describe(const struct model_files *files, struct m
 LK_MUST_USE enum status model_check(const struct model_files *files, struct error *err);
 void model_close(struct model *m);
 
+/* Where packed weights come from: the model's files; a packed file that is mapped; one that was read, since
+ * it could change under a mapping. */
+enum weights_source { WEIGHTS_PACKED, WEIGHTS_MAPPED, WEIGHTS_READ };
+
 struct model_info {
     const char *family; /* row of the family table: "llama", "qwen2", "qwen3", "gemma3" … */
     uint64_t n_parameters;
     size_t size_bytes;      /* packed weights in memory */
     enum dtype weight_type; /* type of most linear weights */
     uint8_t digest[32];     /* of config and tensor table (names, shapes, types) and sampled weight bytes */
+    enum weights_source source;
+    char not_mapped[480]; /* why the packed file at packed_path isn't used; "": it is, or there is none */
 };
 const struct model_config *model_config(const struct model *m);
 const struct model_info *model_info(const struct model *m);
@@ -53,6 +63,18 @@ const struct kernels *model_kernels(const struct model *m);
 /* wanted: "auto" "f32" "f16" "bf16" "int8"; auto: f32 on an f32 base, else f16 */
 enum dtype model_kv_type(const struct model *m, const char *wanted);
 struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type);
+
+/* Keeps a model's packed weights for the next start, of the same program with the same source: written beside
+ * `path` and renamed over what is there when all of it is on the disk. Immutable like the rest, so it may be
+ * called while steps run. STATUS_FULL: the disk has no room that can be spared; STATUS_CONFLICT: another
+ * process writes the same file; STATUS_CANCELLED: `stop` said so. Thread: any. */
+struct packed_write_options {
+    const char *path;
+    bool (*stop)(void *data); /* asked before each 4 MiB; NULL: never */
+    void *data;
+};
+LK_MUST_USE enum status model_write_packed(const struct model *m, const struct packed_write_options *o,
+                                           struct error *err);
 
 /* Shape of a site: [out, in]; false if this model has no such site (then an adapter for it doesn't fit). In a
  * model with experts GATE, UP and DOWN are those of its dense layers. */

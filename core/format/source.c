@@ -93,6 +93,12 @@ static bool take_state(int fd, struct copied_file *out)
     return true;
 }
 
+bool source_state(const struct source *s, struct copied_file *out)
+{
+    out->name[0] = '\0';
+    return s->file.fd >= 0 && take_state(s->file.fd, out);
+}
+
 static bool is_same_state(const struct copied_file *a, const struct copied_file *b)
 {
     return a->inode == b->inode && a->device == b->device && a->size_bytes == b->size_bytes &&

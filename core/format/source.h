@@ -16,5 +16,7 @@ LK_MUST_USE enum status source_open(struct source *s, int dir_fd, const char *sh
 void source_close(struct source *s); /* fine on one that failed to open */
 LK_MUST_USE enum status source_read(const struct source *s, uint64_t offset, void *dst, size_t n_bytes,
                                     struct error *err);
+/* What the open file is now; false for a copy. */
+bool source_state(const struct source *s, struct copied_file *out);
 
 #endif

@@ -2,6 +2,7 @@
  * from private memory), so any number of threads may read at once. */
 #include "tensors.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,10 +193,31 @@ const struct tensor *tensors_find(const struct tensors *t, const char *name)
     return found ? *found : NULL;
 }
 
+uint32_t tensors_n_files(const struct tensors *t)
+{
+    return t->n_sources;
+}
+
 const char *tensors_file_name(const struct tensors *t, uint32_t file_index)
 {
     require(file_index < t->n_sources);
     return t->sources[file_index].file.path;
+}
+
+bool tensors_file_state(const struct tensors *t, uint32_t file_index, struct copied_file *out)
+{
+    require(file_index < t->n_sources);
+    return source_state(&t->sources[file_index], out);
+}
+
+void tensors_forget(const struct tensors *t)
+{
+    for (size_t i = 0; i < t->n_items; i++) {
+        const struct tensor *item = &t->items[i];
+        int fd = t->sources[item->file_index].file.fd;
+        if (fd >= 0)
+            (void)posix_fadvise(fd, (off_t)item->offset, (off_t)item->size_bytes, POSIX_FADV_DONTNEED);
+    }
 }
 
 bool tensors_foreign_at(const struct tensors *t, size_t index, const char **name, const char **type)

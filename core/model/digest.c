@@ -42,8 +42,8 @@ static enum status hash_samples(gnutls_hash_hd_t h, const struct tensors *tensor
     return STATUS_OK;
 }
 
-enum status model_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
-                         struct error *err)
+static enum status hash_files(const struct model_files *files, enum quant quant, bool samples,
+                              uint8_t digest[32], struct error *err)
 {
     gnutls_hash_hd_t h;
     if (gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0)
@@ -59,11 +59,23 @@ enum status model_digest(const struct model_files *files, enum quant quant, uint
                          (unsigned long long)t->shape[2], (unsigned long long)t->shape[3]);
         if (gnutls_hash(h, t->name, strlen(t->name)) < 0 || gnutls_hash(h, head, (size_t)n) < 0)
             status = fail(err, STATUS_INTERNAL, "SHA-256 of %s", t->name);
-        else
+        else if (samples)
             status = hash_samples(h, files->tensors, t, err);
     }
     gnutls_hash_deinit(h, digest);
     return status;
+}
+
+enum status model_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
+                         struct error *err)
+{
+    return hash_files(files, quant, true, digest, err);
+}
+
+enum status model_table_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
+                               struct error *err)
+{
+    return hash_files(files, quant, false, digest, err);
 }
 
 enum status members_digest(struct lora *l, struct error *err)

@@ -98,6 +98,44 @@ static void describe_layers(struct model *m)
     }
 }
 
+/* The packed file at `path`, if all of it holds for these files; and the model's digest. */
+static enum status map_packed(struct model *m, const struct model_files *files,
+                              const struct model_options *options, struct error *err)
+{
+    enum status status = packed_map_open(options->packed_path, &m->key, &m->map, err);
+    if (status != STATUS_OK)
+        return status;
+    const struct packed_header *h = &m->map->header;
+    /* Files that lie where they lay, unchanged since, have the digest that they had. */
+    if (m->map->knows_place)
+        memcpy(m->info.digest, h->digest, sizeof h->digest);
+    else
+        status = model_digest(files, options->quant, m->info.digest, err);
+    if (status == STATUS_OK && memcmp(m->info.digest, h->digest, sizeof h->digest) != 0)
+        status = fail(err, STATUS_MISMATCH, "%s: was made from other tensors", m->map->file.path);
+    return status == STATUS_OK ? packed_map_load(m->map, options->team, err) : status;
+}
+
+/* A packed file that can't be used is no failure: the source has the same weights. Why it can't is kept. */
+static enum status open_packed(struct model *m, const struct model_files *files,
+                               const struct model_options *options, struct error *err)
+{
+    struct error why;
+    enum status status = packed_key_init(&m->key, files, options->quant, err);
+    if (status != STATUS_OK)
+        return status;
+    enum status mapped = options->packed_path ? map_packed(m, files, options, &why) : STATUS_NOT_FOUND;
+    if (mapped == STATUS_OK) {
+        m->info.source = m->map->is_mapped ? WEIGHTS_MAPPED : WEIGHTS_READ;
+        return STATUS_OK;
+    }
+    if (mapped != STATUS_NOT_FOUND)
+        snprintf(m->info.not_mapped, sizeof m->info.not_mapped, "%s", why.text);
+    packed_map_close(m->map);
+    m->map = NULL;
+    return model_digest(files, options->quant, m->info.digest, err);
+}
+
 /* options NULL: everything is checked, but no weight is read, and the model can't compute. */
 static enum status build(const struct model_files *files, const struct model_options *options,
                          struct model **out, struct error *err)
@@ -121,7 +159,7 @@ static enum status build(const struct model_files *files, const struct model_opt
     if (status == STATUS_OK)
         status = derive(m, err);
     if (status == STATUS_OK && options)
-        status = model_digest(files, options->quant, m->info.digest, err);
+        status = open_packed(m, files, options, err);
     if (status == STATUS_OK)
         status = weights_load(m, files, options, err);
     if (status != STATUS_OK) {
@@ -154,6 +192,49 @@ enum status model_check(const struct model_files *files, struct error *err)
     return status;
 }
 
+static void free_part(const struct model *m, void *p)
+{
+    if (!packed_map_holds(m->map, p))
+        mem_free(p);
+}
+
+static void free_layer(const struct model *m, struct model_layer *l)
+{
+    for (unsigned s = 0; s < N_LAYER_SITES; s++) {
+        free_part(m, l->w[s].data);
+        free_part(m, l->bias[s]);
+    }
+    for (uint32_t e = 0; l->experts && e < 3 * m->config.n_experts; e++)
+        free_part(m, l->experts[e].data);
+    mem_free(l->experts);
+    for (unsigned n = 0; n < NORM_LAYER_COUNT; n++) {
+        free_part(m, l->norm[n]);
+        free_part(m, l->norm_bias[n]);
+    }
+}
+
+void weights_free(struct model *m)
+{
+    for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++)
+        free_layer(m, &m->layers[i]);
+    mem_free(m->layers);
+    if (!m->tied)
+        free_part(m, m->head.data);
+    free_part(m, m->embed.data);
+    free_part(m, m->position_embed.data);
+    free_part(m, m->final_norm);
+    free_part(m, m->final_norm_bias);
+    packed_parts_fini(&m->parts);
+    packed_map_close(m->map);
+    m->layers = NULL;
+    m->map = NULL;
+    m->head = m->embed = m->position_embed = (struct packed){.data = NULL};
+    m->final_norm = m->final_norm_bias = NULL;
+    m->tied = false;
+    m->info.size_bytes = 0;
+    m->info.n_parameters = 0;
+}
+
 void model_close(struct model *m)
 {
     if (!m)
@@ -162,27 +243,7 @@ void model_close(struct model *m)
         merged_close(m);
         return;
     }
-    for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++) {
-        struct model_layer *l = &m->layers[i];
-        for (unsigned s = 0; s < N_LAYER_SITES; s++) {
-            mem_free(l->w[s].data);
-            mem_free(l->bias[s]);
-        }
-        for (uint32_t e = 0; l->experts && e < 3 * m->config.n_experts; e++)
-            mem_free(l->experts[e].data);
-        mem_free(l->experts);
-        for (unsigned n = 0; n < NORM_LAYER_COUNT; n++) {
-            mem_free(l->norm[n]);
-            mem_free(l->norm_bias[n]);
-        }
-    }
-    mem_free(m->layers);
-    if (!m->tied)
-        mem_free(m->head.data);
-    mem_free(m->embed.data);
-    mem_free(m->position_embed.data);
-    mem_free(m->final_norm);
-    mem_free(m->final_norm_bias);
+    weights_free(m);
     mem_free(m);
 }
 

@@ -3,6 +3,7 @@
 #define LK_MODEL_INNER_H
 
 #include "model.h"
+#include "packed_file.h"
 
 #define N_LAYER_SITES ((unsigned)LORA_SITE_LM_HEAD) /* the sites before it live in layers */
 #define ROPE_HALF_MAX 256U                          /* most rotated pairs of a head */
@@ -108,6 +109,9 @@ struct model_layer {
 
 /* Immutable after model_open. */
 struct model {
+    struct packed_key key;     /* what the weights were made from */
+    struct packed_parts parts; /* all of them, in the order of loading; empty in a merged copy */
+    struct packed_map *map;    /* the packed file that they come from; NULL: memory of their own */
     struct model_config config;
     struct model_info info;
     const struct kernels *kernels;
@@ -132,12 +136,17 @@ uint32_t norm_length(const struct model *m, enum norm_id norm);
 /* The names that the tensors of the model's file have. */
 const struct tensor_names *file_names(const struct model *m);
 
-/* weights.c: fills embed, head, norms and layers; on failure model_close frees what is there. */
+/* weights.c: fills embed, head, norms and layers, from m->map if there is one; on failure model_close frees
+ * what is there. */
 LK_MUST_USE enum status weights_load(struct model *m, const struct model_files *files,
                                      const struct model_options *options, struct error *err);
+void weights_free(struct model *m); /* model.c: and the map that they come from */
 /* digest.c */
 LK_MUST_USE enum status model_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
                                      struct error *err);
+/* The same without a look at the tensors' bytes. */
+LK_MUST_USE enum status model_table_digest(const struct model_files *files, enum quant quant,
+                                           uint8_t digest[32], struct error *err);
 /* A composition's digest, from its members' digests and weights. */
 LK_MUST_USE enum status members_digest(struct lora *l, struct error *err);
 

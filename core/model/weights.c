@@ -20,6 +20,7 @@ struct loader {
     struct naming naming;
     bool *bound; /* [tensors_count] tensors that the model uses */
     uint64_t values_of_type[DTYPE_COUNT];
+    bool map_is_wrong; /* the packed file hasn't the parts that the model has */
 };
 
 /* ---- one tensor ---- */
@@ -82,14 +83,26 @@ static uint64_t file_row(const struct source *s, uint64_t row)
     return s->begin + (s->n_heads ? gguf_rope_row(row, s->n_heads, s->head_dim) : row);
 }
 
-/* n values of a tensor of norms or biases, as floats. */
-static enum status load_vector(struct loader *l, const struct source *s, uint32_t n, float **out,
+/* ---- parts of a packed file, of the one that we read or of one that is written later ---- */
+
+/* The part's bytes out of the packed file. */
+static enum status take_part(struct loader *l, struct packed_part *part, struct error *err)
+{
+    enum status s = packed_map_take(l->m->map, part, err);
+    l->map_is_wrong = s != STATUS_OK;
+    return s == STATUS_OK ? packed_parts_add(&l->m->parts, part, err) : s;
+}
+
+static enum status note_part(struct loader *l, const struct packed_part *part, enum status s,
+                             struct error *err)
+{
+    return s == STATUS_OK && l->options ? packed_parts_add(&l->m->parts, part, err) : s;
+}
+
+static enum status read_vector(struct loader *l, const struct source *s, uint32_t n, float **out,
                                struct error *err)
 {
     const struct tensor *t = s->tensor;
-    if (!dtype_is_float(t->dtype))
-        return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", t->name,
-                    dtype_name(t->dtype));
     void *raw = mem_alloc(t->size_bytes);
     float *in_order = mem_array(t->n_values, sizeof *in_order);
     enum status status = STATUS_NO_MEMORY;
@@ -104,11 +117,30 @@ static enum status load_vector(struct loader *l, const struct source *s, uint32_
     dequantize_row(t->dtype, raw, t->n_values, in_order);
     for (uint32_t i = 0; i < n; i++)
         (*out)[i] = in_order[file_row(s, i)];
-    l->m->info.size_bytes += n * sizeof **out;
 end:
     mem_free(raw);
     mem_free(in_order);
     return status;
+}
+
+/* n values of a tensor of norms or biases, as floats. */
+static enum status load_vector(struct loader *l, const struct source *s, uint32_t n, float **out,
+                               struct error *err)
+{
+    const struct tensor *t = s->tensor;
+    struct packed_part part = {.size_bytes = n * sizeof **out, .type = DTYPE_F32, .rows = 1, .cols = n};
+    if (!dtype_is_float(t->dtype))
+        return fail(err, STATUS_UNSUPPORTED, "%s: type %s, expected f32, f16 or bf16", t->name,
+                    dtype_name(t->dtype));
+    l->m->info.size_bytes += part.size_bytes;
+    if (l->m->map) {
+        enum status status = take_part(l, &part, err);
+        *out = part.data;
+        return status;
+    }
+    enum status status = read_vector(l, s, n, out, err);
+    part.data = *out;
+    return note_part(l, &part, status, err);
 }
 
 static enum status load_named_vector(struct loader *l, const char *name, uint32_t n, float **out,
@@ -308,15 +340,18 @@ static enum status load_matrix(struct loader *l, const struct source *source, en
     status = f8_scales_find(&job.scales, &l->m->config, l->tensors, t, err);
     if (status != STATUS_OK || !l->options)
         return status;
-    w->data = mem_aligned(64, size_bytes);
-    if (!w->data)
-        return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", t->name, size_bytes);
-    status = fill(l, &job, err);
-    if (status != STATUS_OK)
-        return status;
+    struct packed_part part = {.size_bytes = size_bytes, .type = type, .rows = rows, .cols = cols};
     l->m->info.size_bytes += size_bytes;
     l->values_of_type[type] += (uint64_t)rows * cols;
-    return STATUS_OK;
+    if (l->m->map) {
+        status = take_part(l, &part, err);
+        w->data = part.data;
+        return status;
+    }
+    part.data = w->data = mem_aligned(64, size_bytes);
+    if (!w->data)
+        return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", t->name, size_bytes);
+    return note_part(l, &part, fill(l, &job, err), err);
 }
 
 /* ---- the model's tensors ---- */
@@ -583,22 +618,43 @@ static enum status load_all(struct loader *l, struct error *err)
     return status == STATUS_OK ? refuse_surplus(l, err) : status;
 }
 
+static enum status load_once(struct loader *l, struct error *err)
+{
+    struct model *m = l->m;
+    size_t n_tensors = tensors_count(l->tensors);
+    naming_init(&l->naming, m, l->tensors, file_names(m));
+    memset(l->values_of_type, 0, sizeof l->values_of_type);
+    l->bound = mem_array(n_tensors ? n_tensors : 1, sizeof *l->bound);
+    m->layers = mem_array(m->config.n_layers, sizeof *m->layers);
+    enum status status = l->bound && m->layers
+                             ? load_all(l, err)
+                             : fail(err, STATUS_NO_MEMORY, "the table of %u layers", m->config.n_layers);
+    if (status == STATUS_OK && m->map && m->map->n_taken != m->map->header.n_parts) {
+        l->map_is_wrong = true;
+        status = fail(err, STATUS_MISMATCH, "%s: has %u parts, the model %u", m->map->file.path,
+                      m->map->header.n_parts, m->map->n_taken);
+    }
+    mem_free(l->bound);
+    l->bound = NULL;
+    return status;
+}
+
 enum status weights_load(struct model *m, const struct model_files *files,
                          const struct model_options *options, struct error *err)
 {
     struct loader l = {.m = m, .tensors = files->tensors, .options = options};
-    naming_init(&l.naming, m, files->tensors, file_names(m));
-    size_t n_tensors = tensors_count(files->tensors);
-    l.bound = mem_array(n_tensors ? n_tensors : 1, sizeof *l.bound);
-    m->layers = mem_array(m->config.n_layers, sizeof *m->layers);
-    if (!l.bound || !m->layers) {
-        mem_free(l.bound);
-        return fail(err, STATUS_NO_MEMORY, "the table of %u layers", m->config.n_layers);
+    struct error wrong;
+    enum status status = load_once(&l, &wrong);
+    if (status != STATUS_OK && l.map_is_wrong) { /* the source has all that is needed */
+        weights_free(m);
+        snprintf(m->info.not_mapped, sizeof m->info.not_mapped, "%s", wrong.text);
+        m->info.source = WEIGHTS_PACKED;
+        status = load_once(&l, &wrong);
     }
-    enum status status = load_all(&l, err);
+    if (status != STATUS_OK && err)
+        *err = wrong;
     for (unsigned t = 0; t < DTYPE_COUNT; t++)
         if (l.values_of_type[t] > l.values_of_type[m->info.weight_type])
             m->info.weight_type = (enum dtype)t;
-    mem_free(l.bound);
     return status;
 }
