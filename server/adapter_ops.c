@@ -304,6 +304,13 @@ static enum adapter_fault read_files(struct task *t, const char *sha256, enum ef
 {
     struct load_order *l = &t->o;
     struct adapter_findings findings = {0};
+    const struct effect_probes *probes = NULL;
+    if (effect != EFFECT_OFF)
+        l->status = base_probes(&t->ops->server->base, &probes, &l->err);
+    if (effect != EFFECT_OFF && l->status != STATUS_OK) {
+        l->code = code_of(ADAPTER_FAULT_NONE);
+        return ADAPTER_FAULT_NONE;
+    }
     struct adapter_source source = {.name = l->wish.name,
                                     .path = t->path,
                                     .root_fd = t->root_fd,
@@ -313,7 +320,7 @@ static enum adapter_fault read_files(struct task *t, const char *sha256, enum ef
                                     .base_policy = t->ops->server->conf->base_policy,
                                     .base_name = t->ops->server->base.name,
                                     .effect = effect,
-                                    .probes = t->ops->server->probes,
+                                    .probes = probes,
                                     .findings = &findings};
     l->status = adapter_load(&source, t->ops->server->base.model, &t->version, &l->err);
     l->effect = findings.effect;

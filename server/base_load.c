@@ -3,10 +3,13 @@
 #include "base_load.h"
 
 #include <ctype.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "adapters.h"
+#include "base/clock.h"
+#include "base/mem.h"
 #include "base/team.h"
 #include "conf.h"
 #include "cost.h"
@@ -14,7 +17,15 @@
 #include "format.h"
 #include "kernels.h"
 #include "model.h"
+#include "pack_cache.h"
 #include "text.h"
+
+/* A base that nobody asks for these starts sooner. */
+struct base_later {
+    pthread_mutex_t lock; /* held while they are made, by a worker */
+    struct effect_probes *probes;
+    struct cost_model *costs;
+};
 
 static enum quant quant_of(const char *name)
 {
@@ -45,24 +56,78 @@ static void make_name(const struct conf *conf, const struct model_files *files, 
         snprintf(name, name_bytes, "base");
 }
 
+/* ---- the two long parts, side by side ---- */
+
+struct text_load {
+    const struct model_files *files;
+    struct text_model *text;
+    int64_t spent_ns;
+    enum status status;
+    struct error err;
+};
+
+static void *load_text(void *arg)
+{
+    struct text_load *t = arg;
+    int64_t begin = clock_now_ns();
+    t->status = text_model_open(t->files, &t->text, &t->err);
+    t->spent_ns = clock_now_ns() - begin;
+    return NULL;
+}
+
+static enum status load_weights(const struct conf *conf, const struct model_files *files, struct base *b,
+                                struct error *err)
+{
+    char packed[PACK_PATH_BYTES];
+    int64_t begin = clock_now_ns();
+    struct model_options options = {.kernels = b->kernels,
+                                    .quant = quant_of(conf->quant),
+                                    .team = team_create(conf->n_threads),
+                                    .packed_path = pack_cache_find(conf, packed) ? packed : NULL};
+    if (!options.team)
+        return fail(err, STATUS_NO_MEMORY, "can't start %u threads", conf->n_threads);
+    enum status s = model_open(files, &options, &b->model, err);
+    team_destroy(options.team);
+    b->times.weights_ns = clock_now_ns() - begin;
+    return s;
+}
+
+static enum status load_both(const struct conf *conf, const struct model_files *files, struct base *b,
+                             struct error *err)
+{
+    struct text_load t = {.files = files};
+    pthread_t thread;
+    bool beside = pthread_create(&thread, NULL, load_text, &t) == 0;
+    if (!beside)
+        load_text(&t);
+    enum status s = load_weights(conf, files, b, err);
+    if (beside)
+        pthread_join(thread, NULL);
+    b->text = t.text;
+    b->times.text_ns = t.spent_ns;
+    if (s == STATUS_OK && t.status != STATUS_OK) {
+        *err = t.err;
+        s = t.status;
+    }
+    return s;
+}
+
 enum status base_open(const struct conf *conf, struct base *b, struct error *err)
 {
     struct model_files *files = NULL;
-    struct model_options options = {.quant = quant_of(conf->quant)};
+    int64_t begin = clock_now_ns();
     enum status s = model_files_open(conf->model, &files, err);
+    b->times.files_ns = clock_now_ns() - begin;
     if (s == STATUS_OK)
         s = kernels_select(conf->isa, act_mode_of(conf->act, &files->config), &b->kernels, err);
-    if (s == STATUS_OK)
-        s = text_model_open(files, &b->text, err);
+    if (s == STATUS_OK && !(b->later = mem_zalloc(sizeof *b->later)))
+        s = fail(err, STATUS_NO_MEMORY, "no memory for the base");
     if (s == STATUS_OK) {
-        options.kernels = b->kernels;
-        options.team = team_create(conf->n_threads);
-        s = options.team ? model_open(files, &options, &b->model, err)
-                         : fail(err, STATUS_NO_MEMORY, "can't start %u threads", conf->n_threads);
+        pthread_mutex_init(&b->later->lock, NULL);
+        s = load_both(conf, files, b, err);
     }
     if (s == STATUS_OK)
         make_name(conf, files, b->name, sizeof b->name);
-    team_destroy(options.team);
     model_files_close(files);
     if (s != STATUS_OK)
         base_close(b);
@@ -71,6 +136,12 @@ enum status base_open(const struct conf *conf, struct base *b, struct error *err
 
 void base_close(struct base *b)
 {
+    if (b->later) {
+        effect_probes_destroy(b->later->probes);
+        mem_free(b->later->costs);
+        pthread_mutex_destroy(&b->later->lock);
+        mem_free(b->later);
+    }
     model_close(b->model);
     text_model_close(b->text);
     *b = (struct base){0};
@@ -78,13 +149,30 @@ void base_close(struct base *b)
 
 /* ---- what is measured of it ---- */
 
-enum status base_costs(const struct base *b, unsigned n_threads, struct cost_model *out, struct error *err)
+static enum status measure_costs(const struct base *b, unsigned n_threads, struct cost_model **out,
+                                 struct error *err)
 {
     struct team *team = team_create(n_threads);
-    if (!team)
-        return fail(err, STATUS_NO_MEMORY, "can't start %u threads", n_threads);
-    enum status s = cost_measure(b->model, team, COST_BUDGET_NS, out, err);
-    team_destroy(team);
+    struct cost_model *costs = mem_zalloc(sizeof *costs);
+    enum status s = team && costs ? cost_measure(b->model, team, COST_BUDGET_NS, costs, err)
+                                  : fail(err, STATUS_NO_MEMORY, "can't start %u threads", n_threads);
+    if (team)
+        team_destroy(team);
+    if (s == STATUS_OK)
+        *out = costs;
+    else
+        mem_free(costs);
+    return s;
+}
+
+enum status base_costs(const struct base *b, unsigned n_threads, const struct cost_model **out,
+                       struct error *err)
+{
+    struct base_later *l = b->later;
+    pthread_mutex_lock(&l->lock);
+    enum status s = l->costs ? STATUS_OK : measure_costs(b, n_threads, &l->costs, err);
+    *out = l->costs;
+    pthread_mutex_unlock(&l->lock);
     return s;
 }
 
@@ -106,7 +194,7 @@ static uint32_t tokenize(void *data, const char *text, size_t n_bytes, int32_t *
     return n;
 }
 
-enum status base_probes(const struct base *b, struct effect_probes **out, struct error *err)
+static enum status make_probes(const struct base *b, struct effect_probes **out, struct error *err)
 {
     int32_t tokens[EFFECT_PROMPTS_MAX][EFFECT_BUILTIN_TOKENS];
     struct effect_probe prompts[EFFECT_PROMPTS_MAX];
@@ -122,4 +210,14 @@ enum status base_probes(const struct base *b, struct effect_probes **out, struct
     const struct effect_probes_options o = {
         .base = b->model, .prompts = prompts, .n_prompts = n, .tokenize = tokenize, .data = b->text};
     return effect_probes_create(&o, out, err);
+}
+
+enum status base_probes(const struct base *b, const struct effect_probes **out, struct error *err)
+{
+    struct base_later *l = b->later;
+    pthread_mutex_lock(&l->lock);
+    enum status s = l->probes ? STATUS_OK : make_probes(b, &l->probes, err);
+    *out = l->probes;
+    pthread_mutex_unlock(&l->lock);
+    return s;
 }

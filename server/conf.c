@@ -24,6 +24,7 @@ bool conf_init(struct conf *c)
         .metrics_public = true,
         .isa = "auto",
         .quant = "auto",
+        .pack_cache = "auto",
         .kv_type = "auto",
         .prefix_cache = "on",
         .act = "auto",

@@ -79,11 +79,12 @@ struct conf {
         *cors_origin; /* Access-Control-Allow-Origin of the data listener ("*" or an origin); NULL: none */
 
     /* How it computes. */
-    unsigned n_threads;  /* 0: one a core */
-    const char *isa;     /* "auto", "scalar", "avx2", "avx512", "neon" */
-    const char *quant;   /* "auto", "f32", "bf16", "q8_0", "q4_0" */
-    const char *kv_type; /* "auto", "f32", "f16", "bf16", "int8" */
-    const char *act;     /* activations that meet quantised weights: "auto", "int8", "f32" */
+    unsigned n_threads;     /* 0: one a core */
+    const char *isa;        /* "auto", "scalar", "avx2", "avx512", "neon" */
+    const char *quant;      /* "auto", "f32", "bf16", "q8_0", "q4_0" */
+    const char *pack_cache; /* a folder, "auto" or "off" */
+    const char *kv_type;    /* "auto", "f32", "f16", "bf16", "int8" */
+    const char *act;        /* activations that meet quantised weights: "auto", "int8", "f32" */
     uint32_t n_sequences, queue_limit, context, step_tokens,
         chunk_tokens; /* struct engine_options; 0: its default */
     uint64_t kv_bytes;

@@ -37,9 +37,10 @@ struct copy {
     uint8_t digest[32];
     struct merged_copy *merged;
     uint64_t size_bytes;
-    struct cost_load load;     /* its traffic, as the choice saw it */
-    struct cost_choice choice; /* the last one */
-    int64_t declined_ns;       /* auto: a copy would not pay */
+    const struct cost_model *costs; /* the base's, once they were needed */
+    struct cost_load load;          /* its traffic, as the choice saw it */
+    struct cost_choice choice;      /* the last one */
+    int64_t declined_ns;            /* auto: a copy would not pay */
     struct error err;
 };
 
@@ -64,8 +65,11 @@ static enum status build_copy(struct copy *c)
     if (s->conf->always)
         return fail(&c->err, STATUS_UNSUPPORTED,
                     "--always adds \"%s\" to every voice, and a copy has one adapter alone", s->conf->always);
+    enum status measured = base_costs(&s->base, s->conf->n_threads, &c->costs, &c->err);
+    if (measured != STATUS_OK)
+        return measured;
     for (;;) {
-        cost_choose(&s->costs, s->base.model, c->lora, &c->load, refused, &c->choice);
+        cost_choose(c->costs, s->base.model, c->lora, &c->load, refused, &c->choice);
         if (c->choice.none)
             return fail(
                 &c->err, STATUS_UNSUPPORTED,
@@ -126,6 +130,7 @@ static void built(void *data)
         enum merged_use use = c->mode == MERGE_ALWAYS ? MERGED_ALWAYS : MERGED_AUTO;
         c->size_bytes = model_info(merged_copy_model(c->merged))->size_bytes;
         m->bytes += c->size_bytes;
+        engine_set_costs(m->server->engine, c->costs);
         c->err.status = engine_set_merged(m->server->engine, c->merged, use, &err);
         if (c->err.status != STATUS_OK)
             c->err = err;

@@ -433,6 +433,22 @@ static void put_adapters(const struct server *s, struct buf *out)
     buf_printf(out, "\"} %.3f\n", (double)clock_wall_ms() / 1000);
 }
 
+/* How long the way here was, and which way the weights took. */
+static void put_start(const struct server *s, struct buf *out)
+{
+    static const char *const sources[] = {"packed", "mapped", "read"};
+    const struct base_times *t = &s->base.times;
+    number(out, "lorikeet_start_seconds", "gauge", "From the start until requests were taken.",
+           (double)(s->ready_wall_ms - s->started_wall_ms) / 1e3);
+    head(out, "lorikeet_start_part_seconds", "gauge",
+         "Its parts; tokenizer and weights are loaded side by side. Weights are packed, or mapped or read as "
+         "kept.");
+    buf_printf(out, "lorikeet_start_part_seconds{part=\"files\"} %.3f\n", (double)t->files_ns / 1e9);
+    buf_printf(out, "lorikeet_start_part_seconds{part=\"tokenizer\"} %.3f\n", (double)t->text_ns / 1e9);
+    buf_printf(out, "lorikeet_start_part_seconds{part=\"weights\",weights=\"%s\"} %.3f\n",
+               sources[model_info(s->base.model)->source], (double)t->weights_ns / 1e9);
+}
+
 void metrics_render(const struct server *s, struct buf *out)
 {
     size_t n_connections = 0;
@@ -441,6 +457,8 @@ void metrics_render(const struct server *s, struct buf *out)
     head(out, "lorikeet_info", "gauge", "Version and base.");
     buf_printf(out, "lorikeet_info{version=\"%s\",base=\"%s\"} 1\n", LORIKEET_VERSION, s->base.name);
     number(out, "lorikeet_ready", "gauge", "1 while requests are taken.", s->state == SERVER_READY);
+    if (s->state == SERVER_READY)
+        put_start(s, out);
     number(out, "lorikeet_connections", "gauge", "Open connections.", (double)n_connections);
     put_requests(s->metrics, out);
     put_voice_numbers(s->metrics, out);

@@ -88,6 +88,8 @@ struct conf;
       "instruction set of the kernels (auto)")                                                               \
     X(CHOICE, "quant", quant, 0, 0, "auto|f32|bf16|q8_0|q4_0", "TYPE",                                       \
       "type of the weights in memory (auto: as in the file)")                                                \
+    X(TEXT, "pack-cache", pack_cache, 0, 0, NULL, "DIR",                                                     \
+      "where packed weights are kept for the next start: auto (beside the model, or a cache folder), off")   \
     X(CHOICE, "kv-type", kv_type, 0, 0, "auto|f32|f16|bf16|int8", "TYPE",                                    \
       "type of the KV cache (auto: f32 on an f32 base)")                                                     \
     X(CHOICE, "activations", act, 0, 0, "auto|int8|f32", "TYPE",                                             \

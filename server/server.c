@@ -21,6 +21,7 @@
 #include "completion.h"
 #include "merges.h"
 #include "router.h"
+#include "settle.h"
 #include "voices.h"
 #include "watch.h"
 
@@ -128,6 +129,7 @@ static void stop(struct server *s)
         completion_cancel(c);
     }
     atomic_store(&s->sources_end, true);
+    atomic_store(&s->settle_stop, true);
     adapter_ops_stop(s->adapter_ops);
     uv_timer_start(&s->second, on_tick, 0, END_TICK_MS);
 }
@@ -152,7 +154,7 @@ static void tick_stopping(struct server *s, int64_t now)
         _exit(1);
     }
     bool busy = bridge_n_open(s->bridge) || s->completions || adapter_ops_busy(s->adapter_ops) ||
-                merges_busy(s->merges);
+                merges_busy(s->merges) || s->settling;
     bool flushing = n_requests(s) && now - s->drain_deadline_ns < FLUSH_NS;
     if (busy || flushing)
         return;
@@ -218,6 +220,23 @@ void server_start_failed(struct server *s, const struct error *err)
     stop(s);
 }
 
+static void log_ready(const struct server *s)
+{
+    static const char *const sources[] = {"packed", "mapped", "read"};
+    const struct model_info *info = model_info(s->base.model);
+    const struct base_times *t = &s->base.times;
+    if (info->not_mapped[0])
+        LOG_EVENT(&s->log, LOG_INFO, "weights were packed anew", LOG_TEXT("why", info->not_mapped));
+    LOG_EVENT(&s->log, LOG_INFO, "ready", LOG_TEXT("base", s->base.name), LOG_TEXT("family", info->family),
+              LOG_NUMBER("parameters", info->n_parameters), LOG_NUMBER("bytes", info->size_bytes),
+              LOG_NUMBER("context", s->context), LOG_NUMBER("adapters", registry_count(s->registry)),
+              LOG_TEXT("isa", s->base.kernels->isa), LOG_TEXT("weights", sources[info->source]),
+              LOG_NUMBER("files_ms", (double)t->files_ns / 1e6),
+              LOG_NUMBER("tokenizer_ms", (double)t->text_ns / 1e6),
+              LOG_NUMBER("weights_ms", (double)t->weights_ns / 1e6),
+              LOG_NUMBER("ms", s->ready_wall_ms - s->started_wall_ms));
+}
+
 void server_adapters_loaded(struct server *s)
 {
     struct error err;
@@ -228,21 +247,17 @@ void server_adapters_loaded(struct server *s)
         return;
     }
     s->state = SERVER_READY;
+    s->ready_wall_ms = clock_wall_ms();
     if (!adapter_ops_keeps(s->adapter_ops) && s->conf->n_admin_listen)
         log_line(&s->log, LOG_INFO, "what operators change is forgotten at the end: --state FILE keeps it");
-    const struct model_info *info = model_info(s->base.model);
-    LOG_EVENT(&s->log, LOG_INFO, "ready", LOG_TEXT("base", s->base.name), LOG_TEXT("family", info->family),
-              LOG_NUMBER("parameters", info->n_parameters), LOG_NUMBER("bytes", info->size_bytes),
-              LOG_NUMBER("context", s->context), LOG_NUMBER("adapters", registry_count(s->registry)),
-              LOG_TEXT("isa", s->base.kernels->isa), LOG_NUMBER("ms", clock_wall_ms() - s->started_wall_ms));
+    log_ready(s);
+    settle_begin(s);
 }
 
 /* What a worker brings back from the start. */
 struct start {
     struct server *server;
     struct base base;
-    struct effect_probes *probes;
-    struct cost_model costs;
     struct engine *engine;
     enum status status;
     struct error err;
@@ -256,10 +271,6 @@ static void load_base(void *data)
     if (c->n_source_allow && sources_sweep(&st->server->sources, &ignored) != STATUS_OK)
         log_line(&st->server->log, LOG_WARN, "%s", ignored.text);
     st->status = base_open(c, &st->base, &st->err);
-    if (st->status == STATUS_OK)
-        st->status = base_probes(&st->base, &st->probes, &st->err);
-    if (st->status == STATUS_OK)
-        st->status = base_costs(&st->base, c->n_threads, &st->costs, &st->err);
     if (st->status != STATUS_OK)
         return;
     struct engine_options o = {.n_sequences = c->n_sequences,
@@ -272,8 +283,7 @@ static void load_base(void *data)
                                .chunk_tokens = c->chunk_tokens,
                                .n_threads = c->n_threads,
                                .speculation =
-                                   strcmp(c->speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO,
-                               .costs = &st->costs};
+                                   strcmp(c->speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO};
     st->status = engine_create(st->base.model, st->base.text, &o, bridge_wake, st->server->bridge,
                                &st->engine, &st->err);
 }
@@ -306,8 +316,6 @@ static void base_loaded(void *data)
     struct error err = st->err;
     enum status status = st->status;
     s->base = st->base;
-    s->probes = st->probes;
-    s->costs = st->costs;
     s->engine = st->engine;
     mem_free(st);
     if (s->engine) {
@@ -476,7 +484,6 @@ int server_run(const struct conf *conf)
     voices_destroy(s->voices);
     merges_destroy(s->merges);
     registry_destroy(s->registry);
-    effect_probes_destroy(s->probes);
     admin_events_destroy(s->events);
     base_close(&s->base);
     metrics_destroy(s->metrics);

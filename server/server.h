@@ -34,18 +34,18 @@ struct server {
     uv_loop_t loop;
     enum server_state state;
     int exit_code;
-    int64_t started_wall_ms;
+    int64_t started_wall_ms, ready_wall_ms;
 
     struct http *listeners[2 * CONF_LISTEN_MAX];
     size_t n_listeners;
 
     struct base base; /* from SERVER_READY on; base.name as soon as it is known */
     struct engine *engine;
-    struct effect_probes *probes;  /* of the effect test */
-    struct cost_model costs;       /* of steps on this machine */
     struct source_options sources; /* of remote adapters */
     atomic_bool sources_end;       /* downloads give up */
-    uint32_t context;              /* tokens of a sequence that the engine allows */
+    bool settling;                 /* settle.h */
+    atomic_bool settle_stop;
+    uint32_t context; /* tokens of a sequence that the engine allows */
     struct registry *registry;
     struct voices *voices;
     struct bridge *bridge;

@@ -24,6 +24,12 @@ enum status engine_drafts_init(struct engine *e, enum speculation use, struct er
     return draft_tables_create(&e->drafts.tables, err);
 }
 
+void engine_drafts_curve(struct engine *e, const struct cost_curve *curve)
+{
+    if (e->drafts.use != SPECULATION_OFF)
+        draft_costs_init(&e->drafts.costs, curve);
+}
+
 void engine_drafts_fini(struct engine *e)
 {
     draft_tables_destroy(e->drafts.tables);

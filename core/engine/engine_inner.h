@@ -64,9 +64,10 @@ struct merged_box {
     pthread_mutex_t lock; /* a leaf */
     bool has_lock;
     struct merged_table wanted;
-    struct traffic traffic; /* written by the engine thread */
-    atomic_uint version;    /* of `wanted` */
-    atomic_bool told;       /* a message is on its way */
+    struct traffic traffic;  /* written by the engine thread */
+    struct cost_curve curve; /* of the base, once its costs are known; ns[0] 0: not yet, or taken over */
+    atomic_uint version;     /* of `wanted` and `curve` */
+    atomic_bool told;        /* a message is on its way */
 };
 
 /* Written by the engine thread (n_live also by the front), read by any; only counters, so all orders are
@@ -125,7 +126,7 @@ struct engine {
     uint32_t n_pages; /* of the cache */
     size_t page_bytes;
 
-    struct cost_model costs;
+    struct cost_model costs; /* the front's */
     bool has_costs, prefix_off;
 
     /* between front and engine thread */
@@ -245,6 +246,7 @@ void engine_shadow_score(const struct row *r, const float *row, const float *sha
 /* engine_drafts.c: guesses that are computed behind a decoding sequence's own token */
 LK_MUST_USE enum status engine_drafts_init(struct engine *e, enum speculation use, struct error *err);
 void engine_drafts_fini(struct engine *e);
+void engine_drafts_curve(struct engine *e, const struct cost_curve *curve); /* known only now */
 void engine_drafts_begin(struct engine *e, struct sequence *q);
 void engine_drafts_end(struct engine *e, const struct sequence *q); /* its table learns the output */
 /* Gives sequences drafts out of what the plan of n_tokens has left: draft.n tokens behind the known ones, to

@@ -121,6 +121,20 @@ static void tell(struct engine *e)
     require(sent); /* the inbox has room for one such message */
 }
 
+void engine_set_costs(struct engine *e, const struct cost_model *costs)
+{
+    struct cost_curve curve;
+    if (e->has_costs)
+        return;
+    e->costs = *costs;
+    e->has_costs = true;
+    cost_curve(costs, e->model, NULL, &curve);
+    pthread_mutex_lock(&e->merged_box.lock);
+    e->merged_box.curve = curve;
+    pthread_mutex_unlock(&e->merged_box.lock);
+    tell(e);
+}
+
 enum status engine_set_merged(struct engine *e, struct merged_copy *copy, enum merged_use use,
                               struct error *err)
 {
@@ -179,11 +193,15 @@ static void take_over(struct engine *e)
     struct merged_table before = e->merged;
     struct error err;
     pthread_mutex_lock(&box->lock);
+    struct cost_curve curve = box->curve;
+    box->curve = (struct cost_curve){{0}};
     e->merged = box->wanted;
     for (uint32_t i = 0; i < e->merged.n; i++)
         merged_copy_acquire(e->merged.entries[i].copy);
     pthread_mutex_unlock(&box->lock);
     release_all(&before);
+    if (curve.ns[0] > 0)
+        engine_drafts_curve(e, &curve);
     for (uint32_t i = e->merged.n; i-- > 0;) {
         struct merged_entry *entry = &e->merged.entries[i];
         if (step_reserve_model(e->space, merged_copy_model(entry->copy), &err) == STATUS_OK)
@@ -224,11 +242,11 @@ static const struct lora *wanted_by_all(const struct engine *e)
     return first;
 }
 
-static bool is_worth_it(const struct engine *e, const struct merged_entry *entry, uint32_t n_rows)
+static bool is_worth_it(const struct merged_entry *entry, uint32_t n_rows)
 {
     if (entry->use == MERGED_ALWAYS)
         return true;
-    return e->has_costs && cost_curve_at(&entry->merged, n_rows) < cost_curve_at(&entry->unmerged, n_rows);
+    return cost_curve_at(&entry->merged, n_rows) < cost_curve_at(&entry->unmerged, n_rows);
 }
 
 const struct model *engine_merged_choose(struct engine *e, uint32_t n_rows)
@@ -236,7 +254,7 @@ const struct model *engine_merged_choose(struct engine *e, uint32_t n_rows)
     const struct lora *lora = wanted_by_all(e);
     count_traffic(e, lora, n_rows);
     const struct merged_entry *entry = lora ? find(&e->merged, lora->digest) : NULL;
-    if (!entry || !is_worth_it(e, entry, n_rows))
+    if (!entry || !is_worth_it(entry, n_rows))
         return e->model;
     for (uint32_t i = 0; i < e->n_batch; i++)
         e->batch[i].lora = NULL;
