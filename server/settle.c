@@ -66,7 +66,7 @@ static void settled(void *data)
         engine_set_costs(s->engine, t->costs);
     if (p->size_bytes)
         LOG_EVENT(&s->log, LOG_INFO, "packed weights kept for the next start", LOG_TEXT("file", p->path),
-                  LOG_NUMBER("bytes", p->size_bytes), LOG_NUMBER("ms", (double)p->spent_ns / 1e6));
+                  LOG_NUMBER("bytes", p->size_bytes), LOG_NUMBER("ms", (double)(p->spent_ns / NS_PER_MS)));
     else if (p->err.status == STATUS_CONFLICT)
         LOG_EVENT(&s->log, LOG_INFO, "packed weights are kept by another process",
                   LOG_TEXT("why", p->err.text));

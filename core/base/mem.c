@@ -57,9 +57,14 @@ void *mem_realloc(void *p, size_t size_bytes)
     return allocation_may_go_on() ? realloc(p, size_bytes ? size_bytes : 1) : NULL;
 }
 
+void *mem_aligned_raw(size_t alignment, size_t size_bytes)
+{
+    return allocation_may_go_on() ? alloc_aligned(alignment, size_bytes) : NULL;
+}
+
 void *mem_aligned(size_t alignment, size_t size_bytes)
 {
-    void *p = allocation_may_go_on() ? alloc_aligned(alignment, size_bytes) : NULL;
+    void *p = mem_aligned_raw(alignment, size_bytes);
     if (p)
         memset(p, 0, size_bytes);
     return p;

@@ -210,13 +210,13 @@ __attribute__((always_inline)) static inline void turn_panel(uint8_t *panel, con
         turn(panel + k * PANEL_ROWS * unit, src + k * unit, row_bytes, 1, unit);
 }
 
-/* A whole panel of floats; false: not of such a type, or bf16 with half a pair at the end. */
+/* A whole panel of floats; false: not of such a type, or with half a pair at the end. */
 static bool fill_panel(const struct packed *w, uint8_t *panel, const uint8_t *src, size_t row_bytes)
 {
-    bool pairs = w->type == DTYPE_BF16 && w->cols % 2 == 0;
-    if (w->type == DTYPE_F16)
+    bool even = w->cols % 2 == 0;
+    if (w->type == DTYPE_F16 && even)
         turn_panel(panel, src, row_bytes, w->cols, 2);
-    else if (w->type == DTYPE_F32 || pairs)
+    else if (w->type == DTYPE_F32 || (w->type == DTYPE_BF16 && even))
         turn_panel(panel, src, row_bytes, row_bytes / 4, 4);
     else
         return false;

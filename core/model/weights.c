@@ -348,7 +348,7 @@ static enum status load_matrix(struct loader *l, const struct source *source, en
         w->data = part.data;
         return status;
     }
-    part.data = w->data = mem_aligned(64, size_bytes);
+    part.data = w->data = mem_aligned_raw(64, size_bytes);
     if (!w->data)
         return fail(err, STATUS_NO_MEMORY, "%s: %zu bytes of packed weights", t->name, size_bytes);
     return note_part(l, &part, fill(l, &job, err), err);

@@ -11,6 +11,8 @@ void *mem_alloc(size_t size_bytes);  /* uninitialised; size 0 gives a pointer th
 void *mem_zalloc(size_t size_bytes); /* zeroed */
 void *mem_array(size_t count, size_t item_bytes); /* zeroed count*item_bytes; NULL if the product overflows */
 void *mem_realloc(void *p, size_t size_bytes);    /* p stays valid when NULL is returned */
+/* Like mem_aligned, but uninitialised: for memory that many threads fill, and touch first. */
+void *mem_aligned_raw(size_t alignment, size_t size_bytes);
 void *mem_aligned(size_t alignment, size_t size_bytes); /* zeroed, alignment a power of two >= 16; big blocks
                                                            ask for huge pages; free with mem_free */
 char *mem_strdup(const char *s);

@@ -57,13 +57,17 @@ void *mem_realloc(void *p, size_t size_bytes)
     atomic_fetch_sub(&live_bytes, p ? malloc_usable_size(p) : 0);
     return counted(realloc(p, size_bytes ? size_bytes : 1));
 }
-void *mem_aligned(size_t alignment, size_t size_bytes)
+void *mem_aligned_raw(size_t alignment, size_t size_bytes)
 {
     void *p = NULL;
-    if (posix_memalign(&p, alignment, size_bytes ? size_bytes : 1) != 0)
-        return NULL;
-    memset(p, 0, size_bytes);
-    return counted(p);
+    return posix_memalign(&p, alignment, size_bytes ? size_bytes : 1) == 0 ? counted(p) : NULL;
+}
+void *mem_aligned(size_t alignment, size_t size_bytes)
+{
+    void *p = mem_aligned_raw(alignment, size_bytes);
+    if (p)
+        memset(p, 0, size_bytes);
+    return p;
 }
 char *mem_strndup(const char *s, size_t length)
 {

@@ -133,12 +133,70 @@ static void test_select(void **state)
     assert_true(strlen(small) < sizeof small);
 }
 
+/* FNV-1a. */
+static uint64_t add_bytes(uint64_t h, const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+static uint64_t hash_packed(enum dtype type, uint32_t cols)
+{
+    enum { ROWS = 40 };
+    struct packed w;
+    size_t size;
+    uint64_t row_bytes, h = UINT64_C(0xcbf29ce484222325);
+    uint32_t seed = 1;
+    if (packed_shape(type, ROWS, cols, &w, &size, NULL) != STATUS_OK)
+        return 0;
+    assert_true(dtype_row_bytes(type, cols, &row_bytes));
+    uint8_t *src = malloc(ROWS * row_bytes);
+    w.data = aligned_alloc(64, (size + 63) / 64 * 64);
+    assert_true(src && w.data);
+    memset(w.data, 0xa5, size); /* dirty: every byte of a panel must be written */
+    for (size_t i = 0; i < ROWS * row_bytes; i++) {
+        seed = seed * 1664525 + 1013904223;
+        src[i] = (uint8_t)(seed >> 24);
+    }
+    packed_fill(&w, 0, ROWS, src);
+    h = add_bytes(h, w.data, size);
+    free(src);
+    free(w.data);
+    return h;
+}
+
+/* Packed files of the last program are mapped by the next: a layout that changes must say so. If this fails
+ * since you changed a layout or added a type: raise PACKED_LAYOUT_VERSION in kernels.h, and put both numbers
+ * here. */
+static void test_layout_has_its_version(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t version;
+        uint64_t hash;
+    } expected = {1, UINT64_C(0x0)};
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (unsigned t = 0; t < DTYPE_COUNT; t++) {
+        static const uint32_t cols[] = {7, 32, 320, 512};
+        for (size_t i = 0; i < sizeof cols / sizeof *cols; i++) {
+            uint64_t one = hash_packed((enum dtype)t, cols[i]);
+            h = add_bytes(h, (const uint8_t *)&one, sizeof one);
+        }
+    }
+    if (PACKED_LAYOUT_VERSION != expected.version || h != expected.hash)
+        fail_msg("layout %u has hash 0x%llx here, expected layout %u and 0x%llx: see the comment above",
+                 PACKED_LAYOUT_VERSION, (unsigned long long)h, expected.version,
+                 (unsigned long long)expected.hash);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_fill_in_parts),
         cmocka_unit_test(test_every_value_is_where_it_is_read),
+        cmocka_unit_test(test_layout_has_its_version),
         cmocka_unit_test(test_select),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
