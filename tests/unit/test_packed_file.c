@@ -101,7 +101,7 @@ static void expect_same_weights(const struct model *a, const struct model *b)
         const struct packed_part *p = &a->parts.items[i], *q = &b->parts.items[i];
         assert_int_equal(p->size_bytes, q->size_bytes);
         assert_memory_equal(p->data, q->data, p->size_bytes);
-        assert_int_equal((uintptr_t)q->data % 64, 0);
+        assert_int_equal((uintptr_t)q->data % (p->rows > 1 ? 64 : 4), 0); /* vectors are read as they lie */
     }
     assert_memory_equal(x->digest, y->digest, 32);
     assert_int_equal(x->size_bytes, y->size_bytes);
