@@ -245,8 +245,8 @@ enum merged_use {
     MERGED_ALWAYS, /* whenever a whole step wants the adapter */
     MERGED_AUTO,   /* if the cost model says that a step of so many rows is faster on the copy */
 };
-/* What steps cost here, for MERGED_AUTO of copies that are set from now on, if it wasn't known when the
- * engine was created. Thread: front. */
+/* What steps cost here, if it wasn't known when the engine was created: for guesses ahead, and for
+ * MERGED_AUTO of copies that are set from now on. Only the first call counts. Thread: front. */
 void engine_set_costs(struct engine *e, const struct cost_model *costs);
 /* From the next step on, steps that want the adapter inside `copy` may run on it; one that was set for the
  * same digest before is let go. The engine takes a reference of its own, and gives it back after the copy was
