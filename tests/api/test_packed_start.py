@@ -9,7 +9,8 @@ from harness import Server
 
 
 def ask(server, voice="base"):
-    status, reply = server.post("/v1/completions", {"model": voice, "prompt": "hello", "max_tokens": 8, "logprobs": 2})
+    status, reply = server.post("/v1/completions", {"model": voice, "prompt": "hello", "max_tokens": 8, "logprobs": 2,
+                                                     "temperature": 0})
     assert status == 200, reply
     return reply["choices"][0]
 
