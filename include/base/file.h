@@ -1,6 +1,6 @@
-/* Files, read with pread and checked sizes. Nothing of a stranger's is ever mapped (core/model/packed_map.c maps
- * what we wrote ourselves): a file that is cut or replaced later can't hurt. All functions restart on EINTR and retry short reads. Paths in error texts are
- * the given ones. */
+/* Files, read with pread and checked sizes. Nothing of a stranger's is ever mapped (core/model/packed_map.c
+ * maps what we wrote ourselves): a file that is cut or replaced later can't hurt. All functions restart on
+ * EINTR and retry short reads. Paths in error texts are the given ones. */
 #ifndef LK_BASE_FILE_H
 #define LK_BASE_FILE_H
 
