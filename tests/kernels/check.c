@@ -126,7 +126,9 @@ static void check_against_double(struct lab *lab, struct product *p, enum act_mo
                 size += fabs(w * x);
             }
             double got = (double)y[(size_t)row * p->rows + c];
-            if (size < 1e36 && !(fabs(got - sum) <= kernel_tolerance(p->cols, size))) {
+            /* a product's parts (scale * u and min) may be far larger than w: they must not overflow, either
+             */
+            if (size < 1e33 && !(fabs(got - sum) <= kernel_tolerance(p->cols, size))) {
                 char text[200];
                 snprintf(text, sizeof text, "%s %ux%u row %u column %u: %.9g, in double %.9g (sizes %.3g)",
                          fill_names[p->fill], p->rows, p->cols, row, c, got, sum, size);
