@@ -43,7 +43,7 @@ static inline void expect_ok(enum status s, const struct error *err)
         fail_msg("%s", err->text);
 }
 
-static inline void open_model(struct golden_family *f, const char *dir, enum quant quant)
+static inline void open_model(struct golden_family *f, const char *dir, enum quant quant, enum act_mode mode)
 {
     struct model_files *files;
     struct model_options o = {.quant = quant};
@@ -51,7 +51,7 @@ static inline void open_model(struct golden_family *f, const char *dir, enum qua
     char path[300];
     struct buf json;
     expect_ok(model_files_open(dir, &files, &err), &err);
-    expect_ok(kernels_select("auto", ACT_MODE_INT8, &o.kernels, &err), &err);
+    expect_ok(kernels_select("auto", mode, &o.kernels, &err), &err);
     o.team = team_create(1);
     expect_ok(model_open(files, &o, &f->model, &err), &err);
     team_destroy(o.team);
@@ -89,12 +89,12 @@ static inline void add_case(struct golden_family *f, const char *adapter, struct
     snprintf(c->what, sizeof c->what, "%s %s", adapter ? adapter : "base", name);
 }
 
-static inline struct golden_family *open_family_as(const char *name, enum quant quant)
+static inline struct golden_family *open_family_as(const char *name, enum quant quant, enum act_mode mode)
 {
     struct golden_family *f = mem_zalloc(sizeof *f);
     char path[200];
     snprintf(path, sizeof path, DATA "models/%s/f32", name);
-    open_model(f, path, quant);
+    open_model(f, path, quant, mode);
     snprintf(path, sizeof path, DATA "goldens/%s.json", name);
     f->json = json_load_file(path, 0, NULL);
     assert_non_null(f->json);
@@ -117,7 +117,7 @@ static inline struct golden_family *open_family_as(const char *name, enum quant 
 
 static inline struct golden_family *open_family(const char *name)
 {
-    return open_family_as(name, QUANT_AUTO);
+    return open_family_as(name, QUANT_AUTO, ACT_MODE_INT8);
 }
 
 static inline void close_family(struct golden_family *f)
