@@ -17,6 +17,7 @@
 #include "format.h"
 #include "lora.h"
 #include "model.h"
+#include "tests/bench/made_lora.h"
 
 #define SEQS_MAX 64U
 #define ROUNDS_MAX 64U
@@ -40,53 +41,15 @@ static void die(const struct error *err)
     exit(1);
 }
 
-static uint16_t *random_matrix(uint32_t rows, uint32_t cols, float size, uint64_t *state)
-{
-    uint16_t *m = mem_alloc((size_t)rows * cols * sizeof *m);
-    for (size_t i = 0; m && i < (size_t)rows * cols; i++) {
-        *state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
-        m[i] = f32_to_bf16(((float)(*state >> 40) / (float)(1 << 24) - 0.5F) * size);
-    }
-    return m;
-}
-
 static struct lora *make_adapter(const struct bench *b, uint64_t seed)
 {
-    uint32_t n_layers = model_config(b->model)->n_layers, n = 0;
-    struct lora_pair *pairs = mem_array((size_t)n_layers * LORA_SITE_LM_HEAD, sizeof *pairs);
-    for (uint32_t layer = 0; pairs && layer < n_layers; layer++)
-        for (int site = 0; site < LORA_SITE_LM_HEAD; site++) {
-            struct model_module module;
-            if (!model_module_of(b->model, (enum lora_site)site, layer, &module) ||
-                module.site != (enum lora_site)site)
-                continue;
-            uint32_t out = module.out, in = module.in;
-            pairs[n++] = (struct lora_pair){.module = module,
-                                            .a_type = DTYPE_BF16,
-                                            .b_type = DTYPE_BF16,
-                                            .a = random_matrix(b->rank, in, 0.03F, &seed),
-                                            .b = random_matrix(out, b->rank, 0.02F, &seed),
-                                            .rank = b->rank,
-                                            .in = in,
-                                            .out = out,
-                                            .scale = 1};
-        }
-    uint8_t digest[32] = {0};
-    memcpy(digest, &seed, sizeof seed);
-    struct lora *l;
-    struct error err;
     int64_t start = clock_now_ns();
-    if (lora_build(b->model, &(struct lora_spec){.store = b->store, .pairs = pairs, .n_pairs = n}, digest, &l,
-                   &err) != STATUS_OK)
-        die(&err);
+    struct lora *l = made_lora(
+        b->model, &(struct made_lora){
+                      .rank = b->rank, .a = 0.015F, .b = 0.01F, .scale = 1, .seed = seed, .store = b->store});
     if (b->n_loras == 0)
-        fprintf(stderr, "an adapter: %.1f MB, built in %.0f ms\n", (double)l->size_bytes / 1e6,
+        fprintf(stderr, "an adapter: %.1f MB, made and built in %.0f ms\n", (double)l->size_bytes / 1e6,
                 (double)(clock_now_ns() - start) / 1e6);
-    for (uint32_t i = 0; i < n; i++) {
-        mem_free((void *)(uintptr_t)pairs[i].a);
-        mem_free((void *)(uintptr_t)pairs[i].b);
-    }
-    mem_free(pairs);
     return l;
 }
 

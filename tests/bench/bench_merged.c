@@ -24,6 +24,7 @@
 #include "cost.h"
 #include "format.h"
 #include "model.h"
+#include "tests/bench/made_lora.h"
 
 #define BATCH_MAX 64U
 #define POSITION 40U /* of the decoded tokens: a short context, attention costs nearly nothing */
@@ -236,46 +237,18 @@ static void open_base(struct bench *b, const char *type)
 
 /* ---- an adapter in memory ---- */
 
-static uint16_t *random_matrix(uint32_t rows, uint32_t cols, float size, uint64_t *state)
-{
-    uint16_t *m = mem_alloc((size_t)rows * cols * sizeof *m);
-    for (size_t i = 0; m && i < (size_t)rows * cols; i++)
-        m[i] = f32_to_bf16(random_unit(state) * size);
-    return m;
-}
-
 static struct lora *make_adapter(const struct bench *b, uint32_t rank)
 {
-    struct lora_pair pairs[LORA_SITE_LM_HEAD * 64];
-    uint32_t n = 0;
-    uint64_t state = 99;
-    for (uint32_t layer = 0; layer < b->shape->layers; layer++)
-        for (int site = 0; site < LORA_SITE_LM_HEAD; site++) {
-            struct model_module module;
-            if (!model_module_of(b->base, (enum lora_site)site, layer, &module))
-                continue;
-            /* uniform numbers: |s B A| / |W| = s |b| |a| sqrt(rank / 3) / 0.03 of their largest */
-            pairs[n++] = (struct lora_pair){.module = module,
-                                            .a_type = DTYPE_BF16,
-                                            .b_type = DTYPE_BF16,
-                                            .a = random_matrix(rank, module.in, 0.1F, &state),
-                                            .b = random_matrix(module.out, rank, 0.1F, &state),
-                                            .rank = rank,
-                                            .in = module.in,
-                                            .out = module.out,
-                                            .scale = 0.03F * 0.03F / (0.01F * sqrtf((float)rank / 3))};
-        }
-    uint8_t digest[32] = {(uint8_t)rank};
-    struct lora *l;
+    /* uniform numbers: |s B A| / |W| = s |b| |a| sqrt(rank / 3) / 0.03 of their largest */
+    struct lora *l =
+        made_lora(b->base, &(struct made_lora){.rank = rank,
+                                               .a = 0.1F,
+                                               .b = 0.1F,
+                                               .scale = 0.03F * 0.03F / (0.01F * sqrtf((float)rank / 3)),
+                                               .seed = 99});
     struct error err;
-    const struct lora_spec spec = {.pairs = pairs, .n_pairs = n};
-    if (lora_build(b->base, &spec, digest, &l, &err) != STATUS_OK ||
-        step_reserve_rank(b->space, l->t_max, &err) != STATUS_OK)
+    if (step_reserve_rank(b->space, l->t_max, &err) != STATUS_OK)
         die(&err);
-    for (uint32_t i = 0; i < n; i++) {
-        mem_free((void *)(uintptr_t)pairs[i].a);
-        mem_free((void *)(uintptr_t)pairs[i].b);
-    }
     return l;
 }
 

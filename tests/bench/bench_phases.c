@@ -21,6 +21,7 @@
 #include "kv_cache.h"
 #include "lora.h"
 #include "model.h"
+#include "tests/bench/made_lora.h"
 
 #define ROWS_MAX 64U
 #define STEPS_MAX 2000U
@@ -43,48 +44,15 @@ static void die(const struct error *err)
     exit(1);
 }
 
-static uint16_t *random_matrix(size_t n, uint64_t *state)
-{
-    uint16_t *m = mem_alloc(n * sizeof *m);
-    for (size_t i = 0; m && i < n; i++) {
-        *state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
-        m[i] = f32_to_bf16(((float)(*state >> 40) / (float)(1 << 24) - 0.5f) * 0.02f);
-    }
-    return m;
-}
-
 static struct lora *make_adapter(struct bench *b, uint64_t seed)
 {
-    uint32_t n_layers = model_config(b->model)->n_layers, n = 0;
-    struct lora_pair *pairs = mem_array((size_t)n_layers * LORA_SITE_LM_HEAD, sizeof *pairs);
-    for (uint32_t i = 0; i < n_layers * LORA_SITE_LM_HEAD; i++) {
-        struct model_module module;
-        enum lora_site site = (enum lora_site)(i % LORA_SITE_LM_HEAD);
-        if (!model_module_of(b->model, site, i / LORA_SITE_LM_HEAD, &module) || module.site != site)
-            continue;
-        pairs[n++] = (struct lora_pair){.module = module,
-                                        .a_type = DTYPE_BF16,
-                                        .b_type = DTYPE_BF16,
-                                        .a = random_matrix((size_t)b->rank * module.in, &seed),
-                                        .b = random_matrix((size_t)b->rank * module.out, &seed),
-                                        .rank = b->rank,
-                                        .in = module.in,
-                                        .out = module.out,
-                                        .scale = 1.0f};
-    }
-    uint8_t digest[32] = {0};
-    memcpy(digest, &seed, sizeof seed);
-    struct lora *l;
+    struct lora *l = made_lora(
+        b->model,
+        &(struct made_lora){
+            .rank = b->rank, .a = 0.01F, .b = 0.01F, .scale = 1, .seed = seed, .store = LORA_STORE_AUTO});
     struct error err;
-    const struct lora_spec spec = {.pairs = pairs, .n_pairs = n};
-    if (lora_build(b->model, &spec, digest, &l, &err) != STATUS_OK ||
-        step_reserve_rank(b->space, l->t_max, &err) != STATUS_OK)
+    if (step_reserve_rank(b->space, l->t_max, &err) != STATUS_OK)
         die(&err);
-    for (uint32_t i = 0; i < n; i++) {
-        mem_free((void *)(uintptr_t)pairs[i].a);
-        mem_free((void *)(uintptr_t)pairs[i].b);
-    }
-    mem_free(pairs);
     return l;
 }
 

@@ -26,6 +26,7 @@
 #include "kernels.h"
 #include "lora.h"
 #include "model.h"
+#include "tests/bench/made_lora.h"
 #include "text.h"
 
 #define N_ADAPTERS_MAX 64U
@@ -62,56 +63,15 @@ static void die(const char *text)
     exit(1);
 }
 
-/* ---- adapters ---- */
-
-static uint16_t random_bf16(uint64_t *state)
-{
-    *state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
-    return f32_to_bf16(((float)(*state >> 40) / (float)(1 << 24) - 0.5f) * 0.02f);
-}
-
-static uint16_t *random_matrix(uint32_t rows, uint32_t cols, uint64_t *state)
-{
-    uint16_t *m = mem_alloc((size_t)rows * cols * sizeof *m);
-    for (size_t i = 0; m && i < (size_t)rows * cols; i++)
-        m[i] = random_bf16(state);
-    return m;
-}
-
 static struct lora *make_adapter(struct bench *b, uint64_t seed)
 {
-    uint32_t n_layers = model_config(b->model)->n_layers, n = 0;
-    struct lora_pair *pairs = mem_array((size_t)n_layers * LORA_SITE_LM_HEAD, sizeof *pairs);
-    for (uint32_t layer = 0; pairs && layer < n_layers; layer++)
-        for (int site = 0; site < LORA_SITE_LM_HEAD; site++) {
-            struct model_module module;
-            if ((b->only_qv && site != LORA_SITE_Q && site != LORA_SITE_V) ||
-                !model_module_of(b->model, (enum lora_site)site, layer, &module) ||
-                module.site != (enum lora_site)site)
-                continue;
-            pairs[n++] = (struct lora_pair){.module = module,
-                                            .a_type = DTYPE_BF16,
-                                            .b_type = DTYPE_BF16,
-                                            .a = random_matrix(b->rank, module.in, &seed),
-                                            .b = random_matrix(module.out, b->rank, &seed),
-                                            .rank = b->rank,
-                                            .in = module.in,
-                                            .out = module.out,
-                                            .scale = 1.0f};
-        }
-    uint8_t digest[32] = {0};
-    memcpy(digest, &seed, sizeof seed);
-    struct lora *l;
-    struct error err;
-    if (lora_build(b->model, &(struct lora_spec){.store = LORA_STORE_AUTO, .pairs = pairs, .n_pairs = n},
-                   digest, &l, &err) != STATUS_OK)
-        die(err.text);
-    for (uint32_t i = 0; i < n; i++) {
-        mem_free((void *)(uintptr_t)pairs[i].a);
-        mem_free((void *)(uintptr_t)pairs[i].b);
-    }
-    mem_free(pairs);
-    return l;
+    return made_lora(b->model, &(struct made_lora){.rank = b->rank,
+                                                   .only_qv = b->only_qv,
+                                                   .a = 0.01F,
+                                                   .b = 0.01F,
+                                                   .scale = 1,
+                                                   .seed = seed,
+                                                   .store = LORA_STORE_AUTO});
 }
 
 /* ---- a run ---- */
