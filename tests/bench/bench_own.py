@@ -16,7 +16,7 @@ parts:  step           prefill, decode and its forward pass alone, with the limi
         many           1,000 adapters (rank 8, q/v) resident and asked for by Zipf's law, against 8
         start          from start to ready, first and again, and resident memory with 0 and 32 adapters
 Pieces, wrapper and results file: as in bench_peer.py."""
-import argparse, asyncio, bisect, itertools, os, random, shutil, statistics, subprocess, sys, tempfile, time, urllib.request
+import asyncio, bisect, itertools, os, random, shutil, statistics, subprocess, sys, tempfile, time, urllib.request
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
 import made_loras, pieces
@@ -214,15 +214,7 @@ PARTS = {"step": step, "rows": rows, "ranks": ranks, "adapters": adapters, "cont
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--models", default="")
-    p.add_argument("--parts", default=" ".join(PARTS))
-    p.add_argument("--rounds", type=int, default=1)
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    p.add_argument("--results", default=os.path.join(ROOT, "build", "bench", "own.jsonl"))
-    p.add_argument("--minutes", type=float)
-    p.add_argument("--piece", nargs=3, metavar=("PART", "MODEL", "ROUND"))
-    args = p.parse_args()
+    args = pieces.arguments(__doc__, " ".join(PARTS), 1, "own.jsonl").parse_args()
     if args.piece:
         part, model, turn = args.piece
         pieces.run_piece(args.results, part, model, int(turn), lambda: PARTS[part](args, model))

@@ -15,7 +15,7 @@ A part may say its rounds (crowd16=1). Our server runs with its defaults, but wi
 changing by round. Pieces run in processes of their own, under $BENCH_WRAP if that is set; results go to a file that the next
 run goes on with, so a run may be cut short. Adapters are those in the folder loras-SHAPE beside the model whose
 name begins with SHAPE, or made (rank 16, all seven linears). Every server is asked once before it is measured."""
-import argparse, glob, json, os, subprocess, sys
+import glob, json, os, subprocess, sys
 
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
 import made_loras, pieces
@@ -163,17 +163,10 @@ def plan(args, models):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = pieces.arguments(__doc__, "limits single batch crowd8 crowd16 start", 3, "peer.jsonl")
     p.add_argument("--llama-bin", default="")
-    p.add_argument("--models", default="")
     p.add_argument("--shape")
     p.add_argument("--type", default="q8_0")
-    p.add_argument("--parts", default="limits single batch crowd8 crowd16 start")
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    p.add_argument("--results", default=os.path.join(ROOT, "build", "bench", "peer.jsonl"))
-    p.add_argument("--minutes", type=float)
-    p.add_argument("--piece", nargs=3, metavar=("PART", "MODEL", "ROUND"))
     args = p.parse_args()
     args.llama_bin = os.path.abspath(args.llama_bin)
     if args.piece:

@@ -3,10 +3,23 @@
 
 A piece is (part, model, round). What it gives is one JSON line; a line of a disturbed piece stays, marked, and the piece
 is made once more. Standard library only."""
-import json, os, resource, shlex, statistics, subprocess, sys, time
+import argparse, json, os, resource, shlex, statistics, subprocess, sys, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOREIGN_MAX = float(os.environ.get("BENCH_FOREIGN_MAX", "0.05"))  # what others may take of the processors before a piece counts as disturbed
+
+
+def arguments(doc, parts, rounds, results):
+    """What every list of pieces is asked with; --piece is how it calls itself."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--models", default="")
+    p.add_argument("--parts", default=parts)
+    p.add_argument("--rounds", type=int, default=rounds)
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    p.add_argument("--results", default=os.path.join(ROOT, "build", "bench", results))
+    p.add_argument("--minutes", type=float)
+    p.add_argument("--piece", nargs=3, metavar=("PART", "MODEL", "ROUND"))
+    return p
 
 
 def median(values):
