@@ -17,7 +17,7 @@ compile() {
     case $1 in *_neon.c) isa=-march=armv8.2-a+dotprod+fp16 ;; esac
     [ "$o" -nt "$1" ] && [ -z "$(find core/kernels include tests/kernels -name '*.h' -newer "$o")" ] && return
     # shellcheck disable=SC2086
-    $cc -std=gnu11 -D_GNU_SOURCE -O2 -ffp-contract=off $warn -Wno-format-truncation -Iinclude $isa -c "$1" -o "$o"
+    $cc -std=gnu11 -D_GNU_SOURCE -O2 -ffp-contract=off $warn -Wno-format-truncation -Iinclude -Icore/kernels $isa -c "$1" -o "$o"
 }
 for f in core/kernels/*.c core/base/{dtype,error,mem}.c tests/kernels/check.c; do
     case $f in *_avx2.c | *_avx512.c | *_blas.c) continue ;; esac
