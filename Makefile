@@ -82,6 +82,8 @@ $(B)/lib%.a:
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
+# Places of variables in long unrolled code take longer to find than the code itself.
+$(B)/%_avx2.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking
 $(B)/%_avx2.o: ISA = $(ISA_avx2)
 $(B)/%_avx512.o: ISA = $(ISA_avx512)
 $(B)/%_neon.o: ISA = $(ISA_neon)

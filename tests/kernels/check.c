@@ -1,9 +1,9 @@
 /* Every operation on every instruction set of this machine, against the scalar definition bit by bit, and the
  * definition against plain sums in double. Buffers end (or begin) at pages that must not be touched.
  *
- *   check            all checks; exit code 1 and one line each if something differs
- *   check --bench    speed of the products: GB/s of packed weights, GMAC/s, share of a loop that only
- * multiplies
+ *   check                   all checks; exit code 1 and one line each if something differs
+ *   check --bench [TYPE]    speed of the products: GB/s of packed weights, GMAC/s, share of a loop that only
+ *                           multiplies
  *
  * The promise of kernels.h is checked as it is written: same bits alone, in a batch, and for any split of
  * panels. The idea of such a program is dav1d's checkasm. */
@@ -575,12 +575,12 @@ static void bench_product(struct lab *lab, struct product *p, float *y)
 }
 
 /* Few rows meet copies of the matrix that no cache holds, so that they show the memory's speed. */
-static void bench(struct lab *lab)
+static void bench(struct lab *lab, const char *only)
 {
     static const uint32_t batches[] = {1, 2, 4, 8, 16, 64, 256};
     printf("%-6s %-5s %-7s %5s %8s %9s %9s\n", "type", "acts", "isa", "rows", "GB/s", "GMAC/s", "% of peak");
     for (size_t t = 0; t < N_WEIGHT_TYPES; t++) {
-        for (unsigned b = 0; b < 7; b++) {
+        for (unsigned b = 0; b < 7 && (!only || strcmp(only, dtype_name(weight_types[t])) == 0); b++) {
             struct product p = {.type = weight_types[t], .rows = 2048, .cols = 2048, .n_x = batches[b]};
             product_create(lab, &p);
             size_t bytes = p.w.panel_bytes * p.w.n_panels,
@@ -615,7 +615,7 @@ int main(int argc, char **argv)
         lab.n_isas++;
     }
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
-        bench(&lab);
+        bench(&lab, argc > 2 ? argv[2] : NULL);
         return 0;
     }
     check_vectors(&lab);
