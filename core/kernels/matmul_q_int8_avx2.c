@@ -279,7 +279,8 @@ static void matmul_int8(const struct matmul_args *a, tile_fn *const *tiles)
     size_t row_bytes = acts_stride(a->x->cols) * sizeof(struct act_block), max = CHUNK_BYTES / row_bytes;
     max = max < TILE_ROWS ? TILE_ROWS : max / TILE_ROWS * TILE_ROWS;
     for (uint32_t row = a->row_begin, n; row < a->row_end; row += n) {
-        n = a->row_end - row < max ? a->row_end - row : (uint32_t)max;
+        n = tile_rows(a->row_end - row, (uint32_t)max);
+        n = n < a->row_end - row ? (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS : n;
         panels(a, tiles, row, row + n);
     }
 }
