@@ -219,22 +219,31 @@ struct slice {
     size_t n_bytes;
 };
 
-/* This worker's panels of the B that follows that of segment i: the next segment's, or the next part's first.
- * Most are one's own and a few kilobytes long: too short for the processor to foresee where they begin. */
-static struct slice next_slice(const struct lora_place *p, unsigned part, uint32_t i)
+/* This worker's panels of a part's B; none where it has no B or no panels. */
+static struct slice own_slice(const struct lora *l, const struct lora_place *p, unsigned part)
 {
-    for (i++; part < 3; part++, i = 0)
-        for (; i < p->n_segments; i++) {
-            struct member m;
-            const struct lora_group *g = NULL;
-            if (member_at(p->segments[i].lora, 0, &m))
-                g = group_in(m.lora, p);
-            if (!g || !g->part[part].b.data)
-                continue;
-            const struct packed *b = &g->part[part].b;
-            struct panels own = p->own[part];
-            return (struct slice){b->data + (size_t)own.begin * b->panel_bytes,
-                                  (size_t)(own.end - own.begin) * b->panel_bytes};
+    const struct lora_group *g = group_in(l, p);
+    const struct packed *b = g ? &g->part[part].b : NULL;
+    struct panels own = p->own[part];
+    if (!b || !b->data || own.begin == own.end)
+        return (struct slice){NULL, 0};
+    return (struct slice){b->data + (size_t)own.begin * b->panel_bytes,
+                          (size_t)(own.end - own.begin) * b->panel_bytes};
+}
+
+/* Those of the B that lora_expand comes to after the k-th member of segment i: the next member's, the next
+ * segment's, or the next part's first. Most are one's own and a few kilobytes long: too short for the
+ * processor to foresee where they begin. */
+static struct slice next_slice(const struct lora_place *p, unsigned part, uint32_t i, uint32_t k)
+{
+    for (k++; part < 3; part++, i = 0)
+        for (; i < p->n_segments; i++, k = 0) {
+            struct member m = {NULL, 0, 0};
+            for (uint32_t at = 0; member_at(p->segments[i].lora, at, &m); at++) {
+                struct slice own = at < k ? (struct slice){NULL, 0} : own_slice(m.lora, p, part);
+                if (own.data)
+                    return own;
+            }
         }
     return (struct slice){NULL, 0};
 }
@@ -299,7 +308,7 @@ void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part
         for (uint32_t k = 0; member_at(l, k, &m); k++) {
             const struct lora_group *g = group_in(m.lora, p);
             if (g && g->part[part].b.data)
-                expand_member(c, &s, &m, &g->part[part], next_slice(p, part, i));
+                expand_member(c, &s, &m, &g->part[part], next_slice(p, part, i, k));
         }
     }
 }

@@ -1,6 +1,13 @@
 /* An adapter from its description: everything is checked against the model, then packed into one block of
- * memory in the order in which a step reads it: layer by layer, group by group, the stacked A and then each
- * B.
+ * memory in the order in which a step reads it:
+ *
+ *   embedding            A, factors, B
+ *   each layer's group   stacked A, then of each part DoRA's factors, B, bias
+ *   each layer's experts stacked A of every expert's gate and up, then their parts; down likewise
+ *   lm_head              like a group
+ *
+ * and behind that, in the order given, what stands in the place of the base's tensors: a step reads it among
+ * the base's own. Every piece begins at a line of the cache.
  *
  *   stacked A of a group:   [q's A | k's A | v's A]   each padded with zero rows to a multiple of 4
  *
@@ -206,8 +213,8 @@ static enum status lay_part(struct lora_builder *b, struct lora_part *part, cons
     enum status status = packed_shape(type, n_rows, p->rank, &part->b, &size_bytes, err);
     if (status != STATUS_OK)
         return status;
-    part->b.data = lora_take(b, size_bytes);
     float *factors = p->magnitude ? lora_take(b, n_rows * sizeof *factors) : NULL;
+    part->b.data = lora_take(b, size_bytes);
     float *bias = p->b_bias ? lora_take(b, n_rows * sizeof *bias) : NULL;
     part->magnitude = factors;
     part->bias = bias;
@@ -262,8 +269,8 @@ static enum status fill_a(const struct lora_slot *s, const struct lora_group *g,
     return status;
 }
 
-static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, struct lora_group *g,
-                             enum lora_site first, struct error *err)
+static enum status lay_a(struct lora_builder *b, const struct lora_slot *s, struct lora_group *g,
+                         struct error *err)
 {
     uint32_t n_rows = 0, in = 0;
     size_t size_bytes;
@@ -283,12 +290,24 @@ static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, 
     enum status status = packed_shape(stack_type(b, s), n_rows, in, &g->a, &size_bytes, err);
     if (status == STATUS_OK)
         g->a.data = lora_take(b, size_bytes);
-    if (status == STATUS_OK && b->memory)
-        status = fill_a(s, g, err);
+    return status == STATUS_OK && b->memory ? fill_a(s, g, err) : status;
+}
+
+static enum status lay_parts(struct lora_builder *b, const struct lora_slot *s, struct lora_group *g,
+                             enum lora_site first, struct error *err)
+{
+    enum status status = STATUS_OK;
     for (int i = 0; i < 3 && status == STATUS_OK; i++)
         if (s->pair[i])
             status = lay_part(b, &g->part[i], s->pair[i], first + i, s->row[i], err);
     return status;
+}
+
+static enum status lay_group(struct lora_builder *b, const struct lora_slot *s, struct lora_group *g,
+                             enum lora_site first, struct error *err)
+{
+    enum status status = lay_a(b, s, g, err);
+    return status == STATUS_OK ? lay_parts(b, s, g, first, err) : status;
 }
 
 /* ---- the embedding's pair ---- */
@@ -306,8 +325,8 @@ static enum status lay_embedding(struct lora_builder *b, struct error *err)
     if (status != STATUS_OK)
         return status;
     e->a.data = lora_take(b, a_bytes);
-    e->b.data = lora_take(b, b_bytes);
     float *factors = p->magnitude ? lora_take(b, p->out * sizeof *factors) : NULL;
+    e->b.data = lora_take(b, b_bytes);
     e->magnitude = factors;
     e->scale = p->scale;
     b->l->t_max = p->rank > b->l->t_max ? p->rank : b->l->t_max;
@@ -324,18 +343,34 @@ static enum status lay_embedding(struct lora_builder *b, struct error *err)
 
 /* ---- the whole ---- */
 
+/* Gate and up of all experts, or down of all: a step multiplies by every A before it comes to a B. */
+static enum status lay_experts(struct lora_builder *b, uint32_t layer, enum lora_site first,
+                               struct error *err)
+{
+    uint32_t n_experts = b->m->config.n_experts, at = first == LORA_SITE_DOWN;
+    const struct lora_slot *s = b->experts + (size_t)layer * 2 * n_experts;
+    struct lora_group *g = b->l->layers[layer].experts;
+    enum status status = STATUS_OK;
+    for (uint32_t i = at; i < 2 * n_experts && status == STATUS_OK; i += 2)
+        status = lay_a(b, &s[i], &g[i], err);
+    for (uint32_t i = at; i < 2 * n_experts && status == STATUS_OK; i += 2)
+        status = lay_parts(b, &s[i], &g[i], first, err);
+    return status;
+}
+
+/* A layer has gate, up and down, or a router and experts. */
 static enum status lay_layer(struct lora_builder *b, uint32_t layer, struct error *err)
 {
     static const enum lora_site first[LORA_GROUP_COUNT] = {LORA_SITE_Q, LORA_SITE_O, LORA_SITE_GATE,
                                                            LORA_SITE_DOWN, LORA_SITE_ROUTER};
     struct lora_layer *to = &b->l->layers[layer];
-    uint32_t n_experts = to->experts ? b->m->config.n_experts : 0;
     enum status status = STATUS_OK;
     for (unsigned g = 0; g < LORA_GROUP_COUNT && status == STATUS_OK; g++)
         status = lay_group(b, &b->slots[(size_t)layer * LORA_GROUP_COUNT + g], &to->group[g], first[g], err);
-    for (uint32_t i = 0; i < 2 * n_experts && status == STATUS_OK; i++)
-        status = lay_group(b, &b->experts[(size_t)layer * 2 * n_experts + i], &to->experts[i],
-                           i % 2 ? LORA_SITE_DOWN : LORA_SITE_GATE, err);
+    if (status == STATUS_OK && to->experts)
+        status = lay_experts(b, layer, LORA_SITE_GATE, err);
+    if (status == STATUS_OK && to->experts)
+        status = lay_experts(b, layer, LORA_SITE_DOWN, err);
     return status;
 }
 
