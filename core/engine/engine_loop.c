@@ -264,7 +264,8 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
     r->logprobs.logprob = 0;
     r->logprobs.n_top = 0;
     if (n_top >= 0 && r->token >= 0)
-        logprobs_row(logits, scratch->n_vocab, r->token, (uint32_t)n_top, &r->logprobs);
+        logprobs_row(&(struct logits){logits, peaks, scratch->n_vocab}, r->token, (uint32_t)n_top,
+                     &r->logprobs);
 }
 
 /* A row, and behind it the drafts' rows as long as each was sampled: what the sampler sees is then the same

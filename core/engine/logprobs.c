@@ -4,26 +4,12 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "kernels.h"
 
 /* An impossible token's log-probability is shown as OpenAI's API does: JSON has no infinity. */
 static float bounded(double logprob)
 {
     return logprob > -9999.0 ? (float)logprob : -9999.0F;
-}
-
-/* Scanning ids upwards and inserting only what is larger leaves equals in order of their ids. */
-static uint32_t best_tokens(const float *row, uint32_t n_vocab, uint32_t n_top, struct token_logprob *top)
-{
-    uint32_t n = 0;
-    for (uint32_t id = 0; id < n_vocab && n_top; id++) {
-        if (n == n_top ? !(row[id] > top[n - 1].logprob) : !(row[id] > -INFINITY))
-            continue;
-        uint32_t at = n < n_top ? n++ : n - 1;
-        for (; at > 0 && row[id] > top[at - 1].logprob; at--)
-            top[at] = top[at - 1];
-        top[at] = (struct token_logprob){.token = (int32_t)id, .logprob = row[id]};
-    }
-    return n;
 }
 
 static float largest_of(const float *row, uint32_t n)
@@ -34,17 +20,44 @@ static float largest_of(const float *row, uint32_t n)
     return largest;
 }
 
-void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out)
+/* Where the piece that begins at `begin` ends; it is empty where its peak says that no logit in it is above
+ * `least`. */
+static uint32_t piece_end(const struct logits *x, uint32_t begin, float least)
 {
-    require(token >= 0 && (uint32_t)token < n_vocab && n_top <= LOGPROBS_MAX);
-    float largest = largest_of(row, n_vocab);
+    uint32_t end = x->n - begin < PEAK_VALUES ? x->n : begin + PEAK_VALUES;
+    return x->peaks && !(x->peaks[begin / PEAK_VALUES] > least) ? begin : end;
+}
+
+/* Scanning ids upwards and inserting only what is larger leaves equals in order of their ids. */
+static uint32_t best_tokens(const struct logits *x, uint32_t n_top, struct token_logprob *top)
+{
+    uint32_t n = 0;
+    for (uint32_t begin = 0; begin < x->n && n_top; begin += PEAK_VALUES) {
+        uint32_t end = piece_end(x, begin, n == n_top ? top[n - 1].logprob : -INFINITY);
+        for (uint32_t id = begin; id < end; id++) {
+            float logit = x->row[id];
+            if (!(logit > (n == n_top ? top[n - 1].logprob : -INFINITY)))
+                continue;
+            uint32_t at = n < n_top ? n++ : n - 1;
+            for (; at > 0 && logit > top[at - 1].logprob; at--)
+                top[at] = top[at - 1];
+            top[at] = (struct token_logprob){.token = (int32_t)id, .logprob = logit};
+        }
+    }
+    return n;
+}
+
+void logprobs_row(const struct logits *x, int32_t token, uint32_t n_top, struct logprobs *out)
+{
+    require(token >= 0 && (uint32_t)token < x->n && n_top <= LOGPROBS_MAX);
+    float largest = x->peaks ? largest_of(x->peaks, n_peaks_of(x->n)) : largest_of(x->row, x->n);
     double sum = 0;
-    for (uint32_t i = 0; i < n_vocab; i++)
-        if (row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
-            sum += exp((double)row[i] - (double)largest);
+    for (uint32_t i = 0; i < x->n; i++)
+        if (x->row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
+            sum += exp((double)x->row[i] - (double)largest);
     double log_sum = (double)largest + log(sum);
-    out->logprob = bounded((double)row[token] - log_sum);
-    out->n_top = best_tokens(row, n_vocab, n_top, out->top);
+    out->logprob = bounded((double)x->row[token] - log_sum);
+    out->n_top = best_tokens(x, n_top, out->top);
     for (uint32_t i = 0; i < out->n_top; i++)
         out->top[i].logprob = bounded((double)out->top[i].logprob - log_sum);
 }

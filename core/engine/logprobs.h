@@ -13,8 +13,15 @@ struct logprobs {
     struct token_logprob top[LOGPROBS_MAX]; /* descending, equals by lower id */
 };
 
+struct logits {
+    const float *row;   /* [n] */
+    const float *peaks; /* largest of each PEAK_VALUES of row (kernels.h), or NULL: not known; they only save
+                           work */
+    uint32_t n;
+};
+
 /* log softmax(row)[token], and the n_top most probable tokens (fewer if not so many are possible). */
-void logprobs_row(const float *row, uint32_t n_vocab, int32_t token, uint32_t n_top, struct logprobs *out);
+void logprobs_row(const struct logits *x, int32_t token, uint32_t n_top, struct logprobs *out);
 
 /* Whether all n values are. */
 bool row_is_finite(const float *row, uint32_t n);

@@ -1,8 +1,10 @@
-/* KL of two rows of logits: against the definition, at its ends, and steady for large logits. */
+/* KL of two rows of logits: against the definition, at its ends, and steady for large logits. A row's numbers
+ * with its peaks are those without. */
 #include "tests/test.h"
 
 #include <math.h>
 
+#include "kernels.h"
 #include "logprobs.h"
 
 enum { N = 300 };
@@ -69,12 +71,52 @@ static void rows_are_finite_or_not(void **state)
     }
 }
 
+/* Coarse values, so that there are equals; some rows with what is no number, or none at all. */
+static void fill_odd(float *row, uint32_t n, uint32_t round)
+{
+    static const float odd[] = {NAN, -INFINITY, INFINITY, 0, -0.0F};
+    uint32_t seed = round + 1;
+    for (uint32_t i = 0; i < n; i++) {
+        seed = seed * 1664525U + 1013904223U;
+        row[i] = (float)(seed >> 24) * (round % 4 == 0 ? 0.01F : 0.4F) - 50;
+        if (round % 3 == 1 && seed >> 8 & 1)
+            row[i] = odd[(seed >> 10) % (round % 2 ? 5 : 2)];
+    }
+    for (uint32_t i = 0; i < n && round % 5 == 4; i++) /* whole pieces without a candidate, or far below */
+        if (i / PEAK_VALUES % 2)
+            row[i] = i / PEAK_VALUES % 4 == 1 ? -INFINITY : -1000;
+}
+
+static void peaks_change_no_number(void **state)
+{
+    (void)state;
+    enum { LARGE = 5000 };
+    static float row[LARGE], peaks[LARGE / PEAK_VALUES + 1];
+    static const uint32_t tops[] = {0, 1, 5, LOGPROBS_MAX}, sizes[] = {1, 255, 256, 257, 4096, LARGE};
+    const struct kernels *k;
+    struct error err;
+    assert_int_equal(kernels_select("auto", ACT_MODE_F32, &k, &err), STATUS_OK);
+    for (uint32_t round = 0; round < 40; round++)
+        for (unsigned i = 0; i < 6 * 4; i++) {
+            uint32_t n = sizes[i / 4], n_top = tops[i % 4];
+            struct logits plain = {row, NULL, n}, with = {row, peaks, n};
+            struct logprobs one = {0}, other = {0};
+            fill_odd(row, n, round);
+            k->peaks(row, n, peaks);
+            logprobs_row(&plain, (int32_t)(round * 131 % n), n_top, &one);
+            logprobs_row(&with, (int32_t)(round * 131 % n), n_top, &other);
+            assert_true(one.n_top <= n_top && (n_top == 0 || one.n_top > 0 || round % 3 == 1));
+            assert_memory_equal(&one, &other, sizeof one);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kl_is_as_defined),
         cmocka_unit_test(kl_of_far_rows_is_finite),
         cmocka_unit_test(rows_are_finite_or_not),
+        cmocka_unit_test(peaks_change_no_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
