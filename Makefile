@@ -46,16 +46,17 @@ endif
 LDLIBS_ALL = -Wl,--as-needed $(PKG_LIBS) -lm -lpthread
 
 # The suffix alone sets instruction-set flags; files of another architecture are left out.
-ISA_avx2   := -mavx2 -mfma -mf16c
-ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx2 -mfma -mf16c
-ISA_neon   := -march=armv8.2-a+dotprod+fp16
-FOREIGN    := $(if $(filter x86_64,$(ARCH)),%_neon.c,%_avx2.c %_avx512.c)
+ISA_avx2    := -mavx2 -mfma -mf16c
+ISA_avxvnni := $(ISA_avx2) -mavxvnni
+ISA_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mavx2 -mfma -mf16c
+ISA_neon    := -march=armv8.2-a+dotprod+fp16
+FOREIGN     := $(if $(filter x86_64,$(ARCH)),%_neon.c,%_avx2.c %_avxvnni.c %_avx512.c)
 
 CORE_SRC    := $(filter-out $(FOREIGN),$(wildcard core/*/*.c))
 ADAPTER_SRC := $(wildcard adapters/*.c)
 SERVER_SRC  := $(filter-out server/main.c,$(wildcard server/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c tests/golden/test_*.c)
-PROGRAM_SRC := $(UNIT_SRC) $(wildcard tests/kernels/*.c tests/bench/*.c tests/sampling/*.c)
+PROGRAM_SRC := $(UNIT_SRC) tests/kernels/check.c $(wildcard tests/bench/*.c tests/sampling/*.c)
 OBJ          = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
@@ -83,8 +84,9 @@ $(B)/lib%.a:
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Places of variables in long unrolled code take longer to find than the code itself.
-$(B)/%_avx2.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking
+$(B)/%_avx2.o $(B)/%_avxvnni.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking
 $(B)/%_avx2.o: ISA = $(ISA_avx2)
+$(B)/%_avxvnni.o: ISA = $(ISA_avxvnni)
 $(B)/%_avx512.o: ISA = $(ISA_avx512)
 $(B)/%_neon.o: ISA = $(ISA_neon)
 $(B)/%.o: %.c Makefile VERSION | $(if $(MAKE_DEPS_DONE),,deps-check)
@@ -96,6 +98,7 @@ $(B)/%.o: %.c Makefile VERSION | $(if $(MAKE_DEPS_DONE),,deps-check)
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libadapters.a $(B)/libcore.a
 	@echo "  LINK  $@"
 	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS_ALL) -lcmocka
+$(B)/tests/kernels/check: $(call OBJ,$(filter-out $(FOREIGN),$(wildcard tests/kernels/*_avx2.c)))
 $(B)/tests/sim/sim: $(call OBJ,$(filter-out tests/sim/sim.c,$(wildcard tests/sim/*.c)))
 $(B)/tests/%.o: CFLAGS += -I. -Icore/base -Icore/format -Icore/text -Icore/kernels -Icore/model -Icore/engine -Iadapters \
                           -Iserver

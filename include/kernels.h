@@ -186,7 +186,7 @@ static inline uint32_t n_peaks_of(uint32_t n)
 }
 
 struct kernels {
-    const char *isa; /* "scalar", "avx2", "avx512", "neon" */
+    const char *isa; /* "scalar", "avx2", "avxvnni", "avx512", "neon" */
     enum act_mode act_mode;
 
     /* Matrix products by weight type; with act_mode F32 the quantised ones dequantise in registers. */
@@ -233,7 +233,7 @@ struct kernels {
 
 /* CPU features, as text: "avx2 fma f16c avx512f …". */
 void cpu_describe(char *dst, size_t dst_bytes);
-/* The table for this machine limited to `limit`: "auto", "scalar", "avx2", "avx512", "neon".
+/* The table for this machine limited to `limit`: "auto", "scalar", "avx2", "avxvnni", "avx512", "neon".
  * STATUS_UNSUPPORTED if the machine lacks it. The table is static and immutable. act_mode picks the quantised
  * matmuls' variant. */
 LK_MUST_USE enum status kernels_select(const char *limit, enum act_mode act_mode, const struct kernels **out,

@@ -80,7 +80,7 @@ struct conf {
 
     /* How it computes. */
     unsigned n_threads;     /* 0: one a core */
-    const char *isa;        /* "auto", "scalar", "avx2", "avx512", "neon" */
+    const char *isa;        /* "auto", "scalar", "avx2", "avxvnni", "avx512", "neon" */
     const char *quant;      /* "auto", "f32", "bf16", "q8_0", "q4_0" */
     const char *pack_cache; /* a folder, "auto" or "off" */
     const char *kv_type;    /* "auto", "f32", "f16", "bf16", "int8" */

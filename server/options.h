@@ -84,7 +84,7 @@ struct conf;
     X(TEXT, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
       "Access-Control-Allow-Origin for browsers (none)")                                                     \
     X(COUNT, "threads", n_threads, 0, 256, NULL, "N", "compute threads (0: one a core)")                     \
-    X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avx512|neon", "NAME",                                      \
+    X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avxvnni|avx512|neon", "NAME",                              \
       "instruction set of the kernels (auto)")                                                               \
     X(CHOICE, "quant", quant, 0, 0, "auto|f32|bf16|q8_0|q4_0", "TYPE",                                       \
       "type of the weights in memory (auto: as in the file)")                                                \

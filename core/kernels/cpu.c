@@ -9,7 +9,8 @@
 
 #include <cpuid.h>
 
-/* X(name): the features that kernels use, beside F16C, for which not all compilers have a word. */
+/* X(name): the features that kernels use, beside F16C and AVX-VNNI, for which not all compilers have a
+ * word. */
 #define X86_FEATURES(X)                                                                                      \
     X("avx2")                                                                                                \
     X("fma")                                                                                                 \
@@ -29,6 +30,13 @@ static bool has_f16c(void) /* leaf 1, ECX bit 29; its registers are AVX's, so AV
 bool cpu_has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+
+bool cpu_has_avxvnni(void) /* leaf 7, subleaf 1, EAX bit 4 */
+{
+    unsigned last, a, b, c, d;
+    return cpu_has_avx2() && __get_cpuid_count(7, 0, &last, &b, &c, &d) && last >= 1 &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1U);
 }
 
 bool cpu_has_avx512(void)
@@ -52,6 +60,8 @@ void cpu_describe(char *dst, size_t dst_bytes)
         used += (size_t)snprintf(dst + used, dst_bytes - used, " %s", name);
     X86_FEATURES(DESCRIBE)
 #undef DESCRIBE
+    if (cpu_has_avxvnni() && used < dst_bytes)
+        snprintf(dst + used, dst_bytes - used, " avxvnni");
 }
 
 #elif defined(__aarch64__)
@@ -63,6 +73,11 @@ void cpu_describe(char *dst, size_t dst_bytes)
 #define HWCAP_BIT_ASIMDDP (1UL << 20)
 
 bool cpu_has_avx2(void)
+{
+    return false;
+}
+
+bool cpu_has_avxvnni(void)
 {
     return false;
 }
@@ -89,6 +104,11 @@ void cpu_describe(char *dst, size_t dst_bytes)
 #else
 
 bool cpu_has_avx2(void)
+{
+    return false;
+}
+
+bool cpu_has_avxvnni(void)
 {
     return false;
 }

@@ -1,52 +1,59 @@
 /* The tables: one for each instruction set and activation mode, built at compile time, and the choice among
- * them. To add an instruction set: its files, one line in each list here, its test in cpu.c. */
+ * them. To add an instruction set: its files, one line in each list here, its test in cpu.c. One that betters
+ * only the int8 products of another names that one, for all else. */
 #include <string.h>
 
 #include "kernels_inner.h"
 
-#define MATMULS(isa, mode)                                                                                   \
+/* q: whose products of quantised weights; set: whose all else. */
+#define MATMULS(set, q, mode)                                                                                \
     {                                                                                                        \
-        [DTYPE_F32] = matmul_f32_##isa, [DTYPE_F16] = matmul_f16_##isa, [DTYPE_BF16] = matmul_bf16_##isa,    \
-        [DTYPE_Q8_0] = matmul_Q8_0_##mode##_##isa, [DTYPE_Q4_0] = matmul_Q4_0_##mode##_##isa,                \
-        [DTYPE_Q4_1] = matmul_Q4_1_##mode##_##isa, [DTYPE_Q5_0] = matmul_Q5_0_##mode##_##isa,                \
-        [DTYPE_Q5_1] = matmul_Q5_1_##mode##_##isa, [DTYPE_Q4_K] = matmul_Q4_K_##mode##_##isa,                \
-        [DTYPE_Q5_K] = matmul_Q5_K_##mode##_##isa, [DTYPE_Q6_K] = matmul_Q6_K_##mode##_##isa,                \
-        [DTYPE_Q2_K] = matmul_Q2_K_##mode##_##isa, [DTYPE_Q3_K] = matmul_Q3_K_##mode##_##isa,                \
-        [DTYPE_IQ4_NL] = matmul_IQ4_NL_##mode##_##isa, [DTYPE_IQ4_XS] = matmul_IQ4_XS_##mode##_##isa,        \
-        [DTYPE_MXFP4] = matmul_MXFP4_##mode##_##isa, [DTYPE_F8_E4M3] = matmul_f8_##isa,                      \
-        [DTYPE_I8] = matmul_i8_##isa,                                                                        \
+        [DTYPE_F32] = matmul_f32_##set, [DTYPE_F16] = matmul_f16_##set, [DTYPE_BF16] = matmul_bf16_##set,    \
+        [DTYPE_Q8_0] = matmul_Q8_0_##mode##_##q, [DTYPE_Q4_0] = matmul_Q4_0_##mode##_##q,                    \
+        [DTYPE_Q4_1] = matmul_Q4_1_##mode##_##q, [DTYPE_Q5_0] = matmul_Q5_0_##mode##_##q,                    \
+        [DTYPE_Q5_1] = matmul_Q5_1_##mode##_##q, [DTYPE_Q4_K] = matmul_Q4_K_##mode##_##q,                    \
+        [DTYPE_Q5_K] = matmul_Q5_K_##mode##_##q, [DTYPE_Q6_K] = matmul_Q6_K_##mode##_##q,                    \
+        [DTYPE_Q2_K] = matmul_Q2_K_##mode##_##q, [DTYPE_Q3_K] = matmul_Q3_K_##mode##_##q,                    \
+        [DTYPE_IQ4_NL] = matmul_IQ4_NL_##mode##_##q, [DTYPE_IQ4_XS] = matmul_IQ4_XS_##mode##_##q,            \
+        [DTYPE_MXFP4] = matmul_MXFP4_##mode##_##q, [DTYPE_F8_E4M3] = matmul_f8_##set,                        \
+        [DTYPE_I8] = matmul_i8_##set,                                                                        \
     }
 
-#define TABLE(name, mode, mode_enum)                                                                         \
+#define TABLE(name, set, q, mode, mode_enum)                                                                 \
     {                                                                                                        \
-        .isa = #name, .act_mode = mode_enum, .matmul = MATMULS(name, mode),                                  \
-        .quantize_rows = quantize_rows_##name, .rms_norm = rms_norm_##name, .layer_norm = layer_norm_##name, \
-        .rope = rope_##name, .silu_mul = silu_mul_##name, .gelu_tanh_mul = gelu_tanh_mul_##name,             \
+        .isa = #name, .act_mode = mode_enum, .matmul = MATMULS(set, q, mode),                                \
+        .quantize_rows = quantize_rows_##set, .rms_norm = rms_norm_##set, .layer_norm = layer_norm_##set,    \
+        .rope = rope_##set, .silu_mul = silu_mul_##set, .gelu_tanh_mul = gelu_tanh_mul_##set,                \
         .gelu_mul = gelu_mul_scalar, .relu_mul = relu_mul_scalar, .softmax = softmax_scalar,                 \
-        .add = add_##name, .scale = scale_##name, .to_f16 = to_f16_##name, .put_keys = put_keys_##name,      \
-        .put_values = put_values_##name, .attention = attention_##name,                                      \
-        .attention_parts = attention_parts_##name, .attention_join = attention_join_##name,                  \
-        .argmax = argmax_##name, .peaks = peaks_##name, .sum_exp = sum_exp_##name, .expand = expand_##name,  \
+        .add = add_##set, .scale = scale_##set, .to_f16 = to_f16_##set, .put_keys = put_keys_##set,          \
+        .put_values = put_values_##set, .attention = attention_##set,                                        \
+        .attention_parts = attention_parts_##set, .attention_join = attention_join_##set,                    \
+        .argmax = argmax_##set, .peaks = peaks_##set, .sum_exp = sum_exp_##set, .expand = expand_##set,      \
     }
 
-/* Worst first: "auto" takes the last that the machine can run. */
+/* X(name, set, whether it is here), worst first: "auto" takes the last that the machine can run. */
 #if defined(__x86_64__)
-#define ISA_LIST(X) X(scalar, true) X(avx2, cpu_has_avx2()) X(avx512, cpu_has_avx512())
+#define ISA_LIST(X)                                                                                          \
+    X(scalar, scalar, true)                                                                                  \
+    X(avx2, avx2, cpu_has_avx2())                                                                            \
+    X(avxvnni, avx2, cpu_has_avxvnni())                                                                      \
+    X(avx512, avx512, cpu_has_avx512())
 #elif defined(__aarch64__)
-#define ISA_LIST(X) X(scalar, true) X(neon, cpu_has_neon())
+#define ISA_LIST(X) X(scalar, scalar, true) X(neon, neon, cpu_has_neon())
 #else
-#define ISA_LIST(X) X(scalar, true)
+#define ISA_LIST(X) X(scalar, scalar, true)
 #endif
 
 enum isa {
-#define ISA_ENUM(name, present) ISA_##name,
+#define ISA_ENUM(name, set, present) ISA_##name,
     ISA_LIST(ISA_ENUM)
 #undef ISA_ENUM
         ISA_COUNT
 };
 
 static const struct kernels tables[ISA_COUNT][2] = {
-#define ISA_TABLE(name, present) {TABLE(name, int8, ACT_MODE_INT8), TABLE(name, f32, ACT_MODE_F32)},
+#define ISA_TABLE(name, set, present)                                                                        \
+    {TABLE(name, set, name, int8, ACT_MODE_INT8), TABLE(name, set, set, f32, ACT_MODE_F32)},
     ISA_LIST(ISA_TABLE)
 #undef ISA_TABLE
 };
@@ -54,9 +61,9 @@ static const struct kernels tables[ISA_COUNT][2] = {
 enum status kernels_select(const char *limit, enum act_mode act_mode, const struct kernels **out,
                            struct error *err)
 {
-    static const char *const known[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+    static const char *const known[] = {"auto", "scalar", "avx2", "avxvnni", "avx512", "neon"};
     const bool present[ISA_COUNT] = {
-#define ISA_PRESENT(name, test) test,
+#define ISA_PRESENT(name, set, test) test,
         ISA_LIST(ISA_PRESENT)
 #undef ISA_PRESENT
     };
@@ -64,7 +71,8 @@ enum status kernels_select(const char *limit, enum act_mode act_mode, const stru
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         is_known |= strcmp(limit, known[i]) == 0;
     if (!is_known)
-        return fail(err, STATUS_INVALID, "isa \"%s\": expected auto, scalar, avx2, avx512 or neon", limit);
+        return fail(err, STATUS_INVALID, "isa \"%s\": expected auto, scalar, avx2, avxvnni, avx512 or neon",
+                    limit);
     for (unsigned i = ISA_COUNT; i-- > 0;) {
         bool wanted = strcmp(limit, "auto") == 0 || strcmp(limit, tables[i][mode].isa) == 0;
         if (wanted && present[i]) {

@@ -16,15 +16,19 @@ void q_block_split(enum dtype type, const uint8_t *p, struct q_block *out);
 
 /* Lowest 1-bit work: which instruction sets this machine can run (with the system's leave). */
 bool cpu_has_avx2(void);
+bool cpu_has_avxvnni(void); /* AVX2 with it */
 bool cpu_has_avx512(void);
 bool cpu_has_neon(void);
 
-#define DECLARE_ISA(isa)                                                                                     \
-    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa, matmul_f8_##isa, matmul_i8_##isa;       \
+#define DECLARE_INT8(isa)                                                                                    \
     matmul_fn matmul_Q8_0_int8_##isa, matmul_Q4_0_int8_##isa, matmul_Q4_1_int8_##isa,                        \
         matmul_Q5_0_int8_##isa, matmul_Q5_1_int8_##isa, matmul_Q4_K_int8_##isa, matmul_Q5_K_int8_##isa,      \
         matmul_Q6_K_int8_##isa, matmul_Q2_K_int8_##isa, matmul_Q3_K_int8_##isa, matmul_IQ4_NL_int8_##isa,    \
-        matmul_IQ4_XS_int8_##isa, matmul_MXFP4_int8_##isa;                                                   \
+        matmul_IQ4_XS_int8_##isa, matmul_MXFP4_int8_##isa;
+
+#define DECLARE_ISA(isa)                                                                                     \
+    DECLARE_INT8(isa)                                                                                        \
+    matmul_fn matmul_f32_##isa, matmul_f16_##isa, matmul_bf16_##isa, matmul_f8_##isa, matmul_i8_##isa;       \
     matmul_fn matmul_Q8_0_f32_##isa, matmul_Q4_0_f32_##isa, matmul_Q4_1_f32_##isa, matmul_Q5_0_f32_##isa,    \
         matmul_Q5_1_f32_##isa, matmul_Q4_K_f32_##isa, matmul_Q5_K_f32_##isa, matmul_Q6_K_f32_##isa,          \
         matmul_Q2_K_f32_##isa, matmul_Q3_K_f32_##isa, matmul_IQ4_NL_f32_##isa, matmul_IQ4_XS_f32_##isa,      \
@@ -56,6 +60,7 @@ void softmax_scalar(float *x, uint32_t n);
 
 DECLARE_ISA(scalar)
 DECLARE_ISA(avx2)
+DECLARE_INT8(avxvnni)
 DECLARE_ISA(avx512)
 DECLARE_ISA(neon)
 

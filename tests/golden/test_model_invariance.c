@@ -147,7 +147,7 @@ static void quantized_bases(void **state)
 static void each_instruction_set(void **state)
 {
     (void)state;
-    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "neon"};
     for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++) {
         const struct kernels *k;
         if (kernels_select(isas[i], ACT_MODE_INT8, &k, NULL) != STATUS_OK)

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "attention_case.h"
+#include "emulated.h"
 #include "expand_case.h"
 #include "lab.h"
 #include "panel.h"
@@ -601,9 +602,28 @@ static void bench(struct lab *lab, const char *only)
     }
 }
 
+/* The products of AVX-VNNI join where only AVX2 is here. */
+static void join_emulated(struct lab *lab, struct kernels *copy)
+{
+#if defined(__x86_64__)
+    const struct kernels *k;
+    if (kernels_select("avxvnni", ACT_MODE_INT8, &k, NULL) == STATUS_OK ||
+        kernels_select("avx2", ACT_MODE_INT8, &k, NULL) != STATUS_OK)
+        return;
+    *copy = *k;
+    emulate_avxvnni(copy);
+    printf("%s: its products are checked\n", copy->isa);
+    lab->isa[ACT_MODE_INT8][lab->n_isas] = copy;
+    if (kernels_select("avx2", ACT_MODE_F32, &lab->isa[ACT_MODE_F32][lab->n_isas], NULL) == STATUS_OK)
+        lab->n_isas++;
+#else
+    (void)lab, (void)copy;
+#endif
+}
+
 int main(int argc, char **argv)
 {
-    static const char *const names[MAX_ISAS] = {"scalar", "avx2", "avx512", "neon"};
+    static const char *const names[MAX_ISAS] = {"scalar", "avx2", "avxvnni", "avx512", "neon"};
     struct lab lab = {.random = 20240611};
     for (unsigned i = 0; i < MAX_ISAS; i++) {
         struct error err;
@@ -622,6 +642,8 @@ int main(int argc, char **argv)
     check_expand(&lab);
     check_quantize(&lab);
     check_attention(&lab);
+    struct kernels emulated;
+    join_emulated(&lab, &emulated);
     check_products(&lab);
     check_batches(&lab);
     check_blas(&lab);

@@ -10,7 +10,7 @@
 
 #include "kernels.h"
 
-#define MAX_ISAS 4U
+#define MAX_ISAS 5U
 #define PAGE 4096U
 
 struct lab {

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "kernels_inner.h"
+
 static inline double seconds(void)
 {
     struct timespec t;
@@ -21,8 +23,8 @@ static inline double peak(void)
 {
     double best = 0;
 #if defined(__x86_64__)
-    bool vnni = __builtin_cpu_supports("avx512vnni");
-    if (!vnni && !__builtin_cpu_supports("avx2"))
+    bool vnni = cpu_has_avx512(), half = !vnni && cpu_has_avxvnni(); /* half: 32 bytes */
+    if (!cpu_has_avx2())
         return 0;
     for (unsigned turn = 0; turn < 5; turn++) {
         uint64_t n = 200000;
@@ -30,6 +32,7 @@ static inline double peak(void)
 #define ONE(r)                                                                                               \
     "vpmaddubsw %%ymm14,%%ymm15,%%ymm8\nvpmaddwd %%ymm13,%%ymm8,%%ymm8\nvpaddd %%ymm8,%%ymm" r ",%%ymm" r "\n"
 #define DOT(r) "vpdpbusd %%zmm14,%%zmm15,%%zmm" r "\n"
+#define HALF_DOT(r) "%{vex%} vpdpbusd %%ymm14,%%ymm15,%%ymm" r "\n"
 #define LOOP(op)                                                                                             \
     __asm__ volatile("vzeroall\n1:\n" op("0") op("1") op("2") op("3") op("4") op("5") op("6")                \
                          op("7") "dec %0\njnz 1b\nvzeroupper\n"                                              \
@@ -39,6 +42,8 @@ static inline double peak(void)
                        "xmm13", "xmm14", "xmm15")
         if (vnni)
             LOOP(DOT);
+        else if (half)
+            LOOP(HALF_DOT);
         else
             LOOP(ONE);
         best = fmax(best, 200000.0 * 8 * (vnni ? 64 : 32) / (seconds() - start));

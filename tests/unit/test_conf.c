@@ -65,7 +65,7 @@ static void bad_files_get_their_line(void **state)
         {"\n\nkv-memory: 3 parrots\n", ":3: ", "bytes with an optional unit"},
         {"sequences: -1\n", ":1: ", "a whole number"},
         {"sequences: 5000\n", ":1: ", "0 to 4096"},
-        {"isa: mmx\n", ":1: ", "auto|scalar|avx2|avx512|neon"},
+        {"isa: mmx\n", ":1: ", "auto|scalar|avx2|avxvnni|avx512|neon"},
         {"metrics-public: maybe\n", ":1: ", "true or false"},
         {"listen: x\n", ":1: ", "SEQUENCE"},
         {"model: [a, b]\n", ":1: ", "STRING"},
