@@ -139,6 +139,9 @@ VEC void add_groups(const struct panel_layout *l, const uint8_t *unit, uint32_t 
     const uint8_t *block = unit + (size_t)i * l->block_bytes;
     bool whole = end - begin == 8;
     __m256i dot[TILE_ROWS];
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    memset(dot, 0, sizeof dot); /* loops that are not unrolled hide that all are set */
+#endif
     block_dots(l, block, begin, end, side, t, dot);
     __m256 scales = part_scales(l, unit, i, begin / 4, side), mins = scales;
     if (l->min_at)
