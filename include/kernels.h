@@ -87,6 +87,9 @@ struct matmul_args {
     size_t y_stride;
     bool accumulate;
     float scale; /* used with accumulate only */
+    /* Weights are asked for so many bytes before their turn, where rows meet them first; 0: not at all. It
+     * may reach behind the matrix, and no result depends on it. */
+    uint32_t prefetch_bytes;
 };
 typedef void matmul_fn(const struct matmul_args *a);
 

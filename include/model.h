@@ -64,6 +64,28 @@ const struct kernels *model_kernels(const struct model *m);
 enum dtype model_kv_type(const struct model *m, const char *wanted);
 struct kv_shape model_kv_shape(const struct model *m, enum dtype kv_type);
 
+/* How far before their turn a product asks the memory for weights (matmul_args.prefetch_bytes): by their type
+ * and the rows that meet them. What serves best is the machine's: it is measured once, at the end of
+ * model_open, on the model's own weights with the team that packed them, for each type that has enough of
+ * them to matter; the others have what served well where it was measured. Speed only: no number depends on
+ * it. A merged copy has its base's. Immutable. */
+enum prefetch_rows { PREFETCH_ONE, PREFETCH_FEW, PREFETCH_MANY, PREFETCH_ROWS }; /* 1; 2 and 3; more */
+#define PREFETCH_CHOICES                                                                                     \
+    {                                                                                                        \
+        0, 2304, 4608, 8704                                                                                  \
+    }
+#define N_PREFETCH_CHOICES 4U
+struct prefetch_policy {
+    uint16_t bytes[DTYPE_COUNT][PREFETCH_ROWS]; /* each one of the choices */
+    bool has[DTYPE_COUNT];                      /* the model has products with weights of the type */
+    bool measured[DTYPE_COUNT];
+    int64_t spent_ns; /* on measuring */
+};
+const struct prefetch_policy *model_prefetch(const struct model *m);
+/* The same for people, of the types that the model has, into dst: "q8_0 8704/8704/4608 bf16 0/0/8704". Gives
+ * dst. */
+const char *model_prefetch_text(const struct model *m, char *dst, size_t dst_bytes);
+
 /* Keeps a model's packed weights for the next start, of the same program with the same source: written beside
  * `path` and renamed over what is there when all of it is on the disk. Immutable like the rest, so it may be
  * called while steps run. STATUS_FULL: the disk has no room that can be spared; STATUS_CONFLICT: another

@@ -225,12 +225,15 @@ static void log_ready(const struct server *s)
     static const char *const sources[] = {"packed", "mapped", "read"};
     const struct model_info *info = model_info(s->base.model);
     const struct base_times *t = &s->base.times;
+    char text[256];
+    const char *prefetch = model_prefetch_text(s->base.model, text, sizeof text);
     if (info->not_mapped[0])
         LOG_EVENT(&s->log, LOG_INFO, "weights were packed anew", LOG_TEXT("why", info->not_mapped));
     LOG_EVENT(&s->log, LOG_INFO, "ready", LOG_TEXT("base", s->base.name), LOG_TEXT("family", info->family),
               LOG_NUMBER("parameters", info->n_parameters), LOG_NUMBER("bytes", info->size_bytes),
               LOG_NUMBER("context", s->context), LOG_NUMBER("adapters", registry_count(s->registry)),
-              LOG_TEXT("isa", s->base.kernels->isa), LOG_TEXT("weights", sources[info->source]),
+              LOG_TEXT("isa", s->base.kernels->isa), LOG_TEXT("prefetch", prefetch),
+              LOG_TEXT("weights", sources[info->source]),
               LOG_NUMBER("files_ms", (double)(t->files_ns / NS_PER_MS)),
               LOG_NUMBER("tokenizer_ms", (double)(t->text_ns / NS_PER_MS)),
               LOG_NUMBER("weights_ms", (double)(t->weights_ns / NS_PER_MS)),

@@ -43,13 +43,13 @@ VEC const uint8_t *panel_at(const struct matmul_args *a, uint32_t panel)
     return a->w->data + (size_t)panel * a->w->panel_bytes;
 }
 
-/* Asks for the lines that a walk through panels will want PREFETCH_BYTES later, in the second-level cache.
- * May point behind the matrix: a prefetch never faults. */
-#define PREFETCH_BYTES 8704
-VEC void prefetch_lines(const uint8_t *p, uint32_t n_bytes)
+/* At p in a walk through panels: asks for the n_bytes that lie a->prefetch_bytes further, in the second-level
+ * cache. May point behind the matrix: a prefetch never faults. */
+VEC void prefetch_lines(const struct matmul_args *a, const uint8_t *p, uint32_t n_bytes)
 {
-    for (uint32_t i = 0; i < n_bytes; i += 64)
-        __builtin_prefetch((const void *)((uintptr_t)p + PREFETCH_BYTES + i), 0, 2);
+    uintptr_t at = (uintptr_t)p + a->prefetch_bytes;
+    for (uint32_t i = 0; a->prefetch_bytes && i < n_bytes; i += 64)
+        __builtin_prefetch((const void *)(at + i), 0, 2);
 }
 
 /* Rows of the next tile: tiles of a batch are as even as can be, none larger than max. */

@@ -24,6 +24,24 @@ VEC struct v16 weights(enum dtype type, const uint8_t *panel, uint32_t k)
     return k % 2 ? v16_bf16_odd(pair) : v16_bf16_even(pair);
 }
 
+/* The weights of k and k + 1, k even, are at hand: asks for some further on. Lines of bytes hold 4 k's; the
+ * scales of a group are asked for with its first line. */
+VEC void ask_ahead(const struct matmul_args *a, enum dtype type, const uint8_t *panel, uint32_t k)
+{
+    if (type == DTYPE_F32)
+        prefetch_lines(a, panel + (size_t)k * PANEL_ROWS * 4, 128);
+    else if (type == DTYPE_F16 || type == DTYPE_BF16)
+        prefetch_lines(a, panel + (size_t)k * PANEL_ROWS * 2, 64);
+    else if (k % I8_GROUP == 0)
+        prefetch_lines(a, panel + (size_t)(k / I8_GROUP) * I8_UNIT_BYTES, I8_SCALES_BYTES + 64);
+    else if (k % 4 == 0)
+        prefetch_lines(a,
+                       panel + (size_t)(k / I8_GROUP) * I8_UNIT_BYTES + I8_SCALES_BYTES +
+                           (size_t)(k % I8_GROUP) * PANEL_ROWS,
+                       64);
+}
+_Static_assert(F8_GROUP == I8_GROUP && F8_UNIT_BYTES == I8_UNIT_BYTES, "both are walked through alike");
+
 struct tile {
     enum dtype type;
     uint32_t rows, panels;
@@ -63,10 +81,10 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
     }
     uint32_t cols = a->w->cols, even = cols & ~1U;
     for (uint32_t k = 0; k < even; k += 2) {
-        if ((t.type == DTYPE_F16 || t.type == DTYPE_BF16) && t.rows >= 4 && row == a->row_begin) {
+        if (a->prefetch_bytes && row == a->row_begin) {
             UNROLL(4)
             for (uint32_t p = 0; p < t.panels; p++)
-                prefetch_lines(w[p] + (size_t)k * PANEL_ROWS * 2, 64);
+                ask_ahead(a, t.type, w[p], k);
         }
         tile_step(t, w, x, k, sum);
         tile_step(t, w, x, k + 1, sum);

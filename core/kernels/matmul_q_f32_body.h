@@ -79,6 +79,9 @@ VEC void tile(const struct matmul_args *a, uint32_t panel, uint32_t row, struct 
             sum[r][p] = v16_set1(0);
     }
     for (uint32_t b = 0; b < a->w->cols / ACT_BLOCK; b++) {
+        for (uint32_t p = 0; row == a->row_begin && p < t.panels; p++)
+            prefetch_lines(a, panel_unit(t.l, data[p], b) + (size_t)(b % t.l->unit_blocks) * t.l->block_bytes,
+                           t.l->block_bytes);
         block_f32(t, data, b, x, sum);
         UNROLL(8)
         for (uint32_t r = 0; r < t.rows; r++)

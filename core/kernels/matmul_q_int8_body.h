@@ -95,7 +95,7 @@ VEC void tile(const struct matmul_args *a, const struct panel_layout *l, uint32_
     for (uint32_t b = 0; b < n_blocks; b++) {
         const uint8_t *unit = panel_unit(l, data, b);
         if (row == a->row_begin) /* later tiles find the panel in the cache */
-            prefetch_lines(unit + (size_t)(b % l->unit_blocks) * l->block_bytes, l->block_bytes);
+            prefetch_lines(a, unit + (size_t)(b % l->unit_blocks) * l->block_bytes, l->block_bytes);
         if (panel_has_halves(l))
             block_halves(l, unit, b % l->unit_blocks, x, n_rows, sum);
         else

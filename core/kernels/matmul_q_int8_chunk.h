@@ -6,8 +6,6 @@
 #define CHUNK_ROWS 32U             /* at most: they are never fewer than 8 for want of cache */
 #define CHUNK_BYTES (256U * 1024U) /* of their activations */
 
-#define PREFETCH_ROWS 4U /* fewer only read: the machine's own prefetching is faster then */
-
 struct chunk {
     const struct act_block *x; /* of the block at hand; row r's is r*stride further */
     size_t stride;
@@ -36,8 +34,7 @@ VEC void panel_rows(const struct matmul_args *a, const struct panel_layout *l, u
     for (uint32_t b = 0; b < n_blocks; b++, c.x++) {
         const uint8_t *unit = panel_unit(l, data, b);
         uint32_t i = b % l->unit_blocks;
-        if (n_rows >= PREFETCH_ROWS)
-            prefetch_lines(unit + (size_t)i * l->block_bytes, l->block_bytes);
+        prefetch_lines(a, unit + (size_t)i * l->block_bytes, l->block_bytes);
         add_block(l, unit, i, c);
     }
     for (uint32_t r = 0; r < n_rows; r++)

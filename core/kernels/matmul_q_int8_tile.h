@@ -173,7 +173,7 @@ VEC void multiply(const struct matmul_args *a, const struct panel_layout *l, uin
         const uint8_t *unit = panel_unit(l, data, b);
         uint32_t i = b % l->unit_blocks;
         if (row == a->row_begin) /* later tiles find the panel in the cache */
-            prefetch_lines(unit + (size_t)i * l->block_bytes, l->block_bytes);
+            prefetch_lines(a, unit + (size_t)i * l->block_bytes, l->block_bytes);
         UNROLL(1)
         for (uint32_t side = 0; side < 2; side++) {
             __asm__("" : "+r"(t.x)); /* or the compiler spreads all values out once and saves them */

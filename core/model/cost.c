@@ -34,6 +34,7 @@ static const uint32_t ranks_at[COST_RANK_POINTS] = COST_RANKS_AT;
 /* ---- measuring ---- */
 
 struct probe {
+    const struct model *base;
     const struct kernels *k;
     struct team *team;
     uint8_t *block;
@@ -67,15 +68,17 @@ static void probe_task(void *arg, unsigned worker, unsigned n_workers)
     w.rows = p->window * PANEL_ROWS;
     for (uint32_t i = 0; i < p->n_calls; i++) {
         w.data = p->block + (p->at + (size_t)i * p->window) * w.panel_bytes;
-        p->k->matmul[w.type](&(struct matmul_args){.w = &w,
-                                                   .x = &p->acts,
-                                                   .row_end = p->n_rows,
-                                                   .panel_begin = (uint32_t)begin,
-                                                   .panel_end = (uint32_t)end,
-                                                   .y = p->y,
-                                                   .y_stride = w.rows,
-                                                   .accumulate = p->accumulate,
-                                                   .scale = 1e-3F});
+        p->k->matmul[w.type](
+            &(struct matmul_args){.w = &w,
+                                  .x = &p->acts,
+                                  .row_end = p->n_rows,
+                                  .panel_begin = (uint32_t)begin,
+                                  .panel_end = (uint32_t)end,
+                                  .y = p->y,
+                                  .y_stride = w.rows,
+                                  .accumulate = p->accumulate,
+                                  .scale = 1e-3F,
+                                  .prefetch_bytes = prefetch_bytes(p->base, w.type, p->n_rows)});
     }
     p->worker_ns[worker] = thread_ns() - begin_ns;
 }
@@ -202,7 +205,7 @@ static uint32_t usual_cols(const struct model *m)
 static enum status probe_init(struct probe *p, const struct model *m, struct team *team, struct error *err)
 {
     uint32_t n = rows_at[COST_ROW_POINTS - 1];
-    *p = (struct probe){.k = m->kernels, .team = team};
+    *p = (struct probe){.base = m, .k = m->kernels, .team = team};
     p->block_bytes = block_bytes(m);
     p->cols_max = usual_cols(m);
     p->block = mem_aligned(64, p->block_bytes);

@@ -84,6 +84,7 @@ static void linear_rows(const struct crew *c, struct matmul_args a, const struct
     a.w = w;
     a.row_begin = rows[0];
     a.row_end = rows[1];
+    a.prefetch_bytes = prefetch_bytes(c->m, w->type, rows[1] - rows[0]);
     c->k->matmul[w->type](&a);
 }
 
@@ -142,14 +143,16 @@ static void shrink_tile(const struct crew *c, const struct lora_group *g, const 
         end = g->a.n_panels;
     if (begin >= end)
         return;
-    c->k->matmul[g->a.type](&(struct matmul_args){.w = &g->a,
-                                                  .x = x,
-                                                  .row_begin = rows[0],
-                                                  .row_end = rows[1],
-                                                  .panel_begin = (uint32_t)begin,
-                                                  .panel_end = (uint32_t)end,
-                                                  .y = t,
-                                                  .y_stride = c->s->t_max});
+    c->k->matmul[g->a.type](
+        &(struct matmul_args){.w = &g->a,
+                              .x = x,
+                              .row_begin = rows[0],
+                              .row_end = rows[1],
+                              .panel_begin = (uint32_t)begin,
+                              .panel_end = (uint32_t)end,
+                              .y = t,
+                              .y_stride = c->s->t_max,
+                              .prefetch_bytes = prefetch_bytes(c->m, g->a.type, rows[1] - rows[0])});
 }
 
 static void shrink_segment(const struct crew *c, const struct segment *s, const struct lora_group *g,
@@ -271,16 +274,18 @@ static void multiply_b(const struct crew *c, const struct span *s, const struct 
                      .x_stride = c->s->t_max,
                      .n_rows = s->row_end,
                      .cols = part->rank};
-    c->k->matmul[part->b.type](&(struct matmul_args){.w = &part->b,
-                                                     .x = &t,
-                                                     .row_begin = s->row_begin,
-                                                     .row_end = s->row_end,
-                                                     .panel_begin = s->begin / PANEL_ROWS,
-                                                     .panel_end = (s->end + PANEL_ROWS - 1) / PANEL_ROWS,
-                                                     .y = s->y,
-                                                     .y_stride = s->stride,
-                                                     .accumulate = true,
-                                                     .scale = m->weight * part->scale});
+    c->k->matmul[part->b.type](&(struct matmul_args){
+        .w = &part->b,
+        .x = &t,
+        .row_begin = s->row_begin,
+        .row_end = s->row_end,
+        .panel_begin = s->begin / PANEL_ROWS,
+        .panel_end = (s->end + PANEL_ROWS - 1) / PANEL_ROWS,
+        .y = s->y,
+        .y_stride = s->stride,
+        .accumulate = true,
+        .scale = m->weight * part->scale,
+        .prefetch_bytes = prefetch_bytes(c->m, part->b.type, s->row_end - s->row_begin)});
 }
 
 static void expand_member(const struct crew *c, const struct span *s, const struct member *m,
@@ -375,7 +380,8 @@ static void add_embedding_pair(const struct crew *c, const struct member *m, uin
                                                   .y = x,
                                                   .y_stride = e->b.rows,
                                                   .accumulate = true,
-                                                  .scale = m->weight * e->scale});
+                                                  .scale = m->weight * e->scale,
+                                                  .prefetch_bytes = prefetch_bytes(c->m, e->b.type, 1)});
 }
 
 /* x *= the members' DoRA factors, as in multiply_factors. */
@@ -428,8 +434,13 @@ static void put_token_logits(const struct crew *c, const struct lora_rows *r, ui
     for (uint32_t row = s->row_begin; row < s->row_end; row++) {
         struct acts a = {
             .x = x->x + (size_t)row * x->x_stride, .x_stride = x->x_stride, .n_rows = 1, .cols = x->cols};
-        c->k->matmul[one.type](&(struct matmul_args){
-            .w = &one, .x = &a, .row_end = 1, .panel_end = 1, .y = values, .y_stride = n});
+        c->k->matmul[one.type](&(struct matmul_args){.w = &one,
+                                                     .x = &a,
+                                                     .row_end = 1,
+                                                     .panel_end = 1,
+                                                     .y = values,
+                                                     .y_stride = n,
+                                                     .prefetch_bytes = prefetch_bytes(c->m, one.type, 1)});
         for (uint32_t i = 0; i < n; i++) {
             uint32_t column = (uint32_t)r->ids[first + i];
             if (column >= s->begin && column < s->end)

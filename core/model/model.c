@@ -167,6 +167,8 @@ static enum status build(const struct model_files *files, const struct model_opt
         return fail_within(err, "%s", files->path);
     }
     describe_layers(m);
+    if (options)
+        prefetch_policy_choose(m, options->team);
     *out = m;
     return STATUS_OK;
 }

@@ -124,8 +124,9 @@ struct model {
     bool tied;                    /* head is embed's memory */
     float *final_norm, *final_norm_bias;
     struct model_layer *layers; /* [n_layers] */
-    struct merged *merged;      /* what a merged copy owns, all else is its base's; NULL: no merged copy */
-    const struct model *base;   /* of a merged copy; else NULL */
+    struct prefetch_policy prefetch;
+    struct merged *merged;    /* what a merged copy owns, all else is its base's; NULL: no merged copy */
+    const struct model *base; /* of a merged copy; else NULL */
 };
 /* Whether a layer has a site: with experts it has a router in the place of gate, up and down. */
 bool layer_has_site(const struct model *m, uint32_t layer, enum lora_site site);
@@ -141,6 +142,16 @@ const struct tensor_names *file_names(const struct model *m);
 LK_MUST_USE enum status weights_load(struct model *m, const struct model_files *files,
                                      const struct model_options *options, struct error *err);
 void weights_free(struct model *m); /* model.c: and the map that they come from */
+/* prefetch_policy.c: fills m->prefetch, measuring with `team` (NULL: the caller alone). Weights are in place;
+ * where memory for the measurement is short, nothing is measured. */
+void prefetch_policy_choose(struct model *m, struct team *team);
+/* Which choice to take, from the time of each (0: out of the question) and the usual one, which is kept
+ * unless another is clearly faster. */
+unsigned prefetch_best(const double ns[N_PREFETCH_CHOICES], unsigned usual);
+static inline uint32_t prefetch_bytes(const struct model *m, enum dtype type, uint32_t n_rows)
+{
+    return m->prefetch.bytes[type][n_rows < 2 ? PREFETCH_ONE : n_rows < 4 ? PREFETCH_FEW : PREFETCH_MANY];
+}
 /* digest.c */
 LK_MUST_USE enum status model_digest(const struct model_files *files, enum quant quant, uint8_t digest[32],
                                      struct error *err);

@@ -191,6 +191,9 @@ int main(int argc, char **argv)
         return 2;
     }
     open_all(&b, argv[optind], quant, n_threads);
+    char prefetch[256];
+    model_prefetch_text(b.model, prefetch, sizeof prefetch);
+    printf("prefetch: %s, chosen in %.1f ms\n", prefetch, (double)model_prefetch(b.model)->spent_ns / 1e6);
     uint32_t n_filled = 0;
     for (const char *p = rows; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
         uint32_t n = (uint32_t)strtoul(p, NULL, 10);
