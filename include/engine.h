@@ -202,7 +202,7 @@ struct engine_options {
     uint32_t context;      /* tokens of a sequence; 0: the model's max_position (capped by KV memory) */
     uint64_t kv_bytes;     /* 0: enough for n_sequences of modest length, at most a quarter of memory */
     const char *kv_type;   /* "auto", "f32", "f16", "bf16", "int8" */
-    uint32_t step_tokens;  /* token budget of a step; 0: 256 */
+    uint32_t step_tokens;  /* token budget of a step; 0: 64 of prompts, and one of each that decodes */
     uint32_t chunk_tokens; /* longest prompt chunk of one sequence in a step; 0: step_tokens */
     unsigned n_threads;    /* 0: one a core */
     bool prefix_cache_off; /* KV pages are forgotten with their sequence */

@@ -103,7 +103,7 @@ struct conf;
       "KV memory of equal beginnings is used again, by the same caller or all (on)")                         \
     X(CHOICE, "speculate", speculate, 0, 0, "auto|off", "MODE",                                              \
       "guess tokens by what was said before, where that is faster; output is the same (auto)")               \
-    X(COUNT, "step-tokens", step_tokens, 0, 65536, NULL, "N", "token budget of a step (0: 256)")             \
+    X(COUNT, "step-tokens", step_tokens, 0, 65536, NULL, "N", "token budget of a step (0: 64 of prompts)")   \
     X(COUNT, "chunk-tokens", chunk_tokens, 0, 65536, NULL, "N",                                              \
       "longest chunk of one prompt in a step (0: the step's budget)")                                        \
     X(BYTES, "body-limit", body_bytes_max, 1024, 1e9, NULL, "BYTES", "largest request body (4MiB)")          \

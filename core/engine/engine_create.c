@@ -14,6 +14,7 @@
 #define N_SEQUENCES_MAX 4096U
 #define QUEUE_LIMIT_MAX (1U << 18)
 #define STEP_TOKENS_MAX 65536U
+#define PROMPT_TOKENS 64U       /* so many read the weights at the price of few, and take long enough */
 #define MODEST_TOKENS 1024U     /* of a sequence, when the KV memory is sized by us */
 #define SCORE_BYTES (32U << 20) /* of logits for prompts whose logprobs are wanted */
 #define SCORE_ROWS_MIN 16U
@@ -52,7 +53,8 @@ static enum status take_options(struct engine *e, const struct engine_options *o
         return s;
     e->n_sequences = o->n_sequences ? o->n_sequences : 64;
     e->queue_limit = o->queue_limit ? o->queue_limit : 1024;
-    e->step_tokens = o->step_tokens ? o->step_tokens : 256;
+    e->prompt_tokens = o->step_tokens ? o->step_tokens : PROMPT_TOKENS;
+    e->step_tokens = o->step_tokens ? o->step_tokens : e->n_sequences + PROMPT_TOKENS;
     if (e->step_tokens < e->n_sequences) /* a step takes all decoding sequences */
         e->step_tokens = e->n_sequences;
     e->chunk_tokens = o->chunk_tokens && o->chunk_tokens < e->step_tokens ? o->chunk_tokens : e->step_tokens;

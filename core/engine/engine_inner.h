@@ -123,7 +123,8 @@ struct engine {
     const struct text_model *text;
     struct submission_limits limits;
     uint32_t n_sequences, queue_limit, step_tokens, chunk_tokens, score_rows;
-    uint32_t n_pages; /* of the cache */
+    uint32_t prompt_tokens; /* in a step that step_tokens has room for, beside those who decode */
+    uint32_t n_pages;       /* of the cache */
     size_t page_bytes;
 
     struct cost_model costs; /* the front's */

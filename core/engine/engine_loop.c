@@ -134,8 +134,8 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
 static struct schedule plan(struct engine *e)
 {
     engine_prefix_look(e);
-    struct schedule s = {.step_tokens = e->step_tokens,
-                         .chunk_tokens = e->chunk_tokens,
+    uint32_t n_decoding = 0;
+    struct schedule s = {.chunk_tokens = e->chunk_tokens,
                          .score_rows = e->score_rows,
                          .page_tokens = KV_PAGE_TOKENS,
                          .n_pages_free = prefix_cache_n_free(e->prefix) + engine_shadow_pages(e),
@@ -144,9 +144,14 @@ static struct schedule plan(struct engine *e)
     memcpy(e->users, prefix_cache_users(e->prefix), e->n_pages * sizeof *e->users);
     for (uint32_t i = 0; i < e->n_sequences; i++) {
         s.n_slots_free += e->sequences[i].state == SEQUENCE_FREE;
-        if (e->sequences[i].state != SEQUENCE_FREE)
-            s.entries[s.n_entries++] = entry_of_sequence(e, i);
+        if (e->sequences[i].state == SEQUENCE_FREE)
+            continue;
+        struct schedule_entry entry = entry_of_sequence(e, i);
+        n_decoding += entry.n_known - entry.n_computed == 1;
+        s.entries[s.n_entries++] = entry;
     }
+    uint32_t wanted = n_decoding + e->prompt_tokens;
+    s.step_tokens = wanted < e->step_tokens ? wanted : e->step_tokens;
     for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free && i < STARTS_MAX; i++) {
         s.entries[s.n_entries] = entry_of_waiting(e, i);
         s.n_entries += !s.entries[s.n_entries].hold;
