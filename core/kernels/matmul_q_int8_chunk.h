@@ -3,7 +3,7 @@
  * activations in the next one. The includer defines add_block. Include a vec_*.h first. */
 #include "matmul_q_body.h"
 
-#define CHUNK_ROWS 32U             /* at most: they are never fewer than 8 for want of cache */
+#define CHUNK_ROWS 32U             /* at most */
 #define CHUNK_BYTES (256U * 1024U) /* of their activations */
 
 struct chunk {
@@ -41,20 +41,10 @@ VEC void panel_rows(const struct matmul_args *a, const struct panel_layout *l, u
         matmul_store(a, row + r, panel, v16_load(sums[r]));
 }
 
-/* Rows of the next chunk: as even as can be. */
-static uint32_t chunk_rows(const struct matmul_args *a, uint32_t left)
-{
-    size_t row_bytes = acts_stride(a->x->cols) * sizeof(struct act_block);
-    uint32_t max = CHUNK_ROWS;
-    while (max > 8 && max * row_bytes > CHUNK_BYTES)
-        max /= 2;
-    return tile_rows(left, max);
-}
-
 VEC void matmul_int8(const struct matmul_args *a, const struct panel_layout *l)
 {
     for (uint32_t row = a->row_begin; row < a->row_end;) {
-        uint32_t n_rows = chunk_rows(a, a->row_end - row);
+        uint32_t n_rows = chunk_rows(a, row, CHUNK_ROWS, CHUNK_BYTES);
         for (uint32_t p = a->panel_begin; p < a->panel_end; p++)
             panel_rows(a, l, p, row, n_rows);
         row += n_rows;

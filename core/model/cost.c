@@ -12,7 +12,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -51,17 +50,11 @@ struct probe {
     bool accumulate;
 };
 
-static int64_t thread_ns(void)
-{
-    struct timespec t;
-    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? t.tv_sec * NS_PER_S + t.tv_nsec : 0;
-}
-
 static void probe_task(void *arg, unsigned worker, unsigned n_workers)
 {
     const struct probe *p = arg;
     uint64_t begin, end;
-    int64_t begin_ns = thread_ns();
+    int64_t begin_ns = clock_thread_ns();
     team_share(p->window, 1, worker, n_workers, &begin, &end);
     struct packed w = p->w;
     w.n_panels = p->window;
@@ -80,7 +73,7 @@ static void probe_task(void *arg, unsigned worker, unsigned n_workers)
                                   .scale = 1e-3F,
                                   .prefetch_bytes = prefetch_bytes(p->base, w.type, p->n_rows)});
     }
-    p->worker_ns[worker] = thread_ns() - begin_ns;
+    p->worker_ns[worker] = clock_thread_ns() - begin_ns;
 }
 
 static int64_t sample(struct probe *p)

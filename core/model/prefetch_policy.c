@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -98,12 +97,6 @@ struct tries {
     uint32_t n_rows, prefetch_bytes;
 };
 
-static int64_t thread_ns(void)
-{
-    struct timespec t;
-    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0 ? t.tv_sec * NS_PER_S + t.tv_nsec : 0;
-}
-
 static void try_task(void *arg, unsigned worker, unsigned n_workers)
 {
     const struct tries *t = arg;
@@ -111,7 +104,7 @@ static void try_task(void *arg, unsigned worker, unsigned n_workers)
     team_share(t->slice.n_panels, 1, worker, n_workers, &begin, &end);
     if (t->team)
         team_barrier(t->team); /* or who wakes first has the memory to himself */
-    int64_t begin_ns = thread_ns();
+    int64_t begin_ns = clock_thread_ns();
     if (begin < end)
         t->m->kernels->matmul[t->slice.type](&(struct matmul_args){.w = &t->slice,
                                                                    .x = &t->x,
@@ -121,7 +114,7 @@ static void try_task(void *arg, unsigned worker, unsigned n_workers)
                                                                    .y = t->y,
                                                                    .y_stride = t->slice.rows,
                                                                    .prefetch_bytes = t->prefetch_bytes});
-    t->worker_ns[worker] = thread_ns() - begin_ns;
+    t->worker_ns[worker] = clock_thread_ns() - begin_ns;
 }
 
 static bool is_alike(const struct packed *a, const struct packed *b)

@@ -6,7 +6,6 @@
  * Files are in the page cache after the first time; tests/bench/bench_swap.py has the rest of a swap. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "adapters.h"
 #include "base/clock.h"
@@ -24,9 +23,7 @@ static int compare(const void *a, const void *b)
 
 static double cpu_ms(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+    return (double)clock_thread_ns() / 1e6;
 }
 
 static enum status open_model(const char *path, struct model **m, struct error *err)

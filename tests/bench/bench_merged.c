@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -266,11 +265,7 @@ struct way {
 
 static double now_ns(const struct bench *b)
 {
-    struct timespec t;
-    if (team_size(b->team) > 1)
-        return (double)clock_now_ns();
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+    return (double)(team_size(b->team) > 1 ? clock_now_ns() : clock_thread_ns());
 }
 
 static double step_ns(struct bench *b, const struct way *w, uint32_t n_rows)
