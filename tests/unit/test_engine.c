@@ -530,6 +530,40 @@ static void count_wake(void *data)
     atomic_fetch_add((atomic_uint *)data, 1);
 }
 
+/* Once there were n steps and no more; the last one's counts come after its events. */
+static struct engine_stats stats_of_steps(const struct engine *e, uint64_t n)
+{
+    struct engine_stats s = {0};
+    for (int i = 0; i < 2000 && s.n_steps < n; i++) {
+        struct timespec t = {.tv_nsec = 1000000};
+        nanosleep(&t, NULL);
+        engine_stats(e, &s);
+    }
+    assert_int_equal(s.n_steps, n);
+    return s;
+}
+
+static void prompts_take_64_tokens_a_step(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    static int32_t prompt[200];
+    const struct {
+        uint32_t step_tokens, n_sequences, n_steps;
+    } cases[] = {{0, 1, 4}, {0, 64, 4}, {100, 1, 2}, {200, 64, 1}, {199, 64, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct engine *e = engine_with(&m, (struct engine_options){.context = 512,
+                                                                   .step_tokens = cases[i].step_tokens,
+                                                                   .n_sequences = cases[i].n_sequences});
+        struct generation g = plain(prompt, 200);
+        g.max_tokens = 1;
+        record_free(run_one(e, &g));
+        struct engine_stats s = stats_of_steps(e, cases[i].n_steps);
+        assert_int_equal(s.n_prompt_tokens, 200);
+        engine_destroy(e);
+    }
+}
+
 static void statistics_add_up(void **state)
 {
     (void)state;
@@ -550,14 +584,8 @@ static void statistics_add_up(void **state)
     struct record *r = run_one(e, &g);
     assert_true(r->last.queued_ns >= 0 && r->last.prefill_ns > 0 && r->last.decode_ns > 0);
     record_free(r);
-    struct engine_stats s = {0};
-    for (int i = 0; i < 2000 && s.n_steps < 10; i++) { /* the last step's counts come after its events */
-        struct timespec t = {.tv_nsec = 1000000};
-        nanosleep(&t, NULL);
-        engine_stats(e, &s);
-    }
+    struct engine_stats s = stats_of_steps(e, 10);
     assert_true(n_wakes > 0);
-    assert_int_equal(s.n_steps, 10);
     assert_int_equal(s.n_prompt_tokens, 3);
     assert_int_equal(s.n_generated_tokens, 10);
     assert_int_equal(s.sum_batch_rows, 12);
@@ -631,6 +659,7 @@ int main(void)
         cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(short_memory_is_an_error),
         cmocka_unit_test(statistics_add_up),
+        cmocka_unit_test(prompts_take_64_tokens_a_step),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }
