@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "model_inner.h"
 
 #define DIM_MAX                                                                                              \
     (1U << 20) /* hidden, intermediate, heads * head_dim: far above any model, far below overflow */
 #define VOCAB_MAX (1U << 24)
+#define PREFETCH_BUDGET_NS (60 * NS_PER_MS) /* of a start */
 
 static enum status check_size(const char *what, uint32_t value, uint32_t limit, struct error *err)
 {
@@ -168,7 +170,7 @@ static enum status build(const struct model_files *files, const struct model_opt
     }
     describe_layers(m);
     if (options)
-        prefetch_policy_choose(m, options->team);
+        prefetch_policy_choose(m, options->team, PREFETCH_BUDGET_NS);
     *out = m;
     return STATUS_OK;
 }

@@ -143,8 +143,8 @@ LK_MUST_USE enum status weights_load(struct model *m, const struct model_files *
                                      const struct model_options *options, struct error *err);
 void weights_free(struct model *m); /* model.c: and the map that they come from */
 /* prefetch_policy.c: fills m->prefetch, measuring with `team` (NULL: the caller alone). Weights are in place;
- * where memory for the measurement is short, nothing is measured. */
-void prefetch_policy_choose(struct model *m, struct team *team);
+ * where memory or the budget is short, nothing is measured. */
+void prefetch_policy_choose(struct model *m, struct team *team, int64_t budget_ns);
 /* Which choice to take, from the time of each (0: out of the question) and the usual one, which is kept
  * unless another is clearly faster. */
 unsigned prefetch_best(const double ns[N_PREFETCH_CHOICES], unsigned usual);

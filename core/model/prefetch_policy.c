@@ -18,8 +18,7 @@
 #define WORKER_BYTES ((size_t)256 << 10)
 #define N_ROUNDS 9
 #define N_ROUNDS_MIN 5 /* fewer say nothing: the machine is too slow for the budget */
-#define BUDGET_NS (60 * NS_PER_MS)
-#define GAIN_MIN 0.04 /* what a choice must save to take the usual one's place */
+#define GAIN_MIN 0.04  /* what a choice must save to take the usual one's place */
 
 static const uint16_t choices[N_PREFETCH_CHOICES] = PREFETCH_CHOICES;
 static const uint32_t rows_at[PREFETCH_ROWS] = {1, 2, 6}; /* where each class is measured */
@@ -240,7 +239,7 @@ static void choose_for_type(struct model *m, struct team *team, const struct pac
     tries_fini(&t);
 }
 
-void prefetch_policy_choose(struct model *m, struct team *team)
+void prefetch_policy_choose(struct model *m, struct team *team, int64_t budget_ns)
 {
     struct census types[DTYPE_COUNT];
     struct prefetch_policy *p = &m->prefetch;
@@ -261,7 +260,7 @@ void prefetch_policy_choose(struct model *m, struct team *team)
     for (unsigned t = 0; t < DTYPE_COUNT; t++) {
         if (!wanted[t])
             continue;
-        int64_t now = clock_now_ns(), left = begin + BUDGET_NS - now;
+        int64_t now = clock_now_ns(), left = begin + budget_ns - now;
         choose_for_type(m, team, types[t].largest, now + left / n_left--);
     }
     p->spent_ns = clock_now_ns() - begin;
