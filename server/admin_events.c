@@ -156,7 +156,7 @@ void api_admin_events(struct request *r)
     r->on_gone = on_gone;
     m->next = s->events->readers;
     s->events->readers = m;
-    sse_begin(r);
+    sse_begin(r, SSE_TYPE);
     if (sse_ping(r))
         (void)send_new(m);
 }

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "completion.h"
 #include "server.h"
+#include "sse.h"
 
 #define MESSAGES_MAX 4096U
 
@@ -191,7 +192,7 @@ static enum status render_messages(const struct text_model *text, const json_t *
     return r.status;
 }
 
-static enum status parse_chat(struct completion *c)
+enum status completion_parse_chat(struct completion *c)
 {
     struct buf rendered;
     buf_init(&rendered, 0);
@@ -208,9 +209,20 @@ static enum status parse_chat(struct completion *c)
     return s;
 }
 
+static const struct dialect dialect = {.name = "chat",
+                                       .id_prefix = "chatcmpl-",
+                                       .api = API_CHAT,
+                                       .parse = completion_parse_chat,
+                                       .render = completion_render,
+                                       .chunk = completion_render_chunk,
+                                       .end = completion_render_end,
+                                       .fail = completion_render_fail,
+                                       .stream_type = SSE_TYPE,
+                                       .ping = SSE_PING};
+
 void api_chat_completions(struct request *r)
 {
-    completion_begin(r, API_CHAT, parse_chat);
+    completion_begin(r, &dialect);
 }
 
 void api_apply_template(struct request *r)

@@ -5,6 +5,7 @@
 #include "api_parse.h"
 #include "completion.h"
 #include "server.h"
+#include "sse.h"
 
 #define PROMPTS_MAX 256U
 
@@ -82,7 +83,18 @@ static enum status parse_prompts(struct completion *c)
     return s;
 }
 
+static const struct dialect dialect = {.name = "completion",
+                                       .id_prefix = "cmpl-",
+                                       .api = API_COMPLETIONS,
+                                       .parse = parse_prompts,
+                                       .render = completion_render,
+                                       .chunk = completion_render_chunk,
+                                       .end = completion_render_end,
+                                       .fail = completion_render_fail,
+                                       .stream_type = SSE_TYPE,
+                                       .ping = SSE_PING};
+
 void api_completions(struct request *r)
 {
-    completion_begin(r, API_COMPLETIONS, parse_prompts);
+    completion_begin(r, &dialect);
 }

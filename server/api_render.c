@@ -223,16 +223,48 @@ const char *error_type_of(int http_status)
     }
 }
 
-void render_error(struct buf *out, int http_status, const char *message, const char *param, const char *code)
+static const char *anthropic_type_of(int http_status)
+{
+    switch (http_status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 413:
+        return "request_too_large";
+    case 429:
+        return "rate_limit_error";
+    case 503:
+        return "overloaded_error";
+    default:
+        return http_status >= 500 ? "api_error" : "invalid_request_error";
+    }
+}
+
+void render_error(struct buf *out, enum error_form form, int http_status, const struct fault *f)
 {
     struct jw w = {.out = out};
     jw_begin(&w, '{');
+    if (form == ERRORS_OLLAMA) {
+        jw_key_text(&w, "error", f->error.text);
+        jw_end(&w, '}');
+        return;
+    }
+    if (form == ERRORS_ANTHROPIC)
+        jw_key_text(&w, "type", "error");
     jw_key(&w, "error");
     jw_begin(&w, '{');
-    jw_key_text(&w, "message", message);
-    jw_key_text(&w, "type", error_type_of(http_status));
-    jw_key_text(&w, "param", param && param[0] ? param : NULL);
-    jw_key_text(&w, "code", code && code[0] ? code : NULL);
+    if (form == ERRORS_ANTHROPIC) {
+        jw_key_text(&w, "type", anthropic_type_of(http_status));
+        jw_key_text(&w, "message", f->error.text);
+    } else {
+        jw_key_text(&w, "message", f->error.text);
+        jw_key_text(&w, "type", error_type_of(http_status));
+        jw_key_text(&w, "param", f->param[0] ? f->param : NULL);
+        jw_key_text(&w, "code", f->code[0] ? f->code : NULL);
+    }
     jw_end(&w, '}');
     jw_end(&w, '}');
 }
@@ -252,8 +284,11 @@ void reply_json(struct request *r, int http_status, struct buf *body)
 void reply_error(struct request *r, int http_status, const char *message, const char *param, const char *code)
 {
     struct buf b;
+    struct fault f;
+    fault_set(&f, STATUS_INTERNAL, param, "%s", message);
+    snprintf(f.code, sizeof f.code, "%s", code ? code : "");
     buf_init(&b, 0);
-    render_error(&b, http_status, message, param, code);
+    render_error(&b, r->error_form, http_status, &f);
     reply_json(r, http_status, &b);
     buf_fini(&b);
 }

@@ -1,4 +1,4 @@
-/* JSON out: a small writer into a buffer, and errors in the form that OpenAI's clients read. Pure. */
+/* JSON out: a small writer into a buffer, and errors in the forms that clients read. Pure. */
 #ifndef LK_API_RENDER_H
 #define LK_API_RENDER_H
 
@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "request.h"
 
 /* Writes one JSON value; commas are its business. Failures stay in out->failed. */
 struct jw {
@@ -44,10 +45,10 @@ enum status fault_set(struct fault *f, enum status status, const char *param, co
 
 int http_status_of(enum status s);          /* the only place that maps one to the other */
 const char *error_type_of(int http_status); /* "invalid_request_error" … */
-/* {"error":{"message","type","param","code"}} */
-void render_error(struct buf *out, int http_status, const char *message, const char *param, const char *code);
+/* OpenAI: {"error":{"message","type","param","code"}}. Anthropic:
+ * {"type":"error","error":{"type","message"}}. Ollama: {"error":message}. */
+void render_error(struct buf *out, enum error_form form, int http_status, const struct fault *f);
 
-struct request;
 /* Sends the fault as the whole answer, with Retry-After where it helps. */
 void reply_fault(struct request *r, const struct fault *f);
 void reply_error(struct request *r, int http_status, const char *message, const char *param,

@@ -78,10 +78,12 @@ static void parse(void *data)
                                   .n_vocab = model_config(s->base.model)->vocab_size,
                                   .tokenizer = s->base.text->tokenizer};
     enum status st = parse_body(r->body, r->n_body, &c->body, &c->fault);
+    if (st == STATUS_OK && c->dialect->translate)
+        st = c->dialect->translate(c);
     if (st == STATUS_OK)
-        st = parse_gen_params(c->body, c->api, &limits, r->arena, &c->params, &c->fault);
+        st = parse_gen_params(c->body, c->dialect->api, &limits, r->arena, &c->params, &c->fault);
     if (st == STATUS_OK)
-        st = c->parse(c);
+        st = c->dialect->parse(c);
     c->fault.error.status = st;
 }
 
@@ -92,7 +94,7 @@ static void on_gone(struct request *r)
 
 static void admit(void *data);
 
-void completion_begin(struct request *r, enum api api, enum status (*dialect)(struct completion *c))
+void completion_begin(struct request *r, const struct dialect *dialect)
 {
     struct server *s = r->server;
     struct fault f;
@@ -106,7 +108,7 @@ void completion_begin(struct request *r, enum api api, enum status (*dialect)(st
         reply_error(r, 503, "no memory for the request", NULL, NULL);
         return;
     }
-    *c = (struct completion){.r = r, .server = s, .api = api, .parse = dialect};
+    *c = (struct completion){.r = r, .server = s, .dialect = dialect};
     request_hold(r);
     r->state = c;
     r->on_gone = on_gone;
@@ -128,7 +130,7 @@ static void free_choices(void *data)
 {
     struct completion *c = data;
     for (uint32_t i = 0; i < c->n_choices; i++) {
-        buf_fini(&c->choices[i].text);
+        reply_fini(&c->choices[i].reply);
         buf_fini(&c->choices[i].ids);
         logprob_list_fini(&c->choices[i].logprobs);
     }
@@ -146,7 +148,7 @@ static enum status make_choices(struct completion *c)
                          "%u prompts with n=%u make %llu choices, at most %u are accepted", c->n_prompts,
                          p->n, (unsigned long long)n, c->server->conf->choices_max);
     c->choices = arena_array(a, n, sizeof *c->choices);
-    c->id = arena_printf(a, "%s-%s", c->api == API_CHAT ? "chatcmpl" : "cmpl", c->r->id);
+    c->id = arena_printf(a, "%s%s", c->dialect->id_prefix, c->r->id);
     if (!c->choices || !c->id || arena_on_end(a, free_choices, c) != 0)
         return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for %llu choices",
                          (unsigned long long)n);
@@ -159,11 +161,11 @@ static enum status make_choices(struct completion *c)
                              .prompt = &c->prompts[i / p->n],
                              .stop_token = -1,
                              .stop_string_index = -1};
-        buf_init(&h->text, 0);
+        reply_init(&h->reply);
         buf_init(&h->ids, 0);
         logprob_list_init(&h->logprobs);
         if (h->prompt->text)
-            buf_append(&h->text, h->prompt->text, h->prompt->n_text);
+            buf_append(&h->reply.content, h->prompt->text, h->prompt->n_text);
     }
     return STATUS_OK;
 }
@@ -242,12 +244,9 @@ static void answer_fault(struct completion *c)
     }
     struct buf b;
     buf_init(&b, 0);
-    sse_frame_begin(&b);
-    render_error(&b, http_status_of(c->fault.error.status), c->fault.error.text, c->fault.param,
-                 c->fault.code);
-    sse_frame_end(&b);
+    c->dialect->fail(c, &b);
     if (sse_send(c->r, &b))
-        stream_end(c->r); /* without [DONE]: a reader can tell */
+        stream_end(c->r);
     buf_fini(&b);
 }
 
@@ -342,7 +341,7 @@ static void admit(void *data)
         c->written_ns = clock_now_ns();
         c->begins_later = c->shows_path;
         if (!c->begins_later)
-            sse_begin(r);
+            sse_begin(r, c->dialect->stream_type);
     }
     if (c->n_open == 0)
         finish(c);
@@ -356,9 +355,10 @@ static void send_chunk(struct completion *c, struct choice *h)
         return;
     struct buf b;
     buf_init(&b, 0);
-    completion_render_chunk(c, h, &b);
+    c->dialect->chunk(c, h, &b);
     c->written_ns = clock_now_ns();
-    (void)sse_send(c->r, &b); /* a reader who is too slow is gone by now, and on_gone has cancelled */
+    if (b.length)
+        (void)sse_send(c->r, &b); /* a reader who is too slow is gone by now, and on_gone has cancelled */
     buf_fini(&b);
 }
 
@@ -370,7 +370,7 @@ static void add_id(struct choice *h, int32_t token)
 
 static void add_logprobs(struct completion *c, struct choice *h, const struct event *e, bool known)
 {
-    struct logprob_style style = {.api = c->api,
+    struct logprob_style style = {.api = c->dialect->api,
                                   .tokenizer = c->server->base.text->tokenizer,
                                   .as_ids = c->params.tokens_as_ids,
                                   .skip_special = c->params.skip_special_tokens};
@@ -464,6 +464,7 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
         answer_fault(c);
         return;
     }
+    reply_end(&h->reply);
     h->finish_reason = e->reason == FINISH_STOP ? "stop" : "length";
     if (c->params.stream)
         send_chunk(c, h);
@@ -476,7 +477,7 @@ static void begin_stream(struct completion *c, bool merged)
         return;
     c->begins_later = false;
     reply_header(c->r, "X-Adapter-Path", merged ? "merged" : "unmerged");
-    sse_begin(c->r);
+    sse_begin(c->r, c->dialect->stream_type);
 }
 
 static void on_event(struct sink *sink, const struct event *e)
@@ -484,7 +485,7 @@ static void on_event(struct sink *sink, const struct event *e)
     struct choice *h = (struct choice *)sink;
     struct completion *c = h->owner;
     if (e->n_text && e->kind != EVENT_PROMPT && e->kind != EVENT_FAILED)
-        buf_append(&h->text, e->text, e->n_text);
+        reply_push(&h->reply, e->text, e->n_text);
     switch (e->kind) {
     case EVENT_STARTED:
         h->started = true;
@@ -497,7 +498,7 @@ static void on_event(struct sink *sink, const struct event *e)
         break;
     case EVENT_TOKEN:
         on_token(c, h, e);
-        if (c->params.stream && (h->text.length || h->ids.length || h->logprobs.items.length))
+        if (c->params.stream && (reply_has_news(&h->reply) || h->ids.length || h->logprobs.items.length))
             send_chunk(c, h);
         break;
     case EVENT_TEXT:
@@ -540,15 +541,14 @@ static void answer(struct completion *c)
     if (!c->params.stream) {
         if (c->shows_path)
             reply_header(c->r, "X-Adapter-Path", path_of(c));
-        completion_render(c, &b);
         for (uint32_t i = 0; i < c->n_choices; i++)
-            b.failed |= c->choices[i].text.failed;
+            b.failed |= reply_failed(&c->choices[i].reply);
+        c->dialect->render(c, &b);
         reply_json(c->r, 200, &b);
     } else {
-        if (c->params.include_usage)
-            completion_render_usage(c, &b);
-        if (b.length == 0 || sse_send(c->r, &b))
-            sse_done(c->r);
+        c->dialect->end(c, &b);
+        if (sse_send(c->r, &b))
+            stream_end(c->r);
     }
     buf_fini(&b);
 }
@@ -559,7 +559,7 @@ static void log_end(const struct completion *c, int64_t ns)
     for (uint32_t i = 0; i < c->n_choices; i++)
         n_generated += c->choices[i].n_generated;
     const struct log *log = &c->server->log;
-    LOG_EVENT(log, LOG_INFO, c->api == API_CHAT ? "chat" : "completion", LOG_TEXT("request", c->r->id),
+    LOG_EVENT(log, LOG_INFO, c->dialect->name, LOG_TEXT("request", c->r->id),
               LOG_NUMBER("status", c->r->status),
               LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
               LOG_TEXT("generation", c->voice.generations ? c->voice.generations : "0"),
@@ -603,5 +603,6 @@ void completion_tick(struct completion *c, int64_t now_ns)
     if (now_ns - c->written_ns < c->server->conf->ping_interval_ms * NS_PER_MS)
         return;
     c->written_ns = now_ns;
-    (void)sse_ping(c->r);
+    if (c->dialect->ping)
+        (void)stream_write(c->r, c->dialect->ping, strlen(c->dialect->ping));
 }

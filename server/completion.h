@@ -1,4 +1,4 @@
-/* A request for generated text, in either dialect: parsed (by a worker if it is long), admitted with a voice,
+/* A request for generated text, in any dialect: parsed (by a worker if it is long), admitted with a voice,
  * run as one or several generations, answered whole or as a stream.
  *
  * Owner: front thread, but for `parse`, which a worker may run while the front thread leaves the completion
@@ -10,7 +10,9 @@
 #include "adapter_ops.h"
 #include "api_parse.h"
 #include "bridge.h"
+#include "dialect.h"
 #include "logprobs_json.h"
+#include "reply.h"
 #include "request.h"
 #include "voices.h"
 
@@ -32,8 +34,8 @@ struct choice {
     bool open, started, begun; /* final event outstanding; running; something was streamed */
     const char *finish_reason; /* NULL until done */
     int32_t stop_token, stop_string_index;
-    struct buf text; /* not yet sent: all of it without streaming */
-    struct buf ids;  /* the same: JSON numbers with commas */
+    struct reply reply; /* not shown yet: all of it without streaming */
+    struct buf ids;     /* the same: JSON numbers with commas */
     struct logprob_list logprobs;
     uint32_t n_scored; /* EVENT_PROMPTs seen */
     uint32_t n_prompt, n_generated, n_cached, n_drafted, n_drafts_right;
@@ -45,8 +47,7 @@ struct completion {
     struct completion *prev, *next; /* server->completions */
     struct request *r;
     struct server *server;
-    enum api api;
-    enum status (*parse)(struct completion *c); /* fills params and prompts; thread: any */
+    const struct dialect *dialect;
     struct fault fault;
     json_t *body;
     struct gen_params params;
@@ -69,8 +70,8 @@ struct completion {
     bool begins_later; /* the stream's headers wait for the first step, to say which path it took */
 };
 
-/* Takes over the request; `parse` is the dialect's part. */
-void completion_begin(struct request *r, enum api api, enum status (*parse)(struct completion *c));
+/* Takes over the request. */
+void completion_begin(struct request *r, const struct dialect *dialect);
 /* Cancels what still runs: the client left, or the server must end. */
 void completion_cancel(struct completion *c);
 /* Once a second: pings a silent stream. */
@@ -82,10 +83,13 @@ LK_MUST_USE enum status completion_add_prompts(struct completion *c, uint32_t n)
 LK_MUST_USE enum status completion_encode(struct completion *c, uint32_t index, const char *text,
                                           size_t length, bool add_special);
 
-/* completion_json.c: pure rendering into `out`. */
-void completion_render(struct completion *c, struct buf *out); /* the whole answer */
-void completion_render_chunk(struct completion *c, struct choice *h,
-                             struct buf *out);                       /* what gathered, framed */
-void completion_render_usage(struct completion *c, struct buf *out); /* the usage chunk, framed */
+/* api_chat.c: the messages of c->body, as OpenAI has them, through the template; a dialect's `parse`. */
+LK_MUST_USE enum status completion_parse_chat(struct completion *c);
+
+/* completion_json.c: OpenAI's ways to show it, as struct dialect has them. */
+void completion_render(struct completion *c, struct buf *out);
+void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out);
+void completion_render_end(struct completion *c, struct buf *out);  /* usage, [DONE] */
+void completion_render_fail(struct completion *c, struct buf *out); /* the error; no [DONE] */
 
 #endif

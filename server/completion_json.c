@@ -7,9 +7,9 @@
 
 static void put_head(const struct completion *c, struct jw *w, bool chunk)
 {
-    const char *object = c->api == API_COMPLETIONS ? "text_completion"
-                         : chunk                   ? "chat.completion.chunk"
-                                                   : "chat.completion";
+    const char *object = c->dialect->api == API_COMPLETIONS ? "text_completion"
+                         : chunk                            ? "chat.completion.chunk"
+                                                            : "chat.completion";
     jw_key_text(w, "id", c->id);
     jw_key_text(w, "object", object);
     jw_key_int(w, "created", c->created_s);
@@ -97,7 +97,7 @@ static void put_end(const struct completion *c, struct choice *h, struct jw *w)
 {
     jw_key(w, "logprobs");
     if (c->params.n_logprobs >= 0 && h->logprobs.items.length)
-        logprob_list_write(&h->logprobs, c->api, w);
+        logprob_list_write(&h->logprobs, c->dialect->api, w);
     else
         jw_null(w);
     jw_key_text(w, "finish_reason", h->finish_reason);
@@ -117,16 +117,16 @@ static void put_choice(const struct completion *c, struct choice *h, struct jw *
 {
     jw_begin(w, '{');
     jw_key_int(w, "index", h->index);
-    if (c->api == API_CHAT) {
+    if (c->dialect->api == API_CHAT) {
         jw_key(w, "message");
         jw_begin(w, '{');
         jw_key_text(w, "role", "assistant");
         jw_key(w, "content");
-        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
         jw_end(w, '}');
     } else {
         jw_key(w, "text");
-        jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
     }
     put_end(c, h, w);
     if (c->params.return_token_ids)
@@ -154,20 +154,20 @@ static void put_delta(const struct completion *c, struct choice *h, struct jw *w
 {
     jw_begin(w, '{');
     jw_key_int(w, "index", h->index);
-    if (c->api == API_CHAT) {
+    if (c->dialect->api == API_CHAT) {
         jw_key(w, "delta");
         jw_begin(w, '{');
         if (first) {
             jw_key_text(w, "role", "assistant");
             jw_key_text(w, "content", "");
-        } else if (h->text.length || !h->finish_reason) {
+        } else if (h->reply.content.length || !h->finish_reason) {
             jw_key(w, "content");
-            jw_bytes(w, h->text.data ? h->text.data : "", h->text.length);
+            jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
         }
         jw_end(w, '}');
     } else {
         jw_key(w, "text");
-        jw_bytes(w, h->text.data ? h->text.data : "", first ? 0 : h->text.length);
+        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", first ? 0 : h->reply.content.length);
     }
     if (first) {
         jw_key(w, "logprobs");
@@ -178,7 +178,7 @@ static void put_delta(const struct completion *c, struct choice *h, struct jw *w
             put_prompt_ids(h->prompt, w);
     } else {
         put_end(c, h, w);
-        buf_clear(&h->text);
+        buf_clear(&h->reply.content);
     }
     jw_end(w, '}');
 }
@@ -207,12 +207,13 @@ static void put_chunk(struct completion *c, struct choice *h, struct buf *out, b
 
 void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out)
 {
-    bool wants_first = c->api == API_CHAT || c->params.return_token_ids;
+    bool wants_first = c->dialect->api == API_CHAT || c->params.return_token_ids;
     if (!h->begun && wants_first)
         put_chunk(c, h, out, true);
     h->begun = true;
     /* What ends a chat choice has an empty delta, as clients of OpenAI expect: text goes before it. */
-    if (c->api == API_CHAT && h->finish_reason && (h->text.length || h->logprobs.items.length)) {
+    if (c->dialect->api == API_CHAT && h->finish_reason &&
+        (h->reply.content.length || h->logprobs.items.length)) {
         const char *reason = h->finish_reason;
         h->finish_reason = NULL;
         put_chunk(c, h, out, false);
@@ -221,7 +222,7 @@ void completion_render_chunk(struct completion *c, struct choice *h, struct buf 
     put_chunk(c, h, out, false);
 }
 
-void completion_render_usage(struct completion *c, struct buf *out)
+static void put_usage_chunk(struct completion *c, struct buf *out)
 {
     struct jw w = {.out = out};
     sse_frame_begin(out);
@@ -233,4 +234,20 @@ void completion_render_usage(struct completion *c, struct buf *out)
     put_usage(c, &w);
     jw_end(&w, '}');
     sse_frame_end(out);
+}
+
+void completion_render_end(struct completion *c, struct buf *out)
+{
+    if (c->params.include_usage)
+        put_usage_chunk(c, out);
+    sse_frame_begin(out);
+    buf_puts(out, "[DONE]");
+    sse_frame_end(out);
+}
+
+void completion_render_fail(struct completion *c, struct buf *out)
+{
+    sse_frame_begin(out);
+    render_error(out, ERRORS_OPENAI, http_status_of(c->fault.error.status), &c->fault);
+    sse_frame_end(out); /* without [DONE]: a reader can tell */
 }

@@ -416,9 +416,11 @@ static void cut(struct conn *c, int status, const char *message)
     c->cut = true;
     if (status) {
         struct buf body, head;
+        struct fault f;
+        fault_set(&f, STATUS_INTERNAL, NULL, "%s", message);
         buf_init(&body, 0);
         buf_init(&head, 0);
-        render_error(&body, status, message, NULL, NULL);
+        render_error(&body, ERRORS_OPENAI, status, &f);
         buf_printf(&head,
                    "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                    "Connection: close\r\n\r\n%s",

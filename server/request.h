@@ -16,6 +16,9 @@
 #include "base/arena.h"
 #include "base/buf.h"
 
+/* Whose errors an answer has; the router knows by the path. */
+enum error_form { ERRORS_OPENAI, ERRORS_ANTHROPIC, ERRORS_OLLAMA };
+
 enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2 }; /* bits: a route has a mask of them */
 
 #define REQUEST_ID_MAX 128U
@@ -32,6 +35,7 @@ struct request {
     struct arena *arena; /* ends with the request */
     struct server *server;
     enum plane plane;
+    enum error_form error_form;
     const char *method, *path;  /* path: percent-decoded, without the query */
     const char *adapter_header; /* X-Adapter, or NULL */
     const char *origin;         /* or NULL, as the next ones */

@@ -118,9 +118,17 @@ static void answer_options(struct request *r, const char *allow)
     reply_send(r, 204, NULL, NULL, 0);
 }
 
+static enum error_form error_form_of(const char *path)
+{
+    return strncmp(path, "/v1/messages", 12) == 0 ? ERRORS_ANTHROPIC
+           : strncmp(path, "/api/", 5) == 0       ? ERRORS_OLLAMA
+                                                  : ERRORS_OPENAI;
+}
+
 void router_dispatch(struct request *r)
 {
     char allow[80];
+    r->error_form = error_form_of(r->path);
     allow_origin(r);
     const struct route *route = router_find(r->method, r->path, r->plane, allow, sizeof allow);
     if (route) {

@@ -12,11 +12,11 @@ void sse_frame_end(struct buf *b)
     buf_puts(b, "\n\n");
 }
 
-void sse_begin(struct request *r)
+void sse_begin(struct request *r, const char *type)
 {
     reply_header(r, "Cache-Control", "no-store");
     reply_header(r, "X-Accel-Buffering", "no"); /* nginx would hold the stream back */
-    stream_begin(r, 200, "text/event-stream");
+    stream_begin(r, 200, type);
 }
 
 bool sse_send(struct request *r, const struct buf *frames)
@@ -26,12 +26,5 @@ bool sse_send(struct request *r, const struct buf *frames)
 
 bool sse_ping(struct request *r)
 {
-    return stream_write(r, ": ping\n\n", 8);
-}
-
-bool sse_done(struct request *r)
-{
-    bool ok = stream_write(r, "data: [DONE]\n\n", 14);
-    stream_end(r);
-    return ok;
+    return stream_write(r, SSE_PING, sizeof SSE_PING - 1);
 }

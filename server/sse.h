@@ -9,9 +9,12 @@
 void sse_frame_begin(struct buf *b);
 void sse_frame_end(struct buf *b);
 
-void sse_begin(struct request *r); /* status 200 and the headers that proxies need */
+#define SSE_TYPE "text/event-stream"
+#define SSE_PING ": ping\n\n" /* a comment: keeps proxies patient and finds dead peers */
+
+/* Status 200 and the headers that proxies need; other streams than events have another type. */
+void sse_begin(struct request *r, const char *type);
 bool sse_send(struct request *r, const struct buf *frames);
-bool sse_ping(struct request *r); /* a comment: keeps proxies patient and finds dead peers */
-bool sse_done(struct request *r); /* the frame [DONE], and the end */
+bool sse_ping(struct request *r);
 
 #endif
