@@ -20,6 +20,8 @@
 #define STOP_STRING_BYTES_MAX 256U
 #define STOP_TOKENS_MAX 64U
 #define LOGIT_BIAS_MAX 1024U
+#define BAD_WORD_IDS_MAX 4096U /* of all bad words together, with their ends */
+#define DRY_BREAKERS_MAX 32U
 #define LOGPROBS_MAX 20U
 #define EVENT_TEXT_BYTES 224U
 #define MERGED_COPIES_MAX 64U
@@ -30,8 +32,7 @@ struct logit_bias {
     float bias; /* added to the logit; -INFINITY bans */
 };
 
-/* The samplers of the chain. Those that do nothing yet are known by name because clients of llama-server send
- * its whole list. */
+/* The samplers of the chain. */
 enum sampler_kind {
     SAMPLER_PENALTIES,
     SAMPLER_TEMPERATURE,
@@ -39,15 +40,15 @@ enum sampler_kind {
     SAMPLER_TYP_P,
     SAMPLER_TOP_P,
     SAMPLER_MIN_P,
-    SAMPLER_DRY,         /* nothing */
-    SAMPLER_TOP_N_SIGMA, /* nothing */
-    SAMPLER_XTC,         /* nothing */
+    SAMPLER_DRY,
+    SAMPLER_TOP_N_SIGMA,
+    SAMPLER_XTC,
     SAMPLER_KINDS
 };
 
 /* Which samplers work, in which order; what isn't named isn't applied. */
 struct sampler_order {
-    bool is_set; /* false: the default, penalties temperature top_k typ_p top_p min_p */
+    bool is_set; /* false: penalties dry temperature top_n_sigma top_k typ_p top_p min_p xtc */
     uint8_t n;
     uint8_t kinds[SAMPLER_KINDS]; /* enum sampler_kind, each at most once */
 };
@@ -57,8 +58,9 @@ bool sampler_find(const char *name, enum sampler_kind *out);
 bool sampler_find_letter(char letter, enum sampler_kind *out);
 const char *sampler_name(enum sampler_kind kind, char *letter);
 
-/* Sampling parameters. First, whatever the order: logit_bias, then min_tokens' ban of stop tokens. Then the
- * chain; then one draw among the candidates that are left, by their weights exp(logit / temperature).
+/* Sampling parameters. First, whatever the order: logit_bias, then bans (min_tokens' of stop tokens, bad
+ * words, all but the allowed ones). Then the chain; then one draw among the candidates that are left, by
+ * their weights exp(logit / temperature).
  *
  * The default order cuts as llama-server's does (top_k, typ_p, top_p, min_p: each works on what the ones
  * before have left, renormalised), and has temperature in front of the cuts as vLLM and transformers have it;
@@ -81,7 +83,19 @@ const char *sampler_name(enum sampler_kind kind, char *letter);
  *                prompt and output (vLLM, transformers). Then
  *                logit -= count * frequency_penalty + (count > 0) * presence_penalty
  *                (OpenAI's API reference), over the output (OpenAI, vLLM; llama-server counts the prompt
- * too).
+ *                too).
+ *   dynatemp     the temperature is t - range + 2 range (entropy / log n)^exponent of the n candidates, t -
+ *                range never below 0 (llama-server's; it grows where the model is unsure)
+ *   top_n_sigma  those whose logit is at least max - n * deviation of the logits (arXiv 2411.07641 eq. 5)
+ *   xtc          with a probability of its own, by a draw of its own: of those whose probability is at least
+ *                the threshold all but the last go (llama-server's "exclude top choices")
+ *   dry          a token that would continue a repetition of at least allowed_length tokens loses
+ *                multiplier * base^(length - allowed_length). length: as many tokens of prompt and output
+ *                stand before an earlier occurrence of it as stand at their end, none with a breaker in its
+ *                text; beyond allowed_length + 50 it doesn't grow
+ *   mirostat     instead of what follows penalties and temperature: cuts so that the surprise of what is
+ *                drawn stays near tau (arXiv 2007.14966; 1: its algorithm 1 with m = 100; 2: whoever is
+ *                more surprising than mu goes). Greedy stays greedy.
  *
  * logprobs are of the log-softmax of the raw logits, before all of this (OpenAI; vLLM's raw_logprobs). */
 struct sampling {
@@ -94,7 +108,22 @@ struct sampling {
     float repetition_penalty;                  /* 1: off */
     float presence_penalty, frequency_penalty; /* 0: off */
     int32_t penalty_last_n; /* all penalties see only these last tokens of prompt and output; < 0: all */
-    uint64_t seed; /* always set by the caller; every generation has its own xoshiro256**, one draw a token */
+    uint64_t seed; /* always set by the caller; every generation has its own xoshiro256**, one draw a token,
+                      and one more with xtc */
+    float top_n_sigma;                       /* <= 0: off */
+    float xtc_probability, xtc_threshold;    /* probability 0, or threshold above 0.5: off */
+    float dynatemp_range, dynatemp_exponent; /* range 0: off */
+    uint32_t mirostat;                       /* 0: off; 1, 2: the algorithm */
+    float mirostat_tau, mirostat_eta;        /* wanted surprise in bits; rate of learning */
+    float dry_multiplier, dry_base;          /* multiplier 0: off; base >= 1 */
+    uint32_t dry_allowed_length;             /* >= 1 */
+    int32_t dry_last_n;                      /* only these last tokens are looked at; < 0: all */
+    const char *const *dry_breakers;         /* NUL-terminated; borrowed as logit_bias is */
+    uint32_t n_dry_breakers;
+    const int32_t *bad_words; /* sequences that must not come: their ids, a -1 behind each */
+    uint32_t n_bad_words;     /* with the -1; at most BAD_WORD_IDS_MAX */
+    const int32_t *allowed;   /* rising ids: all others are banned; NULL: none is */
+    uint32_t n_allowed;
     const struct logit_bias *logit_bias; /* borrowed during submit; at most LOGIT_BIAS_MAX; repeats add up */
     uint32_t n_logit_bias;
     struct sampler_order order;

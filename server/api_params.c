@@ -27,6 +27,15 @@ static const struct float_row float_rows[] = {
     {"repetition_penalty", 0.01, 100, offsetof(struct sampling, repetition_penalty)},
     {"presence_penalty", -2, 2, offsetof(struct sampling, presence_penalty)},
     {"frequency_penalty", -2, 2, offsetof(struct sampling, frequency_penalty)},
+    {"top_n_sigma", -1e9, 1e9, offsetof(struct sampling, top_n_sigma)},
+    {"xtc_probability", 0, 1, offsetof(struct sampling, xtc_probability)},
+    {"xtc_threshold", 0, 1, offsetof(struct sampling, xtc_threshold)},
+    {"dynatemp_range", 0, 100, offsetof(struct sampling, dynatemp_range)},
+    {"dynatemp_exponent", 0, 100, offsetof(struct sampling, dynatemp_exponent)},
+    {"mirostat_tau", 0, 1000, offsetof(struct sampling, mirostat_tau)},
+    {"mirostat_eta", 0, 1000, offsetof(struct sampling, mirostat_eta)},
+    {"dry_multiplier", 0, 1000, offsetof(struct sampling, dry_multiplier)},
+    {"dry_base", 1, 1000, offsetof(struct sampling, dry_base)},
 };
 
 /* "penalties (e), temperature (t), …": for messages. */
@@ -103,6 +112,12 @@ static void read_sampling(struct reader *r, struct sampling *s)
         s->min_keep = (uint32_t)n;
     if (read_int(r, "repeat_last_n", -1, INT32_MAX, &n) || read_int(r, "penalty_last_n", -1, INT32_MAX, &n))
         s->penalty_last_n = (int32_t)n;
+    if (read_int(r, "mirostat", 0, 2, &n))
+        s->mirostat = (uint32_t)n;
+    if (read_int(r, "dry_allowed_length", 1, INT32_MAX, &n))
+        s->dry_allowed_length = (uint32_t)n;
+    if (read_int(r, "dry_penalty_last_n", -1, INT32_MAX, &n))
+        s->dry_last_n = (int32_t)n;
     read_samplers(r, &s->order);
 }
 
@@ -299,8 +314,6 @@ static void refuse_unsupported(struct reader *r)
                                        "guided_grammar",
                                        "guided_whitespace_pattern",
                                        "structured_outputs",
-                                       "bad_words",
-                                       "allowed_token_ids",
                                        "suffix",
                                        "audio",
                                        "use_beam_search",
@@ -310,10 +323,6 @@ static void refuse_unsupported(struct reader *r)
                                        "truncate_prompt_tokens",
                                        "logits_processors",
                                        "prompt_embeds",
-                                       "dry_multiplier",
-                                       "xtc_probability",
-                                       "mirostat",
-                                       "dynatemp_range",
                                        "t_max_predict_ms",
                                        "post_sampling_probs"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
@@ -335,9 +344,6 @@ static void refuse_unsupported(struct reader *r)
     if (is_set(json_object_get(r->object, "functions")) &&
         !is_text(json_object_get(r->object, "function_call"), "none"))
         read_fail(r, STATUS_UNSUPPORTED, "functions", "functions are not supported yet; leave them out");
-    double d;
-    if (read_float(r, "top_n_sigma", -1e9, 1e9, &d) && d > 0)
-        read_fail(r, STATUS_UNSUPPORTED, "top_n_sigma", "top_n_sigma is not supported yet; leave it out");
 }
 
 /* ---- all */
@@ -423,8 +429,18 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
 {
     struct reader r = {.object = body, .fault = f};
     *out = (struct gen_params){
-        .sampling =
-            {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .penalty_last_n = -1},
+        .sampling = {.temperature = 1,
+                     .top_p = 1,
+                     .typical_p = 1,
+                     .repetition_penalty = 1,
+                     .penalty_last_n = -1,
+                     .xtc_threshold = 0.1F,
+                     .dynatemp_exponent = 1,
+                     .mirostat_tau = 5,
+                     .mirostat_eta = 0.1F,
+                     .dry_base = 1.75F,
+                     .dry_allowed_length = 2,
+                     .dry_last_n = -1},
         .n = 1,
         .max_tokens = api == API_CHAT ? UINT32_MAX : 16, /* OpenAI's defaults */
         .skip_special_tokens = true,
@@ -438,6 +454,7 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
     read_flags(&r, out);
     read_stop(&r, arena, limits->n_vocab, out);
     read_logit_bias(&r, limits, arena, &out->sampling);
+    read_word_params(&r, limits, arena, &out->sampling);
     read_logprobs(&r, api, out);
     return r.status;
 }

@@ -69,6 +69,10 @@ struct parse_limits {
     const struct tokenizer *tokenizer; /* for logit_bias of texts; NULL: those are refused */
 };
 
+/* api_words.c: bad_words, allowed_token_ids, dry_sequence_breakers. */
+void read_word_params(struct reader *r, const struct parse_limits *limits, struct arena *arena,
+                      struct sampling *s);
+
 LK_MUST_USE enum status parse_gen_params(const json_t *body, enum api api, const struct parse_limits *limits,
                                          struct arena *arena, struct gen_params *out, struct fault *f);
 

@@ -260,7 +260,10 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
                                          .n_tokens = q->n_tokens + r->depth,
                                          .n_prompt = g->n_prompt,
                                          .banned = g->stop_tokens,
-                                         .n_banned = early ? g->n_stop_tokens : 0};
+                                         .n_banned = early ? g->n_stop_tokens : 0,
+                                         .breaks = sequence_breaks,
+                                         .breaks_data = q,
+                                         .mirostat_mu = &q->mirostat_mu};
         r->token = sampler_pick(&in, &q->rng, scratch);
         if (r->token >= 0 && !isfinite(logits[r->token])) /* plus infinity beats all others: no answer */
             r->token = -1;

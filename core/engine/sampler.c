@@ -5,6 +5,7 @@
 #include "sampler.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "sampler_chain.h"
@@ -64,12 +65,38 @@ void sampler_scratch_fini(struct sampler_scratch *s)
     *s = (struct sampler_scratch){0};
 }
 
-/* Before the chain, whatever its order: a banned token stays banned. */
+/* ---- bias and bans: before the chain, whatever its order, so that a banned token stays banned */
+
+/* All but these. */
+static void keep_allowed(const struct sampling *p, float *row, uint32_t n)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (next < p->n_allowed && (uint32_t)p->allowed[next] == i)
+            next++;
+        else
+            row[i] = -INFINITY;
+    }
+}
+
+/* The last id of each sequence whose others are the end of the output. */
+static void ban_words(const struct sampler_input *in, float *row)
+{
+    const int32_t *ids = in->sampling->bad_words, *end = ids + in->sampling->n_bad_words;
+    uint32_t n_output = in->n_tokens - in->n_prompt;
+    for (uint32_t n; ids < end; ids += n + 1) {
+        for (n = 0; ids[n] >= 0;)
+            n++;
+        if (n - 1 <= n_output && memcmp(ids, in->tokens + in->n_tokens - (n - 1), (n - 1) * sizeof *ids) == 0)
+            row[ids[n - 1]] = -INFINITY;
+    }
+}
+
 static void bias_and_ban(struct chain *c)
 {
     const struct sampler_input *in = c->in;
     const struct sampling *p = in->sampling;
-    if (!p->n_logit_bias && !in->n_banned)
+    if (!p->n_logit_bias && !in->n_banned && !p->n_bad_words && !p->allowed)
         return;
     float *row = chain_own_row(c);
     for (uint32_t i = 0; i < p->n_logit_bias; i++) {
@@ -78,19 +105,25 @@ static void bias_and_ban(struct chain *c)
     }
     for (uint32_t i = 0; i < in->n_banned; i++)
         row[in->banned[i]] = -INFINITY;
+    if (p->allowed)
+        keep_allowed(p, row, c->ranking.n);
+    ban_words(in, row);
 }
 
-static int32_t draw(struct chain *c, double u)
+int32_t chain_draw(struct chain *c, double u, double *weight)
 {
     float logit;
     int32_t id, chosen = -1;
+    *weight = 0;
     if (!rank_get(&c->ranking, c->begin, &logit, &chosen))
         return -1;
     double total = chain_total(c), sum = 0;
     for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
         double w = chain_weight(c, logit);
-        if (w > 0)
-            chosen = id; /* the last one catches what rounding leaves over */
+        if (w > 0) { /* the last one catches what rounding leaves over */
+            chosen = id;
+            *weight = w;
+        }
         sum += w;
         if (sum > u * total)
             break;
@@ -103,6 +136,7 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
     struct chain c = {
         .in = in,
         .scratch = s,
+        .rng = r,
         .ranking =
             {.row = in->logits, .peaks = in->peaks, .keys = s->keys, .spare = s->spare, .n = s->n_vocab},
         .end = s->n_vocab,
@@ -111,9 +145,12 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
     };
     float logit;
     int32_t id;
+    double weight;
     bias_and_ban(&c);
+    if (in->sampling->mirostat)
+        return mirostat_pick(&c);
     chain_run(&c);
     if (!c.greedy)
-        return draw(&c, rng_unit(r));
+        return chain_draw(&c, rng_unit(r), &weight);
     return c.begin < c.end && rank_get(&c.ranking, c.begin, &logit, &id) ? id : -1;
 }

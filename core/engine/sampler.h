@@ -41,9 +41,12 @@ struct sampler_input {
     uint32_t n_tokens, n_prompt;
     const int32_t *banned; /* the stop tokens while min_tokens isn't reached */
     uint32_t n_banned;
+    bool (*breaks)(const void *data, int32_t token); /* a breaker of dry; NULL: none is */
+    const void *breaks_data;
+    double *mirostat_mu; /* the generation's, between tokens; NULL or NaN: not begun */
 };
-/* The next token, or -1 when no token has a finite logit left. Draws once from `r`, not at all when greedy.
- */
+/* The next token, or -1 when no token has a finite logit left. Draws once from `r`, and once more with xtc;
+ * not at all when greedy. */
 int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampler_scratch *s);
 
 #endif

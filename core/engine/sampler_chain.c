@@ -25,16 +25,16 @@ static const struct sampler_row rows[SAMPLER_KINDS] = {
     [SAMPLER_TYP_P] = {{"typ_p", "typ", "typical", "typical_p"}, 'y', sample_typ_p},
     [SAMPLER_TOP_P] = {{"top_p", "nucleus"}, 'p', sample_top_p},
     [SAMPLER_MIN_P] = {{"min_p"}, 'm', sample_min_p},
-    [SAMPLER_DRY] = {{"dry"}, 'd', NULL},
-    [SAMPLER_TOP_N_SIGMA] = {{"top_n_sigma"}, 's', NULL},
-    [SAMPLER_XTC] = {{"xtc"}, 'x', NULL},
+    [SAMPLER_DRY] = {{"dry"}, 'd', sample_dry},
+    [SAMPLER_TOP_N_SIGMA] = {{"top_n_sigma"}, 's', sample_top_n_sigma},
+    [SAMPLER_XTC] = {{"xtc"}, 'x', sample_xtc},
 };
 
-static const struct sampler_order default_order = {.is_set = true,
-                                                   .n = 6,
-                                                   .kinds = {SAMPLER_PENALTIES, SAMPLER_TEMPERATURE,
-                                                             SAMPLER_TOP_K, SAMPLER_TYP_P, SAMPLER_TOP_P,
-                                                             SAMPLER_MIN_P}};
+static const struct sampler_order default_order = {
+    .is_set = true,
+    .n = SAMPLER_KINDS,
+    .kinds = {SAMPLER_PENALTIES, SAMPLER_DRY, SAMPLER_TEMPERATURE, SAMPLER_TOP_N_SIGMA, SAMPLER_TOP_K,
+              SAMPLER_TYP_P, SAMPLER_TOP_P, SAMPLER_MIN_P, SAMPLER_XTC}};
 
 static bool is_spelling(const char *name, const char *given)
 {
@@ -76,11 +76,8 @@ void chain_run(struct chain *c)
     const struct sampler_order *order = &c->in->sampling->order;
     if (!order->is_set)
         order = &default_order;
-    for (unsigned i = 0; i < order->n && !c->greedy; i++) {
-        const struct sampler_row *row = &rows[order->kinds[i]];
-        if (row->apply)
-            row->apply(c);
-    }
+    for (unsigned i = 0; i < order->n && !c->greedy; i++)
+        rows[order->kinds[i]].apply(c);
 }
 
 /* ---- the window ---- */
@@ -207,11 +204,73 @@ static uint32_t best_of_row(const struct chain *c)
     return begin + c->scratch->argmax(row + begin, n - begin < PEAK_VALUES ? n - begin : PEAK_VALUES);
 }
 
+static double scaled(const struct chain *c, float logit)
+{
+    return ((double)logit - (double)c->top) / c->temperature;
+}
+
+/* The mean of a, weighted; the sum of the weights too. */
+static double weighted_mean(struct chain *c, double *total)
+{
+    double sum = 0, sum_a = 0;
+    if (is_whole(c)) {
+        double least = least_logit(c);
+        for (uint32_t i = 0; i < c->ranking.n; i++) {
+            if (!((double)c->ranking.row[i] >= least))
+                continue;
+            double a = scaled(c, c->ranking.row[i]), w = exp(a);
+            sum += w;
+            sum_a += w * a;
+        }
+    } else {
+        float logit;
+        int32_t id;
+        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
+            double a = scaled(c, logit), w = exp(a);
+            sum += w;
+            sum_a += w > 0 ? w * a : 0;
+        }
+    }
+    *total = sum;
+    return sum_a / sum;
+}
+
+/* How many candidates the window has. */
+static uint32_t n_candidates(struct chain *c)
+{
+    float logit;
+    int32_t id;
+    uint32_t n = 0;
+    if (is_whole(c)) {
+        for (uint32_t i = 0; i < c->ranking.n; i++)
+            n += c->ranking.row[i] > -INFINITY;
+        return n;
+    }
+    while (c->begin + n < c->end && rank_get(&c->ranking, c->begin + n, &logit, &id))
+        n++;
+    return n;
+}
+
+static double dynamic_temperature(struct chain *c, double t)
+{
+    const struct sampling *p = c->in->sampling;
+    double range = (double)p->dynatemp_range, least = t > range ? t - range : 0, total;
+    uint32_t n = n_candidates(c);
+    if (n < 2 || !chain_open(c))
+        return t;
+    double mean = weighted_mean(c, &total), entropy = log(total) - mean;
+    double share = entropy / log(n); /* rounding may leave it a little outside of 0 to 1 */
+    share = share > 0 ? share < 1 ? share : 1 : 0;
+    return least + (t + range - least) * pow(share, (double)p->dynatemp_exponent);
+}
+
 void sample_temperature(struct chain *c)
 {
-    float t = c->in->sampling->temperature;
+    double t = (double)c->in->sampling->temperature;
+    if (c->in->sampling->dynatemp_range > 0)
+        t = dynamic_temperature(c, t);
     if (t > 0) {
-        c->temperature *= (double)t;
+        c->temperature *= t;
         c->total = -1;
         return;
     }
@@ -277,37 +336,6 @@ void sample_min_p(struct chain *c)
  * With a = (logit - top) / temperature, log p = a - log Z and the entropy is log Z - mean of a, so that the
  * distance of -log p to the entropy is |a - mean|: the most typical set grows from the mean to both sides. */
 
-static double scaled(const struct chain *c, float logit)
-{
-    return ((double)logit - (double)c->top) / c->temperature;
-}
-
-/* The mean of a, weighted; the sum of the weights too. */
-static double weighted_mean(struct chain *c, double *total)
-{
-    double sum = 0, sum_a = 0;
-    if (is_whole(c)) {
-        double least = least_logit(c);
-        for (uint32_t i = 0; i < c->ranking.n; i++) {
-            if (!((double)c->ranking.row[i] >= least))
-                continue;
-            double a = scaled(c, c->ranking.row[i]), w = exp(a);
-            sum += w;
-            sum_a += w * a;
-        }
-    } else {
-        float logit;
-        int32_t id;
-        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++) {
-            double a = scaled(c, logit), w = exp(a);
-            sum += w;
-            sum_a += w > 0 ? w * a : 0;
-        }
-    }
-    *total = sum;
-    return sum_a / sum;
-}
-
 struct typical {
     uint32_t lo, hi, least; /* the window [lo, hi) so far */
     double mean, sum, enough;
@@ -361,6 +389,72 @@ void sample_typ_p(struct chain *c)
     }
     c->begin = t.lo;
     c->end = t.hi;
+    c->has_top = false;
+    c->total = -1;
+}
+
+/* ---- top_n_sigma, xtc ---- */
+
+/* The deviation of the window's logits from their mean. */
+static double logit_deviation(struct chain *c)
+{
+    double sum = 0, sum_squares = 0, mean = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t n = 0, end = is_whole(c) ? c->ranking.n : c->end;
+        for (uint32_t i = c->begin; i < end; i++) {
+            float logit = is_whole(c) ? c->ranking.row[i] : 0;
+            int32_t id;
+            if (!is_whole(c) && !rank_get(&c->ranking, i, &logit, &id))
+                break;
+            if (!(logit > -INFINITY))
+                continue;
+            double d = (double)logit - mean;
+            sum += d;
+            sum_squares += d * d;
+            n++;
+        }
+        if (pass)
+            return n ? sqrt(sum_squares / n) : 0;
+        mean = n ? sum / n : 0;
+        sum = sum_squares = 0;
+    }
+    return 0;
+}
+
+void sample_top_n_sigma(struct chain *c)
+{
+    double n = (double)c->in->sampling->top_n_sigma, sum = 0;
+    if (n <= 0 || !chain_open(c))
+        return;
+    double least = (double)c->top - n * logit_deviation(c);
+    uint32_t i = c->begin;
+    float logit;
+    int32_t id;
+    for (; i < c->end && rank_get(&c->ranking, i, &logit, &id) && (double)logit >= least; i++)
+        sum += chain_weight(c, logit);
+    c->end = i;
+    c->total = sum;
+}
+
+void sample_xtc(struct chain *c)
+{
+    const struct sampling *p = c->in->sampling;
+    float logit;
+    int32_t id;
+    if (p->xtc_probability <= 0 || p->xtc_threshold > 0.5F)
+        return;
+    double u =
+        rng_unit(c->rng); /* drawn whether anything goes or not: a token takes the same number of draws */
+    if (u >= (double)p->xtc_probability || !chain_open(c))
+        return;
+    double least = (double)p->xtc_threshold * chain_total(c);
+    uint32_t i = c->begin;
+    while (i < c->end && rank_get(&c->ranking, i, &logit, &id) && chain_weight(c, logit) >= least)
+        i++;
+    if (i < c->begin + 2 || !rank_get(&c->ranking, i - 2 + n_kept_least(c), &logit, &id) ||
+        i - 2 + n_kept_least(c) >= c->end)
+        return;
+    c->begin = i - 1;
     c->has_top = false;
     c->total = -1;
 }

@@ -13,6 +13,7 @@
 struct chain {
     const struct sampler_input *in;
     struct sampler_scratch *scratch;
+    struct rng *rng;
     struct ranking ranking;
     uint32_t begin, end; /* the window; end may lie behind the last candidate */
     double temperature;  /* a candidate's weight is exp((logit - top) / temperature) */
@@ -40,8 +41,15 @@ void sample_top_k(struct chain *c);
 void sample_top_p(struct chain *c);
 void sample_min_p(struct chain *c);
 void sample_typ_p(struct chain *c);
+void sample_top_n_sigma(struct chain *c);
+void sample_xtc(struct chain *c);
+void sample_dry(struct chain *c);
 
 /* Runs the samplers of the request's order. */
 void chain_run(struct chain *c);
+/* Instead of chain_run, and the draw: the token, or -1. */
+int32_t mirostat_pick(struct chain *c);
+/* The id drawn by `u` in [0, 1) among the window's candidates, and its weight; -1: there is none. */
+int32_t chain_draw(struct chain *c, double u, double *weight);
 
 #endif

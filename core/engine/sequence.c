@@ -2,6 +2,7 @@
  * generator, half a character and held text, so that it goes on as if nothing had happened. */
 #include "sequence.h"
 
+#include <math.h>
 #include <string.h>
 
 void sequence_begin(struct sequence *q, struct submission *s, const struct text_model *text, int64_t now_ns)
@@ -17,6 +18,7 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     q->announced = false;
     q->follower.score = (struct shadow_score){0};
     rng_seed(&q->rng, g->sampling.seed);
+    q->mirostat_mu = NAN;
     detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
     q->hold.n_bytes = 0;
     q->started_ns = now_ns;
@@ -41,6 +43,18 @@ bool sequence_is_stop_token(const struct sequence *q, int32_t token)
     const struct generation *g = &q->submission->g;
     for (uint32_t i = 0; i < g->n_stop_tokens; i++)
         if (g->stop_tokens[i] == token)
+            return true;
+    return false;
+}
+
+bool sequence_breaks(const void *sequence, int32_t token)
+{
+    const struct sequence *q = sequence;
+    const struct sampling *p = &q->submission->g.sampling;
+    size_t n;
+    const char *piece = tokenizer_piece(q->detokenizer.tokenizer, token, &n);
+    for (uint32_t i = 0; piece && i < p->n_dry_breakers; i++)
+        if (memmem(piece, n, p->dry_breakers[i], strlen(p->dry_breakers[i])))
             return true;
     return false;
 }

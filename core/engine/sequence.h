@@ -53,6 +53,7 @@ struct sequence {
     uint32_t n_cached;       /* prompt tokens that were found in it */
     bool keeps_pages;        /* those it computes aren't for others */
     struct rng rng;
+    double mirostat_mu;
     struct detokenizer detokenizer;
     struct stop_hold hold;
     int64_t started_ns, first_token_ns; /* 0: not yet */
@@ -68,6 +69,8 @@ uint32_t sequence_n_known(const struct sequence *q);
 /* The first position whose row of logits is wanted. */
 uint32_t sequence_logits_from(const struct sequence *q);
 bool sequence_is_stop_token(const struct sequence *q, int32_t token);
+/* `token` has a breaker of dry in its text; `sequence` is a struct sequence. */
+bool sequence_breaks(const void *sequence, int32_t token);
 
 /* Pages for positions below n_tokens. The schedule has counted them: a cache without one is a bug. */
 void sequence_take_pages(struct sequence *q, struct prefix_cache *cache, uint32_t n_tokens);

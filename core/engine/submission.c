@@ -63,6 +63,64 @@ static enum status check_order(const struct sampler_order *o, struct error *err)
     return STATUS_OK;
 }
 
+struct range {
+    const char *name;
+    double value, min, max;
+};
+
+/* The samplers of llama-server's. */
+static enum status check_newer(const struct sampling *p, struct error *err)
+{
+    const struct range ranges[] = {
+        {"top_n_sigma", (double)p->top_n_sigma, -1e9, 1e9},
+        {"xtc_probability", (double)p->xtc_probability, 0, 1},
+        {"xtc_threshold", (double)p->xtc_threshold, 0, 1},
+        {"dynatemp_range", (double)p->dynatemp_range, 0, 100},
+        {"dynatemp_exponent", (double)p->dynatemp_exponent, 0, 100},
+        {"mirostat", p->mirostat, 0, 2},
+        {"mirostat_tau", (double)p->mirostat_tau, 0, 1000},
+        {"mirostat_eta", (double)p->mirostat_eta, 0, 1000},
+        {"dry_multiplier", (double)p->dry_multiplier, 0, 1000},
+        {"dry_base", (double)p->dry_base, p->dry_multiplier > 0 ? 1 : 0, 1000},
+        {"dry_allowed_length", p->dry_allowed_length, p->dry_multiplier > 0 ? 1 : 0, INT32_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        if (!(ranges[i].value >= ranges[i].min && ranges[i].value <= ranges[i].max)) /* NaN fails both */
+            return fail(err, STATUS_INVALID, "%s must be between %g and %g, got %g", ranges[i].name,
+                        ranges[i].min, ranges[i].max, ranges[i].value);
+    if (p->n_dry_breakers > DRY_BREAKERS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "dry_sequence_breakers has %u strings, at most %u are taken",
+                    p->n_dry_breakers, DRY_BREAKERS_MAX);
+    for (uint32_t i = 0; i < p->n_dry_breakers; i++) {
+        size_t n = strlen(p->dry_breakers[i]);
+        if (n == 0 || n > STOP_STRING_BYTES_MAX)
+            return fail(err, STATUS_INVALID, "dry_sequence_breakers[%u] has %zu bytes, 1 to %u are taken", i,
+                        n, STOP_STRING_BYTES_MAX);
+    }
+    return STATUS_OK;
+}
+
+static enum status check_words(const struct sampling *p, uint32_t n_vocab, struct error *err)
+{
+    if (p->n_bad_words > BAD_WORD_IDS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "bad_words has %u tokens, at most %u are taken", p->n_bad_words,
+                    BAD_WORD_IDS_MAX);
+    for (uint32_t i = 0; i < p->n_bad_words; i++) {
+        int32_t id = p->bad_words[i], before = i ? p->bad_words[i - 1] : -1;
+        bool ends = id == -1 && before != -1;
+        if (!ends && (id < 0 || (uint32_t)id >= n_vocab || i + 1 == p->n_bad_words))
+            return fail(err, STATUS_INVALID,
+                        "bad_words: %d at %u, expected sequences of ids, each with its end", id, i);
+    }
+    if (p->allowed && p->n_allowed == 0)
+        return fail(err, STATUS_INVALID, "allowed_token_ids has no ids, at least 1 is needed");
+    for (uint32_t i = 1; i < p->n_allowed; i++)
+        if (p->allowed[i] <= p->allowed[i - 1])
+            return fail(err, STATUS_INVALID, "allowed_token_ids[%u] is %d behind %d, expected rising ids", i,
+                        p->allowed[i], p->allowed[i - 1]);
+    return check_tokens("allowed_token_ids", p->allowed, p->n_allowed, n_vocab, err);
+}
+
 static enum status check_sampling(const struct sampling *p, uint32_t n_vocab, struct error *err)
 {
     enum status s;
@@ -80,7 +138,8 @@ static enum status check_sampling(const struct sampling *p, uint32_t n_vocab, st
                     (double)p->repetition_penalty);
     if ((s = check_finite("presence_penalty", p->presence_penalty, err)) != STATUS_OK ||
         (s = check_finite("frequency_penalty", p->frequency_penalty, err)) != STATUS_OK ||
-        (s = check_order(&p->order, err)) != STATUS_OK)
+        (s = check_order(&p->order, err)) != STATUS_OK || (s = check_newer(p, err)) != STATUS_OK ||
+        (s = check_words(p, n_vocab, err)) != STATUS_OK)
         return s;
     return check_bias(p, n_vocab, err);
 }
@@ -180,15 +239,35 @@ static void *carve_copy(uint8_t **at, const void *from, size_t size_bytes)
     return part;
 }
 
+static const char *const *carve_strings(uint8_t **at, const char *const *from, uint32_t n)
+{
+    const char **strings = carve(at, n * sizeof *strings);
+    for (uint32_t i = 0; i < n; i++)
+        strings[i] = carve_copy(at, from[i], strlen(from[i]) + 1);
+    return strings;
+}
+
+static void copy_words(struct sampling *p, uint8_t **at)
+{
+    p->dry_breakers = carve_strings(at, p->dry_breakers, p->n_dry_breakers);
+    p->bad_words = carve_copy(at, p->bad_words, p->n_bad_words * sizeof *p->bad_words);
+    if (p->allowed)
+        p->allowed = carve_copy(at, p->allowed, p->n_allowed * sizeof *p->allowed);
+}
+
 /* All within bounds that check() has seen, so no sum can overflow. */
 static size_t copy_bytes(const struct generation *g)
 {
     size_t n = sizeof(struct submission) + (size_t)g->n_prompt * sizeof(int32_t) +
                (g->n_stop_tokens + CONFIG_EOS_MAX + 1U) * sizeof(int32_t) +
                g->sampling.n_logit_bias * sizeof(struct logit_bias) + g->n_stop_strings * sizeof(char *);
+    const struct sampling *p = &g->sampling;
     for (uint32_t i = 0; i < g->n_stop_strings; i++)
         n += strlen(g->stop_strings[i]) + 1;
-    return n + (g->n_stop_strings + 4U) * 8; /* alignment */
+    for (uint32_t i = 0; i < p->n_dry_breakers; i++)
+        n += strlen(p->dry_breakers[i]) + 1;
+    n += (p->n_bad_words + p->n_allowed) * sizeof(int32_t) + p->n_dry_breakers * sizeof(char *);
+    return n + (g->n_stop_strings + p->n_dry_breakers + 7U) * 8; /* alignment */
 }
 
 static void copy(struct submission *s, const struct generation *g, const struct submission_limits *l)
@@ -207,10 +286,8 @@ static void copy(struct submission *s, const struct generation *g, const struct 
         memcpy(stops + n_eos, g->stop_tokens, g->n_stop_tokens * sizeof *stops);
     s->g.stop_tokens = stops;
     s->g.n_stop_tokens = n_eos + g->n_stop_tokens;
-    const char **strings = carve(&at, g->n_stop_strings * sizeof *strings);
-    for (uint32_t i = 0; i < g->n_stop_strings; i++)
-        strings[i] = carve_copy(&at, g->stop_strings[i], strlen(g->stop_strings[i]) + 1);
-    s->g.stop_strings = strings;
+    s->g.stop_strings = carve_strings(&at, g->stop_strings, g->n_stop_strings);
+    copy_words(&s->g.sampling, &at);
     uint32_t room = l->context - g->n_prompt;
     s->g.max_tokens = g->max_tokens < room ? g->max_tokens : room;
     s->g.min_tokens = g->min_tokens < room ? g->min_tokens : room;

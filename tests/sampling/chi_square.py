@@ -71,6 +71,10 @@ def cases(rng):
                {"top_k": 100000}, {"top_p": 0.3}, {"top_p": 0.91}, {"top_p": 0}, {"min_p": 0.12}, {"min_p": 1}, {"typical_p": 0.35},
                {"typical_p": 0.93}, {"typical_p": 0}, {"typical_p": 0.2, "min_keep": 4}, {"min_p": 0.9, "min_keep": 3},
                {"temperature": 0.7, "top_k": 20, "top_p": 0.87, "min_p": 0.06},
+               {"top_n_sigma": 1.1}, {"top_n_sigma": 2, "temperature": 3, "top_p": 0.9}, {"xtc_probability": 0.6}, {"xtc_probability": 1, "xtc_threshold": 0.02},
+               {"xtc_probability": 0.5, "xtc_threshold": 0.05, "min_keep": 3, "top_k": 4}, {"xtc_probability": 1, "xtc_threshold": 0.6},
+               {"dynatemp_range": 0.8}, {"temperature": 0.4, "dynatemp_range": 0.9, "dynatemp_exponent": 2, "top_p": 0.9}, {"mirostat": 2, "mirostat_tau": 1},
+               {"mirostat": 2, "mirostat_tau": 0.1, "top_k": 3}, {"mirostat": 1, "mirostat_tau": 1.5}, {"mirostat": 1, "mirostat_tau": 0.5, "temperature": 1.3},
                {"temperature": 1.4, "typical_p": 0.8, "top_p": 0.77}, {"temperature": 1.4, "typical_p": 0.8, "top_p": 0.77, "samplers": "ekypmt"}]
     for name, logits in rows(rng).items():
         for r in singles:
@@ -83,12 +87,21 @@ def cases(rng):
               {"repetition_penalty": 1.4, "top_p": 0.8}, {"repetition_penalty": 1.5, "samplers": ["top_p"], "top_p": 0.8}):
         for name, logits in ("normal", normal), ("ties", ties):
             yield f"{name} {r}", {"logits": logits, "request": r, **text}
+    turns = [5, 6, 7, 8, 9, 5, 6, 7, 10, 6, 7, 11, 5, 6, 7]
+    for r in ({"dry_multiplier": 0.8}, {"dry_multiplier": 0.8, "dry_allowed_length": 3}, {"dry_multiplier": 0.5, "dry_base": 3, "temperature": 1.5},
+              {"dry_multiplier": 1, "dry_penalty_last_n": 7}, {"dry_multiplier": 2, "dry_penalty_last_n": 0}, {"dry_multiplier": 1, "dry_allowed_length": 1}):
+        for name, logits in ("normal", normal), ("steep", rows(rng)["steep"]):
+            for output in (turns[6:], [3, 3, 3, 3, 3, 3], []):
+                yield f"{name} {r} {output}", {"logits": logits, "request": r, "prompt": turns[:6], "output": output}
+    for r in ({"allowed_token_ids": [9, 2, 2, 31]}, {"allowed_token_ids": [0], "top_k": 2}, {"mirostat": 2, "repetition_penalty": 1.3, "mirostat_tau": 2}):
+        yield f"{r}", {"logits": normal, "request": r, **text}
     bias = {"logit_bias": {"3": 2.5, "7": -100, "8": 1.25}}
     yield "bias", {"logits": normal, "request": bias}
     yield "bias and bans", {"logits": normal, "request": {**bias, "top_p": 0.9}, "banned": [3, 5]}
-    everything = {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "temperature": 1.7, "top_k": 25, "typical_p": 0.9, "top_p": 0.85, "min_p": 0.08}
-    for i in range(40):
-        order = [model.DEFAULT[j] for j in rng.permutation(6)][:6 if i < 25 else i % 6]
+    everything = {"repetition_penalty": 1.3, "frequency_penalty": 0.2, "temperature": 1.7, "top_k": 25, "typical_p": 0.9, "top_p": 0.85, "min_p": 0.08,
+                  "top_n_sigma": 1.6, "xtc_probability": 0.4, "xtc_threshold": 0.12, "dry_multiplier": 0.6, "dry_allowed_length": 1}
+    for i in range(60):
+        order = [model.DEFAULT[j] for j in rng.permutation(9)][:9 if i < 40 else i % 9]
         r = {**everything, "samplers": order if i % 2 else "".join(k for n in order for k, v in model.LETTERS.items() if v == n)}
         if i % 9 == 8:
             r["temperature"] = 0

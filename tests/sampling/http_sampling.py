@@ -51,14 +51,15 @@ def streamed_ids(server, **body):
 # ---- seeds
 
 REQUESTS = [dict(prompt=[1, 60 + i, 70, 301], max_tokens=24, temperature=1.1, seed=40 + i,
-                 **[{}, {"top_p": 0.9}, {"top_k": 30, "samplers": "ektm"}, {"typical_p": 0.8}, {"repetition_penalty": 1.2, "min_p": 0.02}][i])
-            for i in range(5)]
+                 **[{}, {"top_p": 0.9}, {"top_k": 30, "samplers": "ektm"}, {"typical_p": 0.8}, {"repetition_penalty": 1.2, "min_p": 0.02},
+                    {"mirostat": 2, "mirostat_tau": 3}, {"xtc_probability": 0.5, "xtc_threshold": 0.02, "dry_multiplier": 0.8, "dry_allowed_length": 1}][i])
+            for i in range(7)]
 
 
 def seeds(t):
     with Server(model_path("llama"), extra=["--threads", "1"]) as server:
         alone = [ids(server, **r)[0] for r in REQUESTS]
-        t.note(all(len(set(a)) > 6 for a in alone) and len(set(map(tuple, alone))) == 5, "the generations are varied")
+        t.note(all(len(set(a)) > 6 for a in alone) and len(set(map(tuple, alone))) == 7, "the generations are varied")
         t.note(ids(server, **REQUESTS[0])[0] == alone[0], "the same seed gives the same tokens again")
         t.note(ids(server, **{**REQUESTS[0], "seed": 41})[0] != alone[0], "another seed gives others")
         t.note(ids(server, **{**REQUESTS[0], "seed": -1})[0] != ids(server, **{**REQUESTS[0], "seed": -1})[0], "seed -1 is random")
@@ -67,8 +68,8 @@ def seeds(t):
         t.note(three == [ids(server, **{**REQUESTS[0], "seed": 7 + i})[0] for i in range(3)], "choice i has seed + i")
     with Server(model_path("llama"), extra=["--threads", "2", "--chunk-tokens", "2"]) as server:
         with concurrent.futures.ThreadPoolExecutor(20) as pool:
-            crowd = list(pool.map(lambda i: ids(server, **REQUESTS[i % 5])[0], range(20)))
-        t.note(crowd == alone * 4, "after a restart, in a crowd, with other threads and chunks: the same tokens")
+            crowd = list(pool.map(lambda i: ids(server, **REQUESTS[i % 7])[0], range(21)))
+        t.note(crowd == alone * 3, "after a restart, in a crowd, with other threads and chunks: the same tokens")
 
 
 # ---- one chain over HTTP
@@ -91,6 +92,13 @@ def chain(t, server):
 def refusals(t, server):
     all_tokens = {str(i): -1e6 for i in range(384)}
     banned = complete(server, status=400, prompt="The", max_tokens=3, logit_bias=[[i, False] for i in range(384)])
+    plain = ids(server, prompt="The", max_tokens=8, temperature=0)[0]
+    t.note(set(ids(server, prompt="The", max_tokens=20, temperature=2, allowed_token_ids=[7, 70, 9])[0]) == {7, 9, 70}, "only what is allowed comes")
+    text = {i: server.post("/detokenize", {"tokens": [i]})[1]["content"] for i in plain}
+    whole = [i for i in plain if server.post("/tokenize", {"content": text[i]})[1]["tokens"] == [i]]
+    other = ids(server, prompt="The", max_tokens=8, temperature=0, bad_words=[text[whole[0]]])[0]
+    t.note(whole[0] in plain and whole[0] not in other and len(other) == 8, f"{text[whole[0]]!r} is banned from {other}")
+    t.note(plain == ids(server, prompt="The", max_tokens=8, temperature=0, mirostat=2)[0], "greedy stays greedy")
     t.note("ban every token" in banned["error"]["message"], f"everything banned: {banned}")
     eos = complete(server, status=400, prompt="The", max_tokens=3, min_tokens=2, ignore_eos=False,
                    logit_bias=[[i, False] for i in range(384) if i != 5], stop_token_ids=[5], temperature=0)

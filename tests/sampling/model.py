@@ -4,8 +4,9 @@ A state is a vector of logits in which who was cut is -inf. Every sampler looks 
 """
 import numpy as np
 
-DEFAULT = ["penalties", "temperature", "top_k", "typ_p", "top_p", "min_p"]
-LETTERS = {"e": "penalties", "t": "temperature", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p"}
+DEFAULT = ["penalties", "dry", "temperature", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc"]
+LETTERS = {"e": "penalties", "t": "temperature", "k": "top_k", "y": "typ_p", "p": "top_p", "m": "min_p", "d": "dry", "s": "top_n_sigma",
+           "x": "xtc"}
 
 
 class Border(Exception):
@@ -52,7 +53,11 @@ def penalties(x, r, case):
 
 
 def temperature(x, r, case):
-    t = r.get("temperature", 1)
+    t, spread = r.get("temperature", 1), r.get("dynatemp_range", 0)
+    if spread > 0 and len(ranked(x)) > 1:
+        q = softmax(x)[ranked(x)]
+        share = -np.sum(q * np.log(q, where=q > 0, out=np.zeros_like(q))) / np.log(len(q))
+        t = max(t - spread, 0) + (t + spread - max(t - spread, 0)) * min(share, 1) ** r.get("dynatemp_exponent", 1)
     return x / t if t > 0 else keep(x, ranked(x)[:1])
 
 
@@ -87,16 +92,84 @@ def typ_p(x, r, case):
     return keep(x, ids[by_distance[:fewest(q[by_distance], p, r.get("min_keep", 0))]])
 
 
-SAMPLERS = {f.__name__: f for f in (penalties, temperature, top_k, typ_p, top_p, min_p)}
+def top_n_sigma(x, r, case):
+    n, left = r.get("top_n_sigma", 0), x[np.isfinite(x)]
+    if n <= 0:
+        return x
+    least = left.max() - n * left.std()
+    if np.abs(left - least).min() < 1e-6:
+        raise Border
+    return keep(x, np.flatnonzero(x >= least))
 
 
-def probabilities(case):
+def xtc(x, r, case):
+    """Where the first draw said so: without it, what is left is left."""
+    if not case.get("excludes"):
+        return x
+    ids, q = ranked(x), softmax(x)
+    if np.abs(q - r.get("xtc_threshold", 0.1)).min() < 1e-7:
+        raise Border
+    n = int((q >= r.get("xtc_threshold", 0.1)).sum())
+    return keep(x, ids[n - 1:]) if n > 1 and len(ids) - n + 1 >= r.get("min_keep", 0) else x
+
+
+def dry(x, r, case):
+    """Every length of every earlier occurrence, by brute force."""
+    tokens, x, least = case.get("prompt", []) + case.get("output", []), x.copy(), r.get("dry_allowed_length", 2)
+    last_n = r.get("dry_penalty_last_n", -1)
+    tokens = tokens if last_n < 0 else tokens[len(tokens) - min(last_n, len(tokens)):]
+    for token in set(tokens) if r.get("dry_multiplier", 0) > 0 else ():
+        lengths = [n for i, t in enumerate(tokens) if t == token for n in range(1, i + 1) if tokens[i - n:i] == tokens[len(tokens) - n:]]
+        if max(lengths, default=0) >= least:
+            x[token] -= r["dry_multiplier"] * r.get("dry_base", 1.75) ** (min(max(lengths), least + 50) - least)
+    return x
+
+
+def mirostat(x, r, case):
+    """The first token's candidates, in place of the chain."""
+    x = temperature(penalties(x, r, case), r, case)
+    ids, mu = ranked(x), 2 * r.get("mirostat_tau", 5)
+    q = softmax(x)[ids]
+    if r["mirostat"] == 2:
+        surprise = -np.log2(q)
+        if np.abs(surprise - mu).min() < 1e-7:
+            raise Border
+        return keep(x, ids[:max(int((surprise <= mu).sum()), 1)])
+    i = np.arange(min(99, len(ids) - 1))
+    t, b = np.log((i + 2) / (i + 1)), np.log(q[i] / q[i + 1])
+    s = (t * b).sum() / (t * t).sum() if len(i) else 0
+    if s <= 0 or s == 1:  # equals, or a single one: no law to estimate
+        return x
+    k = ((s - 1) * 2 ** mu / (1 - len(x) ** -(s - 1))) ** (1 / s)
+    if abs(k - round(k)) < 1e-6:
+        raise Border
+    return keep(x, ids[:max(int(k), 1)])
+
+
+SAMPLERS = {f.__name__: f for f in (penalties, temperature, top_k, typ_p, top_p, min_p, top_n_sigma, xtc, dry)}
+
+
+def biased(case):
+    """The logits behind everything that comes before the chain."""
     r = case["request"]
     x = np.array([-np.inf if v is None else np.float32(v) for v in case["logits"]], dtype=np.float64)
     for token, bias in r.get("logit_bias", {}).items():
         x[int(token)] += bias
     x[case.get("banned", [])] = -np.inf
+    return keep(x, r["allowed_token_ids"]) if "allowed_token_ids" in r else x
+
+
+def chain(case):
+    r = case["request"]
+    x = biased(case)
+    if r.get("mirostat"):
+        return softmax(mirostat(x, r, case))
     order = r.get("samplers", DEFAULT)
     for name in [LETTERS[c] for c in order] if isinstance(order, str) else order:
         x = SAMPLERS[name](x, r, case)
     return softmax(x)
+
+
+def probabilities(case):
+    p = case["request"].get("xtc_probability", 0) if case["request"].get("xtc_threshold", 0.1) <= 0.5 else 0
+    return (1 - p) * chain(case) + (p * chain({**case, "excludes": True}) if p > 0 else 0)
