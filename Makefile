@@ -26,7 +26,7 @@ VERSION := $(shell cat VERSION)
 B       := build/$(BUILD)
 ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
 
-LIBS := libmicrohttpd jansson libuv openblas libpcre2-8 libutf8proc libcyaml libcurl gnutls sqlite3 libxxhash
+LIBS := libmicrohttpd jansson libuv openblas libpcre2-8 libutf8proc libcyaml libcurl gnutls sqlite3 libxxhash libexttextcat
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wpointer-arith -Wcast-qual \
         -Wno-format-truncation -Werror # messages are cut to their buffers on purpose
 SAN_release :=

@@ -29,6 +29,20 @@ static void put_model(struct jw *w, const struct server *s, const struct adapter
     jw_end(w, '}');
 }
 
+/* The voice that rules choose. */
+static void put_auto(struct jw *w, const struct server *s)
+{
+    jw_begin(w, '{');
+    jw_key_text(w, "id", AUTO_NAME);
+    jw_key_text(w, "object", "model");
+    jw_key_int(w, "created", s->started_wall_ms / 1000);
+    jw_key_text(w, "owned_by", "lorikeet");
+    jw_key_text(w, "root", s->base.name);
+    jw_key_text(w, "parent", s->base.name);
+    jw_key_int(w, "max_model_len", s->context);
+    jw_end(w, '}');
+}
+
 void api_models(struct request *r)
 {
     const struct server *s = r->server;
@@ -45,6 +59,8 @@ void api_models(struct request *r)
     jw_key(&w, "data");
     jw_begin(&w, '[');
     put_model(&w, s, NULL);
+    if (s->conf->n_auto_rules)
+        put_auto(&w, s);
     for (size_t i = 0; i < registry_count(s->registry); i++)
         put_model(&w, s, registry_at(s->registry, i));
     jw_end(&w, ']');

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "auto.h"
 #include "base/clock.h"
 #include "metrics.h"
 #include "server.h"
@@ -313,6 +314,8 @@ static void admit(void *data)
     enum status s = c->fault.error.status;
     if (s == STATUS_OK)
         s = server_serving(c->server, &c->fault.error);
+    if (s == STATUS_OK && c->n_waits == 0)
+        s = auto_choose(c);
     if (s == STATUS_OK) {
         s = c->n_waits ? voice_bind(r, &c->voice, &c->fault)
                        : voice_resolve(r, &c->params.voice, &c->voice, &c->fault);

@@ -158,6 +158,20 @@ enum status conf_add_blend(struct conf *c, const char *text, struct error *err)
     return s;
 }
 
+enum status conf_add_auto(struct conf *c, const char *text, struct error *err)
+{
+    struct auto_rule *rule = &c->auto_rules[c->n_auto_rules];
+    if (c->n_auto_rules == AUTO_RULES_MAX)
+        return fail(err, STATUS_FULL, "--auto: given more than %u times", AUTO_RULES_MAX);
+    enum status s = auto_rule_parse(text, c->arena, rule, err);
+    struct voice_expr e;
+    if (s == STATUS_OK)
+        s = voice_expr_parse(rule->voice, "base", &e, err);
+    if (s == STATUS_OK)
+        c->n_auto_rules++;
+    return s;
+}
+
 static enum status add_text(struct conf *c, const char **list, size_t *n, size_t limit, const char *text)
 {
     char *copy = *n < limit ? arena_strdup(c->arena, text) : NULL;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "adapters.h"
+#include "auto.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -49,6 +50,8 @@ struct conf {
     size_t n_adapter_roots;
     struct conf_blend blends[CONF_BLENDS_MAX];
     size_t n_blends;
+    struct auto_rule auto_rules[AUTO_RULES_MAX];
+    size_t n_auto_rules;
     const char *always;      /* a voice (voice_expr.h) that is added to every one; NULL: none */
     uint32_t adapters_max;   /* names in the registry */
     uint64_t resident_bytes; /* for adapters in memory; conf_finish puts a quarter of memory for 0 */
@@ -120,6 +123,8 @@ void conf_fini(struct conf *c);
 LK_MUST_USE enum status conf_add_adapter(struct conf *c, const char *text, struct error *err);
 /* NAME=EXPRESSION, of which the form is checked here, the names when the server has its adapters. */
 LK_MUST_USE enum status conf_add_blend(struct conf *c, const char *text, struct error *err);
+/* A rule of the voice "auto" (auto.h). */
+LK_MUST_USE enum status conf_add_auto(struct conf *c, const char *text, struct error *err);
 LK_MUST_USE enum status conf_add_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_admin_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_source_allow(struct conf *c, const char *prefix, struct error *err);

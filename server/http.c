@@ -215,6 +215,12 @@ const char *request_arg(const struct request *r, const char *name)
     return NULL;
 }
 
+const char *request_header(const struct request *r, const char *name)
+{
+    const struct exchange *x = (const struct exchange *)r;
+    return x->conn ? MHD_lookup_connection_value(x->conn->mhd, MHD_HEADER_KIND, name) : NULL;
+}
+
 /* Header values into the request's own memory. */
 static bool keep_headers(struct exchange *x)
 {

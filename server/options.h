@@ -35,6 +35,9 @@ struct conf;
     X(LIST, "adapter-root", adapter_root, 0, 0, NULL, "DIR",                                                 \
       "a folder from which the admin API may load (the adapters folder is one)")                             \
     X(LIST, "blend", blend, 0, 0, NULL, "NAME=VOICE", "a name for a sum of adapters: formal=pt+0.5*polite")  \
+    X(LIST, "auto", auto_rule, 0, 0, NULL, "WHEN=VOICE",                                                     \
+      "the voice of requests for \"auto\": pt=pt, header:X-Team:a=VOICE, user:NAME=, percent:N=, "           \
+      "default=none")                                                                                        \
     X(TEXT, "always", always, 0, 0, NULL, "VOICE",                                                           \
       "adapters added to every voice, which callers can't take off: 0.5*safety")                             \
     X(LIST, "source-allow", source_allow, 0, 0, NULL, "PREFIX",                                              \

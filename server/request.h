@@ -38,6 +38,7 @@ struct request {
     enum error_form error_form;
     const char *method, *path;  /* path: percent-decoded, without the query */
     const char *adapter_header; /* X-Adapter, or NULL */
+    const char *path_voice;     /* NAME of /v1/m/NAME/…, or NULL */
     const char *origin;         /* or NULL, as the next ones */
     const char *authorization, *if_match, *if_none_match, *last_event_id;
     struct request_arg *args;    /* of the query */
@@ -54,6 +55,9 @@ struct request {
 
 /* A query argument's value, percent-decoded ("" if it has none); NULL if it isn't given. */
 const char *request_arg(const struct request *r, const char *name);
+
+/* A header's value, or NULL: also when the connection is gone. Valid until the answer begins. */
+const char *request_header(const struct request *r, const char *name);
 
 void request_hold(struct request *r);
 void request_release(struct request *r);

@@ -99,9 +99,9 @@ static void allow_origin(struct request *r)
     if (!origin || r->plane != PLANE_DATA || !r->origin)
         return;
     reply_header(r, "Access-Control-Allow-Origin", origin);
-    reply_header(
-        r, "Access-Control-Expose-Headers",
-        "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, X-Adapter-Path");
+    reply_header(r, "Access-Control-Expose-Headers",
+                 "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, "
+                 "X-Adapter-Path, X-Adapter-Rule");
     if (strcmp(origin, "*") != 0)
         reply_header(r, "Vary", "Origin");
 }
@@ -125,12 +125,36 @@ static enum error_form error_form_of(const char *path)
                                                   : ERRORS_OPENAI;
 }
 
+/* /v1/m/NAME/REST: the voice is in the path, for clients whose model can't be chosen. REST is what would
+ * stand behind the server's address, or behind its /v1. */
+static const struct route *find_below_voice(struct request *r, char *allow, size_t allow_bytes)
+{
+    static const char prefix[] = "/v1/m/";
+    const char *name = r->path + sizeof prefix - 1, *rest;
+    const struct route *route = NULL;
+    allow[0] = '\0';
+    if (strncmp(r->path, prefix, sizeof prefix - 1) != 0 || !(rest = strchr(name, '/')) || rest == name)
+        return NULL;
+    const char *paths[] = {arena_printf(r->arena, "/v1%s", rest), rest};
+    r->path_voice = arena_strndup(r->arena, name, (size_t)(rest - name));
+    for (size_t i = 0; i < 2 && !route && !allow[0] && paths[i] && r->path_voice; i++) {
+        route = router_find(r->method, paths[i], r->plane & PLANE_DATA, allow, allow_bytes);
+        if (route || allow[0])
+            r->path = paths[i];
+    }
+    return route;
+}
+
 void router_dispatch(struct request *r)
 {
     char allow[80];
     r->error_form = error_form_of(r->path);
     allow_origin(r);
     const struct route *route = router_find(r->method, r->path, r->plane, allow, sizeof allow);
+    if (!route && !allow[0]) {
+        route = find_below_voice(r, allow, sizeof allow);
+        r->error_form = error_form_of(r->path);
+    }
     if (route) {
         route->handle(r);
     } else if (!allow[0]) {

@@ -15,10 +15,12 @@
 
 #include "adapter_ops.h"
 #include "admin_events.h"
+#include "auto.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "bridge.h"
 #include "completion.h"
+#include "language.h"
 #include "merges.h"
 #include "router.h"
 #include "settle.h"
@@ -245,7 +247,7 @@ void server_adapters_loaded(struct server *s)
     struct error err;
     if (s->state != SERVER_LOADING)
         return;
-    if (voices_start(s, &err) != STATUS_OK) {
+    if (voices_start(s, &err) != STATUS_OK || auto_start(s, &s->languages, &err) != STATUS_OK) {
         server_start_failed(s, &err);
         return;
     }
@@ -485,6 +487,7 @@ int server_run(const struct conf *conf)
     uv_loop_close(&s->loop);
     adapter_ops_destroy(s->adapter_ops);
     voices_destroy(s->voices);
+    languages_close(s->languages);
     merges_destroy(s->merges);
     registry_destroy(s->registry);
     admin_events_destroy(s->events);

@@ -24,6 +24,7 @@ struct admin_events;
 struct merges;
 struct completion;
 struct voices;
+struct languages;
 struct watch;
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_STOPPING };
@@ -48,6 +49,7 @@ struct server {
     uint32_t context; /* tokens of a sequence that the engine allows */
     struct registry *registry;
     struct voices *voices;
+    struct languages *languages; /* for "auto", or NULL */
     struct bridge *bridge;
     struct adapter_ops *adapter_ops;
     struct admin_events *events;

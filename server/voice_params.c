@@ -126,12 +126,31 @@ static void refuse_others(struct reader *r)
     }
 }
 
+/* A transcript may pass from voice to voice: who speaks next is whom the last turn with an `adapter` names.
+ */
+static void read_turn(struct reader *r, struct voice_words *out)
+{
+    const json_t *messages = json_object_get(r->object, "messages");
+    char text[96];
+    for (size_t i = json_array_size(messages); i > 0 && !out->turn; i--) {
+        const json_t *adapter = json_object_get(json_array_get(messages, i - 1), "adapter");
+        if (!adapter || json_is_null(adapter))
+            continue;
+        out->turn = json_string_value(adapter);
+        if (!out->turn || !out->turn[0])
+            read_fail(r, STATUS_INVALID, "messages",
+                      "messages[%zu].adapter: found %s, expected a voice's name", i - 1,
+                      describe_json(adapter, text, sizeof text));
+    }
+}
+
 void read_voice_words(struct reader *r, struct arena *arena, struct voice_words *out)
 {
     const json_t *array;
     *out = (struct voice_words){0};
     read_text(r, "model", &out->model);
     refuse_others(r);
+    read_turn(r, out);
     const json_t *user = json_object_get(r->object, "user"), *safety = NULL;
     safety = json_object_get(r->object, "safety_identifier");
     if (json_is_string(safety)) /* of another type they are ignored, as they can't change an answer */

@@ -15,6 +15,7 @@ struct reader;
 
 struct voice_words {
     const char *model; /* or NULL; texts are the JSON's */
+    const char *turn;  /* `adapter` of the last message that has one, or NULL: the voice from there on */
     const char *user;  /* safety_identifier, else user; or NULL */
 
     bool has_adapters; /* the array is there: empty, it names the base */

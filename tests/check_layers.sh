@@ -34,6 +34,7 @@ curl/curl\.h             server/cmd_*.c server/client.c adapters/fetch*.c
 cblas\.h                 core/kernels/gemm_blas.c core/kernels/svd_blas.c
 sqlite3\.h              adapters/state.c
 xxhash\.h               core/model/packed_file.c
+textcat\.h              server/language.c
 immintrin\.h|x86intrin\.h core/kernels/*_avx2.c core/kernels/*_avx2.h core/kernels/*_avx512.c core/kernels/*_avx512.h
 arm_neon\.h              core/kernels/*_neon.c core/kernels/*_neon.h
 jansson\.h               core/format/* core/text/* adapters/* server/*

@@ -2,7 +2,8 @@
 # Installs what is missing, after saying what: deps.sh product [tests]. Silent when everything is there.
 set -eu
 product="build-essential pkg-config libmicrohttpd-dev libjansson-dev libuv1-dev libopenblas-dev libpcre2-dev
-libutf8proc-dev libcyaml-dev libcurl4-openssl-dev libgnutls28-dev libsqlite3-dev libxxhash-dev curl"
+libutf8proc-dev libcyaml-dev libcurl4-openssl-dev libgnutls28-dev libsqlite3-dev libxxhash-dev
+libexttextcat-dev libexttextcat-data curl"
 tests="libcmocka-dev python3-venv python3-pip clang-format-14 clang-tidy-14 xz-utils gcc-aarch64-linux-gnu
 libc6-dev-arm64-cross qemu-user openssl"
 missing=

@@ -77,6 +77,10 @@ static void bad_files_get_their_line(void **state)
         {"blend:\n  - a=b+\n", ":1: ", "a name is missing"},
         {"blend:\n  - a=b*0.5\n", ":1: ", "a number before it"},
         {"blend:\n  - a=base\n", ":1: ", "expected adapters"},
+        {"auto:\n  - pt\n", ":1: ", "WHEN=VOICE"},
+        {"auto:\n  - percent:101=a\n", ":1: ", "percent:0 to percent:100"},
+        {"auto:\n  - Pt=a\n", ":1: ", "a language's code"},
+        {"auto:\n  - pt=a+\n", ":1: ", "a name is missing"},
         {"adapter:\n  - a=b\n  - a=c\n", ":1: ", "given twice"},
         {"- just\n- a list\n", ":", "MAPPING"},
     };
