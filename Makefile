@@ -100,7 +100,7 @@ $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libadapters.a $(B)/libcore.a
 	$(Q)$(CC) $(SAN) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS_ALL) -lcmocka
 $(B)/tests/kernels/check: $(call OBJ,$(filter-out $(FOREIGN),$(wildcard tests/kernels/*_avx2.c)))
 $(B)/tests/sim/sim: $(call OBJ,$(filter-out tests/sim/sim.c,$(wildcard tests/sim/*.c)))
-$(B)/tests/%.o: CFLAGS += -I. -Icore/base -Icore/format -Icore/text -Icore/kernels -Icore/model -Icore/engine -Iadapters \
+$(B)/tests/%.o: CFLAGS += -I. -Icore/base -Icore/format -Icore/text -Icore/grammar -Icore/kernels -Icore/model -Icore/engine -Iadapters \
                           -Iserver
 
 unit: $(UNIT_BIN)

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "cost.h"
+#include "grammar.h"
 #include "model.h"
 #include "text.h"
 
@@ -129,7 +130,8 @@ struct sampling {
     struct sampler_order order;
 };
 
-/* One generation. All pointers are borrowed during engine_submit only, except `lora` and `shadow_lora`. */
+/* One generation. All pointers are borrowed during engine_submit only, except `lora`, `shadow_lora` and
+ * `grammar`. */
 struct generation {
     const int32_t *prompt; /* ids, checked < vocab_size by submit */
     uint32_t n_prompt;     /* >= 1 and <= context limit - 1 */
@@ -158,6 +160,12 @@ struct generation {
      * adapter says is kept as guesses for generations with the same adapter and salt. */
     uint8_t cache_salt[32];
     bool cache_off; /* takes none of these pages, and leaves none; nor guesses */
+    /* Or NULL. Before all other sampling, tokens that can't go on a text of this grammar are taken out; stop
+     * tokens may come where the text may end, and no other special token ever does. When only the end may
+     * come the generation ends, FINISH_STOP, without another token; so the grammar is above ignore_eos and
+     * min_tokens. Where no token fits at all, or its states outgrow it, the generation fails. Of a grammar
+     * for this model's vocabulary; the engine keeps a reference of its own until the final event. */
+    struct grammar *grammar;
 };
 
 enum event_kind {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api_grammar.h"
 #include "api_parse.h"
 #include "text.h"
 
@@ -306,14 +307,7 @@ static bool is_text(const json_t *v, const char *text)
 
 static void refuse_unsupported(struct reader *r)
 {
-    static const char *const keys[] = {"json_schema",
-                                       "grammar",
-                                       "guided_json",
-                                       "guided_regex",
-                                       "guided_choice",
-                                       "guided_grammar",
-                                       "guided_whitespace_pattern",
-                                       "structured_outputs",
+    static const char *const keys[] = {"guided_whitespace_pattern",
                                        "suffix",
                                        "audio",
                                        "use_beam_search",
@@ -328,10 +322,6 @@ static void refuse_unsupported(struct reader *r)
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (is_set(json_object_get(r->object, keys[i])))
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
-    const json_t *format = json_object_get(r->object, "response_format");
-    if (is_set(format) && !is_text(json_object_get(format, "type"), "text"))
-        read_fail(r, STATUS_UNSUPPORTED, "response_format",
-                  "response_format: only {\"type\": \"text\"} is supported yet");
     const json_t *modalities = json_object_get(r->object, "modalities");
     if (is_set(modalities) &&
         (json_array_size(modalities) != 1 || !is_text(json_array_get(modalities, 0), "text")))
@@ -456,5 +446,7 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
     read_logit_bias(&r, limits, arena, &out->sampling);
     read_word_params(&r, limits, arena, &out->sampling);
     read_logprobs(&r, api, out);
+    const struct grammar_scope scope = {limits->grammars, limits->tokenizer, limits->n_vocab, limits->caller};
+    read_grammar(&r, &scope, arena, &out->grammar);
     return r.status;
 }

@@ -58,15 +58,19 @@ struct gen_params {
     const char *cache_salt; /* or NULL */
     bool stream, include_usage, continuous_usage;
     bool return_token_ids, tokens_as_ids, timings, echo;
-    bool add_special; /* completions: bos before a text prompt */
+    bool add_special;        /* completions: bos before a text prompt */
+    struct grammar *grammar; /* what the text must follow, or NULL; the arena's reference */
 };
 
 struct tokenizer;
+struct grammar_store;
 
 struct parse_limits {
     uint32_t n_max;                    /* of `n` */
     uint32_t n_vocab;                  /* token ids below */
     const struct tokenizer *tokenizer; /* for logit_bias of texts; NULL: those are refused */
+    struct grammar_store *grammars;    /* NULL: grammars are refused */
+    const char *caller;                /* Authorization, or NULL: whose grammars they are */
 };
 
 /* api_words.c: bad_words, allowed_token_ids, dry_sequence_breakers. */

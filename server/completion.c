@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "api_grammar.h"
 #include "auto.h"
 #include "base/clock.h"
 #include "metrics.h"
@@ -77,7 +78,9 @@ static void parse(void *data)
     const struct server *s = c->server;
     struct parse_limits limits = {.n_max = s->conf->n_max,
                                   .n_vocab = model_config(s->base.model)->vocab_size,
-                                  .tokenizer = s->base.text->tokenizer};
+                                  .tokenizer = s->base.text->tokenizer,
+                                  .grammars = s->grammars,
+                                  .caller = r->authorization};
     enum status st = parse_body(r->body, r->n_body, &c->body, &c->fault);
     if (st == STATUS_OK && c->dialect->translate)
         st = c->dialect->translate(c);
@@ -117,7 +120,7 @@ void completion_begin(struct request *r, const struct dialect *dialect)
     if (c->next)
         c->next->prev = c;
     s->completions = c;
-    if (r->n_body > s->conf->worker_text_bytes) {
+    if (r->n_body > s->conf->worker_text_bytes || grammar_is_asked(r->body, r->n_body)) {
         if (server_work(s, parse, admit, c))
             return;
     }
@@ -218,6 +221,7 @@ static enum status submit(struct completion *c, struct choice *h)
         .n_logprobs = p->n_logprobs,
         .n_prompt_logprobs = p->echo ? p->n_logprobs : -1,
         .priority = p->priority,
+        .grammar = p->grammar,
     };
     g.cache_off = !salt_cache(c, g.cache_salt) || p->cache_off;
     /* Choices of one prompt differ by their seed, and are the same again with the same request. */

@@ -15,6 +15,7 @@
 
 #include "adapter_ops.h"
 #include "admin_events.h"
+#include "api_grammar.h"
 #include "auto.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -402,6 +403,7 @@ static enum status begin(struct server *s, struct error *err)
 {
     s->metrics = metrics_create();
     s->voices = voices_create();
+    s->grammars = grammar_store_create(GRAMMAR_STORE_BYTES);
     s->bridge = bridge_create(s);
     s->events = admin_events_create(s);
     s->merges = merges_create(s);
@@ -411,7 +413,7 @@ static enum status begin(struct server *s, struct error *err)
                                  .changed = on_change,
                                  .data = s};
     s->registry = registry_create(&o);
-    if (!s->metrics || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges)
+    if (!s->metrics || !s->grammars || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");
     enum status st = adapter_ops_create(s, &s->adapter_ops, err);
     if (st == STATUS_OK)
@@ -491,6 +493,7 @@ int server_run(const struct conf *conf)
     merges_destroy(s->merges);
     registry_destroy(s->registry);
     admin_events_destroy(s->events);
+    grammar_store_destroy(s->grammars);
     base_close(&s->base);
     metrics_destroy(s->metrics);
     sources_end();

@@ -21,6 +21,7 @@
 struct bridge;
 struct adapter_ops;
 struct admin_events;
+struct grammar_store;
 struct merges;
 struct completion;
 struct voices;
@@ -55,6 +56,7 @@ struct server {
     struct admin_events *events;
     struct merges *merges;
     struct watch *watch; /* of the adapters folder, or NULL */
+    struct grammar_store *grammars;
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
 

@@ -15,10 +15,11 @@ core/base     base/*
 core/kernels  base/* kernels.h grid.h linalg.h
 core/format   base/* format.h
 core/text     base/* format.h text.h
+core/grammar  base/* format.h text.h grammar.h
 core/model    base/* format.h kernels.h grid.h model.h matrices.h sketch.h lora.h kv_cache.h cost.h
-core/engine   base/* text.h model.h lora.h cost.h kv_cache.h kernels.h engine.h
+core/engine   base/* text.h grammar.h model.h lora.h cost.h kv_cache.h kernels.h engine.h
 adapters      base/* format.h kernels.h model.h matrices.h sketch.h lora.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h linalg.h
-server        base/* format.h text.h kernels.h kv_cache.h model.h lora.h cost.h engine.h sketch.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h
+server        base/* format.h text.h grammar.h kernels.h kv_cache.h model.h lora.h cost.h engine.h sketch.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h
 ROOMS
 # A foreign header has its own doors: header, then the files that may see it.
 while read -r header files; do
@@ -37,7 +38,7 @@ xxhash\.h               core/model/packed_file.c
 textcat\.h              server/language.c
 immintrin\.h|x86intrin\.h core/kernels/*_avx2.c core/kernels/*_avx2.h core/kernels/*_avx512.c core/kernels/*_avx512.h
 arm_neon\.h              core/kernels/*_neon.c core/kernels/*_neon.h
-jansson\.h               core/format/* core/text/* adapters/* server/*
+jansson\.h               core/format/* core/text/* core/grammar/* adapters/* server/*
 pcre2\.h                 core/text/* adapters/*
 utf8proc\.h              core/text/*
 gnutls/crypto\.h         core/model/digest.c adapters/* server/*

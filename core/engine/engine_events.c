@@ -152,14 +152,17 @@ void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reaso
 
 /* ---- a new token ---- */
 
-static void fail_without_token(struct engine *e, struct sequence *q, bool non_finite)
+static void fail_without_token(struct engine *e, struct sequence *q, const struct row *r)
 {
-    struct event event = {.stop_token = -1, .stop_string_index = -1, .non_finite = non_finite};
+    struct event event = {.stop_token = -1, .stop_string_index = -1, .non_finite = r->non_finite};
     struct error err;
-    if (non_finite)
+    if (r->grammar != GRAMMAR_GOES_ON)
+        engine_grammar_error(q, r->grammar, &err);
+    else if (r->non_finite)
         fail(&err, STATUS_INTERNAL, "the model gave no finite logit after %u tokens", q->n_tokens);
     else
-        fail(&err, STATUS_INVALID, "logit_bias and min_tokens together ban every token of the vocabulary");
+        fail(&err, STATUS_INVALID, "logit_bias and min_tokens together ban every token %s",
+             q->submission->g.grammar ? "that the grammar allows" : "of the vocabulary");
     flush_text(e, q);
     end_sequence(e, q, &event, &err);
 }
@@ -175,8 +178,12 @@ void engine_accept_row(struct engine *e, const struct row *r)
 {
     struct sequence *q = r->sequence;
     const struct generation *g = &q->submission->g;
+    if (r->grammar == GRAMMAR_COMPLETE) {
+        engine_end_sequence(e, q, FINISH_STOP, NULL);
+        return;
+    }
     if (r->token < 0) {
-        fail_without_token(e, q, r->non_finite);
+        fail_without_token(e, q, r);
         return;
     }
     q->tokens[q->n_tokens++] = r->token;
@@ -203,11 +210,12 @@ void engine_accept_row(struct engine *e, const struct row *r)
                           .n_top = r->logprobs.n_top};
     memcpy(event.top, r->logprobs.top, r->logprobs.n_top * sizeof event.top[0]);
     emit_text(e, &event, text, found.n_shown);
-    if (!stops && found.match < 0 && q->n_generated < g->max_tokens)
+    bool whole = !stops && found.match < 0 && engine_grammar_ends(q);
+    if (!stops && !whole && found.match < 0 && q->n_generated < g->max_tokens)
         return;
     if (found.match < 0)
         flush_text(e, q); /* behind a stop string nothing is shown */
-    event = (struct event){.reason = stops || found.match >= 0 ? FINISH_STOP : FINISH_LENGTH,
+    event = (struct event){.reason = stops || whole || found.match >= 0 ? FINISH_STOP : FINISH_LENGTH,
                            .stop_token = found.match < 0 && stops ? r->token : -1,
                            .stop_string_index = found.match};
     end_sequence(e, q, &event, NULL);

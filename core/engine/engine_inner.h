@@ -101,11 +101,12 @@ struct live_slot {
 /* One row of logits of a step and what is made of it. */
 struct row {
     struct sequence *sequence;
-    int32_t scored;  /* the prompt token that came next, or -1: sample one */
-    int32_t token;   /* the result */
-    uint32_t depth;  /* drafts of this step that stand before it */
-    uint32_t shadow; /* the step's row of logits that the shadow gave, or ROW_NONE */
-    bool non_finite; /* no token, and the model is at fault */
+    int32_t scored;              /* the prompt token that came next, or -1: sample one */
+    int32_t token;               /* the result */
+    uint32_t depth;              /* drafts of this step that stand before it */
+    uint32_t shadow;             /* the step's row of logits that the shadow gave, or ROW_NONE */
+    bool non_finite;             /* no token, and the model is at fault */
+    enum grammar_answer grammar; /* GOES_ON without one; no token at the others */
     struct logprobs logprobs;
 };
 
@@ -188,6 +189,15 @@ static inline bool engine_step_is_merged(const struct engine *e)
 }
 void engine_score_row(struct engine *e, const struct row *r);
 void engine_accept_row(struct engine *e, const struct row *r);
+
+/* engine_grammar.c: what a sequence's grammar says of the next token, if it has one. Into `mask`: who may be
+ * taken, the stop tokens where the text may end among them unless `early`. `depth`: of drafts behind the
+ * known tokens, which were all sampled. Thread: a worker, one for each sequence at a time. */
+enum grammar_answer engine_grammar_mask(struct sequence *q, uint32_t depth, bool early, uint64_t *mask);
+/* Its text is whole: nothing but the end may come. */
+bool engine_grammar_ends(struct sequence *q);
+/* Why no token could be taken. */
+void engine_grammar_error(const struct sequence *q, enum grammar_answer answer, struct error *err);
 /* The final event; the submission or sequence is gone afterwards. `err` not NULL: EVENT_FAILED. */
 void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reason reason,
                         const struct error *err);

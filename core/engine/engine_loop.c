@@ -251,14 +251,17 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
     const struct generation *g = &q->submission->g;
     bool scores = r->scored >= 0, early = q->n_generated + r->depth < g->min_tokens;
     int32_t n_top = scores ? g->n_prompt_logprobs : g->n_logprobs;
+    bool masked = !scores && g->grammar;
     r->token = r->scored;
-    if (!scores) {
+    r->grammar = masked ? engine_grammar_mask(q, r->depth, early, scratch->mask) : GRAMMAR_GOES_ON;
+    if (!scores && r->grammar == GRAMMAR_GOES_ON) {
         const struct sampler_input in = {.sampling = &g->sampling,
                                          .logits = logits,
                                          .peaks = peaks,
                                          .tokens = q->tokens,
                                          .n_tokens = q->n_tokens + r->depth,
                                          .n_prompt = g->n_prompt,
+                                         .mask = masked ? scratch->mask : NULL,
                                          .banned = g->stop_tokens,
                                          .n_banned = early ? g->n_stop_tokens : 0,
                                          .breaks = sequence_breaks,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "kernels.h"
 #include "sampler_chain.h"
 
 void rng_seed(struct rng *r, uint64_t seed)
@@ -50,7 +51,9 @@ enum status sampler_scratch_init(struct sampler_scratch *s, uint32_t n_vocab,
     s->keys = mem_array(n_vocab, sizeof *s->keys);
     s->spare = mem_array(n_vocab, sizeof *s->spare);
     s->counts = mem_array(n_vocab, sizeof *s->counts);
-    if (s->logits && s->keys && s->spare && s->counts)
+    s->mask = mem_array(grammar_mask_words(n_vocab), sizeof *s->mask);
+    s->peaks = mem_array(n_peaks_of(n_vocab), sizeof *s->peaks);
+    if (s->logits && s->keys && s->spare && s->counts && s->mask && s->peaks)
         return STATUS_OK;
     sampler_scratch_fini(s);
     return fail(err, STATUS_NO_MEMORY, "no memory to sample from a vocabulary of %u tokens", n_vocab);
@@ -62,7 +65,30 @@ void sampler_scratch_fini(struct sampler_scratch *s)
     mem_free(s->keys);
     mem_free(s->spare);
     mem_free(s->counts);
+    mem_free(s->mask);
+    mem_free(s->peaks);
     *s = (struct sampler_scratch){0};
+}
+
+/* Before everything else: a row of its own in which whoever may not be taken is -INFINITY. Its peaks are made
+ * in the same pass, so that what follows skips the parts where nobody is left. */
+static void mask_row(struct chain *c)
+{
+    const float *row = c->ranking.row;
+    const uint64_t *mask = c->in->mask;
+    float *own = c->scratch->logits, *peaks = c->scratch->peaks;
+    uint32_t n = c->ranking.n;
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t end = n - begin < PEAK_VALUES ? n : begin + PEAK_VALUES;
+        float peak = -INFINITY;
+        for (uint32_t i = begin; i < end; i++) {
+            own[i] = mask[i / 64] >> i % 64 & 1 ? row[i] : -INFINITY;
+            peak = own[i] > peak ? own[i] : peak;
+        }
+        peaks[begin / PEAK_VALUES] = peak;
+    }
+    c->ranking.row = own;
+    c->ranking.peaks = peaks;
 }
 
 /* ---- bias and bans: before the chain, whatever its order, so that a banned token stays banned */
@@ -146,6 +172,8 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
     float logit;
     int32_t id;
     double weight;
+    if (in->mask)
+        mask_row(&c);
     bias_and_ban(&c);
     if (in->sampling->mirostat)
         return mirostat_pick(&c);

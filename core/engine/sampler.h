@@ -21,6 +21,8 @@ double rng_unit(struct rng *r); /* [0, 1), 53 bits */
 struct sampler_scratch {
     uint32_t n_vocab;
     float *logits;    /* [n_vocab] a changed copy of the row */
+    uint64_t *mask;   /* [grammar_mask_words(n_vocab)] for the caller */
+    float *peaks;     /* [n_peaks_of(n_vocab)] of a masked row */
     uint64_t *keys;   /* [n_vocab] candidates, best first */
     uint64_t *spare;  /* [n_vocab] while they are sorted */
     uint32_t *counts; /* [n_vocab] of the penalties, all 0 between calls */
@@ -39,6 +41,7 @@ struct sampler_input {
     const float *peaks;    /* of the logits (kernels.h), or NULL */
     const int32_t *tokens; /* [n_tokens]: prompt, then output */
     uint32_t n_tokens, n_prompt;
+    const uint64_t *mask;  /* a bit a token: who may be taken at all; NULL: all */
     const int32_t *banned; /* the stop tokens while min_tokens isn't reached */
     uint32_t n_banned;
     bool (*breaks)(const void *data, int32_t token); /* a breaker of dry; NULL: none is */

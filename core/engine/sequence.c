@@ -21,6 +21,7 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     q->mirostat_mu = NAN;
     detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
     q->hold.n_bytes = 0;
+    q->matcher = (struct grammar_matcher){0};
     q->started_ns = now_ns;
     q->first_token_ns = 0;
 }

@@ -56,6 +56,7 @@ struct sequence {
     double mirostat_mu;
     struct detokenizer detokenizer;
     struct stop_hold hold;
+    struct grammar_matcher matcher;     /* where its text stands in its grammar */
     int64_t started_ns, first_token_ns; /* 0: not yet */
     struct follower follower;
     struct draft draft;

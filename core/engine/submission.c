@@ -200,6 +200,10 @@ static enum status check(const struct generation *g, const struct submission_lim
         (s = check_sampling(&g->sampling, n_vocab, err)) != STATUS_OK ||
         (s = check_stops(g, n_vocab, err)) != STATUS_OK)
         return s;
+    if (g->grammar && grammar_n_vocab(g->grammar) != n_vocab)
+        return fail(err, STATUS_MISMATCH,
+                    "the grammar was made for a vocabulary of %u tokens, this one has %u",
+                    grammar_n_vocab(g->grammar), n_vocab);
     if ((g->lora && g->lora->model != l->model) || (g->shadow_lora && g->shadow_lora->model != l->model))
         return fail(err, STATUS_MISMATCH,
                     "the adapter was built for another base model than the one that runs");
@@ -294,6 +298,7 @@ static void copy(struct submission *s, const struct generation *g, const struct 
     s->g.lora = lora_acquire(g->lora);
     s->lora_begin = g->lora ? lora_begin(g->lora, s->g.prompt, g->n_prompt) : 0;
     s->g.shadow_lora = lora_acquire(g->shadow_lora);
+    s->g.grammar = grammar_acquire(g->grammar);
     s->shadow_begin = g->shadow_lora ? lora_begin(g->shadow_lora, s->g.prompt, g->n_prompt) : 0;
 }
 
@@ -318,5 +323,6 @@ void submission_destroy(struct submission *s)
         return;
     lora_release(s->g.lora);
     lora_release(s->g.shadow_lora);
+    grammar_release(s->g.grammar);
     mem_free(s);
 }

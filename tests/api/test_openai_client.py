@@ -106,7 +106,7 @@ def test_logit_bias_and_bans(client, server):
     (dict(n=0), "n"), (dict(stop=[1]), "stop"), (dict(logit_bias={"x": 1}), "logit_bias"),
     (dict(messages=[]), "messages"), (dict(messages=[{"role": "user"}]), "content"), (dict(messages="hi"), "messages"),
     (dict(stream="yes"), "stream"), (dict(top_logprobs=50, logprobs=True), "top_logprobs"),
-    (dict(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}), "response_format"),
+    (dict(response_format={"type": "json_schema", "json_schema": {"name": "x y", "schema": {}}}), "response_format"),
 ])
 def test_bad_fields_are_named(client, body, named):
     with pytest.raises(openai.BadRequestError) as e:

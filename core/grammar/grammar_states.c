@@ -1,0 +1,439 @@
+/* The states of a program that were met, and what follows them: made when first asked for, kept in tables of
+ * a fixed size, all forgotten when one is full (the caller finds its place again from the start).
+ *
+ *   state    a set of (BYTE node, frame) pairs, sorted, and whether the text may end here
+ *   frame    where a called rule goes on, and the frame below; equal ones are one
+ *   row      [n_classes] the state behind each class of bytes: 0 not known yet, STATE_DEAD none
+ *   mask     the tokens of the vocabulary that lead somewhere; a pool of them goes round
+ *
+ * Owner: whoever holds the grammar's lock. Nothing is allocated after states_create. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "grammar_inner.h"
+
+#define FRAMES_MAX 32768U
+#define FRAME_SLOTS (2U * FRAMES_MAX)
+#define STATES_MAX 16384U
+#define STATE_SLOTS (2U * STATES_MAX)
+#define PAIRS_MAX (1U << 18)
+#define ROWS_BYTES_MAX ((size_t)6 << 20)
+#define CLOSURE_MAX 8192U /* pairs of one state, and all that leads to them */
+#define CLOSURE_SLOTS (4U * CLOSURE_MAX)
+#define MASKS_BYTES ((size_t)4 << 20)
+#define MASKS_MIN 16U
+#define MASKS_MAX 1024U
+#define WORK_MAX (4U << 20) /* pairs looked at for one mask */
+
+struct frame {
+    uint32_t ret, parent; /* parent 0: the bottom */
+    uint32_t depth;       /* frames with this one */
+};
+
+struct state {
+    uint32_t pairs, n_pairs; /* in the pool */
+    uint32_t mask;           /* 0: none, else its number + 1 */
+    uint32_t n_allowed;      /* tokens in the mask */
+    bool may_end;
+};
+
+struct states {
+    const struct program *p;
+    const struct grammar_vocab *v;
+    uint64_t epoch;
+    uint32_t n_frames, n_states, n_pairs, states_max;
+    struct frame *frames;  /* [FRAMES_MAX] from 1 */
+    uint32_t *frame_slots; /* [FRAME_SLOTS] */
+    struct state *states;  /* [states_max + 1] from 1 */
+    uint32_t *state_slots; /* [STATE_SLOTS] */
+    uint32_t *rows;        /* [states_max + 1, n_classes] */
+    uint64_t *pairs;       /* [PAIRS_MAX] node << 32 | frame */
+    uint64_t work;
+
+    /* one closure */
+    uint64_t *seen;        /* [CLOSURE_SLOTS] pairs + 1 */
+    uint32_t *seen_used;   /* slots to clear */
+    uint64_t *todo, *made; /* [CLOSURE_MAX] */
+    uint32_t n_seen, n_todo, n_made;
+    bool ends;
+
+    /* masks */
+    uint64_t *masks;   /* [n_masks, words] */
+    uint32_t *holders; /* [n_masks] the state of each, 0: none */
+    uint32_t n_masks, next_mask, n_masks_used;
+    uint64_t *first_mask; /* of the start, where the vocabulary drops spaces */
+    uint32_t n_first;
+    bool has_first;
+    uint32_t start;
+    uint32_t *way; /* [longest token + 2] states of a walk */
+};
+
+static size_t words_of(const struct states *s)
+{
+    return grammar_mask_words(s->v->n_vocab);
+}
+
+enum status states_create(const struct program *p, const struct grammar_vocab *v, struct states **out,
+                          struct error *err)
+{
+    struct states *s = mem_zalloc(sizeof *s);
+    *out = s;
+    if (!s)
+        return fail(err, STATUS_NO_MEMORY, "no memory for a grammar's states");
+    size_t words = grammar_mask_words(v->n_vocab), row_bytes = p->n_classes * sizeof(uint32_t);
+    s->p = p;
+    s->v = v;
+    s->epoch = 1;
+    s->states_max =
+        ROWS_BYTES_MAX / row_bytes < STATES_MAX ? (uint32_t)(ROWS_BYTES_MAX / row_bytes) : STATES_MAX;
+    size_t n_masks = MASKS_BYTES / (words * sizeof(uint64_t) + 1);
+    s->n_masks = (uint32_t)(n_masks < MASKS_MIN ? MASKS_MIN : n_masks > MASKS_MAX ? MASKS_MAX : n_masks);
+    /* zeroed, so that the system gives pages when they are used */
+    s->frames = mem_array(FRAMES_MAX + 1, sizeof *s->frames);
+    s->frame_slots = mem_array(FRAME_SLOTS, sizeof *s->frame_slots);
+    s->states = mem_array(s->states_max + 1, sizeof *s->states);
+    s->state_slots = mem_array(STATE_SLOTS, sizeof *s->state_slots);
+    s->rows = mem_array(s->states_max + 1, row_bytes);
+    s->pairs = mem_array(PAIRS_MAX, sizeof *s->pairs);
+    s->seen = mem_array(CLOSURE_SLOTS, sizeof *s->seen);
+    s->seen_used = mem_array(CLOSURE_MAX, sizeof *s->seen_used);
+    s->todo = mem_array(CLOSURE_MAX, sizeof *s->todo);
+    s->made = mem_array(CLOSURE_MAX, sizeof *s->made);
+    s->masks = mem_array(s->n_masks, words * sizeof *s->masks);
+    s->holders = mem_array(s->n_masks, sizeof *s->holders);
+    s->first_mask = mem_array(words, sizeof *s->first_mask);
+    s->way = mem_array(v->longest + 2, sizeof *s->way);
+    if (s->frames && s->frame_slots && s->states && s->state_slots && s->rows && s->pairs && s->seen &&
+        s->seen_used && s->todo && s->made && s->masks && s->holders && s->first_mask && s->way)
+        return STATUS_OK;
+    return fail(err, STATUS_NO_MEMORY, "no memory for a grammar's states");
+}
+
+void states_destroy(struct states *s)
+{
+    if (!s)
+        return;
+    mem_free(s->frames);
+    mem_free(s->frame_slots);
+    mem_free(s->states);
+    mem_free(s->state_slots);
+    mem_free(s->rows);
+    mem_free(s->pairs);
+    mem_free(s->seen);
+    mem_free(s->seen_used);
+    mem_free(s->todo);
+    mem_free(s->made);
+    mem_free(s->masks);
+    mem_free(s->holders);
+    mem_free(s->first_mask);
+    mem_free(s->way);
+    mem_free(s);
+}
+
+/* What is in use: the rest of the tables was never touched. */
+size_t states_bytes(const struct states *s)
+{
+    return sizeof *s + s->n_frames * sizeof *s->frames + s->n_pairs * sizeof *s->pairs +
+           s->n_states * (sizeof *s->states + s->p->n_classes * sizeof *s->rows) +
+           (size_t)s->n_masks_used * words_of(s) * sizeof *s->masks + 65536;
+}
+
+uint64_t states_epoch(const struct states *s)
+{
+    return s->epoch;
+}
+
+void states_reset(struct states *s)
+{
+    memset(s->frame_slots, 0, FRAME_SLOTS * sizeof *s->frame_slots);
+    memset(s->state_slots, 0, STATE_SLOTS * sizeof *s->state_slots);
+    memset(s->holders, 0, s->n_masks * sizeof *s->holders);
+    s->n_frames = s->n_states = s->n_pairs = s->start = 0;
+    s->has_first = false;
+    s->epoch++;
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x ^= x >> 32;
+    x *= 0x9e3779b97f4a7c15U;
+    return x ^ x >> 29;
+}
+
+/* ---- closures */
+
+/* 0: no room. */
+static uint32_t frame_of(struct states *s, uint32_t ret, uint32_t parent)
+{
+    uint32_t at = (uint32_t)mix((uint64_t)ret << 32 | parent) % FRAME_SLOTS;
+    for (; s->frame_slots[at]; at = (at + 1) % FRAME_SLOTS) {
+        const struct frame *f = &s->frames[s->frame_slots[at]];
+        if (f->ret == ret && f->parent == parent)
+            return s->frame_slots[at];
+    }
+    if (s->n_frames == FRAMES_MAX)
+        return 0;
+    uint32_t id = ++s->n_frames;
+    s->frames[id] = (struct frame){ret, parent, (parent ? s->frames[parent].depth : 0) + 1};
+    s->frame_slots[at] = id;
+    return id;
+}
+
+/* Whether from this node, with so many frames below, a text can end within the bound. */
+static bool is_finishable(const struct states *s, uint32_t node, uint32_t frame)
+{
+    uint32_t depth = frame ? s->frames[frame].depth : 0;
+    return depth + s->p->depths[node] <= GRAMMAR_FRAMES_MAX;
+}
+
+/* Adds a pair that wasn't there; false: no room. */
+static bool see(struct states *s, uint32_t node, uint32_t frame)
+{
+    if (!is_finishable(s, node, frame))
+        return true;
+    uint64_t pair = (uint64_t)node << 32 | frame;
+    uint32_t at = (uint32_t)mix(pair) % CLOSURE_SLOTS;
+    for (; s->seen[at]; at = (at + 1) % CLOSURE_SLOTS)
+        if (s->seen[at] == pair + 1)
+            return true;
+    if (s->n_seen == CLOSURE_MAX)
+        return false;
+    s->seen[at] = pair + 1;
+    s->seen_used[s->n_seen++] = at;
+    s->todo[s->n_todo++] = pair;
+    return true;
+}
+
+static bool follow(struct states *s, uint32_t id, uint32_t frame)
+{
+    const struct node *n = &s->p->nodes[id];
+    switch ((enum node_kind)n->kind) {
+    case NODE_FAIL:
+        return true;
+    case NODE_BYTE:
+        s->made[s->n_made++] = (uint64_t)id << 32 | frame;
+        return true;
+    case NODE_SPLIT:
+        return see(s, n->a, frame) && see(s, n->b, frame);
+    case NODE_CALL:
+        if (n->b == END_NODE)
+            return see(s, s->p->starts[n->a], frame);
+        if (!is_finishable(s, id, frame))
+            return true;
+        frame = frame_of(s, n->b, frame);
+        return frame && see(s, s->p->starts[n->a], frame);
+    case NODE_END:
+        if (frame)
+            return see(s, s->frames[frame].ret, s->frames[frame].parent);
+        s->ends = true;
+        return true;
+    }
+    return true;
+}
+
+/* All that is reached from what was seen without a byte, into `made`. */
+static bool close_all(struct states *s)
+{
+    while (s->n_todo) {
+        uint64_t pair = s->todo[--s->n_todo];
+        s->work++;
+        if (!follow(s, (uint32_t)(pair >> 32), (uint32_t)pair))
+            return false;
+    }
+    return true;
+}
+
+static void closure_begin(struct states *s)
+{
+    for (uint32_t i = 0; i < s->n_seen; i++)
+        s->seen[s->seen_used[i]] = 0;
+    s->n_seen = s->n_todo = s->n_made = 0;
+    s->ends = false;
+}
+
+static void sort_pairs(uint64_t *k, uint32_t n)
+{
+    for (uint32_t gap = n / 2; gap > 0; gap = gap == 2 ? 1 : gap * 5 / 11) /* Shell's: nothing allocated */
+        for (uint32_t i = gap; i < n; i++) {
+            uint64_t x = k[i];
+            uint32_t j = i;
+            for (; j >= gap && k[j - gap] > x; j -= gap)
+                k[j] = k[j - gap];
+            k[j] = x;
+        }
+}
+
+/* The state of what is in `made`. */
+static uint32_t state_of_made(struct states *s)
+{
+    if (s->n_made == 0 && !s->ends)
+        return STATE_DEAD;
+    sort_pairs(s->made, s->n_made);
+    uint64_t h = s->ends;
+    for (uint32_t i = 0; i < s->n_made; i++)
+        h = mix(h ^ s->made[i]) + i;
+    uint32_t at = (uint32_t)mix(h) % STATE_SLOTS;
+    for (; s->state_slots[at]; at = (at + 1) % STATE_SLOTS) {
+        const struct state *x = &s->states[s->state_slots[at]];
+        if (x->n_pairs == s->n_made && x->may_end == s->ends &&
+            memcmp(s->pairs + x->pairs, s->made, s->n_made * sizeof *s->made) == 0)
+            return s->state_slots[at];
+    }
+    if (s->n_states == s->states_max || s->n_pairs + s->n_made > PAIRS_MAX)
+        return STATE_FULL;
+    uint32_t id = ++s->n_states;
+    memcpy(s->pairs + s->n_pairs, s->made, s->n_made * sizeof *s->made);
+    s->states[id] = (struct state){.pairs = s->n_pairs, .n_pairs = s->n_made, .may_end = s->ends};
+    s->n_pairs += s->n_made;
+    memset(s->rows + (size_t)id * s->p->n_classes, 0, s->p->n_classes * sizeof *s->rows);
+    s->state_slots[at] = id;
+    return id;
+}
+
+uint32_t states_start(struct states *s)
+{
+    if (s->start)
+        return s->start;
+    closure_begin(s);
+    if (!see(s, s->p->starts[0], 0) || !close_all(s))
+        return STATE_FULL;
+    s->start = state_of_made(s);
+    return s->start;
+}
+
+static uint32_t make_step(struct states *s, uint32_t state, uint32_t class)
+{
+    const struct state *x = &s->states[state];
+    unsigned byte = s->p->class_byte[class];
+    closure_begin(s);
+    s->work += x->n_pairs;
+    for (uint32_t i = 0; i < x->n_pairs; i++) {
+        uint64_t pair = s->pairs[x->pairs + i];
+        const struct node *n = &s->p->nodes[pair >> 32];
+        if (set_has(&s->p->sets[n->a], byte) && !see(s, n->b, (uint32_t)pair))
+            return STATE_FULL;
+    }
+    if (!close_all(s))
+        return STATE_FULL;
+    uint32_t next = state_of_made(s);
+    if (next != STATE_FULL)
+        s->rows[(size_t)state * s->p->n_classes + class] = next;
+    return next;
+}
+
+static inline uint32_t step(struct states *s, uint32_t state, uint8_t byte)
+{
+    uint32_t class = s->p->class_of[byte];
+    uint32_t next = s->rows[(size_t)state * s->p->n_classes + class];
+    return next ? next : make_step(s, state, class);
+}
+
+uint32_t states_step(struct states *s, uint32_t state, uint8_t byte)
+{
+    return step(s, state, byte);
+}
+
+bool states_may_end(const struct states *s, uint32_t state)
+{
+    return s->states[state].may_end;
+}
+
+bool states_goes_on(const struct states *s, uint32_t state)
+{
+    return s->states[state].n_pairs > 0;
+}
+
+/* ---- masks */
+
+static uint32_t set_tokens(const struct states *s, uint32_t token, uint64_t *mask)
+{
+    uint32_t n = 0;
+    for (; token != NO_TOKEN; token = s->v->same[token], n++)
+        mask[token / 64] |= (uint64_t)1 << token % 64;
+    return n;
+}
+
+/* The tokens below nodes [begin, end) of the tree that `state` allows, where the bytes above those are read
+ * already; *n counts them. False: no room. */
+static bool walk(struct states *s, uint32_t state, uint32_t begin, uint32_t end, uint64_t *mask, uint32_t *n)
+{
+    const struct vocab_node *nodes = s->v->nodes;
+    uint32_t base = begin < end ? nodes[begin].depth : 0;
+    uint64_t most = s->work + WORK_MAX;
+    s->way[0] = state;
+    for (uint32_t i = begin; i < end;) {
+        const struct vocab_node *x = &nodes[i];
+        uint32_t depth = x->depth - base, next = step(s, s->way[depth], x->byte);
+        if (next == STATE_FULL || s->work > most)
+            return false;
+        if (next == STATE_DEAD) {
+            i = x->skip;
+            continue;
+        }
+        s->way[depth + 1] = next;
+        if (x->token != NO_TOKEN)
+            *n += set_tokens(s, x->token, mask);
+        i++;
+    }
+    return true;
+}
+
+/* At the start of a text some tokens are shown without their leading space. */
+static bool make_first(struct states *s, uint32_t state)
+{
+    const struct grammar_vocab *v = s->v;
+    size_t words = words_of(s);
+    uint64_t *mask = s->first_mask, *short_mask = s->masks + (size_t)s->next_mask * words;
+    uint32_t n = 0, space = 0;
+    memset(mask, 0, words * sizeof *mask);
+    if (!walk(s, state, 0, v->n_nodes, mask, &n))
+        return false;
+    while (space < v->n_nodes && v->nodes[space].byte != ' ')
+        space = v->nodes[space].skip;
+    /* the pool's next mask serves as scratch */
+    if (s->holders[s->next_mask])
+        s->states[s->holders[s->next_mask]].mask = 0;
+    s->holders[s->next_mask] = 0;
+    memset(short_mask, 0, words * sizeof *mask);
+    if (space < v->n_nodes && !walk(s, state, space + 1, v->nodes[space].skip, short_mask, &n))
+        return false;
+    s->n_first = 0;
+    for (size_t i = 0; i < words; i++) {
+        mask[i] = (mask[i] & ~v->drops_space[i]) | (short_mask[i] & v->drops_space[i]);
+        s->n_first += (uint32_t)__builtin_popcountll(mask[i]);
+    }
+    s->has_first = true;
+    return true;
+}
+
+static bool make_mask(struct states *s, uint32_t state)
+{
+    uint32_t slot = s->next_mask, n = 0;
+    uint64_t *mask = s->masks + (size_t)slot * words_of(s);
+    if (s->holders[slot])
+        s->states[s->holders[slot]].mask = 0;
+    s->holders[slot] = 0;
+    memset(mask, 0, words_of(s) * sizeof *mask);
+    if (!walk(s, state, 0, s->v->n_nodes, mask, &n))
+        return false;
+    s->holders[slot] = state;
+    s->states[state].mask = slot + 1;
+    s->states[state].n_allowed = n;
+    s->next_mask = (slot + 1) % s->n_masks;
+    s->n_masks_used = s->n_masks_used > slot ? s->n_masks_used : slot + 1;
+    return true;
+}
+
+const uint64_t *states_mask(struct states *s, uint32_t state, bool first, uint32_t *n)
+{
+    if (first && s->v->n_drops_space && state == s->start) {
+        if (!s->has_first && !make_first(s, state))
+            return NULL;
+        *n = s->n_first;
+        return s->first_mask;
+    }
+    if (!s->states[state].mask && !make_mask(s, state))
+        return NULL;
+    *n = s->states[state].n_allowed;
+    return s->masks + (size_t)(s->states[state].mask - 1) * words_of(s);
+}

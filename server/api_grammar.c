@@ -1,0 +1,244 @@
+/* The fields that say what an answer must look like: OpenAI's response_format, llama-server's json_schema and
+ * grammar, vLLM's guided_* and structured_outputs. One of them at most. Pure; any thread, a worker's as a
+ * rule. */
+#include "api_grammar.h"
+
+#include <string.h>
+
+#define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+#define NAME_MAX_BYTES 64U
+
+struct found {
+    struct reader *r;
+    struct arena *arena;
+    const char *field; /* the first one that asks; NULL: none */
+    struct grammar_part part;
+};
+
+bool grammar_is_asked(const char *body, size_t length)
+{
+    static const char *const words[] = {"response_format",    "\"json_schema", "\"grammar\"", "\"guided_",
+                                        "structured_outputs", "\"format\"",    "\"text\":",   "\"tools\""};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (memmem(body, length, words[i], strlen(words[i])))
+            return true;
+    return false;
+}
+
+/* Absent, or said to be nothing. */
+static bool asks(const json_t *v)
+{
+    return v && !json_is_null(v) && !json_is_false(v) && !(json_is_string(v) && !json_string_length(v));
+}
+
+static bool is_first(struct found *f, const char *field)
+{
+    if (f->r->status != STATUS_OK)
+        return false;
+    if (f->field)
+        read_fail(f->r, STATUS_INVALID, field, "%s and %s: found both, expected one of them", f->field,
+                  field);
+    f->field = field;
+    return f->r->status == STATUS_OK;
+}
+
+static void take_text(struct found *f, const char *field, enum grammar_kind kind, const json_t *v)
+{
+    char text[96];
+    if (!is_first(f, field))
+        return;
+    if (!json_is_string(v))
+        read_fail(f->r, STATUS_INVALID, field, "%s: found %s, expected a string", field,
+                  describe_json(v, text, sizeof text));
+    f->part = (struct grammar_part){kind, json_string_value(v), json_string_length(v)};
+}
+
+/* A value as its text, whose size is seen before it is written. */
+static void take_json(struct found *f, const char *field, enum grammar_kind kind, const json_t *v)
+{
+    const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY;
+    if (!is_first(f, field))
+        return;
+    size_t n = json_dumpb(v, NULL, 0, flags);
+    if (n > GRAMMAR_SOURCE_BYTES_MAX) {
+        read_fail(f->r, STATUS_TOO_LARGE, field, "%s: has %zu bytes, at most %u are taken", field, n,
+                  GRAMMAR_SOURCE_BYTES_MAX);
+        return;
+    }
+    char *text = arena_alloc(f->arena, n + 1);
+    if (!text || json_dumpb(v, text, n, flags) != n)
+        read_fail(f->r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    f->part = (struct grammar_part){kind, text, n};
+}
+
+/* An object, or its text where `as_text`. */
+static void take_schema(struct found *f, const char *field, const json_t *v, bool as_text)
+{
+    char text[96];
+    if (json_is_object(v))
+        take_json(f, field, GRAMMAR_JSON_SCHEMA, v);
+    else if (as_text && json_is_string(v))
+        take_text(f, field, GRAMMAR_JSON_SCHEMA, v);
+    else
+        read_fail(f->r, STATUS_INVALID, field, "%s: found %s, expected a JSON schema", field,
+                  describe_json(v, text, sizeof text));
+}
+
+static void take_choice(struct found *f, const char *field, const json_t *v)
+{
+    char text[96];
+    if (json_is_array(v) && json_array_size(v) > 0)
+        take_json(f, field, GRAMMAR_CHOICE, v);
+    else
+        read_fail(f->r, STATUS_INVALID, field, "%s: found %s, expected an array of strings", field,
+                  describe_json(v, text, sizeof text));
+}
+
+/* ---- OpenAI's */
+
+static void check_schema_name(struct reader *r, const json_t *name)
+{
+    static const char param[] = "response_format.json_schema.name";
+    char text[96];
+    const char *s = json_string_value(name);
+    if (!s || !s[0] || strlen(s) > NAME_MAX_BYTES || strspn(s, NAME_CHARACTERS) != strlen(s))
+        read_fail(r, STATUS_INVALID, param,
+                  "%s: found %s, expected 1 to %u letters, digits, underscores and dashes", param,
+                  name ? describe_json(name, text, sizeof text) : "none", NAME_MAX_BYTES);
+}
+
+static void take_named_schema(struct found *f, const json_t *wrapper)
+{
+    static const char param[] = "response_format.json_schema";
+    char text[96];
+    bool strict;
+    if (!json_is_object(wrapper)) {
+        read_fail(f->r, STATUS_INVALID, param, "%s: found %s, expected an object with name and schema", param,
+                  wrapper ? describe_json(wrapper, text, sizeof text) : "none");
+        return;
+    }
+    struct reader r = {.object = wrapper, .fault = f->r->fault, .status = f->r->status};
+    read_bool(&r, "strict", &strict); /* a schema is kept to in any case */
+    check_schema_name(&r, json_object_get(wrapper, "name"));
+    f->r->status = r.status;
+    const json_t *schema = json_object_get(wrapper, "schema");
+    if (r.status == STATUS_OK && !schema)
+        read_fail(f->r, STATUS_INVALID, "response_format.json_schema.schema",
+                  "response_format.json_schema.schema: missing; expected a JSON schema");
+    else if (r.status == STATUS_OK)
+        take_schema(f, "response_format", schema, false);
+}
+
+static void take_format(struct found *f, const json_t *format)
+{
+    char text[96];
+    const json_t *type = json_object_get(format, "type"), *schema = json_object_get(format, "schema");
+    const char *name = json_string_value(type);
+    if (!json_is_object(format) || !name) {
+        read_fail(f->r, STATUS_INVALID, "response_format",
+                  "response_format: found %s, expected an object with a type",
+                  describe_json(format, text, sizeof text));
+    } else if (strcmp(name, "json_object") == 0 && asks(schema)) { /* llama-server's */
+        take_schema(f, "response_format", schema, false);
+    } else if (strcmp(name, "json_object") == 0) {
+        if (is_first(f, "response_format"))
+            f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
+    } else if (strcmp(name, "json_schema") == 0) {
+        take_named_schema(f, json_object_get(format, "json_schema"));
+    } else if (strcmp(name, "text") != 0) {
+        read_fail(f->r, STATUS_UNSUPPORTED, "response_format.type",
+                  "response_format.type: found %s, expected \"text\", \"json_object\" or \"json_schema\"",
+                  describe_json(type, text, sizeof text));
+    }
+}
+
+/* ---- vLLM's */
+
+static void take_structured(struct found *f, const json_t *all)
+{
+    static const char *const harmless[] = {"disable_fallback", "disable_any_whitespace",
+                                           "disable_additional_properties"};
+    char text[96];
+    const char *key;
+    json_t *v;
+    if (!json_is_object(all)) {
+        read_fail(f->r, STATUS_INVALID, "structured_outputs",
+                  "structured_outputs: found %s, expected an object", describe_json(all, text, sizeof text));
+        return;
+    }
+    json_object_foreach((json_t *)(uintptr_t)all, key, v)
+    {
+        bool ignored = !asks(v);
+        for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++)
+            ignored = ignored || strcmp(key, harmless[i]) == 0;
+        if (ignored)
+            continue;
+        if (strcmp(key, "json") == 0)
+            take_schema(f, "structured_outputs.json", v, true);
+        else if (strcmp(key, "regex") == 0)
+            take_text(f, "structured_outputs.regex", GRAMMAR_REGEX, v);
+        else if (strcmp(key, "choice") == 0)
+            take_choice(f, "structured_outputs.choice", v);
+        else if (strcmp(key, "grammar") == 0)
+            take_text(f, "structured_outputs.grammar", GRAMMAR_GBNF, v);
+        else if (strcmp(key, "json_object") == 0 && is_first(f, "structured_outputs.json_object"))
+            f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
+        else if (f->r->status == STATUS_OK)
+            read_fail(f->r, STATUS_UNSUPPORTED, "structured_outputs",
+                      "structured_outputs.%.40s is not supported; leave it out", key);
+    }
+}
+
+/* ---- all */
+
+static void take_all(struct found *f)
+{
+    static const struct {
+        const char *key;
+        enum grammar_kind kind;
+    } texts[] = {
+        {"grammar", GRAMMAR_GBNF}, {"guided_grammar", GRAMMAR_GBNF}, {"guided_regex", GRAMMAR_REGEX}};
+    const json_t *o = f->r->object, *v;
+    if (asks(v = json_object_get(o, "response_format")))
+        take_format(f, v);
+    if (asks(v = json_object_get(o, "json_schema")))
+        take_schema(f, "json_schema", v, false);
+    if (asks(v = json_object_get(o, "guided_json")))
+        take_schema(f, "guided_json", v, true);
+    if (asks(v = json_object_get(o, "guided_choice")))
+        take_choice(f, "guided_choice", v);
+    if (asks(v = json_object_get(o, "structured_outputs")))
+        take_structured(f, v);
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (asks(v = json_object_get(o, texts[i].key)))
+            take_text(f, texts[i].key, texts[i].kind, v);
+    if (json_is_true(json_object_get(o, "grammar_lazy")))
+        read_fail(f->r, STATUS_UNSUPPORTED, "grammar_lazy", "grammar_lazy is not supported; leave it out");
+}
+
+static void release(void *grammar)
+{
+    grammar_release(grammar);
+}
+
+void read_grammar(struct reader *r, const struct grammar_scope *scope, struct arena *arena,
+                  struct grammar **out)
+{
+    struct found f = {.r = r, .arena = arena};
+    struct error err;
+    *out = NULL;
+    if (r->status == STATUS_OK)
+        take_all(&f);
+    if (r->status != STATUS_OK || !f.field)
+        return;
+    const struct grammar_sequence alone = {&f.part, 1};
+    const struct grammar_spec spec = {.alternatives = &alone, .n_alternatives = 1};
+    enum status s = grammar_store_get(scope, &spec, out, &err);
+    if (s != STATUS_OK) {
+        read_fail(r, s, f.field, "%s: %s", f.field, err.text);
+    } else if (arena_on_end(arena, release, *out) != 0) {
+        grammar_release(*out);
+        *out = NULL;
+        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    }
+}
