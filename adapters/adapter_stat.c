@@ -83,7 +83,8 @@ static void look_at(struct looking *l, const char *name)
 
 static bool is_read(const char *name)
 {
-    return ends_with(name, ".safetensors") || ends_with(name, ".json") || ends_with(name, ".jsonl");
+    return ends_with(name, ".safetensors") || ends_with(name, ".json") || ends_with(name, ".jsonl") ||
+           strcmp(name, BUNDLE_FILE) == 0;
 }
 
 static enum status look_into_folder(struct looking *l, struct error *err)
@@ -109,7 +110,7 @@ static enum status look_into_folder(struct looking *l, struct error *err)
 
 static void look_at_file(struct looking *l)
 {
-    static const char *const beside[] = {PROBES_FILE, STAMP_FILE};
+    static const char *const beside[] = {PROBES_FILE, STAMP_FILE, BUNDLE_FILE};
     look_at(l, l->place->file);
     for (size_t i = 0; l->is_adapter && i < sizeof beside / sizeof *beside; i++) {
         char name[600];

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "bundle.h"
 #include "effect_inner.h"
 #include "fetch.h"
 #include "fingerprint.h"
@@ -204,7 +205,7 @@ static enum status fetch_weights(struct fetch *f, struct error *err)
  * named x.gguf.NAME. */
 static enum status fetch_extras(struct fetch *f, const char *remote_file, const char *file, struct error *err)
 {
-    static const char *const names[] = {PROBES_FILE, STAMP_FILE};
+    static const char *const names[] = {PROBES_FILE, STAMP_FILE, BUNDLE_FILE};
     const char *dot = file[0] ? "." : "";
     char there[2 * FETCH_NAME_MAX], here[2 * FETCH_NAME_MAX];
     enum status s = STATUS_OK;

@@ -75,6 +75,7 @@ enum status place_open(const char *path, int root_fd, struct opened *o, struct e
 void loading_end(struct loading *l)
 {
     content_destroy(l->content);
+    bundle_free(l->bundle);
     if (l->format)
         l->format->release(l->keep);
     if (l->place.dir_fd >= 0)
@@ -114,6 +115,8 @@ static enum status read_content(struct loading *l, const struct adapter_source *
     l->place.copy.files = &l->files;
     l->place.copy.limit_total = s->limit_bytes;
     enum status st = l->format->load(&l->place, l->content, &l->keep, err);
+    if (st == STATUS_OK)
+        st = sidecar_bundle(&l->place, &l->bundle, err);
     report->file_bytes = l->hash.n_bytes;
     st = check_unchanged(l, st, err);
     if (st == STATUS_OK)
@@ -287,6 +290,8 @@ static enum status build_version(struct loading *l, const struct adapter_source 
     if (st == STATUS_OK) {
         memcpy(v->digest, l->digest, sizeof v->digest);
         memcpy(v->digest_hex, v->report.digest_hex, sizeof v->digest_hex);
+        v->bundle = l->bundle;
+        l->bundle = NULL;
         st = check_expected(l, s, err);
     }
     if (st == STATUS_OK)
@@ -406,5 +411,6 @@ void adapter_release(struct adapter_version *v)
     if (!v || atomic_fetch_sub_explicit(&v->refs, 1, memory_order_acq_rel) != 1)
         return;
     lora_release(v->lora);
+    bundle_free(v->bundle);
     mem_free(v);
 }

@@ -2,6 +2,7 @@
 #ifndef LK_ADAPTERS_LOADER_H
 #define LK_ADAPTERS_LOADER_H
 
+#include "bundle.h"
 #include "content.h"
 #include "content_hash.h"
 
@@ -50,7 +51,8 @@ struct loading {
     uint8_t digest[32]; /* of the files */
     const struct adapter_format *format;
     struct content *content; /* content->spec is complete */
-    void *keep;              /* what the content borrows from; the format releases it */
+    struct adapter_bundle *bundle;
+    void *keep; /* what the content borrows from; the format releases it */
 };
 LK_MUST_USE enum status loading_begin(struct loading *l, const struct adapter_source *s,
                                       const struct model *m, struct adapter_report *report,

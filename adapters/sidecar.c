@@ -1,4 +1,5 @@
-/* What lies beside an adapter: read by the same rules as its own files, but no part of its digest. */
+/* What lies beside an adapter: read by the same rules as its own files, but no part of its digest; only its
+ * behaviour is. */
 #include "sidecar.h"
 
 #include <errno.h>
@@ -32,6 +33,23 @@ static enum status read_beside(const struct opened *o, const char *name, size_t 
     sidecar_name(o, name, full, sizeof full);
     snprintf(out->shown, sizeof out->shown, "%s/%s", o->folder, full);
     return private_copy_read(&copy, o->dir_fd, o->folder, full, &out->text, &out->n_bytes, err);
+}
+
+enum status sidecar_bundle(const struct opened *o, struct adapter_bundle **out, struct error *err)
+{
+    char name[600], shown[1200];
+    char *text = NULL;
+    size_t n_bytes;
+    struct private_copy copy = o->copy; /* its `seen` hashes */
+    *out = NULL;
+    copy.limit_bytes = BUNDLE_BYTES_MAX;
+    sidecar_name(o, BUNDLE_FILE, name, sizeof name);
+    snprintf(shown, sizeof shown, "%s/%s", o->folder, name);
+    enum status s = private_copy_read(&copy, o->dir_fd, o->folder, name, &text, &n_bytes, err);
+    if (s == STATUS_OK)
+        s = bundle_parse(text, n_bytes, shown, out, err);
+    mem_free(text);
+    return s == STATUS_NOT_FOUND ? STATUS_OK : s;
 }
 
 enum status sidecar_stamp(const struct opened *o, struct base_sketch *out, struct error *err)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "bundle.h"
 #include "effect.h"
 #include "fingerprint.h"
 #include "lora.h"
@@ -56,7 +57,8 @@ struct adapter_version {
     char digest_hex[65];
     struct lora *lora;
     struct adapter_report report;
-    struct effect_report effect; /* EFFECT_UNTESTED without a test */
+    struct effect_report effect;   /* EFFECT_UNTESTED without a test */
+    struct adapter_bundle *bundle; /* its behaviour; NULL: it has none */
     int64_t loaded_wall_ms;
     int64_t load_ns;
     struct holding *holding; /* the registry's own, front thread; NULL before it is published */
@@ -112,11 +114,12 @@ struct adapter_source {
     struct adapter_findings *findings;  /* written on success and failure; may be NULL */
 };
 
-/* Reads, hashes, checks against the base and packs. STATUS_MISMATCH / FORMAT / UNSUPPORTED name tensor or
- * field. All files are read through one descriptor of their folder and looked at again afterwards: a version
- * is never made of parts of two; STATUS_UNAVAILABLE says that they changed meanwhile. The effect test reads
- * the prompts of probes.jsonl in the folder (of a file X.gguf: X.gguf.probes.jsonl) if there is one, else the
- * probes'; a malformed one is refused. Blocks; thread: any (workers). */
+/* Reads, hashes, checks against the base and packs, adapter.yaml (bundle.h) too. STATUS_MISMATCH / FORMAT /
+ * UNSUPPORTED name tensor or field. All files are read through one descriptor of their folder and looked at
+ * again afterwards: a version is never made of parts of two; STATUS_UNAVAILABLE says that they changed
+ * meanwhile. The effect test reads the prompts of probes.jsonl in the folder (of a file X.gguf:
+ * X.gguf.probes.jsonl) if there is one, else the probes'; a malformed one is refused. Blocks; thread: any
+ * (workers). */
 LK_MUST_USE enum status adapter_load(const struct adapter_source *s, const struct model *m,
                                      struct adapter_version **out, struct error *err);
 

@@ -1,8 +1,10 @@
 /* JSON of the operators' API. */
 #include "admin_json.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "adapter_ops.h"
@@ -277,6 +279,15 @@ void put_report_fields(struct jw *w, const struct adapter_version *v)
     jw_key_int(w, "loaded_at", v->loaded_wall_ms / 1000);
     jw_key_float(w, "load_ms", (double)v->load_ns / 1e6);
     jw_key_text(w, "stored", r->stored);
+    if (v->bundle) {
+        char *text = json_dumps(v->bundle->json, JSON_COMPACT);
+        jw_key(w, "behaviour");
+        if (text)
+            jw_raw(w, text, strlen(text));
+        else
+            jw_null(w);
+        free(text);
+    }
     jw_key(w, "base_match");
     jw_begin(w, '{');
     jw_key_text(w, "outcome", base_outcome_name(r->base.outcome));

@@ -8,6 +8,7 @@
 #include "api.h"
 #include "api_parse.h"
 #include "base/clock.h"
+#include "bundle.h"
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
@@ -163,14 +164,14 @@ static void cut_after_last(struct reader *r, const json_t *variables, struct buf
     rendered->data[end] = '\0';
 }
 
-/* Messages of `body` to the prompt's text. */
-static enum status render_messages(const struct text_model *text, const json_t *body, struct buf *out,
-                                   struct fault *f)
+/* Messages of `body` to the prompt's text; `own`: the voice's template, or NULL. */
+static enum status render_messages(const struct text_model *text, const struct chat_template *own,
+                                   const json_t *body, struct buf *out, struct fault *f)
 {
     struct reader r = {.object = body, .fault = f};
     bool continue_last = false, generation_prompt = true;
     struct error err;
-    if (!text->chat_template)
+    if (!text->chat_template && !own)
         return fault_set(f, STATUS_UNSUPPORTED, "messages",
                          "this model has no chat template; use /v1/completions");
     read_bool(&r, "continue_final_message", &continue_last);
@@ -181,7 +182,7 @@ static enum status render_messages(const struct text_model *text, const json_t *
                   "continue_final_message and add_generation_prompt can't both be true");
     json_t *variables = make_variables(&r, text, generation_prompt);
     const struct chat_template *template =
-        text_model_template(text, json_is_array(json_object_get(variables, "tools")));
+        own ? own : text_model_template(text, json_is_array(json_object_get(variables, "tools")));
     if (r.status == STATUS_OK &&
         chat_template_render(template, variables, clock_wall_ms(), NULL, out, &err) != STATUS_OK)
         read_fail(&r, err.status == STATUS_NO_MEMORY ? STATUS_NO_MEMORY : STATUS_INVALID, "messages",
@@ -196,7 +197,8 @@ enum status completion_parse_chat(struct completion *c)
 {
     struct buf rendered;
     buf_init(&rendered, 0);
-    enum status s = render_messages(c->server->base.text, c->body, &rendered, &c->fault);
+    enum status s = render_messages(c->server->base.text, c->bundle ? c->bundle->chat_template : NULL,
+                                    c->body, &rendered, &c->fault);
     if (s == STATUS_OK)
         s = completion_add_prompts(c, 1);
     c->params.echo = false; /* of completions only */
@@ -236,7 +238,7 @@ void api_apply_template(struct request *r)
     if (s == STATUS_OK)
         s = parse_body(r->body, r->n_body, &body, &f);
     if (s == STATUS_OK)
-        s = render_messages(r->server->base.text, body, &prompt, &f);
+        s = render_messages(r->server->base.text, NULL, body, &prompt, &f);
     if (s == STATUS_OK) {
         struct jw w = {.out = &out};
         jw_begin(&w, '{');

@@ -32,10 +32,9 @@ static enum status prompt_of_ids(struct completion *c, uint32_t index, const jso
     struct prompt *p = &c->prompts[index];
     uint32_t n_vocab = model_config(c->server->base.model)->vocab_size;
     size_t n = json_array_size(ids);
-    if (n >= c->server->context) {
-        enum status s =
-            fault_set(&c->fault, STATUS_TOO_LARGE, "prompt",
-                      "the prompt has %zu tokens, this model's context has %u", n, c->server->context);
+    if (n >= c->context) {
+        enum status s = fault_set(&c->fault, STATUS_TOO_LARGE, "prompt",
+                                  "the prompt has %zu tokens, this model's context has %u", n, c->context);
         snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
         return s;
     }

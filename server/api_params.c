@@ -436,7 +436,6 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
         .skip_special_tokens = true,
         .add_special = true,
     };
-    read_voice_words(&r, arena, &out->voice);
     refuse_unsupported(&r);
     read_sampling(&r, &out->sampling);
     read_max_tokens(&r, api, out);

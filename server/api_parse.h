@@ -10,7 +10,6 @@
 #include "api_render.h"
 #include "base/arena.h"
 #include "engine.h"
-#include "voice_params.h"
 
 /* Reads one object's fields. The first failure stays in `fault` and makes all later reads do nothing, so a
  * caller may check once at the end. A field that is absent or null leaves its target untouched and answers
@@ -41,7 +40,6 @@ enum api { API_CHAT, API_COMPLETIONS };
 /* What a request asks of its generations, whichever dialect said it. Arrays live in the arena, texts in the
  * JSON. */
 struct gen_params {
-    struct voice_words voice;
     struct sampling sampling;
     bool has_seed;
     uint32_t n;

@@ -145,7 +145,7 @@ static struct language_guess language_spoken(const struct completion *c)
 /* 0 to 99, the same for a user whenever it asks. */
 static unsigned share_of(const struct completion *c)
 {
-    const char *user = c->params.voice.user, *key = c->r->authorization;
+    const char *user = c->words.user, *key = c->r->authorization;
     uint64_t h = 1469598103934665603U; /* FNV-1a; spread enough for a hundred shares */
     const char *texts[] = {"auto", key ? key : "", user ? user : "", key || user ? "" : c->r->id};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -182,7 +182,7 @@ static bool fits(struct chooser *ch, const struct auto_rule *rule)
         return value && strcmp(value, rule->value) == 0;
     case AUTO_USER:
         snprintf(ch->reason, sizeof ch->reason, "user");
-        return c->params.voice.user && strcmp(c->params.voice.user, rule->name) == 0;
+        return c->words.user && strcmp(c->words.user, rule->name) == 0;
     case AUTO_PERCENT:
         snprintf(ch->reason, sizeof ch->reason, "percent %u", rule->percent);
         return share_of(c) < rule->percent;
@@ -198,20 +198,20 @@ enum status auto_choose(struct completion *c)
     const struct conf *conf = c->server->conf;
     struct chooser ch = {.c = c};
     if (c->r->path_voice)
-        c->params.voice.model = c->r->path_voice; /* whatever the client must put into the field */
-    if (c->params.voice.turn)
-        c->params.voice.model = c->params.voice.turn;
-    const char *model = c->params.voice.model, *header = c->r->adapter_header;
+        c->words.model = c->r->path_voice; /* whatever the client must put into the field */
+    if (c->words.turn)
+        c->words.model = c->words.turn;
+    const char *model = c->words.model, *header = c->r->adapter_header;
     if (!model || strcmp(model, AUTO_NAME) != 0 || conf->n_auto_rules == 0)
         return STATUS_OK;
     if (header && header[0]) { /* who names a voice there doesn't want one chosen */
-        c->params.voice.model = NULL;
+        c->words.model = NULL;
         return STATUS_OK;
     }
     for (size_t i = 0; i < conf->n_auto_rules; i++) {
         if (!fits(&ch, &conf->auto_rules[i]))
             continue;
-        c->params.voice.model = conf->auto_rules[i].voice;
+        c->words.model = conf->auto_rules[i].voice;
         reply_header(c->r, "X-Adapter-Rule", ch.reason);
         return STATUS_OK;
     }

@@ -1,7 +1,7 @@
 /* The life of a completion:
  *
- *   begin → parse (here, or on a worker) → voice → submit every choice → events … → finish
- *                                            any failure: one answer, the rest is cancelled ─┘
+ *   begin → words → voice → parse → submit every choice → events … → finish
+ *           here, or on a worker    any failure: one answer, the rest is cancelled ─┘
  *
  * `answered` and `n_open` are the two halves of the end: what the client gets, and what the engine still
  * owes. The adapter's version is released when both are through. */
@@ -14,6 +14,8 @@
 #include "api_grammar.h"
 #include "auto.h"
 #include "base/clock.h"
+#include "body_defaults.h"
+#include "bundle.h"
 #include "metrics.h"
 #include "server.h"
 #include "sse.h"
@@ -43,14 +45,13 @@ enum status completion_add_prompts(struct completion *c, uint32_t n)
 enum status completion_encode(struct completion *c, uint32_t index, const char *text, size_t length,
                               bool add_special)
 {
-    struct encode_options o = {
-        .add_special = add_special, .parse_special = true, .limit_ids = c->server->context};
+    struct encode_options o = {.add_special = add_special, .parse_special = true, .limit_ids = c->context};
     struct prompt *p = &c->prompts[index];
     struct error err;
     enum status s = tokenizer_encode(c->server->base.text->tokenizer, text, length, &o, &p->ids, &err);
     if (s == STATUS_TOO_LARGE) {
         s = fault_set(&c->fault, s, "prompt", "the prompt is longer than this model's context of %u tokens",
-                      c->server->context);
+                      c->context);
         snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
         return s;
     }
@@ -71,24 +72,65 @@ static void free_body(void *data)
     json_decref(c->body);
 }
 
+/* The body, and who shall speak. */
+static void read_words(void *data)
+{
+    struct completion *c = data;
+    enum status st = parse_body(c->r->body, c->r->n_body, &c->body, &c->fault);
+    if (st == STATUS_OK && c->dialect->translate)
+        st = c->dialect->translate(c);
+    if (st == STATUS_OK) {
+        struct reader r = {.object = c->body, .fault = &c->fault};
+        read_voice_words(&r, c->r->arena, &c->words);
+        st = r.status;
+    }
+    c->fault.error.status = st;
+}
+
+/* What the voice's bundle says where the caller doesn't. */
+static enum status apply_bundle(struct completion *c)
+{
+    struct buf overruled;
+    buf_init(&overruled, 0);
+    enum status st = body_apply_bundle(c->body, c->bundle, &overruled, &c->fault);
+    c->overruled = overruled.length ? arena_strdup(c->r->arena, overruled.data) : NULL;
+    buf_fini(&overruled);
+    return st;
+}
+
+/* All the rest, for the voice that is known now. */
 static void parse(void *data)
 {
     struct completion *c = data;
-    struct request *r = c->r;
     const struct server *s = c->server;
     struct parse_limits limits = {.n_max = s->conf->n_max,
                                   .n_vocab = model_config(s->base.model)->vocab_size,
                                   .tokenizer = s->base.text->tokenizer,
                                   .grammars = s->grammars,
-                                  .caller = r->authorization};
-    enum status st = parse_body(r->body, r->n_body, &c->body, &c->fault);
-    if (st == STATUS_OK && c->dialect->translate)
-        st = c->dialect->translate(c);
+                                  .caller = c->r->authorization};
+    enum status st = c->bundle ? apply_bundle(c) : STATUS_OK;
     if (st == STATUS_OK)
-        st = parse_gen_params(c->body, c->dialect->api, &limits, r->arena, &c->params, &c->fault);
+        st = parse_gen_params(c->body, c->dialect->api, &limits, c->r->arena, &c->params, &c->fault);
     if (st == STATUS_OK)
         st = c->dialect->parse(c);
     c->fault.error.status = st;
+}
+
+/* Long texts, and grammars that are to be compiled. */
+static bool takes_long(const struct completion *c)
+{
+    const struct request *r = c->r;
+    return r->n_body > c->server->conf->worker_text_bytes || grammar_is_asked(r->body, r->n_body) ||
+           (c->bundle && body_says(c->bundle->defaults, "grammar"));
+}
+
+/* On a worker, if it takes long; then back here. */
+static void in_turn(struct completion *c, void (*work)(void *data), void (*done)(void *data))
+{
+    if (takes_long(c) && server_work(c->server, work, done, c))
+        return;
+    work(c);
+    done(c);
 }
 
 static void on_gone(struct request *r)
@@ -96,6 +138,7 @@ static void on_gone(struct request *r)
     completion_cancel(r->state);
 }
 
+static void choose_voice(void *data);
 static void admit(void *data);
 
 void completion_begin(struct request *r, const struct dialect *dialect)
@@ -112,7 +155,7 @@ void completion_begin(struct request *r, const struct dialect *dialect)
         reply_error(r, 503, "no memory for the request", NULL, NULL);
         return;
     }
-    *c = (struct completion){.r = r, .server = s, .dialect = dialect};
+    *c = (struct completion){.r = r, .server = s, .dialect = dialect, .context = s->context};
     request_hold(r);
     r->state = c;
     r->on_gone = on_gone;
@@ -120,12 +163,7 @@ void completion_begin(struct request *r, const struct dialect *dialect)
     if (c->next)
         c->next->prev = c;
     s->completions = c;
-    if (r->n_body > s->conf->worker_text_bytes || grammar_is_asked(r->body, r->n_body)) {
-        if (server_work(s, parse, admit, c))
-            return;
-    }
-    parse(c);
-    admit(c);
+    in_turn(c, read_words, choose_voice);
 }
 
 /* ---- submit */
@@ -200,17 +238,30 @@ static bool salt_cache(const struct completion *c, uint8_t salt[32])
     return true;
 }
 
+uint32_t completion_max_tokens(const struct completion *c, const struct prompt *p)
+{
+    uint32_t rest = p->ids.n_ids < c->context ? c->context - (uint32_t)p->ids.n_ids : 0;
+    return c->params.max_tokens < rest ? c->params.max_tokens : rest;
+}
+
 static enum status submit(struct completion *c, struct choice *h)
 {
     const struct gen_params *p = &c->params;
+    uint32_t max_tokens = completion_max_tokens(c, h->prompt);
+    if (c->context < c->server->context && h->prompt->ids.n_ids >= c->context) { /* else the engine says it */
+        snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
+        return fail(&c->fault.error, STATUS_TOO_LARGE,
+                    "the prompt has %zu tokens, but the context of \"%.80s\" is %u", h->prompt->ids.n_ids,
+                    c->voice.shown, c->context);
+    }
     struct generation g = {
         .prompt = h->prompt->ids.ids,
         .n_prompt = (uint32_t)h->prompt->ids.n_ids,
         .lora = c->voice.lora,
         .shadow_lora = c->voice.shadow_lora,
         .sampling = p->sampling,
-        .max_tokens = p->max_tokens,
-        .min_tokens = p->min_tokens,
+        .max_tokens = max_tokens,
+        .min_tokens = p->min_tokens < max_tokens ? p->min_tokens : max_tokens,
         .ignore_eos = p->ignore_eos,
         .stop_tokens = p->stop_tokens,
         .n_stop_tokens = p->n_stop_tokens,
@@ -280,7 +331,7 @@ static void on_loaded(struct load_waiter *w, const struct error *err)
     struct completion *c = (struct completion *)((char *)w - offsetof(struct completion, waiter));
     if (err)
         blame_load(c, err);
-    admit(c);
+    choose_voice(c);
 }
 
 /* Waits for the bytes of a voice's member; then all of it is asked again, since the current version may be
@@ -311,7 +362,8 @@ static bool may_be_merged(const struct completion *c)
     return a && a->wish.merge != MERGE_NEVER;
 }
 
-static void admit(void *data)
+/* Who speaks; then the request is read for it. */
+static void choose_voice(void *data)
 {
     struct completion *c = data;
     struct request *r = c->r;
@@ -322,13 +374,28 @@ static void admit(void *data)
         s = auto_choose(c);
     if (s == STATUS_OK) {
         s = c->n_waits ? voice_bind(r, &c->voice, &c->fault)
-                       : voice_resolve(r, &c->params.voice, &c->voice, &c->fault);
+                       : voice_resolve(r, &c->words, &c->voice, &c->fault);
         if (s == STATUS_UNAVAILABLE && c->voice.missing && !r->gone) {
             s = wait_for_voice(c);
             if (s == STATUS_OK)
                 return; /* on_loaded comes back here */
         }
     }
+    if (s != STATUS_OK) {
+        admit(c);
+        return;
+    }
+    c->bundle = voice_bundle(&c->voice);
+    if (c->bundle && c->bundle->context && c->bundle->context < c->context)
+        c->context = c->bundle->context;
+    in_turn(c, parse, admit);
+}
+
+static void admit(void *data)
+{
+    struct completion *c = data;
+    struct request *r = c->r;
+    enum status s = c->fault.error.status;
     c->metrics = metrics_voice(c->server->metrics, s == STATUS_NOT_FOUND ? "unknown"
                                                    : c->voice.label      ? c->voice.label
                                                                          : "");
@@ -337,6 +404,8 @@ static void admit(void *data)
     c->created_s = clock_wall_ms() / 1000;
     if (s == STATUS_OK && !r->gone) {
         voice_headers(r, &c->voice);
+        if (c->overruled)
+            reply_header(r, "X-Adapter-Locked", c->overruled);
         c->shows_path = may_be_merged(c);
         for (uint32_t i = 0; i < c->n_choices && s == STATUS_OK; i++)
             s = submit(c, &c->choices[i]);

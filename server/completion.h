@@ -14,6 +14,7 @@
 #include "logprobs_json.h"
 #include "reply.h"
 #include "request.h"
+#include "voice_params.h"
 #include "voices.h"
 
 struct server;
@@ -50,10 +51,13 @@ struct completion {
     const struct dialect *dialect;
     struct fault fault;
     json_t *body;
+    struct voice_words words;
     struct gen_params params;
     struct prompt *prompts;
     uint32_t n_prompts;
     struct voice voice;
+    const struct adapter_bundle *bundle; /* the voice's, or NULL */
+    uint32_t context;                    /* tokens of a sequence that this request may have */
     struct voice_metrics *metrics;
     struct choice *choices;
     uint32_t n_choices, n_open;
@@ -66,6 +70,7 @@ struct completion {
     struct load_waiter waiter; /* for a voice whose bytes aren't in memory */
     uint32_t n_waits;
     uint64_t n_merged_tokens, n_unmerged_tokens; /* computed, of all choices that are through */
+    const char *overruled;                       /* names of fields that the voice's bundle locks; or NULL */
     bool shows_path;                             /* the voice may be merged: the headers say X-Adapter-Path */
     bool begins_later; /* the stream's headers wait for the first step, to say which path it took */
 };
@@ -77,6 +82,8 @@ void completion_cancel(struct completion *c);
 /* Once a second: pings a silent stream. */
 void completion_tick(struct completion *c, int64_t now_ns);
 
+/* The most tokens behind this prompt. */
+uint32_t completion_max_tokens(const struct completion *c, const struct prompt *p);
 /* For parsers: room for prompts in the arena, with clean-up. */
 LK_MUST_USE enum status completion_add_prompts(struct completion *c, uint32_t n);
 /* Encodes text as prompt number `index`. */

@@ -101,7 +101,7 @@ static void allow_origin(struct request *r)
     reply_header(r, "Access-Control-Allow-Origin", origin);
     reply_header(r, "Access-Control-Expose-Headers",
                  "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, "
-                 "X-Adapter-Path, X-Adapter-Rule");
+                 "X-Adapter-Path, X-Adapter-Rule, X-Adapter-Locked");
     if (strcmp(origin, "*") != 0)
         reply_header(r, "Vary", "Origin");
 }

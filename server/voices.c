@@ -620,6 +620,12 @@ static bool is_to_blame(const struct voice *v, uint32_t index)
            (v->members[index].always || v->members[index].term.weight == 1);
 }
 
+const struct adapter_bundle *voice_bundle(const struct voice *v)
+{
+    bool alone = only_asked(v) == 0 && v->members[0].version && v->members[0].term.weight == 1;
+    return alone ? v->members[0].version->bundle : NULL;
+}
+
 void voice_release(struct server *s, struct voice *v, bool failed)
 {
     blends_release(s->voices->blends, v->lora);

@@ -60,6 +60,9 @@ LK_MUST_USE enum status voice_resolve(struct request *r, const struct voice_word
 /* Goes on where voice_resolve or the last voice_bind met a member without bytes; answers as voice_resolve.
  * What is bound already stays as it is. */
 LK_MUST_USE enum status voice_bind(struct request *r, struct voice *v, struct fault *f);
+/* The behaviour of the one adapter that was asked for with weight 1, or NULL: sums have none. Valid until
+ * voice_release. */
+const struct adapter_bundle *voice_bundle(const struct voice *v);
 /* Gives all of it back, on every path. failed: the model gave no finite numbers with it, which
  * is held against an adapter that was asked for alone, with weight 1. */
 void voice_release(struct server *s, struct voice *v, bool failed);

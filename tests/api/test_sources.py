@@ -498,7 +498,7 @@ def test_the_hub_is_pinned_to_a_commit_and_its_store_is_checked(hub, tmp_path):
     fetch = hub_fetch(tmp_path, hub)
     first = fetch("hf://org/voice")
     assert contents(first["path"]) == FILES and first["revision"] == "c" * 40
-    assert [p for p, _ in hub.requests][1:] == [f"/org/voice/resolve/{'c' * 40}/{n}" for n in (*NAMES[1:], "probes.jsonl", "lorikeet_base.json")]
+    assert [p for p, _ in hub.requests][1:] == [f"/org/voice/resolve/{'c' * 40}/{n}" for n in (*NAMES[1:], "probes.jsonl", "lorikeet_base.json", "adapter.yaml")]
     assert all("authorization" not in headers for _, headers in hub.store.requests)
     n = len(hub.requests)
     assert fetch("hf://org/voice@main")["downloaded"] <= len(FILES["adapter_config.json"]) and len(hub.requests) == n + 1

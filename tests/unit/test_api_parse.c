@@ -8,12 +8,14 @@
 
 #include "api_parse.h"
 #include "http_policy.h"
+#include "voice_params.h"
 
 static const struct parse_limits limits = {.n_max = 4, .n_vocab = 100};
 
 struct parsed {
     struct arena *arena;
     json_t *body;
+    struct voice_words w;
     struct gen_params p;
     struct fault f;
     enum status status;
@@ -23,6 +25,11 @@ static struct parsed parse(enum api api, const char *text)
 {
     struct parsed r = {.arena = arena_create(0)};
     r.status = parse_body(text, strlen(text), &r.body, &r.f);
+    if (r.status == STATUS_OK) {
+        struct reader reader = {.object = r.body, .fault = &r.f};
+        read_voice_words(&reader, r.arena, &r.w);
+        r.status = reader.status;
+    }
     if (r.status == STATUS_OK)
         r.status = parse_gen_params(r.body, api, &limits, r.arena, &r.p, &r.f);
     return r;
@@ -70,7 +77,7 @@ static void everything(void **state)
     if (r.status != STATUS_OK)
         fail_msg("%s", r.f.error.text);
     const struct sampling *s = &r.p.sampling;
-    assert_string_equal(r.p.voice.model, "pt");
+    assert_string_equal(r.w.model, "pt");
     assert_true(s->temperature == 0.5F && s->top_p > 0 && s->top_p < 1e-6F && s->top_k == 40 &&
                 s->min_p == 0.1F);
     assert_true(s->repetition_penalty == 1.2F && s->penalty_last_n == 64);
@@ -266,7 +273,7 @@ static void voices_in_words(void **state)
         parse(API_CHAT, "{\"adapters\":[{\"name\":\"pt@3\"},{\"scale\":-0.5,\"name\":\"safety\"}],"
                         "\"lora\":[{\"id\":7,\"scale\":0},{\"scale\":1e-3,\"id\":0}],"
                         "\"user\":\"u\",\"safety_identifier\":\"s\"}");
-    const struct voice_words *w = &r.p.voice;
+    const struct voice_words *w = &r.w;
     assert_int_equal(r.status, STATUS_OK);
     assert_null(w->model);
     assert_true(w->has_adapters && w->n_adapters == 2 && w->has_lora && w->n_lora == 2);
@@ -279,8 +286,8 @@ static void voices_in_words(void **state)
     r = parse(API_CHAT,
               "{\"adapters\":[],\"lora\":null,\"user\":\"u\",\"safety_identifier\":7,\"lora_path\":null}");
     assert_int_equal(r.status, STATUS_OK);
-    assert_true(r.p.voice.has_adapters && r.p.voice.n_adapters == 0 && !r.p.voice.has_lora);
-    assert_string_equal(r.p.voice.user, "u");
+    assert_true(r.w.has_adapters && r.w.n_adapters == 0 && !r.w.has_lora);
+    assert_string_equal(r.w.user, "u");
     done(&r);
 }
 

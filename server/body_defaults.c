@@ -1,0 +1,126 @@
+/* Defaults in a request's body. */
+#include "body_defaults.h"
+
+#include <string.h>
+
+#include "bundle.h"
+
+#define ALIASES_MAX 13U
+
+/* Names that mean the same; a field that isn't here has one name. */
+static const char *const same[][ALIASES_MAX] = {
+    {"max_tokens", "max_completion_tokens", "n_predict"},
+    {"repetition_penalty", "repeat_penalty"},
+    {"stop", "stop_sequences"},
+    {"grammar", "guided_regex", "json_schema", "guided_json", "guided_choice", "guided_grammar",
+     "guided_json_object", "structured_outputs", "response_format", "tools"},
+};
+
+static const char *const *names_of(const char *key, const char *const fallback[2])
+{
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
+        for (size_t k = 0; k < ALIASES_MAX && same[i][k]; k++)
+            if (strcmp(same[i][k], key) == 0)
+                return same[i];
+    return fallback;
+}
+
+/* A response_format that asks for plain text constrains nothing. */
+static bool says_something(const char *key, const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+    bool is_text = strcmp(key, "response_format") == 0 && type && strcmp(type, "text") == 0;
+    return v && !json_is_null(v) && !is_text;
+}
+
+const json_t *body_says(const json_t *body, const char *key)
+{
+    const char *const alone[] = {key, NULL};
+    for (const char *const *name = names_of(key, alone); *name; name++) {
+        const json_t *v = json_object_get(body, *name);
+        if (says_something(*name, v))
+            return v;
+    }
+    return NULL;
+}
+
+bool body_put(json_t *body, const char *key, const json_t *value)
+{
+    const char *const alone[] = {key, NULL};
+    for (const char *const *name = names_of(key, alone); *name; name++)
+        json_object_del(body, *name);
+    return json_object_set_new(body, key, json_deep_copy(value)) == 0;
+}
+
+/* ---- the system prompt */
+
+static bool is_system(const json_t *message)
+{
+    const char *role = json_string_value(json_object_get(message, "role"));
+    return role && (strcmp(role, "system") == 0 || strcmp(role, "developer") == 0);
+}
+
+bool body_has_system(const json_t *body)
+{
+    return is_system(json_array_get(json_object_get(body, "messages"), 0));
+}
+
+static json_t *joined(const char *text, const json_t *theirs)
+{
+    const json_t *content = json_object_get(theirs, "content");
+    json_t *copy = json_copy((json_t *)(uintptr_t)theirs), *both = NULL;
+    if (json_is_string(content)) {
+        both = json_sprintf("%s\n\n%s", text, json_string_value(content));
+    } else if (json_is_array(content)) {
+        both = json_copy((json_t *)(uintptr_t)content);
+        json_array_insert_new(both, 0, json_pack("{s:s,s:s}", "type", "text", "text", text));
+    }
+    if (both)
+        json_object_set_new(copy, "content", both);
+    return copy;
+}
+
+bool body_put_system(json_t *body, const char *text)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    if (!json_is_array(messages) || json_array_size(messages) == 0)
+        return true;
+    json_t *copy = json_copy((json_t *)(uintptr_t)messages);
+    int failed =
+        body_has_system(body)
+            ? json_array_set_new(copy, 0, joined(text, json_array_get(copy, 0)))
+            : json_array_insert_new(copy, 0, json_pack("{s:s,s:s}", "role", "system", "content", text));
+    return json_object_set_new(body, "messages", copy) == 0 && !failed;
+}
+
+/* ---- a bundle */
+
+static bool is_locked(const struct adapter_bundle *b, const char *key)
+{
+    size_t i;
+    const json_t *name;
+    json_array_foreach((json_t *)(uintptr_t)b->locked, i,
+                       name) if (strcmp(json_string_value(name), key) == 0) return true;
+    return false;
+}
+
+enum status body_apply_bundle(json_t *body, const struct adapter_bundle *bundle, struct buf *overruled,
+                              struct fault *f)
+{
+    const char *key;
+    json_t *ours;
+    bool ok = true;
+    json_object_foreach(bundle->defaults, key, ours)
+    {
+        const json_t *theirs = body_says(body, key);
+        bool locked = is_locked(bundle, key);
+        if (theirs && (!locked || json_equal((json_t *)(uintptr_t)theirs, ours)))
+            continue;
+        if (theirs)
+            buf_printf(overruled, "%s%s", overruled->length ? ", " : "", key);
+        ok &= body_put(body, key, ours);
+    }
+    if (bundle->system_prompt && (!body_has_system(body) || is_locked(bundle, "system_prompt")))
+        ok &= body_put_system(body, bundle->system_prompt);
+    return ok ? STATUS_OK : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
+}
