@@ -135,3 +135,15 @@ def test_the_watched_folder_sees_it(tmp_path):
         while ask(s, "w")[0] != 6 and time.time() < end:
             time.sleep(0.1)
         assert ask(s, "w")[0] == 6
+
+
+def test_a_grammar_of_the_voice(tmp_path):
+    folder = make(tmp_path / "g", "regex: '(yes|no)!'\n", "qv_r4")
+    with Server(LLAMA, {"g": folder}, ["--threads", "2"], name="tiny") as s:
+        def text(**body):
+            status, answer, _ = post(s, "/v1/chat/completions", {"model": "g", "messages": USER, "max_tokens": 40, **body})
+            assert status == 200, answer
+            return answer["choices"][0]["message"]["content"]
+        assert text() in ("yes!", "no!") and text(seed=3) in ("yes!", "no!")
+        assert text(guided_choice=["maybe"]) == "maybe" # the caller's own wins
+        assert text(response_format={"type": "text"}) in ("yes!", "no!")
