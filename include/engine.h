@@ -130,8 +130,15 @@ struct sampling {
     struct sampler_order order;
 };
 
-/* One generation. All pointers are borrowed during engine_submit only, except `lora`, `shadow_lora` and
- * `grammar`. */
+/* An embedding instead of text: the prompt's final hidden states, behind the model's last norm. */
+enum pooling {
+    POOLING_NONE,
+    POOLING_MEAN, /* the sum of all of them, in the order of positions */
+    POOLING_LAST, /* the last token's */
+};
+
+/* One generation. All pointers are borrowed during engine_submit only, except `lora`, `shadow_lora`,
+ * `grammar` and `pooled`. */
 struct generation {
     const int32_t *prompt; /* ids, checked < vocab_size by submit */
     uint32_t n_prompt;     /* >= 1 and <= context limit - 1 */
@@ -166,6 +173,10 @@ struct generation {
      * min_tokens. Where no token fits at all, or its states outgrow it, the generation fails. Of a grammar
      * for this model's vocabulary; the engine keeps a reference of its own until the final event. */
     struct grammar *grammar;
+    /* With a pooling max_tokens is 0, and EVENT_DONE follows when `pooled` is complete: [hidden_size], the
+     * caller's, zeroed by it, and the engine's to add to until the final event. */
+    enum pooling pooling;
+    double *pooled;
 };
 
 enum event_kind {
@@ -233,8 +244,10 @@ enum speculation {
     SPECULATION_ALWAYS, /* whatever there is to guess: for tests and measurements */
 };
 
+#define ENGINE_SEQUENCES 64U
+
 struct engine_options {
-    uint32_t n_sequences;  /* running at once; 0: 64 */
+    uint32_t n_sequences;  /* running at once; 0: ENGINE_SEQUENCES */
     uint32_t queue_limit;  /* waiting; 0: 1024 */
     uint32_t context;      /* tokens of a sequence; 0: the model's max_position (capped by KV memory) */
     uint64_t kv_bytes;     /* 0: enough for n_sequences of modest length, at most a quarter of memory */

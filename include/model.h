@@ -207,10 +207,18 @@ struct batch_seq {
     uint32_t n_prompt, n_known;
 };
 
+/* What a step gives for the tokens whose logits are wanted. */
+enum step_rows {
+    STEP_LOGITS,
+    STEP_LOGITS_AND_HIDDEN, /* step_hidden has their final hidden states, too */
+    STEP_HIDDEN,            /* those alone: no logits are computed */
+};
+
 struct batch {
     const struct batch_seq *seqs;
     uint32_t n_seqs;
     uint32_t logits_at; /* rows of logits go behind this many of earlier steps, which stay as they are */
+    enum step_rows rows;
 };
 
 /* Scratch for steps of at most n_tokens_max tokens, n_seqs_max sequences, n_logit_rows_max rows of logits and
@@ -260,6 +268,10 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
 /* The peaks (kernels.h) of the rows of logits in `s`: [rows, n_peaks_of(vocab_size)], made with them and
  * valid as long; row 0 is that of logits_at 0. NULL: not known. Thread: engine. */
 const float *step_peaks(const struct step_space *s);
+
+/* The hidden states behind the last norm of the rows whose logits the last step gave, or stood for: [rows,
+ * hidden_size], if its batch asked for them. Thread: engine. */
+const float *step_hidden(const struct step_space *s);
 
 /* Where a step's time goes, for benchmarks. */
 #define STEP_PHASE_LIST(X)                                                                                   \

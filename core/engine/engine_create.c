@@ -51,7 +51,7 @@ static enum status take_options(struct engine *e, const struct engine_options *o
         (s = check_limit("queue_limit", o->queue_limit, QUEUE_LIMIT_MAX, err)) != STATUS_OK ||
         (s = check_limit("step_tokens", o->step_tokens, STEP_TOKENS_MAX, err)) != STATUS_OK)
         return s;
-    e->n_sequences = o->n_sequences ? o->n_sequences : 64;
+    e->n_sequences = o->n_sequences ? o->n_sequences : ENGINE_SEQUENCES;
     e->queue_limit = o->queue_limit ? o->queue_limit : 1024;
     e->prompt_tokens = o->step_tokens ? o->step_tokens : PROMPT_TOKENS;
     e->step_tokens = o->step_tokens ? o->step_tokens : e->n_sequences + PROMPT_TOKENS;

@@ -204,6 +204,13 @@ void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reas
 void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reason reason,
                          const struct error *err);
 
+/* engine_pool.c: embeddings */
+/* What the batch that is made needs of the model. */
+enum step_rows engine_pooling(const struct engine *e);
+void engine_pool(struct engine *e); /* adds up what the step gave */
+/* Counts a row of it; the end, if it was the last one. */
+void engine_end_pooled(struct engine *e, struct sequence *q);
+
 /* engine_merged.c: merged copies between the front and the thread */
 LK_MUST_USE enum status engine_merged_init(struct engine *e, struct error *err);
 void engine_merged_fini(struct engine *e);

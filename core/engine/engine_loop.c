@@ -30,7 +30,7 @@ static void receive_submission(struct engine *e, struct submission *s)
         g->shadow_lora && step_reserve_rank(e->space, g->shadow_lora->t_max, &err) != STATUS_OK;
     if (g->lora && step_reserve_rank(e->space, g->lora->t_max, &err) != STATUS_OK) {
         engine_end_waiting(e, s, FINISH_CANCELLED, &err);
-    } else if (g->max_tokens == 0 && (g->n_prompt_logprobs < 0 || g->n_prompt == 1)) {
+    } else if (!generation_computes_all(g) && (g->n_prompt_logprobs < 0 || g->n_prompt == 1)) {
         engine_emit_started(e, s, false); /* nothing to compute */
         engine_end_waiting(e, s, FINISH_LENGTH, NULL);
     } else {
@@ -114,8 +114,9 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
 {
     const struct submission *s = e->waiting[i];
     const struct generation *g = &s->g;
-    uint32_t n_known = g->max_tokens ? g->n_prompt : g->n_prompt - 1;
-    uint32_t from = g->n_prompt_logprobs >= 0 && g->n_prompt > 1 ? 0 : n_known - 1;
+    uint32_t n_known = generation_computes_all(g) ? g->n_prompt : g->n_prompt - 1;
+    bool all = g->pooling == POOLING_MEAN || (g->n_prompt_logprobs >= 0 && g->n_prompt > 1);
+    uint32_t from = all ? 0 : n_known - 1;
     uint32_t *pages = e->found_table + (size_t)i * e->pages_of_context;
     const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
     uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
@@ -232,7 +233,7 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
         r->sequence = q;
         r->shadow = ROW_NONE;
         r->non_finite = false;
-        r->scored = p + 1 < g->n_prompt ? q->tokens[p + 1] : -1;
+        r->scored = p + 1 < g->n_prompt && !g->pooling ? q->tokens[p + 1] : -1;
         r->depth = p < q->n_tokens ? 0 : p + 1 - q->n_tokens;
     }
     uint32_t reached = end < g->n_prompt ? end : g->n_prompt;
@@ -308,6 +309,8 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
     for (uint32_t i = worker; i < e->n_rows; i += n_workers) {
         struct row *r = &e->rows[i];
         const float *logits = e->logits + (size_t)i * scratch->n_vocab;
+        if (r->sequence->submission->g.pooling)
+            continue;
         if (r->depth == 0)
             compute_drafts(r, logits, peaks ? peaks + i * n_peaks : NULL, scratch);
         if (r->shadow != ROW_NONE)
@@ -329,6 +332,10 @@ static void announce(struct engine *e)
 static void deliver_row(struct engine *e, const struct row *r)
 {
     struct sequence *q = r->sequence;
+    if (q->state != SEQUENCE_FREE && q->submission->g.pooling) {
+        engine_end_pooled(e, q);
+        return;
+    }
     if (r->scored >= 0) {
         engine_score_row(e, r);
         return;
@@ -363,8 +370,11 @@ static void deliver(struct engine *e)
 static void run_model(struct engine *e)
 {
     bool apart = e->n_followers > 0 && engine_step_is_merged(e);
-    const struct batch batch = {.seqs = e->batch, .n_seqs = e->n_batch + (apart ? 0 : e->n_followers)};
+    const struct batch batch = {
+        .seqs = e->batch, .n_seqs = e->n_batch + (apart ? 0 : e->n_followers), .rows = engine_pooling(e)};
     model_step(e->step_model, e->space, e->kv, &batch, &e->logits);
+    if (batch.rows != STEP_LOGITS)
+        engine_pool(e);
     if (apart) {
         float *behind;
         const struct batch followers = {

@@ -28,12 +28,14 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
 
 uint32_t sequence_n_known(const struct sequence *q)
 {
-    return q->submission->g.max_tokens ? q->n_tokens : q->n_tokens - 1;
+    return generation_computes_all(&q->submission->g) ? q->n_tokens : q->n_tokens - 1;
 }
 
 uint32_t sequence_logits_from(const struct sequence *q)
 {
     const struct generation *g = &q->submission->g;
+    if (g->pooling == POOLING_MEAN && q->n_scored < g->n_prompt)
+        return q->n_scored;
     if (g->n_prompt_logprobs >= 0 && q->n_scored + 1 < g->n_prompt)
         return q->n_scored;
     return sequence_n_known(q) - 1;

@@ -43,8 +43,9 @@ struct sequence {
     int32_t *tokens; /* [context] prompt, then output, in a step drafts behind; memory of the table */
     uint32_t n_tokens, n_generated;
     uint32_t n_computed; /* tokens whose K and V are in the pages */
-    uint32_t n_scored;   /* prompt positions whose logprobs were reported; a pause doesn't set them back */
-    uint32_t n_counted;  /* prompt tokens that the statistics have seen, computed or found */
+    uint32_t n_scored;  /* prompt positions whose logprobs were reported, or that were pooled; a pause doesn't
+                           set them back */
+    uint32_t n_counted; /* prompt tokens that the statistics have seen, computed or found */
     uint32_t n_merged, n_unmerged; /* tokens computed on a merged copy, or not */
     bool announced;                /* EVENT_STARTED was sent */
     uint32_t *pages;               /* [pages of a context] token p is in pages[p / KV_PAGE_TOKENS] */
@@ -61,6 +62,12 @@ struct sequence {
     struct follower follower;
     struct draft draft;
 };
+
+/* Whether the last token of a prompt is computed, too: it is not where it predicts nothing. */
+static inline bool generation_computes_all(const struct generation *g)
+{
+    return g->max_tokens > 0 || g->pooling != POOLING_NONE;
+}
 
 /* Takes the submission. Everything but pages is ready for the first chunk. */
 void sequence_begin(struct sequence *q, struct submission *s, const struct text_model *text, int64_t now_ns);

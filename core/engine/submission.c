@@ -182,6 +182,9 @@ static enum status check_lengths(const struct generation *g, const struct submis
     if (g->min_tokens > g->max_tokens)
         return fail(err, STATUS_INVALID, "min_tokens is %u, above max_tokens, which is %u", g->min_tokens,
                     g->max_tokens);
+    if (g->pooling != POOLING_NONE && (g->max_tokens || g->n_prompt_logprobs >= 0 || !g->pooled))
+        return fail(err, STATUS_INVALID, "an embedding has no tokens of its own: max_tokens is %u",
+                    g->max_tokens);
     if (g->n_logprobs < -1 || g->n_logprobs > (int32_t)LOGPROBS_MAX)
         return fail(err, STATUS_INVALID, "logprobs must be between 0 and %u, got %d", LOGPROBS_MAX,
                     g->n_logprobs);

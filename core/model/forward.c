@@ -522,6 +522,8 @@ static void head_in(const struct crew *c)
         norm_row(c, w ? w : m->final_norm, bias ? bias : m->final_norm_bias, n, c->x + (size_t)row * n,
                  c->final + (size_t)i * n);
     }
+    if (c->alone && c->worker == 0 && c->s->batch->rows != STEP_LOGITS) /* the others have the same */
+        memcpy(c->s->final, c->final, (size_t)c->s->n_logit_rows * n * sizeof *c->final);
     quantize_own(c, &x, &m->head, 1);
     rows_ready(c);
 }
@@ -535,6 +537,8 @@ static void head(const struct crew *c)
     struct acts x = acts_of(c->final, s->n_logit_rows, m->config.hidden_size, c->in);
     crew_phase(c, PHASE_NORM);
     head_in(c);
+    if (s->batch->rows == STEP_HIDDEN)
+        return;
     crew_phase(c, PHASE_HEAD);
     struct low_rank t = low_rank_begin(c, &p, &x);
     while (claim_panels(c, m->config.n_layers * N_LAYER_CLAIMS, &m->head, PEAK_VALUES, &p.own[0])) {
@@ -570,6 +574,11 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
     step_plan(s, m, kv, batch);
     team_run(s->team, step_task, s);
     *logits = s->out;
+}
+
+const float *step_hidden(const struct step_space *s)
+{
+    return s->final;
 }
 
 const float *step_peaks(const struct step_space *s)

@@ -22,6 +22,7 @@
 #include "text.h"
 
 #define FAKE_VOCAB 260U
+#define FAKE_HIDDEN 3U /* a row's hidden states: its mark, its position, its token */
 #define FAKE_EOS 256
 #define FAKE_EOS_TEXT 257
 #define FAKE_BROKEN 255 /* first byte of the digest of an adapter whose rows are NaN */
@@ -44,6 +45,7 @@ struct merged_copy {
 
 struct step_space {
     float *logits; /* [n_rows_max, FAKE_VOCAB] */
+    float *hidden; /* [n_rows_max, FAKE_HIDDEN] */
     uint32_t n_tokens_max, n_seqs_max, n_rows_max, t_max;
 };
 
@@ -58,7 +60,8 @@ static uint32_t fake_argmax(const float *x, uint32_t n)
 
 static struct model fake_model(void)
 {
-    struct model m = {.config = {.vocab_size = FAKE_VOCAB, .max_position = 4096, .n_eos = 1}};
+    struct model m = {
+        .config = {.vocab_size = FAKE_VOCAB, .hidden_size = FAKE_HIDDEN, .max_position = 4096, .n_eos = 1}};
     m.config.eos_tokens[0] = FAKE_EOS;
     m.kernels.argmax = fake_argmax;
     return m;
@@ -95,15 +98,21 @@ enum status step_space_create(const struct model *m, const struct kv_shape *kv, 
     *out = s;
     if (!s)
         return fail(err, STATUS_NO_MEMORY, "step space");
-    *s = (struct step_space){mem_array(n_logit_rows_max, FAKE_VOCAB * sizeof(float)), n_tokens_max,
-                             n_seqs_max, n_logit_rows_max, 0};
-    return s->logits ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "step space");
+    *s = (struct step_space){mem_array(n_logit_rows_max, FAKE_VOCAB * sizeof(float)),
+                             mem_array(n_logit_rows_max, FAKE_HIDDEN * sizeof(float)),
+                             n_tokens_max,
+                             n_seqs_max,
+                             n_logit_rows_max,
+                             0};
+    return s->logits && s->hidden ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "step space");
 }
 
 void step_space_destroy(struct step_space *s)
 {
-    if (s)
+    if (s) {
         mem_free(s->logits);
+        mem_free(s->hidden);
+    }
     mem_free(s);
 }
 
@@ -225,10 +234,33 @@ const float *step_peaks(const struct step_space *s)
     return NULL;
 }
 
+const float *step_hidden(const struct step_space *s)
+{
+    return s->hidden;
+}
+
+/* One row of what a step gives; those that were not asked for are no numbers. */
+static void fake_out(const struct model *m, struct step_space *s, struct kv_cache *kv, uint32_t at[3],
+                     const struct batch *batch)
+{
+    const struct batch_seq *q = &batch->seqs[at[0]];
+    uint32_t p = q->position + at[1];
+    float *logits = s->logits + (size_t)(batch->logits_at + at[2]) * FAKE_VOCAB;
+    float *hidden = s->hidden + (size_t)at[2] * FAKE_HIDDEN;
+    fake_row(m, kv, q, p, logits);
+    for (uint32_t i = 0; batch->rows == STEP_HIDDEN && i < FAKE_VOCAB; i++)
+        logits[i] = NAN;
+    hidden[0] = batch->rows == STEP_LOGITS || (q->lora && q->lora->digest[0] == FAKE_BROKEN)
+                    ? NAN
+                    : fake_place(kv, q, p)[2];
+    hidden[1] = (float)p;
+    hidden[2] = fake_place(kv, q, p)[0];
+}
+
 void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv, const struct batch *batch,
                 float **logits)
 {
-    uint32_t n_rows = batch->logits_at, n_tokens = 0;
+    uint32_t n_rows = 0, n_tokens = 0;
     require(batch->n_seqs > 0 && batch->n_seqs <= s->n_seqs_max);
     for (uint32_t i = 0; i < batch->n_seqs; i++) {
         const struct batch_seq *q = &batch->seqs[i];
@@ -244,8 +276,8 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
             k[2] = fake_mark(m, q, q->position + t, q->tokens[t], before);
         }
         for (uint32_t t = q->logits_begin; t < q->n_tokens; t++) {
-            require(n_rows < s->n_rows_max);
-            fake_row(m, kv, q, q->position + t, s->logits + (size_t)n_rows++ * FAKE_VOCAB);
+            require(batch->logits_at + n_rows < s->n_rows_max);
+            fake_out(m, s, kv, (uint32_t[3]){i, t, n_rows++}, batch);
         }
     }
     require(n_tokens <= s->n_tokens_max);
