@@ -7,6 +7,34 @@ struct request;
 void api_chat_completions(struct request *r); /* api_chat.c */
 void api_apply_template(struct request *r);
 
+void api_chat_count(struct request *r); /* api_count.c */
+
+void api_messages(struct request *r); /* api_anthropic.c */
+void api_count_tokens(struct request *r);
+
+void api_ollama_chat(struct request *r); /* api_ollama.c */
+void api_ollama_generate(struct request *r);
+void api_ollama_tags(struct request *r); /* api_ollama_models.c */
+void api_ollama_ps(struct request *r);
+void api_ollama_show(struct request *r);
+void api_ollama_version(struct request *r);
+void api_ollama_refused(struct request *r); /* 501 */
+void api_root(struct request *r);
+
+void api_responses(struct request *r); /* api_responses.c */
+void api_responses_count(struct request *r);
+void api_response_get(struct request *r); /* api_kept_responses.c */
+void api_response_input(struct request *r);
+void api_response_delete(struct request *r);
+
+void api_embeddings(struct request *r); /* api_embeddings.c */
+void api_ollama_embed(struct request *r);
+void api_ollama_embeddings(struct request *r);
+
+void api_llama_completion(struct request *r); /* api_llama.c */
+void api_llama_props(struct request *r);
+void api_llama_slots(struct request *r);
+
 void api_completions(struct request *r); /* api_completions.c */
 
 void api_models(struct request *r); /* api_models.c */

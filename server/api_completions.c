@@ -7,7 +7,7 @@
 #include "server.h"
 #include "sse.h"
 
-#define PROMPTS_MAX 256U
+#define PROMPTS_MAX 2048U /* the configuration has a limit of its own on choices */
 
 /* Echo of a prompt that came as ids: its text. */
 static enum status decode_for_echo(struct completion *c, struct prompt *p)
@@ -65,7 +65,7 @@ static enum status read_prompt(struct completion *c, uint32_t index, const json_
     return s;
 }
 
-static enum status parse_prompts(struct completion *c)
+enum status completion_parse_prompts(struct completion *c)
 {
     const json_t *v = json_object_get(c->body, "prompt");
     if (!v || json_is_null(v))
@@ -85,7 +85,7 @@ static enum status parse_prompts(struct completion *c)
 static const struct dialect dialect = {.name = "completion",
                                        .id_prefix = "cmpl-",
                                        .api = API_COMPLETIONS,
-                                       .parse = parse_prompts,
+                                       .parse = completion_parse_prompts,
                                        .render = completion_render,
                                        .chunk = completion_render_chunk,
                                        .end = completion_render_end,

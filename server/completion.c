@@ -20,9 +20,9 @@
 #include "server.h"
 #include "sse.h"
 
-#define WAITS_MAX 16U /* a voice of 8 members, each of which may be pushed out once meanwhile */
-
-static void finish(struct completion *c);
+#define EMBEDDINGS_MAX 2048U   /* inputs of a request for vectors, as OpenAI has it */
+#define EMBEDDINGS_AT_ONCE 64U /* of a request in the engine: the others leave room to other requests */
+#define WAITS_MAX 16U          /* a voice of 8 members, each of which may be pushed out once meanwhile */
 
 /* ---- prompts */
 
@@ -120,8 +120,8 @@ static void parse(void *data)
 static bool takes_long(const struct completion *c)
 {
     const struct request *r = c->r;
-    return r->n_body > c->server->conf->worker_text_bytes || grammar_is_asked(r->body, r->n_body) ||
-           (c->bundle && body_says(c->bundle->defaults, "grammar"));
+    return c->dialect->waits || r->n_body > c->server->conf->worker_text_bytes ||
+           grammar_is_asked(r->body, r->n_body) || (c->bundle && body_says(c->bundle->defaults, "grammar"));
 }
 
 /* On a worker, if it takes long; then back here. */
@@ -185,10 +185,11 @@ static enum status make_choices(struct completion *c)
     const struct gen_params *p = &c->params;
     struct arena *a = c->r->arena;
     uint64_t n = (uint64_t)c->n_prompts * p->n;
-    if (n > c->server->conf->choices_max)
+    if (n > (c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max))
         return fault_set(&c->fault, STATUS_INVALID, "n",
                          "%u prompts with n=%u make %llu choices, at most %u are accepted", c->n_prompts,
-                         p->n, (unsigned long long)n, c->server->conf->choices_max);
+                         p->n, (unsigned long long)n,
+                         c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max);
     c->choices = arena_array(a, n, sizeof *c->choices);
     c->id = arena_printf(a, "%s%s", c->dialect->id_prefix, c->r->id);
     if (!c->choices || !c->id || arena_on_end(a, free_choices, c) != 0)
@@ -206,6 +207,11 @@ static enum status make_choices(struct completion *c)
         reply_init(&h->reply);
         buf_init(&h->ids, 0);
         logprob_list_init(&h->logprobs);
+        if (c->pooling) {
+            h->pooled = arena_array(a, model_config(c->server->base.model)->hidden_size, sizeof *h->pooled);
+            if (!h->pooled)
+                return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for the vectors");
+        }
         if (h->prompt->text)
             buf_append(&h->reply.content, h->prompt->text, h->prompt->n_text);
     }
@@ -272,9 +278,12 @@ static enum status submit(struct completion *c, struct choice *h)
         .n_logprobs = p->n_logprobs,
         .n_prompt_logprobs = p->echo ? p->n_logprobs : -1,
         .priority = p->priority,
-        .grammar = p->grammar,
+        .grammar = c->pooling ? NULL : p->grammar,
+        .pooling = c->pooling,
+        .pooled = h->pooled,
     };
-    g.cache_off = !salt_cache(c, g.cache_salt) || p->cache_off;
+    /* A mean needs all of a prompt's states, so it can take no pages and leaves none in others' place. */
+    g.cache_off = !salt_cache(c, g.cache_salt) || p->cache_off || c->pooling == POOLING_MEAN;
     /* Choices of one prompt differ by their seed, and are the same again with the same request. */
     g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n : random_seed();
     enum status s = bridge_submit(c->server->bridge, &g, &h->sink, &c->fault.error);
@@ -285,6 +294,15 @@ static enum status submit(struct completion *c, struct choice *h)
         c->n_open++;
         c->metrics->n_waiting++;
     }
+    return s;
+}
+
+static enum status submit_more(struct completion *c)
+{
+    uint32_t at_once = c->pooling ? EMBEDDINGS_AT_ONCE : UINT32_MAX;
+    enum status s = STATUS_OK;
+    while (c->n_submitted < c->n_choices && c->n_open < at_once && s == STATUS_OK)
+        s = submit(c, &c->choices[c->n_submitted++]);
     return s;
 }
 
@@ -402,13 +420,12 @@ static void admit(void *data)
     if (s == STATUS_OK)
         s = make_choices(c);
     c->created_s = clock_wall_ms() / 1000;
-    if (s == STATUS_OK && !r->gone) {
+    if (s == STATUS_OK && !r->gone && !c->dialect->counts) {
         voice_headers(r, &c->voice);
         if (c->overruled)
             reply_header(r, "X-Adapter-Locked", c->overruled);
         c->shows_path = may_be_merged(c);
-        for (uint32_t i = 0; i < c->n_choices && s == STATUS_OK; i++)
-            s = submit(c, &c->choices[i]);
+        s = submit_more(c);
     }
     if (s != STATUS_OK) {
         answer_fault(c);
@@ -420,7 +437,7 @@ static void admit(void *data)
             sse_begin(r, c->dialect->stream_type);
     }
     if (c->n_open == 0)
-        finish(c);
+        completion_finish(c);
 }
 
 /* ---- events */
@@ -446,7 +463,7 @@ static void add_id(struct choice *h, int32_t token)
 
 static void add_logprobs(struct completion *c, struct choice *h, const struct event *e, bool known)
 {
-    struct logprob_style style = {.api = c->dialect->api,
+    struct logprob_style style = {.api = c->dialect->chat_logprobs ? API_CHAT : c->dialect->api,
                                   .tokenizer = c->server->base.text->tokenizer,
                                   .as_ids = c->params.tokens_as_ids,
                                   .skip_special = c->params.skip_special_tokens};
@@ -556,6 +573,15 @@ static void begin_stream(struct completion *c, bool merged)
     sse_begin(c->r, c->dialect->stream_type);
 }
 
+/* Choices that wait for those before them. */
+static void go_on(struct completion *c)
+{
+    if (c->cancelled || c->answered || c->r->gone || submit_more(c) == STATUS_OK)
+        return;
+    answer_fault(c);
+    completion_cancel(c);
+}
+
 static void on_event(struct sink *sink, const struct event *e)
 {
     struct choice *h = (struct choice *)sink;
@@ -588,8 +614,10 @@ static void on_event(struct sink *sink, const struct event *e)
         on_failed(c, h, e);
         break;
     }
+    if (e->kind == EVENT_DONE)
+        go_on(c);
     if (c->n_open == 0)
-        finish(c);
+        completion_finish(c);
 }
 
 /* ---- the end */
@@ -602,72 +630,6 @@ void completion_cancel(struct completion *c)
     for (uint32_t i = 0; i < c->n_choices; i++)
         if (c->choices[i].open)
             bridge_cancel(c->server->bridge, &c->choices[i].sink);
-}
-
-static const char *path_of(const struct completion *c)
-{
-    return c->n_unmerged_tokens == 0 ? "merged" : c->n_merged_tokens == 0 ? "unmerged" : "mixed";
-}
-
-static void answer(struct completion *c)
-{
-    struct buf b;
-    buf_init(&b, 0);
-    c->answered = true;
-    if (!c->params.stream) {
-        if (c->shows_path)
-            reply_header(c->r, "X-Adapter-Path", path_of(c));
-        for (uint32_t i = 0; i < c->n_choices; i++)
-            b.failed |= reply_failed(&c->choices[i].reply);
-        c->dialect->render(c, &b);
-        reply_json(c->r, 200, &b);
-    } else {
-        c->dialect->end(c, &b);
-        if (sse_send(c->r, &b))
-            stream_end(c->r);
-    }
-    buf_fini(&b);
-}
-
-static void log_end(const struct completion *c, int64_t ns)
-{
-    uint64_t n_generated = 0;
-    for (uint32_t i = 0; i < c->n_choices; i++)
-        n_generated += c->choices[i].n_generated;
-    const struct log *log = &c->server->log;
-    LOG_EVENT(log, LOG_INFO, c->dialect->name, LOG_TEXT("request", c->r->id),
-              LOG_NUMBER("status", c->r->status),
-              LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
-              LOG_TEXT("generation", c->voice.generations ? c->voice.generations : "0"),
-              LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
-              LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", (double)ns / 1e6),
-              LOG_TEXT("end", c->r->gone              ? "client left"
-                              : c->fault.error.status ? c->fault.error.text
-                                                      : "ok"));
-}
-
-static void finish(struct completion *c)
-{
-    struct server *s = c->server;
-    struct request *r = c->r;
-    if (!c->answered && !r->gone)
-        answer(c);
-    int64_t ns = clock_now_ns() - r->started_ns;
-    metrics_count_request(c->metrics, r->gone                 ? 499
-                                      : c->fault.error.status ? http_status_of(c->fault.error.status)
-                                                              : r->status);
-    c->metrics->n_cancelled += r->gone;
-    histogram_add(&c->metrics->duration, (double)ns / 1e9);
-    log_end(c, ns);
-    voice_release(s, &c->voice, c->non_finite);
-    r->on_gone = NULL;
-    if (c->prev)
-        c->prev->next = c->next;
-    else
-        s->completions = c->next;
-    if (c->next)
-        c->next->prev = c->prev;
-    request_release(r);
 }
 
 void completion_tick(struct completion *c, int64_t now_ns)

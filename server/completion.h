@@ -38,6 +38,7 @@ struct choice {
     struct reply reply; /* not shown yet: all of it without streaming */
     struct buf ids;     /* the same: JSON numbers with commas */
     struct logprob_list logprobs;
+    double *pooled;    /* [hidden_size] of an embedding; or NULL */
     uint32_t n_scored; /* EVENT_PROMPTs seen */
     uint32_t n_prompt, n_generated, n_cached, n_drafted, n_drafts_right;
     int64_t first_ns, last_ns; /* tokens */
@@ -48,7 +49,8 @@ struct completion {
     struct completion *prev, *next; /* server->completions */
     struct request *r;
     struct server *server;
-    const struct dialect *dialect;
+    const struct dialect *dialect; /* translate may put another one in its place */
+    void *form;                    /* what it remembers, in the arena; zeroed */
     struct fault fault;
     json_t *body;
     struct voice_words words;
@@ -60,7 +62,10 @@ struct completion {
     uint32_t context;                    /* tokens of a sequence that this request may have */
     struct voice_metrics *metrics;
     struct choice *choices;
-    uint32_t n_choices, n_open;
+    uint32_t n_choices, n_open, n_submitted;
+    enum pooling pooling; /* translate may ask for vectors; then choices have `pooled` */
+    struct buf rendered;  /* by a worker */
+    bool is_rendered;
     char *id;
     int64_t created_s;
     bool listed, answered; /* in the server's list; the client has all that it will get */
@@ -84,6 +89,9 @@ void completion_tick(struct completion *c, int64_t now_ns);
 
 /* The most tokens behind this prompt. */
 uint32_t completion_max_tokens(const struct completion *c, const struct prompt *p);
+/* completion_end.c: answers what isn't answered yet, and ends it; nothing of it is open any more. */
+void completion_finish(struct completion *c);
+
 /* For parsers: room for prompts in the arena, with clean-up. */
 LK_MUST_USE enum status completion_add_prompts(struct completion *c, uint32_t n);
 /* Encodes text as prompt number `index`. */
@@ -93,10 +101,16 @@ LK_MUST_USE enum status completion_encode(struct completion *c, uint32_t index, 
 /* api_chat.c: the messages of c->body, as OpenAI has them, through the template; a dialect's `parse`. */
 LK_MUST_USE enum status completion_parse_chat(struct completion *c);
 
+/* api_completions.c: `prompt`, as OpenAI's completions have it; the same. */
+LK_MUST_USE enum status completion_parse_prompts(struct completion *c);
+
 /* completion_json.c: OpenAI's ways to show it, as struct dialect has them. */
 void completion_render(struct completion *c, struct buf *out);
 void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out);
-void completion_render_end(struct completion *c, struct buf *out);  /* usage, [DONE] */
+void completion_render_end(struct completion *c, struct buf *out); /* usage, [DONE] */
+/* A count's answer: {"input_tokens"}, with OpenAI's "object" where errors are theirs. */
+void completion_render_count(struct completion *c, struct buf *out);
+void completion_put_timings(const struct choice *h, struct jw *w);  /* llama-server's "timings" */
 void completion_render_fail(struct completion *c, struct buf *out); /* the error; no [DONE] */
 
 #endif

@@ -55,7 +55,7 @@ static void put_rate(struct jw *w, const char *prefix, uint32_t n, double ms)
 }
 
 /* llama-server's object. While a generation runs, its phases are taken from when its tokens came. */
-static void put_timings(const struct choice *h, struct jw *w)
+void completion_put_timings(const struct choice *h, struct jw *w)
 {
     bool done = h->finish_reason != NULL;
     int64_t prefill_ns = done ? h->prefill_ns : h->first_ns - h->owner->r->started_ns;
@@ -146,7 +146,7 @@ void completion_render(struct completion *c, struct buf *out)
     jw_end(&w, ']');
     put_usage(c, &w);
     if (c->params.timings)
-        put_timings(&c->choices[0], &w);
+        completion_put_timings(&c->choices[0], &w);
     jw_end(&w, '}');
 }
 
@@ -200,7 +200,7 @@ static void put_chunk(struct completion *c, struct choice *h, struct buf *out, b
         jw_null(&w);
     }
     if (c->params.timings && !first)
-        put_timings(h, &w);
+        completion_put_timings(h, &w);
     jw_end(&w, '}');
     sse_frame_end(out);
 }

@@ -19,6 +19,10 @@ struct dialect {
     const char *name;      /* in the log */
     const char *id_prefix; /* of the answer's id */
     enum api api;          /* whose fields the (translated) body has */
+    bool counts;           /* only the prompts are wanted: nothing is generated */
+    bool chat_logprobs;    /* log-probabilities in the form that chats have, whatever `api` is */
+    bool renders_long;     /* render is a worker's */
+    bool waits;            /* translate may wait for a file: a worker does it */
     /* Replaces c->body by a body of `api`; NULL: it is one. Thread: any. A fault goes to c->fault. */
     enum status (*translate)(struct completion *c);
     /* The prompts; c->params is there. Thread: any. */

@@ -15,7 +15,35 @@
 
 static const struct route routes[] = {
     {"POST", "/v1/chat/completions", DATA, api_chat_completions},
+    {"POST", "/v1/chat/completions/input_tokens", DATA, api_chat_count},
     {"POST", "/v1/completions", DATA, api_completions},
+    {"POST", "/completion", DATA, api_llama_completion},
+    {"POST", "/completions", DATA, api_llama_completion},
+    {"GET", "/props", DATA, api_llama_props},
+    {"GET", "/slots", DATA, api_llama_slots},
+    {"POST", "/v1/embeddings", DATA, api_embeddings},
+    {"POST", "/v1/responses", DATA, api_responses},
+    {"POST", "/v1/responses/input_tokens", DATA, api_responses_count},
+    {"GET", "/v1/responses/{name}", DATA, api_response_get},
+    {"DELETE", "/v1/responses/{name}", DATA, api_response_delete},
+    {"GET", "/v1/responses/{name}/input_items", DATA, api_response_input},
+    {"POST", "/v1/messages", DATA, api_messages},
+    {"POST", "/v1/messages/count_tokens", DATA, api_count_tokens},
+    {"POST", "/api/chat", DATA, api_ollama_chat},
+    {"POST", "/api/generate", DATA, api_ollama_generate},
+    {"POST", "/api/embed", DATA, api_ollama_embed},
+    {"POST", "/api/embeddings", DATA, api_ollama_embeddings},
+    {"GET", "/api/tags", DATA, api_ollama_tags},
+    {"GET", "/api/ps", DATA, api_ollama_ps},
+    {"POST", "/api/show", DATA, api_ollama_show},
+    {"GET", "/api/version", DATA, api_ollama_version},
+    {"POST", "/api/create", DATA, api_ollama_refused},
+    {"POST", "/api/copy", DATA, api_ollama_refused},
+    {"DELETE", "/api/delete", DATA, api_ollama_refused},
+    {"POST", "/api/pull", DATA, api_ollama_refused},
+    {"POST", "/api/push", DATA, api_ollama_refused},
+    {"GET", "/api/blobs/*", DATA, api_ollama_refused},
+    {"POST", "/api/blobs/*", DATA, api_ollama_refused},
     {"GET", "/v1/models", BOTH, api_models},
     {"GET", "/v1/models/*", BOTH, api_model},
     {"POST", "/tokenize", DATA, api_tokenize},
@@ -145,6 +173,13 @@ static const struct route *find_below_voice(struct request *r, char *allow, size
     return route;
 }
 
+/* "/" is no endpoint, but Ollama's clients (and people) look there for a server. */
+static bool is_knock(const struct request *r)
+{
+    return r->plane == PLANE_DATA && strcmp(r->path, "/") == 0 &&
+           (strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0);
+}
+
 void router_dispatch(struct request *r)
 {
     char allow[80];
@@ -157,6 +192,8 @@ void router_dispatch(struct request *r)
     }
     if (route) {
         route->handle(r);
+    } else if (is_knock(r)) {
+        api_root(r);
     } else if (!allow[0]) {
         char message[200];
         snprintf(message, sizeof message, "no such path: %s %.120s", r->method, r->path);

@@ -23,6 +23,7 @@
 #include "completion.h"
 #include "language.h"
 #include "merges.h"
+#include "response_store.h"
 #include "router.h"
 #include "settle.h"
 #include "voices.h"
@@ -399,6 +400,16 @@ static void on_change(const struct registry_change *change, void *data)
     merges_notify(s->merges);
 }
 
+/* Beside the state; a server that forgets that at its end forgets these, too. */
+static struct response_store *open_responses(struct server *s)
+{
+    char path[4096 + 16];
+    if (!s->conf->state)
+        return response_store_create(s, NULL, RESPONSE_STORE_BYTES_MEMORY);
+    snprintf(path, sizeof path, "%s.responses", s->conf->state);
+    return response_store_create(s, path, RESPONSE_STORE_BYTES_FILE);
+}
+
 static enum status begin(struct server *s, struct error *err)
 {
     s->metrics = metrics_create();
@@ -407,13 +418,15 @@ static enum status begin(struct server *s, struct error *err)
     s->bridge = bridge_create(s);
     s->events = admin_events_create(s);
     s->merges = merges_create(s);
+    s->response_store = open_responses(s);
     struct registry_options o = {.n_names_max = s->conf->adapters_max,
                                  .resident_bytes = s->conf->resident_bytes,
                                  .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS,
                                  .changed = on_change,
                                  .data = s};
     s->registry = registry_create(&o);
-    if (!s->metrics || !s->grammars || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges)
+    if (!s->metrics || !s->grammars || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges ||
+        !s->response_store)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");
     enum status st = adapter_ops_create(s, &s->adapter_ops, err);
     if (st == STATUS_OK)
@@ -487,6 +500,7 @@ int server_run(const struct conf *conf)
     }
     uv_run(&s->loop, UV_RUN_DEFAULT); /* until every handle is closed and every worker's task is done */
     uv_loop_close(&s->loop);
+    response_store_destroy(s->response_store);
     adapter_ops_destroy(s->adapter_ops);
     voices_destroy(s->voices);
     languages_close(s->languages);

@@ -24,6 +24,7 @@ struct admin_events;
 struct grammar_store;
 struct merges;
 struct completion;
+struct response_store;
 struct voices;
 struct languages;
 struct watch;
@@ -57,6 +58,7 @@ struct server {
     struct merges *merges;
     struct watch *watch; /* of the adapters folder, or NULL */
     struct grammar_store *grammars;
+    struct response_store *response_store; /* of OpenAI's Responses */
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
 

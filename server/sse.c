@@ -7,6 +7,11 @@ void sse_frame_begin(struct buf *b)
     buf_puts(b, "data: ");
 }
 
+void sse_event_begin(struct buf *b, const char *event)
+{
+    buf_printf(b, "event: %s\ndata: ", event);
+}
+
 void sse_frame_end(struct buf *b)
 {
     buf_puts(b, "\n\n");

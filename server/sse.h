@@ -8,6 +8,8 @@
 /* A frame around one JSON value in `b`: begin, write the value, end. Pure. */
 void sse_frame_begin(struct buf *b);
 void sse_frame_end(struct buf *b);
+/* The same frame with an event's name before it. Pure. */
+void sse_event_begin(struct buf *b, const char *event);
 
 #define SSE_TYPE "text/event-stream"
 #define SSE_PING ": ping\n\n" /* a comment: keeps proxies patient and finds dead peers */

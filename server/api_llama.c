@@ -1,0 +1,275 @@
+/* llama-server's own endpoints that clients of it call: POST /completion, GET /props, GET /slots. Adapters
+ * are in api_lora.c, tokens in api_text.c. */
+#include <float.h>
+#include <string.h>
+
+#include "api.h"
+#include "completion.h"
+#include "server.h"
+#include "sse.h"
+#include "translate.h"
+
+/* ---- POST /completion */
+
+static enum status translate(struct completion *c)
+{
+    static const char *const refused[] = {"response_fields", "echo", "suffix", "return_progress"};
+    struct translation t;
+    int64_t n = -1;
+    bool tokens = false;
+    translate_begin(&t, c);
+    translate_refuse(&t, KEYS_OF(refused));
+    if (json_is_object(json_object_get(t.in.object, "prompt")))
+        read_fail(&t.in, STATUS_UNSUPPORTED, "prompt",
+                  "prompt: found an object, expected a string, token ids, or an array of either");
+    read_int(&t.in, "n_predict", -2, INT32_MAX, &n);
+    if (n < 0 && !json_object_get(t.in.object, "max_tokens"))
+        put_new(&t.in, t.out, "n_predict", json_integer(-1));
+    read_bool(&t.in, "return_tokens", &tokens);
+    if (tokens || json_is_true(json_object_get(t.in.object, "stream")))
+        put_new(&t.in, t.out, "return_token_ids", json_true());
+    return translate_end(&t);
+}
+
+/* llama-server's own, where nobody has said anything. */
+static void apply_defaults(struct completion *c)
+{
+    struct sampling *s = &c->params.sampling;
+    if (!json_is_number(json_object_get(c->body, "temperature")))
+        s->temperature = 0.8F;
+    if (!json_is_number(json_object_get(c->body, "top_k")))
+        s->top_k = 40;
+    if (!json_is_number(json_object_get(c->body, "top_p")))
+        s->top_p = 0.95F;
+    if (!json_is_number(json_object_get(c->body, "min_p")))
+        s->min_p = 0.05F;
+}
+
+static enum status parse(struct completion *c)
+{
+    apply_defaults(c);
+    return completion_parse_prompts(c);
+}
+
+static void put_bytes(struct jw *w, const char *key, const struct buf *b)
+{
+    jw_key(w, key);
+    jw_bytes(w, b->data ? b->data : "", b->length);
+}
+
+/* What gathered since the last time; it is taken out. */
+static void put_piece(struct completion *c, struct choice *h, struct jw *w)
+{
+    jw_key_int(w, "index", h->index);
+    put_bytes(w, "content", &h->reply.content);
+    jw_key(w, "tokens");
+    jw_begin(w, '[');
+    jw_raw(w, h->ids.data, h->ids.length);
+    jw_end(w, ']');
+    if (c->params.n_logprobs >= 0) {
+        jw_key(w, "completion_probabilities");
+        jw_begin(w, '[');
+        jw_raw(w, h->logprobs.items.data, h->logprobs.items.length);
+        jw_end(w, ']');
+    }
+    jw_key_int(w, "id_slot", 0);
+    jw_key_int(w, "tokens_predicted", h->n_generated);
+    jw_key_int(w, "tokens_evaluated", (int64_t)h->prompt->ids.n_ids);
+    buf_clear(&h->reply.content);
+    buf_clear(&h->ids);
+    buf_clear(&h->logprobs.items);
+}
+
+static void put_settings(const struct completion *c, struct jw *w)
+{
+    const struct gen_params *p = &c->params;
+    const struct sampling *s = &p->sampling;
+    jw_key(w, "generation_settings");
+    jw_begin(w, '{');
+    jw_key_int(w, "n_predict", p->max_tokens == UINT32_MAX ? -1 : (int64_t)p->max_tokens);
+    jw_key_float(w, "temperature", s->temperature);
+    jw_key_int(w, "top_k", s->top_k);
+    jw_key_float(w, "top_p", s->top_p == FLT_MIN ? 0 : s->top_p);
+    jw_key_float(w, "min_p", s->min_p);
+    jw_key_float(w, "typical_p", s->typical_p);
+    jw_key_float(w, "repeat_penalty", s->repetition_penalty);
+    jw_key_int(w, "repeat_last_n", s->penalty_last_n);
+    jw_key_float(w, "presence_penalty", s->presence_penalty);
+    jw_key_float(w, "frequency_penalty", s->frequency_penalty);
+    jw_key_bool(w, "ignore_eos", p->ignore_eos);
+    jw_key_bool(w, "stream", p->stream);
+    jw_key(w, "stop");
+    jw_begin(w, '[');
+    for (uint32_t i = 0; i < p->n_stop; i++)
+        jw_text(w, p->stop[i]);
+    jw_end(w, ']');
+    jw_end(w, '}');
+}
+
+/* What the last object has beside its piece. */
+static void put_end(const struct completion *c, const struct choice *h, struct jw *w)
+{
+    bool word = h->stop_string_index >= 0 && (uint32_t)h->stop_string_index < c->params.n_stop;
+    bool limit = strcmp(h->finish_reason, "length") == 0;
+    jw_key_bool(w, "stop", true);
+    jw_key_text(w, "model", c->voice.shown);
+    put_settings(c, w);
+    jw_key_text(w, "stop_type", limit ? "limit" : word ? "word" : "eos");
+    jw_key_text(w, "stopping_word", word ? c->params.stop[h->stop_string_index] : "");
+    jw_key_bool(w, "truncated", false);
+    jw_key_int(w, "tokens_cached", h->n_cached);
+    completion_put_timings(h, w);
+    jw_end(w, '}');
+}
+
+static void render(struct completion *c, struct buf *out)
+{
+    struct jw w = {.out = out};
+    if (c->n_choices > 1)
+        jw_begin(&w, '[');
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        jw_begin(&w, '{');
+        put_piece(c, &c->choices[i], &w);
+        put_end(c, &c->choices[i], &w);
+    }
+    if (c->n_choices > 1)
+        jw_end(&w, ']');
+}
+
+static void chunk(struct completion *c, struct choice *h, struct buf *out)
+{
+    struct jw w = {.out = out};
+    h->begun = true;
+    sse_frame_begin(out);
+    jw_begin(&w, '{');
+    put_piece(c, h, &w);
+    if (h->finish_reason) {
+        put_end(c, h, &w);
+    } else {
+        jw_key_bool(&w, "stop", false);
+        if (c->params.timings)
+            completion_put_timings(h, &w);
+        jw_end(&w, '}');
+    }
+    sse_frame_end(out);
+}
+
+/* The last object of a choice has said it. */
+static void end(struct completion *c, struct buf *out)
+{
+    (void)c;
+    (void)out;
+}
+
+static const struct dialect dialect = {.name = "completion",
+                                       .id_prefix = "cmpl-",
+                                       .api = API_COMPLETIONS,
+                                       .chat_logprobs = true,
+                                       .translate = translate,
+                                       .parse = parse,
+                                       .render = render,
+                                       .chunk = chunk,
+                                       .end = end,
+                                       .fail = completion_render_fail,
+                                       .stream_type = SSE_TYPE,
+                                       .ping = SSE_PING};
+
+void api_llama_completion(struct request *r)
+{
+    completion_begin(r, &dialect);
+}
+
+/* ---- GET /props, /slots */
+
+/* How many generations may run at once. */
+static uint32_t n_slots(const struct server *s)
+{
+    return s->conf->n_sequences ? s->conf->n_sequences : ENGINE_SEQUENCES;
+}
+
+void api_llama_props(struct request *r)
+{
+    const struct server *s = r->server;
+    struct fault f = {0};
+    struct buf out;
+    struct jw w = {.out = &out};
+    if (server_serving(s, &f.error) != STATUS_OK) {
+        reply_fault(r, &f);
+        return;
+    }
+    const struct text_model *text = s->base.text;
+    buf_init(&out, 0);
+    jw_begin(&w, '{');
+    jw_key(&w, "default_generation_settings");
+    jw_begin(&w, '{');
+    jw_key_int(&w, "n_ctx", s->context);
+    jw_end(&w, '}');
+    jw_key_int(&w, "total_slots", n_slots(s));
+    jw_key_text(&w, "model_alias", s->base.name);
+    jw_key_text(&w, "model_path", s->base.name); /* no path is anybody's business */
+    jw_key_text(&w, "chat_template", text->chat_template_source ? text->chat_template_source : "");
+    jw_key_text(&w, "bos_token", text->bos_text);
+    jw_key_text(&w, "eos_token", text->eos_text);
+    jw_key(&w, "modalities");
+    jw_begin(&w, '{');
+    jw_key_bool(&w, "vision", false);
+    jw_key_bool(&w, "audio", false);
+    jw_end(&w, '}');
+    jw_key_text(&w, "build_info", "lorikeet " LORIKEET_VERSION);
+    jw_key_bool(&w, "is_sleeping", false);
+    jw_end(&w, '}');
+    reply_json(r, 200, &out);
+    buf_fini(&out);
+}
+
+static void put_slot(struct jw *w, const struct server *s, uint32_t id, const struct choice *h)
+{
+    jw_begin(w, '{');
+    jw_key_int(w, "id", id);
+    jw_key_int(w, "n_ctx", s->context);
+    jw_key_bool(w, "is_processing", h != NULL);
+    if (h) {
+        jw_key(w, "next_token");
+        jw_begin(w, '[');
+        jw_begin(w, '{');
+        jw_key_bool(w, "has_next_token", true);
+        jw_key_int(w, "n_decoded", h->n_generated);
+        jw_end(w, '}');
+        jw_end(w, ']');
+    }
+    jw_end(w, '}');
+}
+
+/* Those that run, then those that are free: no slot is anybody's for longer than a generation. */
+static uint32_t put_slots(struct jw *w, const struct server *s)
+{
+    uint32_t n = n_slots(s), id = 0;
+    for (const struct completion *c = s->completions; c; c = c->next)
+        for (uint32_t i = 0; i < c->n_choices && id < n; i++)
+            if (c->choices[i].open && c->choices[i].started)
+                put_slot(w, s, id++, &c->choices[i]);
+    uint32_t n_free = n - id;
+    while (id < n)
+        put_slot(w, s, id++, NULL);
+    return n_free;
+}
+
+void api_llama_slots(struct request *r)
+{
+    struct fault f = {0};
+    struct buf out;
+    struct jw w = {.out = &out};
+    if (server_serving(r->server, &f.error) != STATUS_OK) {
+        reply_fault(r, &f);
+        return;
+    }
+    buf_init(&out, 0);
+    jw_begin(&w, '[');
+    uint32_t n_free = put_slots(&w, r->server);
+    jw_end(&w, ']');
+    if (n_free == 0 && request_arg(r, "fail_on_no_slot"))
+        reply_error(r, 503, "no slot available", NULL, "overloaded");
+    else
+        reply_json(r, 200, &out);
+    buf_fini(&out);
+}

@@ -1,0 +1,449 @@
+/* POST /v1/responses and /v1/responses/input_tokens: the Responses' body to that of a chat. How the answer is
+ * shown is in responses_json.c; what is kept of it in response_store.c, and asked for in
+ * api_kept_responses.c. */
+#include "api_responses.h"
+
+#include <gnutls/crypto.h>
+#include <string.h>
+
+#include "api.h"
+#include "response_store.h"
+#include "responses_json.h"
+#include "server.h"
+#include "sse.h"
+#include "translate.h"
+
+#define KEPT_BYTES_MAX ((size_t)64 << 20)
+
+struct items {
+    struct translation *t;
+    json_t *messages;
+    json_t *reasoning; /* of the next turn of the assistant; or NULL */
+    json_t *names;     /* of calls: call_id → name */
+    char where[64];
+};
+
+/* ---- contents */
+
+static const char *text_of(struct reader *r, const json_t *object, const char *key, const char *where)
+{
+    char text[96];
+    const json_t *v = json_object_get(object, key);
+    if (!json_is_string(v))
+        read_fail(r, STATUS_INVALID, where, "%s.%s: found %s, expected a string", where, key,
+                  describe_json(v, text, sizeof text));
+    return json_is_string(v) ? json_string_value(v) : "";
+}
+
+static void push_part(struct reader *r, json_t *parts, const char *text)
+{
+    json_t *part = json_object();
+    put_text(r, part, "type", "text");
+    put_text(r, part, "text", text);
+    push_new(r, parts, part);
+}
+
+/* A string, or parts that are text. */
+static json_t *read_content(struct items *m, const json_t *v)
+{
+    struct reader *r = &m->t->in;
+    char text[96];
+    json_t *parts = json_array();
+    if (json_is_string(v))
+        push_part(r, parts, json_string_value(v));
+    else if (!json_is_array(v))
+        read_fail(r, STATUS_INVALID, m->where, "%s: found %s, expected a content of text", m->where,
+                  describe_json(v, text, sizeof text));
+    for (size_t i = 0; i < json_array_size(v) && r->status == STATUS_OK; i++) {
+        const json_t *part = json_array_get(v, i);
+        const char *type = text_of(r, part, "type", m->where);
+        if (strcmp(type, "refusal") == 0)
+            push_part(r, parts, text_of(r, part, "refusal", m->where));
+        else if (strcmp(type, "input_text") == 0 || strcmp(type, "output_text") == 0 ||
+                 strcmp(type, "text") == 0)
+            push_part(r, parts, text_of(r, part, "text", m->where));
+        else
+            read_fail(r, STATUS_UNSUPPORTED, m->where,
+                      "%s.content[%zu]: parts of type \"%.40s\" are not supported, only text", m->where, i,
+                      type);
+    }
+    return parts;
+}
+
+/* ---- items */
+
+static void give_reasoning(struct items *m, json_t *turn)
+{
+    if (m->reasoning)
+        put_new(&m->t->in, turn, "reasoning_content", m->reasoning);
+    m->reasoning = NULL;
+}
+
+static void read_message(struct items *m, const json_t *item)
+{
+    static const char *const roles[] = {"user", "assistant", "system", "developer"};
+    struct reader *r = &m->t->in;
+    const char *role = text_of(r, item, "role", m->where);
+    bool known = false;
+    for (size_t i = 0; i < 4; i++)
+        known |= strcmp(role, roles[i]) == 0;
+    if (!known)
+        read_fail(r, STATUS_INVALID, m->where,
+                  "%s.role: found \"%.40s\", expected user, assistant, system or developer", m->where, role);
+    if (r->status != STATUS_OK)
+        return;
+    json_t *message =
+        translate_message(m->t, m->messages, role, read_content(m, json_object_get(item, "content")));
+    if (strcmp(role, "assistant") == 0)
+        give_reasoning(m, message);
+}
+
+/* Calls belong to the assistant's turn before them. */
+static void read_call(struct items *m, const json_t *item)
+{
+    struct reader *r = &m->t->in;
+    const char *id = text_of(r, item, "call_id", m->where), *name = text_of(r, item, "name", m->where);
+    const json_t *arguments = json_object_get(item, "arguments");
+    (void)text_of(r, item, "arguments", m->where);
+    if (r->status != STATUS_OK)
+        return;
+    json_t *turn = json_array_get(m->messages, json_array_size(m->messages) - 1);
+    const char *role = json_string_value(json_object_get(turn, "role"));
+    if (!role || strcmp(role, "assistant") != 0 || m->reasoning)
+        turn = translate_message(m->t, m->messages, "assistant", json_array());
+    give_reasoning(m, turn);
+    if (!json_object_get(turn, "tool_calls"))
+        put_new(r, turn, "tool_calls", json_array());
+    push_new(r, json_object_get(turn, "tool_calls"), translate_call(r, id, name, arguments));
+    put_text(r, m->names, id, name);
+}
+
+static void read_output(struct items *m, const json_t *item)
+{
+    struct reader *r = &m->t->in;
+    const char *id = text_of(r, item, "call_id", m->where);
+    json_t *message =
+        translate_message(m->t, m->messages, "tool", read_content(m, json_object_get(item, "output")));
+    put_text(r, message, "tool_call_id", id);
+    put_same(r, message, "name", json_object_get(m->names, id));
+}
+
+/* What was thought, where it came in the open; a summary stands for it. */
+static void read_reasoning(struct items *m, const json_t *item)
+{
+    const json_t *parts = json_object_get(item, "content");
+    struct buf text;
+    buf_init(&text, 0);
+    if (json_array_size(parts) == 0)
+        parts = json_object_get(item, "summary");
+    for (size_t i = 0; i < json_array_size(parts); i++) {
+        const char *s = json_string_value(json_object_get(json_array_get(parts, i), "text"));
+        buf_printf(&text, "%s%s", text.length ? "\n" : "", s ? s : "");
+    }
+    json_decref(m->reasoning);
+    m->reasoning = text.length ? json_stringn(text.data, text.length) : NULL;
+    buf_fini(&text);
+}
+
+static void read_item(struct items *m, const json_t *item)
+{
+    struct reader *r = &m->t->in;
+    char text[96];
+    const json_t *v = json_object_get(item, "type");
+    const char *type = json_is_string(v) ? json_string_value(v) : v ? "" : "message";
+    if (!json_is_object(item))
+        read_fail(r, STATUS_INVALID, m->where, "%s: found %s, expected an object", m->where,
+                  describe_json(item, text, sizeof text));
+    else if (strcmp(type, "message") == 0)
+        read_message(m, item);
+    else if (strcmp(type, "function_call") == 0)
+        read_call(m, item);
+    else if (strcmp(type, "function_call_output") == 0)
+        read_output(m, item);
+    else if (strcmp(type, "reasoning") == 0)
+        read_reasoning(m, item);
+    else
+        read_fail(r, STATUS_UNSUPPORTED, m->where,
+                  "%s: items of type \"%.40s\" are not supported, only message, function_call, "
+                  "function_call_output and reasoning",
+                  m->where, type);
+}
+
+/* ---- the responses before */
+
+static bool kept_ok(const char *id)
+{
+    return strncmp(id, "resp_", 5) == 0 && strlen(id) < RESPONSE_ID_BYTES;
+}
+
+enum status kept_response(struct server *s, const uint8_t owner[32], const char *id, json_t **out,
+                          struct fault *f)
+{
+    struct buf text;
+    struct error err;
+    *out = NULL;
+    buf_init(&text, KEPT_BYTES_MAX);
+    enum status st =
+        kept_ok(id) ? response_store_get(s->response_store, owner, id, &text, &err) : STATUS_NOT_FOUND;
+    if (st == STATUS_OK) {
+        *out = json_loadb(text.data, text.length, 0, NULL);
+        st = *out ? STATUS_OK : STATUS_NO_MEMORY;
+    }
+    buf_fini(&text);
+    if (st == STATUS_OK)
+        return st;
+    return fault_set(f, st, "id",
+                     st == STATUS_NOT_FOUND ? "Response with id '%.60s' not found."
+                                            : "the response '%.60s' can't be read now",
+                     id);
+}
+
+/* Its items and what was said, before the new ones. */
+static void read_previous(struct translation *t, struct responses_form *form)
+{
+    const char *id = NULL;
+    json_t *kept = NULL;
+    if (!read_text(&t->in, "previous_response_id", &id))
+        return;
+    enum status st = kept_response(t->c->server, form->owner, id, &kept, t->in.fault);
+    if (st != STATUS_OK) {
+        read_fail(&t->in, st == STATUS_NOT_FOUND ? STATUS_NOT_FOUND : st, "previous_response_id",
+                  "Previous response with id '%.60s' not found.", id);
+        snprintf(t->in.fault->code, sizeof t->in.fault->code, "previous_response_not_found");
+        return;
+    }
+    if (json_array_extend(form->input, json_object_get(kept, "input")) != 0 ||
+        json_array_extend(form->input, json_object_get(json_object_get(kept, "response"), "output")) != 0)
+        read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    json_decref(kept);
+}
+
+/* All items, old and new, into form->input. */
+static size_t collect_items(struct translation *t, struct responses_form *form)
+{
+    const json_t *input = json_object_get(t->in.object, "input");
+    char text[96];
+    read_previous(t, form);
+    size_t n_before = json_array_size(form->input);
+    if (json_is_string(input)) {
+        json_t *item = json_object();
+        put_text(&t->in, item, "type", "message");
+        put_text(&t->in, item, "role", "user");
+        put_same(&t->in, item, "content", input);
+        push_new(&t->in, form->input, item);
+    } else if (json_is_array(input)) {
+        if (json_array_extend(form->input, (json_t *)(uintptr_t)input) != 0)
+            read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    } else {
+        read_fail(&t->in, STATUS_INVALID, "input", "input: found %s, expected a string or an array of items",
+                  describe_json(input, text, sizeof text));
+    }
+    if (t->in.status == STATUS_OK && json_array_size(form->input) == 0)
+        read_fail(&t->in, STATUS_INVALID, "input", "input: found no items, expected at least one");
+    return n_before;
+}
+
+static void read_items(struct translation *t, struct responses_form *form)
+{
+    struct items m = {.t = t, .messages = json_array(), .names = json_object()};
+    const char *instructions = NULL;
+    if (read_text(&t->in, "instructions", &instructions) && instructions[0])
+        translate_message(t, m.messages, "system", json_string(instructions));
+    size_t n_before = collect_items(t, form);
+    for (size_t i = 0; i < json_array_size(form->input) && t->in.status == STATUS_OK; i++) {
+        bool old = i < n_before;
+        snprintf(m.where, sizeof m.where, old ? "previous[%zu]" : "input[%zu]", old ? i : i - n_before);
+        read_item(&m, json_array_get(form->input, i));
+    }
+    json_decref(m.names);
+    json_decref(m.reasoning);
+    put_new(&t->in, t->out, "messages", m.messages);
+}
+
+/* ---- tools, format */
+
+static void read_tool(struct translation *t, json_t *out, const json_t *tool, size_t index)
+{
+    static const char *const keys[] = {"name", "description", "parameters", "strict"};
+    char where[32];
+    snprintf(where, sizeof where, "tools[%zu]", index);
+    const char *type = text_of(&t->in, tool, "type", where);
+    if (strcmp(type, "function") != 0)
+        read_fail(&t->in, STATUS_UNSUPPORTED, where,
+                  "%s: tools of type \"%.40s\" are not supported, only \"function\"", where, type);
+    json_t *copy = json_object(), *function = json_object();
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        put_same(&t->in, function, keys[i], json_object_get(tool, keys[i]));
+    put_text(&t->in, copy, "type", "function");
+    put_new(&t->in, copy, "function", function);
+    push_new(&t->in, out, copy);
+}
+
+static void read_tool_choice(struct translation *t)
+{
+    const json_t *choice = json_object_get(t->in.object, "tool_choice");
+    if (!json_is_object(choice))
+        return; /* words are the same */
+    const char *type = text_of(&t->in, choice, "type", "tool_choice");
+    if (strcmp(type, "function") != 0)
+        read_fail(&t->in, STATUS_UNSUPPORTED, "tool_choice",
+                  "tool_choice: type \"%.40s\" is not supported, only auto, none, required and \"function\"",
+                  type);
+    json_t *out = json_object(), *function = json_object();
+    put_text(&t->in, out, "type", "function");
+    put_text(&t->in, function, "name", text_of(&t->in, choice, "name", "tool_choice"));
+    put_new(&t->in, out, "function", function);
+    put_new(&t->in, t->out, "tool_choice", out);
+}
+
+static void read_tools(struct translation *t)
+{
+    const json_t *tools = NULL;
+    read_tool_choice(t);
+    if (!read_array(&t->in, "tools", &tools))
+        return;
+    json_t *out = json_array();
+    for (size_t i = 0; i < json_array_size(tools) && t->in.status == STATUS_OK; i++)
+        read_tool(t, out, json_array_get(tools, i), i);
+    if (json_array_size(out)) {
+        put_new(&t->in, t->out, "tools", out);
+        return;
+    }
+    json_decref(out);
+    json_object_del(t->out, "tools");
+}
+
+/* text.format is response_format, but that the schema's fields stand beside its type. */
+static void read_format(struct translation *t)
+{
+    static const char *const keys[] = {"name", "description", "schema", "strict"};
+    const json_t *text = NULL;
+    json_object_del(t->out, "text");
+    if (!read_object(&t->in, "text", &text) || !json_is_set(json_object_get(text, "format")))
+        return;
+    const json_t *format = json_object_get(text, "format");
+    const char *type = text_of(&t->in, format, "type", "text.format");
+    json_t *out = json_object();
+    put_text(&t->in, out, "type", type);
+    if (strcmp(type, "json_schema") == 0) {
+        json_t *schema = json_object();
+        for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+            put_same(&t->in, schema, keys[i], json_object_get(format, keys[i]));
+        put_new(&t->in, out, "json_schema", schema);
+    }
+    put_new(&t->in, t->out, "response_format", out);
+}
+
+/* ---- the rest */
+
+static void read_reasoning_effort(struct translation *t)
+{
+    const json_t *reasoning = NULL;
+    json_object_del(t->out, "reasoning");
+    if (!read_object(&t->in, "reasoning", &reasoning))
+        return;
+    const char *effort = json_string_value(json_object_get(reasoning, "effort"));
+    if (!effort)
+        return;
+    put_text(&t->in, t->out, "reasoning_effort", effort);
+    translate_template_value(t, "reasoning_effort", json_string(effort));
+    if (strcmp(effort, "none") == 0)
+        translate_template_value(t, "enable_thinking", json_false());
+}
+
+static void read_logprobs(struct translation *t)
+{
+    const json_t *include = NULL;
+    bool wanted = json_is_set(json_object_get(t->in.object, "top_logprobs"));
+    read_array(&t->in, "include", &include);
+    for (size_t i = 0; i < json_array_size(include); i++) {
+        const char *what = json_string_value(json_array_get(include, i));
+        wanted |= what && strcmp(what, "message.output_text.logprobs") == 0;
+    }
+    put_new(&t->in, t->out, "logprobs", json_boolean(wanted));
+}
+
+/* Whose it is: the caller's credentials, as they came. */
+bool kept_owner(const struct request *r, uint8_t owner[32])
+{
+    gnutls_hash_hd_t hash;
+    const char *texts[] = {"responses", r->authorization};
+    if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0)
+        return false;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (texts[i])
+            gnutls_hash(hash, texts[i], strlen(texts[i]) + 1);
+    gnutls_hash_deinit(hash, owner);
+    return true;
+}
+
+static void begin_form(struct translation *t, struct completion *c)
+{
+    struct responses_form *form = responses_form_create(c->r);
+    c->form = form;
+    if (form) {
+        form->asked = json_incref(c->body);
+        form->input = json_array();
+        form->stores = true;
+    }
+    if (!form || !form->input || !kept_owner(c->r, form->owner))
+        read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    else
+        read_bool(&t->in, "store", &form->stores);
+}
+
+static enum status translate(struct completion *c)
+{
+    static const char *const refused[] = {"background", "conversation", "prompt", "modalities"};
+    static const char *const gone[] = {"input",  "instructions", "previous_response_id",  "include",
+                                       "store",  "metadata",     "stream_options",        "truncation",
+                                       "prompt", "max_tokens",   "max_completion_tokens", "n_predict"};
+    struct translation t;
+    translate_begin(&t, c);
+    begin_form(&t, c);
+    translate_refuse(&t, KEYS_OF(refused));
+    translate_refuse_openai(&t);
+    translate_drop(&t, KEYS_OF(gone));
+    if (c->dialect->counts)
+        json_object_del(t.out, "stream");
+    translate_rename(&t, "max_output_tokens", "max_completion_tokens");
+    read_format(&t);
+    read_tools(&t);
+    read_reasoning_effort(&t);
+    read_logprobs(&t);
+    if (t.in.status == STATUS_OK)
+        read_items(&t, c->form);
+    return translate_end(&t);
+}
+
+static const struct dialect dialect = {.name = "responses",
+                                       .id_prefix = "resp_",
+                                       .api = API_CHAT,
+                                       .waits = true,
+                                       .translate = translate,
+                                       .parse = completion_parse_chat,
+                                       .render = responses_render,
+                                       .chunk = responses_chunk,
+                                       .end = responses_end,
+                                       .fail = responses_fail,
+                                       .stream_type = SSE_TYPE,
+                                       .ping = SSE_PING};
+
+static const struct dialect count = {.name = "count",
+                                     .id_prefix = "",
+                                     .api = API_CHAT,
+                                     .counts = true,
+                                     .waits = true,
+                                     .translate = translate,
+                                     .parse = completion_parse_chat,
+                                     .render = completion_render_count};
+
+void api_responses(struct request *r)
+{
+    completion_begin(r, &dialect);
+}
+
+void api_responses_count(struct request *r)
+{
+    completion_begin(r, &count);
+}

@@ -1,0 +1,63 @@
+"""What llama-server's clients call: /completion, /props, /slots."""
+import json, urllib.request
+
+
+def ask(server, **body):
+    status, answer = server.post("/completion", {"prompt": "The bird", "temperature": 0, **body})
+    assert status == 200, answer
+    return answer
+
+
+def test_completion_says_what_openais_does(server, client):
+    for path in ("/completion", "/completions"):
+        status, a = server.post(path, {"model": "qv_r4", "prompt": "The bird", "n_predict": 12, "temperature": 0, "min_p": 0})
+        b = client.completions.create(model="qv_r4", prompt="The bird", max_tokens=12, temperature=0)
+        assert status == 200 and a["content"] == b.choices[0].text and a["stop"] is True
+        assert a["tokens_predicted"] == b.usage.completion_tokens and a["tokens_evaluated"] == b.usage.prompt_tokens
+        assert a["model"] == "qv_r4" and a["timings"]["predicted_n"] == a["tokens_predicted"]
+
+
+def test_its_ends_are_named(server):
+    a = ask(server, model="shows_A", n_predict=5, ignore_eos=True)
+    assert a["content"] == "AAAAA" and a["stop_type"] == "limit" and a["stopping_word"] == ""
+    a = ask(server, model="shows_A", n_predict=9, stop=["AAA"])
+    assert a["content"] == "" and a["stop_type"] == "word" and a["stopping_word"] == "AAA"
+    assert a["generation_settings"]["n_predict"] == 9 and a["generation_settings"]["stop"] == ["AAA"]
+
+
+def test_its_defaults_are_llama_servers(server):
+    one = ask(server, n_predict=12, temperature=0.8, seed=3)
+    two = ask(server, n_predict=12, temperature=0.8, seed=3, top_k=40, top_p=0.95, min_p=0.05)
+    assert one["content"] == two["content"]
+    assert one["generation_settings"]["top_k"] == 40 and abs(one["generation_settings"]["min_p"] - 0.05) < 1e-6
+
+
+def test_its_stream(server):
+    body = json.dumps({"model": "shows_A", "prompt": "x", "n_predict": 4, "ignore_eos": True, "stream": True}).encode()
+    request = urllib.request.Request(server.url + "/completion", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        seen = [json.loads(f[len("data: "):]) for f in reply.read().decode().strip().split("\n\n")]
+    assert "".join(x["content"] for x in seen) == "AAAA" and [x["stop"] for x in seen] == [False] * (len(seen) - 1) + [True]
+    assert sum(len(x["tokens"]) for x in seen) == 4 and seen[-1]["tokens_predicted"] == 4 and "timings" in seen[-1]
+
+
+def test_tokens_probabilities_and_lists(server):
+    a = ask(server, n_predict=4, return_tokens=True, n_probs=2, ignore_eos=True)
+    assert len(a["tokens"]) == 4 and len(a["completion_probabilities"]) == 4
+    assert len(a["completion_probabilities"][0]["top_logprobs"]) == 2
+    many = ask(server, prompt=["The bird", "A bird"], n_predict=4, min_p=0)
+    assert [x["index"] for x in many] == [0, 1] and many[0]["content"] == ask(server, n_predict=4, min_p=0)["content"]
+
+
+def test_props_and_slots(server):
+    status, props = server.get("/props")
+    assert status == 200 and props["model_alias"] == "tiny" and "im_start" in props["chat_template"]
+    assert props["default_generation_settings"]["n_ctx"] > 0 and "/" not in props["model_path"]
+    status, slots = server.get("/slots")
+    assert status == 200 and len(slots) == props["total_slots"] and [s["id"] for s in slots] == list(range(len(slots)))
+
+
+def test_what_it_has_no_way_to_do_is_refused(server):
+    for body in ({"response_fields": ["content"]}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
+        status, answer = server.post("/completion", {"prompt": "x", **body})
+        assert status == 400 and next(iter(body)) in answer["error"]["message"]

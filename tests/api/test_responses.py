@@ -1,0 +1,172 @@
+"""OpenAI's Responses with the real `openai` package: stateless, streamed, kept."""
+import json, os, urllib.request
+
+import openai
+import pytest
+
+from harness import Server
+from conftest import LLAMA, VOICES
+
+HELLO = [{"role": "user", "content": "Hello, bird!"}]
+
+
+def test_text_is_what_chat_says(client):
+    r = client.responses.create(model="qv_r4", input="Hello, bird!", max_output_tokens=20, temperature=0)
+    chat = client.chat.completions.create(model="qv_r4", messages=HELLO, max_tokens=20, temperature=0)
+    assert r.output_text == chat.choices[0].message.content and r.object == "response" and r.model == "qv_r4"
+    assert r.status == {"stop": "completed", "length": "incomplete"}[chat.choices[0].finish_reason]
+    assert r.usage.input_tokens == chat.usage.prompt_tokens and r.usage.output_tokens == chat.usage.completion_tokens
+    assert r.usage.total_tokens == chat.usage.total_tokens
+    assert r.output[0].type == "message" and r.output[0].role == "assistant"
+    assert r.max_output_tokens == 20 and r.temperature == 0 and r.error is None and r.instructions is None
+
+
+def test_instructions_and_items_become_messages(client):
+    r = client.responses.create(
+        model="tiny", instructions="Be a bird.", max_output_tokens=8, temperature=0, store=False,
+        input=[{"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+               {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]},
+               {"role": "user", "content": "Who?"}])
+    chat = client.chat.completions.create(model="tiny", max_tokens=8, temperature=0, messages=[
+        {"role": "system", "content": "Be a bird."}, {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Who?"}])
+    assert r.output_text == chat.choices[0].message.content and r.usage.input_tokens == chat.usage.prompt_tokens
+    assert r.instructions == "Be a bird."
+
+
+def test_the_stream_builds_the_same_response(client):
+    ask = {"model": "shows_A", "input": "Hello", "max_output_tokens": 5, "extra_body": {"ignore_eos": True}}
+    whole = client.responses.create(**ask)
+    events = list(client.responses.create(**ask, stream=True))
+    assert [e.sequence_number for e in events] == list(range(len(events)))
+    names = [e.type for e in events]
+    assert names[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"]
+    assert names[-4:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done",
+                          "response.incomplete"]
+    assert set(names[4:-4]) == {"response.output_text.delta"}
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text == "AAAAA"
+    last = events[-1].response
+    assert last.output_text == "AAAAA" and last.status == "incomplete"
+    assert last.incomplete_details.reason == "max_output_tokens" and last.usage.output_tokens == 5
+    assert {e.item_id for e in events if hasattr(e, "item_id")} == {last.output[0].id}
+    assert events[0].response.id == last.id and events[0].response.status == "in_progress"
+
+
+def test_the_packages_own_stream_helper(client):
+    ask = {"model": "shows_A", "input": "Hello", "max_output_tokens": 9, "extra_body": {"stop": ["AAAA"]}}
+    with client.responses.stream(**ask) as stream:
+        text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    whole = client.responses.create(**ask)
+    assert final.status == whole.status == "completed" and final.output_text == whole.output_text == text
+
+
+def test_log_probabilities(client):
+    r = client.responses.create(model="qv_r4", input="Hello", max_output_tokens=4, temperature=0, top_logprobs=2,
+                                include=["message.output_text.logprobs"])
+    probs = r.output[0].content[0].logprobs
+    assert len(probs) == r.usage.output_tokens and len(probs[0].top_logprobs) == 2
+    events = list(client.responses.create(model="qv_r4", input="Hello", max_output_tokens=4, temperature=0, top_logprobs=2,
+                                          stream=True))
+    seen = [p for e in events if e.type == "response.output_text.delta" for p in e.logprobs]
+    assert [p.token for p in seen] == [p.token for p in probs]
+    assert [p.logprob for p in seen] == [p.logprob for p in probs]
+
+
+def test_conversations_go_on_from_what_is_kept(client):
+    one = client.responses.create(model="qv_r4", input="Hello", instructions="Only here.", max_output_tokens=6, temperature=0)
+    two = client.responses.create(model="qv_r4", input="And?", previous_response_id=one.id, max_output_tokens=6,
+                                  temperature=0)
+    chat = client.chat.completions.create(model="qv_r4", max_tokens=6, temperature=0, messages=[
+        {"role": "user", "content": "Hello"}, {"role": "assistant", "content": one.output_text},
+        {"role": "user", "content": "And?"}])
+    assert two.output_text == chat.choices[0].message.content and two.previous_response_id == one.id
+    three = client.responses.create(model="qv_r4", input="So?", previous_response_id=two.id, max_output_tokens=1)
+    assert three.usage.input_tokens > two.usage.input_tokens
+    kept = client.responses.retrieve(two.id)
+    assert kept.output_text == two.output_text and kept.usage == two.usage
+    items = client.responses.input_items.list(two.id)
+    assert [i.type for i in items.data] == ["message", "message", "message"]
+    client.responses.delete(two.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(two.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(model="qv_r4", input="x", previous_response_id=two.id)
+    assert client.responses.retrieve(one.id).id == one.id
+
+
+def test_streams_are_kept_and_what_isnt_asked_isnt(client):
+    events = list(client.responses.create(model="shows_A", input="Hello", max_output_tokens=3, stream=True,
+                                          extra_body={"ignore_eos": True}))
+    assert client.responses.retrieve(events[-1].response.id).output_text == "AAA"
+    r = client.responses.create(model="shows_A", input="Hello", max_output_tokens=3, store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(r.id)
+
+
+def test_nobody_else_sees_them(server, client):
+    r = client.responses.create(model="shows_A", input="Hello", max_output_tokens=3)
+    other = openai.OpenAI(base_url=server.url + "/v1", api_key="another", max_retries=0)
+    with pytest.raises(openai.NotFoundError):
+        other.responses.retrieve(r.id)
+    with pytest.raises(openai.NotFoundError):
+        other.responses.create(model="shows_A", input="x", previous_response_id=r.id)
+    with pytest.raises(openai.NotFoundError):
+        other.responses.delete(r.id)
+    assert client.responses.retrieve(r.id).output_text == r.output_text
+
+
+def test_they_outlive_the_server_with_a_state(tmp_path):
+    state = ["--state", str(tmp_path / "state")]
+    with Server(LLAMA, {"qv_r4": VOICES["qv_r4"]}, state, name="tiny") as s:
+        status, one = s.post("/v1/responses", {"model": "qv_r4", "input": "Hello", "max_output_tokens": 4})
+        assert status == 200
+    assert os.stat(tmp_path / "state.responses").st_mode & 0o077 == 0
+    with Server(LLAMA, {"qv_r4": VOICES["qv_r4"]}, state, name="tiny") as s:
+        assert s.get("/v1/responses/" + one["id"]) == (200, one)
+
+
+def test_counts(server):
+    status, r = server.post("/v1/responses/input_tokens", {"model": "tiny", "input": "Hello, bird!"})
+    assert status == 200 and r["object"] == "response.input_tokens"
+    status, c = server.post("/v1/chat/completions/input_tokens", {"model": "tiny", "messages": HELLO})
+    assert status == 200 and c["input_tokens"] == r["input_tokens"] > 3
+    assert server.post("/v1/responses/input_tokens", {"model": "nobody", "input": "x"})[0] == 404
+
+
+@pytest.mark.parametrize("body, named", [
+    ({"input": None}, "input"),
+    ({"input": []}, "input"),
+    ({"input": 3}, "input"),
+    ({"input": [{"type": "item_reference", "id": "x"}]}, "item_reference"),
+    ({"input": [{"role": "bird", "content": "x"}]}, "input[0].role"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input_image"),
+    ({"input": [{"type": "function_call", "call_id": "a", "name": "f"}]}, "arguments"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "call_id"),
+    ({"tools": [{"type": "web_search"}]}, "web_search"),
+    ({"tool_choice": {"type": "allowed_tools"}}, "allowed_tools"),
+    ({"background": True}, "background"),
+    ({"conversation": "c"}, "conversation"),
+    ({"prompt": {"id": "p"}}, "prompt"),
+    ({"max_output_tokens": 0}, "max_"),
+    ({"temperature": -1}, "temperature"),
+    ({"store": "yes"}, "store"),
+    ({"n": 2}, "n"),
+])
+def test_what_is_wrong_is_named(server, body, named):
+    body = {k: v for k, v in {"model": "tiny", "input": "x", "max_output_tokens": 2, **body}.items() if v is not None}
+    status, answer = server.post("/v1/responses", body)
+    assert status == 400 and named in answer["error"]["message"]
+
+
+def test_past_calls_reach_the_template(server):
+    calls = [{"role": "user", "content": "Weather?"},
+             {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+             {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{\"at\": \"Rio\"}"},
+             {"type": "function_call_output", "call_id": "c1", "output": "sun"}]
+    plain = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": ""}, {"role": "tool", "content": "sun"}]
+    status, a = server.post("/v1/responses/input_tokens", {"model": "tiny", "input": calls})
+    assert status == 200, a
+    assert a["input_tokens"] == server.post("/v1/chat/completions/input_tokens",
+                                            {"model": "tiny", "messages": plain})[1]["input_tokens"]
