@@ -23,6 +23,7 @@
 #define LOGIT_BIAS_MAX 1024U
 #define BAD_WORD_IDS_MAX 4096U /* of all bad words together, with their ends */
 #define DRY_BREAKERS_MAX 32U
+#define KEPT_TOKENS_MAX 32U
 #define LOGPROBS_MAX 20U
 #define EVENT_TEXT_BYTES 224U
 #define MERGED_COPIES_MAX 64U
@@ -151,8 +152,10 @@ struct generation {
     uint32_t n_stop_tokens;
     const char *const *stop_strings; /* NUL-terminated UTF-8 */
     uint32_t n_stop_strings;
-    bool include_stop;         /* the matched stop string/token's text is part of the output */
-    bool skip_special_tokens;  /* special tokens' text is left out (default true) */
+    bool include_stop;          /* the matched stop string/token's text is part of the output */
+    bool skip_special_tokens;   /* special tokens' text is left out (default true) */
+    const int32_t *kept_tokens; /* but for these, at most KEPT_TOKENS_MAX */
+    uint32_t n_kept_tokens;
     int32_t n_logprobs;        /* -1: none; 0: the chosen token's; up to LOGPROBS_MAX alternatives */
     int32_t n_prompt_logprobs; /* the same for the prompt's tokens (EVENT_PROMPT) */
     int32_t priority;          /* lower is served first among waiting; 0 default */
@@ -214,6 +217,7 @@ struct event {
     enum event_kind kind;
     int32_t token;
     float logprob; /* of token; never below -9999, so always finite */
+    uint32_t rank; /* of token among all, 1: none is more probable; 0 where no logprobs are asked for */
     uint32_t n_top;
     struct token_logprob top[LOGPROBS_MAX]; /* descending */
     bool merged; /* STARTED, PROMPT, TOKEN: the step (STARTED: the first one) ran on a merged copy */

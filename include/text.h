@@ -73,11 +73,14 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t lengt
 struct detokenizer {
     const struct tokenizer *tokenizer;
     bool skip_special;
+    const int32_t *kept; /* special tokens that are shown all the same; borrowed */
+    uint32_t n_kept;
     bool at_start;       /* no token yet: the first one may lose its leading space */
     uint8_t pending[16]; /* bytes of an unfinished character */
     uint32_t n_pending;
     uint32_t n_strip; /* characters that the decoder may still strip from the start of the text */
 };
+/* d->kept and d->n_kept may be set afterwards. */
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool skip_special);
 /* Writes the newly completed text (valid UTF-8, no NUL added) to dst. dst must hold
  * detokenizer_bound(t) bytes. Returns the number of bytes written. */
@@ -121,10 +124,10 @@ struct text_model {
     struct tokenizer *tokenizer;
     struct chat_template
         *chat_template; /* NULL: the model has none (then chat requests are refused, completions work) */
-    struct chat_template *tool_template; /* the one named "tool_use"; NULL: none of that name */
-    char *chat_template_source;          /* or NULL */
-    char bos_text[64], eos_text[64];     /* bos_token / eos_token as templates see them; empty: none */
-    int32_t bos_token, eos_token;        /* -1: none */
+    struct chat_template *tool_template;               /* the one named "tool_use"; NULL: none of that name */
+    char *chat_template_source, *tool_template_source; /* or NULL */
+    char bos_text[64], eos_text[64]; /* bos_token / eos_token as templates see them; empty: none */
+    int32_t bos_token, eos_token;    /* -1: none */
     bool add_bos; /* completions with a string prompt begin with bos (post-processor's rule) */
 };
 

@@ -1,102 +1,26 @@
-/* POST /v1/chat/completions and /apply-template: messages through the model's own template to a prompt.
- *
- * A message's content may be a string or parts of type text, which are joined by line breaks as vLLM does.
- * Text that looks like a special token becomes one, as with transformers: templates and their models expect
- * that. */
+/* POST /v1/chat/completions and /apply-template: messages through the model's own template to a prompt, and
+ * what the template says of how its model calls tools and thinks. */
 #include <string.h>
 
 #include "api.h"
+#include "api_messages.h"
 #include "api_parse.h"
+#include "api_tools.h"
 #include "base/clock.h"
 #include "bundle.h"
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
 
-#define MESSAGES_MAX 4096U
-
-static bool is_role(const char *role)
-{
-    static const char *const roles[] = {"system", "developer", "user", "assistant", "tool", "function"};
-    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++)
-        if (strcmp(role, roles[i]) == 0)
-            return true;
-    return false;
-}
-
-/* The parts' texts as one string, new; NULL after a fault. */
-static json_t *join_parts(struct reader *r, const json_t *parts, size_t message)
-{
-    char param[64];
-    struct buf text;
-    buf_init(&text, 0);
-    for (size_t i = 0; i < json_array_size(parts); i++) {
-        const json_t *part = json_array_get(parts, i), *t = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
-        snprintf(param, sizeof param, "messages[%zu].content[%zu]", message, i);
-        if (json_is_string(part))
-            t = part;
-        else if (!type || strcmp(type, "text") != 0)
-            read_fail(r, STATUS_UNSUPPORTED, param, "%s: type \"%.40s\" is not supported, only \"text\" is",
-                      param, type ? type : "");
-        if (!json_is_string(t))
-            read_fail(r, STATUS_INVALID, param, "%s.text: expected a string", param);
-        else
-            buf_printf(&text, "%s%s", i ? "\n" : "", json_string_value(t));
-    }
-    if (text.failed)
-        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the messages");
-    json_t *joined = r->status == STATUS_OK ? json_stringn(text.data ? text.data : "", text.length) : NULL;
-    buf_fini(&text);
-    return joined;
-}
-
-/* A copy of the message with a plain text content. */
-static json_t *read_message(struct reader *r, const json_t *m, size_t index)
-{
-    char text[96], param[64];
-    snprintf(param, sizeof param, "messages[%zu]", index);
-    const char *role = json_string_value(json_object_get(m, "role"));
-    json_t *content = json_object_get(m, "content");
-    if (!json_is_object(m))
-        read_fail(r, STATUS_INVALID, param, "%s: found %s, expected an object", param,
-                  describe_json(m, text, sizeof text));
-    else if (!role || !is_role(role))
-        read_fail(r, STATUS_INVALID, param,
-                  "%s.role: found %s, expected system, developer, user, assistant or tool", param,
-                  role ? describe_json(json_object_get(m, "role"), text, sizeof text) : "none");
-    else if (content && !json_is_string(content) && !json_is_array(content) && !json_is_null(content))
-        read_fail(r, STATUS_INVALID, param, "%s.content: found %s, expected a string or an array of parts",
-                  param, describe_json(content, text, sizeof text));
-    else if ((!content || json_is_null(content)) && strcmp(role, "assistant") != 0)
-        read_fail(r, STATUS_INVALID, param, "%s.content: missing", param);
-    json_t *copy = r->status == STATUS_OK && role ? json_copy((json_t *)(uintptr_t)m) : NULL;
-    if (!copy)
-        return NULL;
-    if (strcmp(role, "developer") == 0) /* templates know it as system */
-        json_object_set_new(copy, "role", json_string("system"));
-    if (json_is_array(content))
-        json_object_set_new(copy, "content", join_parts(r, content, index));
-    else if (!content || json_is_null(content))
-        json_object_set_new(copy, "content", json_string(""));
-    return copy;
-}
-
-static json_t *read_messages(struct reader *r)
-{
-    const json_t *messages = NULL;
-    if (!read_array(r, "messages", &messages))
-        read_fail(r, STATUS_INVALID, "messages", "messages: missing; expected an array of messages");
-    size_t n = json_array_size(messages);
-    if (r->status == STATUS_OK && (n == 0 || n > MESSAGES_MAX))
-        read_fail(r, STATUS_INVALID, "messages", "messages: found %zu, expected 1 to %u", n, MESSAGES_MAX);
-    json_t *list = json_array();
-    for (size_t i = 0; i < n && r->status == STATUS_OK; i++)
-        json_array_append_new(list, read_message(r, json_array_get(messages, i), i));
-    if (r->status == STATUS_OK && json_array_size(list) != n)
-        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the messages");
-    return list;
-}
+/* A chat on its way to a prompt. */
+struct chat {
+    const struct text_model *text;
+    const struct adapter_bundle *bundle; /* of the voice, or NULL */
+    const struct chat_template *template;
+    const char *source;               /* of the template */
+    const struct call_syntax *syntax; /* of its model's calls */
+    struct tool_params tools;
+};
 
 /* The caller's own variables; those that we set are not theirs to change. */
 static void add_kwargs(struct reader *r, json_t *variables)
@@ -115,18 +39,49 @@ static void add_kwargs(struct reader *r, json_t *variables)
         json_object_update_missing(variables, (json_t *)(uintptr_t)kwargs);
 }
 
-static json_t *make_variables(struct reader *r, const struct text_model *text, bool add_generation_prompt)
+/* reasoning_effort as templates know it: by its name, and "none" by what turns thinking off. */
+static void add_effort(struct reader *r, json_t *variables)
 {
+    const char *effort = NULL;
+    if (!read_text(r, "reasoning_effort", &effort))
+        return;
+    json_t *v = json_pack("{s:s}", "reasoning_effort", effort);
+    if (strcmp(effort, "none") == 0) {
+        json_object_set_new(v, "enable_thinking", json_false()); /* Qwen3 */
+        json_object_set_new(v, "thinking", json_false());        /* Granite, DeepSeek */
+    }
+    json_object_update_missing(variables, v);
+    json_decref(v);
+}
+
+static json_t *make_variables(struct reader *r, const struct chat *c, bool add_generation_prompt)
+{
+    const struct text_model *text = c->text;
+    const json_t *documents = NULL;
     json_t *v = json_object();
-    json_object_set_new(v, "messages", read_messages(r));
+    struct message_style style = {.syntax = c->syntax,
+                                  .null_content = strstr(c->source, "'content'] is none") != NULL ||
+                                                  strstr(c->source, "content is none") != NULL};
+    json_object_set_new(v, "messages", read_messages(r, &style));
     json_object_set_new(v, "add_generation_prompt", json_boolean(add_generation_prompt));
     if (text->bos_text[0]) /* one that the model lacks is undefined, as in transformers */
         json_object_set_new(v, "bos_token", json_string(text->bos_text));
     if (text->eos_text[0])
         json_object_set_new(v, "eos_token", json_string(text->eos_text));
-    json_object_set_new(v, "tools", json_null());
-    json_object_set_new(v, "documents", json_null());
+    if (c->tools.tools)
+        json_object_set(v, "tools", (json_t *)(uintptr_t)c->tools.tools);
+    else
+        json_object_set_new(v, "tools", json_null());
+    if (read_array(r, "documents", &documents) && json_array_size(documents) &&
+        !strstr(c->source, "documents"))
+        read_fail(r, STATUS_UNSUPPORTED, "documents",
+                  "documents: this model's chat template has no use for them");
+    if (documents)
+        json_object_set(v, "documents", (json_t *)(uintptr_t)documents);
+    else
+        json_object_set_new(v, "documents", json_null());
     add_kwargs(r, v);
+    add_effort(r, v);
     return v;
 }
 
@@ -164,14 +119,83 @@ static void cut_after_last(struct reader *r, const json_t *variables, struct buf
     rendered->data[end] = '\0';
 }
 
-/* Messages of `body` to the prompt's text; `own`: the voice's template, or NULL. */
-static enum status render_messages(const struct text_model *text, const struct chat_template *own,
-                                   const json_t *body, struct buf *out, struct fault *f)
+/* ---- the template */
+
+/* How tools get into the prompt, in the order in which it is tried. */
+enum tool_way {
+    TOOLS_AS_THEY_ARE,
+    ARGUMENTS_AS_TEXT,  /* for templates that put them between other texts */
+    FLAT_IN_SYSTEM,     /* for templates that don't know tools */
+    FLAT_IN_FIRST_USER, /* and that take no system message */
+    NO_MORE_WAYS
+};
+
+/* The messages as `way` has them; false: there is nothing that it changes, or no memory. */
+static bool arrange(const struct chat *c, enum tool_way way, json_t *messages)
+{
+    if (way == ARGUMENTS_AS_TEXT)
+        return arguments_to_text(messages);
+    if (way == FLAT_IN_SYSTEM)
+        return flatten_tools(messages, c->tools.tools, false);
+    if (way == FLAT_IN_FIRST_USER)
+        return c->tools.tools && flatten_tools(messages, c->tools.tools, true);
+    if (c->tools.tools && (strstr(c->source, "['tools']") || strstr(c->source, ".tools")))
+        return put_tools_in_system(messages, c->tools.tools);
+    return true;
+}
+
+static enum status render(const struct chat *c, json_t *variables, struct buf *out, struct error *err)
+{
+    enum status s = fail(err, STATUS_NO_MEMORY, "no memory for the messages");
+    json_t *read = json_incref(json_object_get(variables, "messages"));
+    bool knows = strstr(c->source, "tools") || (!c->tools.tools && strstr(c->source, "tool_calls"));
+    for (int way = knows ? TOOLS_AS_THEY_ARE : FLAT_IN_SYSTEM; way < NO_MORE_WAYS; way++) {
+        if (knows && way == FLAT_IN_SYSTEM)
+            break;
+        struct error more;
+        json_t *messages = json_deep_copy(read);
+        bool changed = messages && arrange(c, (enum tool_way)way, messages);
+        json_object_set_new(variables, "messages", messages);
+        if (!changed)
+            continue;
+        buf_clear(out);
+        s = chat_template_render(c->template, variables, clock_wall_ms(), NULL, out, &more);
+        if (s == STATUS_OK || way == TOOLS_AS_THEY_ARE || way == FLAT_IN_SYSTEM)
+            *err = more; /* what the first way has to say is what the template's author meant */
+        if (s != STATUS_INVALID)
+            break;
+    }
+    json_decref(read);
+    return s;
+}
+
+/* The voice's own goes before the model's. */
+static void choose_template(struct reader *r, struct chat *c)
+{
+    const char *named = c->bundle ? c->bundle->tool_format : NULL;
+    c->template = text_model_template(c->text, c->tools.tools != NULL);
+    c->source =
+        c->template == c->text->tool_template ? c->text->tool_template_source : c->text->chat_template_source;
+    if (c->bundle && c->bundle->chat_template) {
+        c->template = c->bundle->chat_template;
+        c->source = c->bundle->chat_template_source;
+    }
+    c->syntax = named ? call_syntax_named(named) : call_syntax_of(c->source);
+    if (c->syntax)
+        return;
+    c->syntax = call_syntax_of(c->source);
+    if (c->tools.tools)
+        read_fail(r, STATUS_UNSUPPORTED, "tools",
+                  "tools: this voice's tool_format \"%.40s\" is not known here", named);
+}
+
+/* Messages of `body` to the prompt's text. Fills c, whose `text` and `bundle` are there. */
+static enum status render_messages(struct chat *c, json_t *body, struct buf *out, struct fault *f)
 {
     struct reader r = {.object = body, .fault = f};
     bool continue_last = false, generation_prompt = true;
     struct error err;
-    if (!text->chat_template && !own)
+    if (!c->text->chat_template && !(c->bundle && c->bundle->chat_template))
         return fault_set(f, STATUS_UNSUPPORTED, "messages",
                          "this model has no chat template; use /v1/completions");
     read_bool(&r, "continue_final_message", &continue_last);
@@ -180,11 +204,10 @@ static enum status render_messages(const struct text_model *text, const struct c
     if (continue_last && generation_prompt)
         read_fail(&r, STATUS_INVALID, "continue_final_message",
                   "continue_final_message and add_generation_prompt can't both be true");
-    json_t *variables = make_variables(&r, text, generation_prompt);
-    const struct chat_template *template =
-        own ? own : text_model_template(text, json_is_array(json_object_get(variables, "tools")));
-    if (r.status == STATUS_OK &&
-        chat_template_render(template, variables, clock_wall_ms(), NULL, out, &err) != STATUS_OK)
+    read_tools(&r, body, &c->tools);
+    choose_template(&r, c);
+    json_t *variables = make_variables(&r, c, generation_prompt);
+    if (r.status == STATUS_OK && render(c, variables, out, &err) != STATUS_OK)
         read_fail(&r, err.status == STATUS_NO_MEMORY ? STATUS_NO_MEMORY : STATUS_INVALID, "messages",
                   "chat template: %s", err.text);
     if (r.status == STATUS_OK && continue_last)
@@ -193,17 +216,47 @@ static enum status render_messages(const struct text_model *text, const struct c
     return r.status;
 }
 
+/* What is to be looked for in the replies. */
+static enum status choose_format(struct completion *c, const struct chat *chat, const struct buf *rendered)
+{
+    struct reader r = {.object = c->body, .fault = &c->fault};
+    struct reply_format *f = &c->format;
+    const char *how = "auto";
+    bool shows = true;
+    if (read_text(&r, "reasoning_format", &how) && strcmp(how, "auto") != 0 && strcmp(how, "none") != 0 &&
+        strcmp(how, "deepseek") != 0)
+        read_fail(&r, STATUS_INVALID, "reasoning_format",
+                  "reasoning_format: found \"%.40s\", expected auto, deepseek (the same) or none", how);
+    if (read_bool(&r, "include_reasoning", &shows))
+        c->hides_reasoning = !shows;
+    if (r.status == STATUS_OK && strcmp(how, "none") != 0)
+        f->thought = thought_syntax_of(chat->source, chat->text->tokenizer);
+    f->in_thought = f->thought && thought_is_open(f->thought, rendered->data, rendered->length);
+    f->tools = chat->tools.tools;
+    f->one_call = chat->tools.one_call;
+    if (chat->tools.choice != TOOL_NONE)
+        f->calls = chat->syntax;
+    c->legacy_calls = chat->tools.legacy;
+    c->n_kept = reply_format_tokens(f, chat->text->tokenizer, c->kept);
+    if (chat->tools.choice == TOOL_REQUIRED)
+        read_fail(&r, STATUS_UNSUPPORTED, chat->tools.legacy ? "function_call" : "tool_choice",
+                  "tool_choice: only \"auto\" and \"none\" are supported yet");
+    return r.status;
+}
+
 enum status completion_parse_chat(struct completion *c)
 {
+    struct chat chat = {.text = c->server->base.text, .bundle = c->bundle};
     struct buf rendered;
     buf_init(&rendered, 0);
-    enum status s = render_messages(c->server->base.text, c->bundle ? c->bundle->chat_template : NULL,
-                                    c->body, &rendered, &c->fault);
+    enum status s = render_messages(&chat, c->body, &rendered, &c->fault);
+    if (s == STATUS_OK)
+        s = choose_format(c, &chat, &rendered);
     if (s == STATUS_OK)
         s = completion_add_prompts(c, 1);
     c->params.echo = false; /* of completions only */
     if (s == STATUS_OK)
-        s = completion_encode(c, 0, rendered.data ? rendered.data : "", rendered.length, false);
+        s = completion_encode(c, 0, rendered.data, rendered.length, false);
     if (s == STATUS_OK && c->prompts[0].ids.n_ids == 0)
         s = fault_set(&c->fault, STATUS_INVALID, "messages",
                       "messages: the template makes an empty prompt of them");
@@ -232,13 +285,14 @@ void api_apply_template(struct request *r)
     struct fault f = {0};
     struct buf prompt, out;
     json_t *body = NULL;
+    struct chat chat = {.text = r->server->base.text};
     buf_init(&prompt, 0);
     buf_init(&out, 0);
     enum status s = server_serving(r->server, &f.error);
     if (s == STATUS_OK)
         s = parse_body(r->body, r->n_body, &body, &f);
     if (s == STATUS_OK)
-        s = render_messages(r->server->base.text, NULL, body, &prompt, &f);
+        s = render_messages(&chat, body, &prompt, &f);
     if (s == STATUS_OK) {
         struct jw w = {.out = &out};
         jw_begin(&w, '{');

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "api_fim.h"
 #include "api_parse.h"
 #include "completion.h"
 #include "server.h"
@@ -52,14 +53,19 @@ static enum status read_prompt(struct completion *c, uint32_t index, const json_
 {
     char text[96];
     enum status s;
+    const json_t *suffix = json_object_get(c->body, "suffix");
+    bool fills = json_string_length(suffix) > 0;
     if (json_is_string(v))
-        s = completion_encode(c, index, json_string_value(v), json_string_length(v), c->params.add_special);
+        s = completion_encode(c, index, json_string_value(v), json_string_length(v),
+                              c->params.add_special && !fills);
     else if (json_is_array(v))
         s = prompt_of_ids(c, index, v);
     else
         return fault_set(&c->fault, STATUS_INVALID, "prompt",
                          "prompt[%u]: found %s, expected a string or an array of token ids", index,
                          describe_json(v, text, sizeof text));
+    if (s == STATUS_OK && fills)
+        s = fill_in_middle(c, index, suffix);
     if (s == STATUS_OK && c->prompts[index].ids.n_ids == 0)
         return fault_set(&c->fault, STATUS_INVALID, "prompt", "prompt: has no tokens");
     return s;
@@ -68,6 +74,11 @@ static enum status read_prompt(struct completion *c, uint32_t index, const json_
 enum status completion_parse_prompts(struct completion *c)
 {
     const json_t *v = json_object_get(c->body, "prompt");
+    const json_t *suffix = json_object_get(c->body, "suffix");
+    char text[96];
+    if (suffix && !json_is_string(suffix) && !json_is_null(suffix))
+        return fault_set(&c->fault, STATUS_INVALID, "suffix", "suffix: found %s, expected a string",
+                         describe_json(suffix, text, sizeof text));
     if (!v || json_is_null(v))
         return fault_set(&c->fault, STATUS_INVALID, "prompt",
                          "prompt: missing; expected a string, an array of token ids, or an array of either");

@@ -305,15 +305,12 @@ static bool is_text(const json_t *v, const char *text)
     return json_is_string(v) && strcmp(json_string_value(v), text) == 0;
 }
 
-static void refuse_unsupported(struct reader *r)
+static void refuse_unsupported(struct reader *r, enum api api)
 {
     static const char *const keys[] = {"guided_whitespace_pattern",
-                                       "suffix",
                                        "audio",
                                        "use_beam_search",
-                                       "prompt_logprobs",
                                        "chat_template",
-                                       "documents",
                                        "truncate_prompt_tokens",
                                        "logits_processors",
                                        "prompt_embeds",
@@ -322,18 +319,12 @@ static void refuse_unsupported(struct reader *r)
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (is_set(json_object_get(r->object, keys[i])))
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
+    if (api == API_CHAT && is_set(json_object_get(r->object, "suffix")))
+        read_fail(r, STATUS_UNSUPPORTED, "suffix", "suffix: chats have none; use /v1/completions");
     const json_t *modalities = json_object_get(r->object, "modalities");
     if (is_set(modalities) &&
         (json_array_size(modalities) != 1 || !is_text(json_array_get(modalities, 0), "text")))
         read_fail(r, STATUS_UNSUPPORTED, "modalities", "modalities: only [\"text\"] is supported");
-    if (is_set(json_object_get(r->object, "tools")) &&
-        !is_text(json_object_get(r->object, "tool_choice"), "none"))
-        read_fail(r, STATUS_UNSUPPORTED, "tools",
-                  "tools are not supported yet; leave them out, or set tool_choice to "
-                  "\"none\"");
-    if (is_set(json_object_get(r->object, "functions")) &&
-        !is_text(json_object_get(r->object, "function_call"), "none"))
-        read_fail(r, STATUS_UNSUPPORTED, "functions", "functions are not supported yet; leave them out");
 }
 
 /* ---- all */
@@ -343,7 +334,9 @@ static void read_logprobs(struct reader *r, enum api api, struct gen_params *p)
     bool wanted = false;
     int64_t n;
     const json_t *v = json_object_get(r->object, "logprobs");
-    p->n_logprobs = -1;
+    p->n_logprobs = p->n_prompt_logprobs = -1;
+    if (read_int(r, "prompt_logprobs", 0, LOGPROBS_MAX, &n))
+        p->n_prompt_logprobs = (int32_t)n;
     if (read_int(r, "n_probs", 0, LOGPROBS_MAX, &n) && n > 0) /* llama-server's name in both of its APIs */
         p->n_logprobs = (int32_t)n;
     if (api == API_COMPLETIONS && !json_is_boolean(v)) {
@@ -359,6 +352,16 @@ static void read_logprobs(struct reader *r, enum api api, struct gen_params *p)
             read_fail(r, STATUS_INVALID, "top_logprobs", "top_logprobs needs logprobs: true");
         p->n_logprobs = (int32_t)n;
     }
+}
+
+/* What is known only when everything is there. */
+static void refuse_in_streams(struct reader *r, const struct gen_params *p)
+{
+    if (p->stream && p->n_made > p->n)
+        read_fail(r, STATUS_INVALID, "best_of",
+                  "best_of: a stream can't show the best of several; leave one of the two out");
+    if (p->stream && p->n_prompt_logprobs >= 0)
+        read_fail(r, STATUS_INVALID, "prompt_logprobs", "prompt_logprobs: not with stream");
 }
 
 /* llama-server's and vLLM's words for the prefix cache. */
@@ -377,11 +380,9 @@ static void read_count(struct reader *r, const struct parse_limits *limits, stru
     int64_t n;
     if (read_int(r, "n", 1, limits->n_max, &n))
         p->n = (uint32_t)n;
-    if (read_int(r, "best_of", 1, limits->n_max, &n) && n != p->n)
-        read_fail(r, STATUS_UNSUPPORTED, "best_of",
-                  "best_of: found %lld, expected the value of n (%u); ranking "
-                  "several candidates is not supported",
-                  (long long)n, p->n);
+    p->n_made = p->n;
+    if (read_int(r, "best_of", p->n, limits->n_max, &n)) /* not below n */
+        p->n_made = (uint32_t)n;
     if (read_int(r, "seed", INT64_MIN, INT64_MAX, &n) && n != -1) {
         p->has_seed = true;
         p->sampling.seed = (uint64_t)n;
@@ -436,7 +437,7 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
         .skip_special_tokens = true,
         .add_special = true,
     };
-    refuse_unsupported(&r);
+    refuse_unsupported(&r, api);
     read_sampling(&r, &out->sampling);
     read_max_tokens(&r, api, out);
     read_count(&r, limits, out);
@@ -447,5 +448,6 @@ enum status parse_gen_params(const json_t *body, enum api api, const struct pars
     read_logprobs(&r, api, out);
     const struct grammar_scope scope = {limits->grammars, limits->tokenizer, limits->n_vocab, limits->caller};
     read_grammar(&r, &scope, arena, &out->grammar);
+    refuse_in_streams(&r, out);
     return r.status;
 }

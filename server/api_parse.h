@@ -42,7 +42,7 @@ enum api { API_CHAT, API_COMPLETIONS };
 struct gen_params {
     struct sampling sampling;
     bool has_seed;
-    uint32_t n;
+    uint32_t n, n_made;  /* choices of a prompt that are shown; of which they are the best (best_of) */
     uint32_t max_tokens; /* UINT32_MAX: to the context's end */
     uint32_t min_tokens;
     bool ignore_eos, include_stop, skip_special_tokens;
@@ -50,7 +50,7 @@ struct gen_params {
     uint32_t n_stop;
     int32_t *stop_tokens;
     uint32_t n_stop_tokens;
-    int32_t n_logprobs; /* -1: none */
+    int32_t n_logprobs, n_prompt_logprobs; /* -1: none */
     int32_t priority;
     bool cache_off;         /* cache_prompt: false */
     const char *cache_salt; /* or NULL */

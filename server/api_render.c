@@ -31,8 +31,8 @@ void jw_end(struct jw *w, char bracket)
     w->comma = true;
 }
 
-/* Plain runs are copied whole; `s` is valid UTF-8. */
-static void put_escaped(struct buf *out, const char *s, size_t length)
+/* Plain runs are copied whole. */
+void json_escape(struct buf *out, const char *s, size_t length)
 {
     size_t begin = 0;
     for (size_t i = 0; i < length; i++) {
@@ -70,7 +70,7 @@ void jw_bytes(struct jw *w, const char *s, size_t length)
     buf_putc(w->out, '"');
     while (length) {
         size_t n = utf8_valid_prefix(s, length);
-        put_escaped(w->out, s, n);
+        json_escape(w->out, s, n);
         s += n;
         length -= n;
         if (length) {

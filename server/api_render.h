@@ -21,6 +21,8 @@ void jw_key(struct jw *w, const char *key);
 void jw_text(struct jw *w, const char *s); /* NULL: null */
 /* Bytes that may not be UTF-8: what isn't becomes U+FFFD. */
 void jw_bytes(struct jw *w, const char *s, size_t length);
+/* The inside of a JSON string: `s` is valid UTF-8. */
+void json_escape(struct buf *out, const char *s, size_t length);
 void jw_int(struct jw *w, int64_t v);
 void jw_float(struct jw *w, double v); /* shortest text that reads back as the same float; not finite: null */
 void jw_bool(struct jw *w, bool v);

@@ -174,6 +174,7 @@ static void free_choices(void *data)
     for (uint32_t i = 0; i < c->n_choices; i++) {
         reply_fini(&c->choices[i].reply);
         buf_fini(&c->choices[i].ids);
+        buf_fini(&c->choices[i].prompt_logprobs);
         logprob_list_fini(&c->choices[i].logprobs);
     }
 }
@@ -184,11 +185,11 @@ static enum status make_choices(struct completion *c)
 {
     const struct gen_params *p = &c->params;
     struct arena *a = c->r->arena;
-    uint64_t n = (uint64_t)c->n_prompts * p->n;
+    uint64_t n = (uint64_t)c->n_prompts * p->n_made;
     if (n > (c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max))
         return fault_set(&c->fault, STATUS_INVALID, "n",
-                         "%u prompts with n=%u make %llu choices, at most %u are accepted", c->n_prompts,
-                         p->n, (unsigned long long)n,
+                         "%u prompts with n or best_of=%u make %llu choices, at most %u are accepted",
+                         c->n_prompts, p->n_made, (unsigned long long)n,
                          c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max);
     c->choices = arena_array(a, n, sizeof *c->choices);
     c->id = arena_printf(a, "%s%s", c->dialect->id_prefix, c->r->id);
@@ -201,11 +202,12 @@ static enum status make_choices(struct completion *c)
         *h = (struct choice){.sink = {.on_event = on_event},
                              .owner = c,
                              .index = i,
-                             .prompt = &c->prompts[i / p->n],
+                             .prompt = &c->prompts[i / p->n_made],
                              .stop_token = -1,
                              .stop_string_index = -1};
-        reply_init(&h->reply);
+        reply_init(&h->reply, &c->format);
         buf_init(&h->ids, 0);
+        buf_init(&h->prompt_logprobs, 0);
         logprob_list_init(&h->logprobs);
         if (c->pooling) {
             h->pooled = arena_array(a, model_config(c->server->base.model)->hidden_size, sizeof *h->pooled);
@@ -250,6 +252,13 @@ uint32_t completion_max_tokens(const struct completion *c, const struct prompt *
     return c->params.max_tokens < rest ? c->params.max_tokens : rest;
 }
 
+/* The prompt's are asked for in two ways, of which one event serves both. */
+static int32_t prompt_logprobs(const struct gen_params *p)
+{
+    int32_t echoed = p->echo ? p->n_logprobs : -1;
+    return echoed > p->n_prompt_logprobs ? echoed : p->n_prompt_logprobs;
+}
+
 static enum status submit(struct completion *c, struct choice *h)
 {
     const struct gen_params *p = &c->params;
@@ -275,8 +284,10 @@ static enum status submit(struct completion *c, struct choice *h)
         .n_stop_strings = p->n_stop,
         .include_stop = p->include_stop,
         .skip_special_tokens = p->skip_special_tokens,
-        .n_logprobs = p->n_logprobs,
-        .n_prompt_logprobs = p->echo ? p->n_logprobs : -1,
+        .kept_tokens = c->kept,
+        .n_kept_tokens = c->n_kept,
+        .n_logprobs = p->n_logprobs < 0 && p->n_made > p->n ? 0 : p->n_logprobs,
+        .n_prompt_logprobs = prompt_logprobs(p),
         .priority = p->priority,
         .grammar = c->pooling ? NULL : p->grammar,
         .pooling = c->pooling,
@@ -285,7 +296,7 @@ static enum status submit(struct completion *c, struct choice *h)
     /* A mean needs all of a prompt's states, so it can take no pages and leaves none in others' place. */
     g.cache_off = !salt_cache(c, g.cache_salt) || p->cache_off || c->pooling == POOLING_MEAN;
     /* Choices of one prompt differ by their seed, and are the same again with the same request. */
-    g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n : random_seed();
+    g.sampling.seed = p->has_seed ? p->sampling.seed + h->index % p->n_made : random_seed();
     enum status s = bridge_submit(c->server->bridge, &g, &h->sink, &c->fault.error);
     if (s == STATUS_TOO_LARGE)
         snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
@@ -482,15 +493,30 @@ static void on_token(struct completion *c, struct choice *h, const struct event 
     }
     h->last_ns = now;
     h->n_generated++;
+    h->logprob_sum += (double)e->logprob;
     c->metrics->generated_tokens++;
     add_id(h, e->token);
     if (p->n_logprobs >= 0)
         add_logprobs(c, h, e, true);
 }
 
+/* prompt_logprobs may have asked for more of the best than logprobs did. */
+static void add_echoed(struct completion *c, struct choice *h, const struct event *e, bool known)
+{
+    struct event shown = *e;
+    uint32_t most = (uint32_t)c->params.n_logprobs;
+    shown.n_top = e->n_top < most ? e->n_top : most;
+    add_logprobs(c, h, &shown, known);
+}
+
 static void on_prompt_token(struct completion *c, struct choice *h, const struct event *e)
 {
-    add_logprobs(c, h, e, h->n_scored++ > 0); /* nothing predicts a prompt's first token */
+    bool known = h->n_scored++ > 0; /* nothing predicts a prompt's first token */
+    if (c->params.echo && c->params.n_logprobs >= 0)
+        add_echoed(c, h, e, known);
+    if (c->params.n_prompt_logprobs >= 0)
+        prompt_logprobs_add(&h->prompt_logprobs, c->server->base.text->tokenizer,
+                            (uint32_t)c->params.n_prompt_logprobs, known ? e : NULL);
 }
 
 static void on_final(struct completion *c, struct choice *h)
@@ -533,6 +559,15 @@ static void on_failed(struct completion *c, struct choice *h, const struct event
     completion_cancel(c);
 }
 
+static const char *finish_reason(const struct completion *c, const struct choice *h, const struct event *e)
+{
+    if (e->reason != FINISH_STOP)
+        return "length";
+    if (!h->reply.n_calls)
+        return "stop";
+    return c->legacy_calls ? "function_call" : "tool_calls";
+}
+
 static void on_done(struct completion *c, struct choice *h, const struct event *e)
 {
     on_final(c, h);
@@ -558,7 +593,7 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
         return;
     }
     reply_end(&h->reply);
-    h->finish_reason = e->reason == FINISH_STOP ? "stop" : "length";
+    h->finish_reason = finish_reason(c, h, e);
     if (c->params.stream)
         send_chunk(c, h);
 }
@@ -586,6 +621,7 @@ static void on_event(struct sink *sink, const struct event *e)
 {
     struct choice *h = (struct choice *)sink;
     struct completion *c = h->owner;
+    bool thinks = reply_is_thinking(&h->reply);
     if (e->n_text && e->kind != EVENT_PROMPT && e->kind != EVENT_FAILED)
         reply_push(&h->reply, e->text, e->n_text);
     switch (e->kind) {
@@ -599,6 +635,7 @@ static void on_event(struct sink *sink, const struct event *e)
         on_prompt_token(c, h, e);
         break;
     case EVENT_TOKEN:
+        h->n_reasoning += thinks || reply_is_thinking(&h->reply);
         on_token(c, h, e);
         if (c->params.stream && (reply_has_news(&h->reply) || h->ids.length || h->logprobs.items.length))
             send_chunk(c, h);

@@ -33,14 +33,17 @@ struct choice {
     uint32_t index;
     const struct prompt *prompt;
     bool open, started, begun; /* final event outstanding; running; something was streamed */
+    bool hidden;               /* others were better (best_of) */
     const char *finish_reason; /* NULL until done */
     int32_t stop_token, stop_string_index;
     struct reply reply; /* not shown yet: all of it without streaming */
     struct buf ids;     /* the same: JSON numbers with commas */
     struct logprob_list logprobs;
-    double *pooled;    /* [hidden_size] of an embedding; or NULL */
-    uint32_t n_scored; /* EVENT_PROMPTs seen */
-    uint32_t n_prompt, n_generated, n_cached, n_drafted, n_drafts_right;
+    double *pooled;             /* [hidden_size] of an embedding; or NULL */
+    struct buf prompt_logprobs; /* JSON values with commas */
+    double logprob_sum;         /* of generated tokens, where they are asked for */
+    uint32_t n_scored;          /* EVENT_PROMPTs seen */
+    uint32_t n_prompt, n_generated, n_reasoning, n_cached, n_drafted, n_drafts_right;
     int64_t first_ns, last_ns; /* tokens */
     int64_t prefill_ns, decode_ns;
 };
@@ -57,6 +60,11 @@ struct completion {
     struct gen_params params;
     struct prompt *prompts;
     uint32_t n_prompts;
+    struct reply_format format;    /* what a parser wants to have looked for in replies */
+    int32_t kept[KEPT_TOKENS_MAX]; /* special tokens that are markers of it */
+    uint32_t n_kept;
+    bool legacy_calls;    /* `functions` were given: the answer has a function_call */
+    bool hides_reasoning; /* include_reasoning: false */
     struct voice voice;
     const struct adapter_bundle *bundle; /* the voice's, or NULL */
     uint32_t context;                    /* tokens of a sequence that this request may have */

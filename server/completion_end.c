@@ -1,5 +1,6 @@
 /* The end of a completion: its answer, or a stream's last words; counts and a line in the log; the voice goes
  * back. An answer that takes long to write is a worker's, which comes back here. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -13,6 +14,33 @@ static const char *path_of(const struct completion *c)
     return c->n_unmerged_tokens == 0 ? "merged" : c->n_merged_tokens == 0 ? "unmerged" : "mixed";
 }
 
+static double mean_logprob(const struct choice *h)
+{
+    return h->n_generated ? h->logprob_sum / h->n_generated : 0;
+}
+
+static int better_first(const void *a, const void *b)
+{
+    const struct choice *x = a, *y = b;
+    double px = mean_logprob(x), py = mean_logprob(y);
+    return px != py ? (px < py) - (px > py) : (x->index > y->index) - (x->index < y->index);
+}
+
+/* best_of: of each prompt's choices the ones with the best log-probability a token come first, and the others
+ * aren't shown. No event comes any more, so they may move. */
+static void rank_choices(struct completion *c)
+{
+    const struct gen_params *p = &c->params;
+    if (p->n_made <= p->n)
+        return;
+    for (uint32_t i = 0; i < c->n_choices; i += p->n_made)
+        qsort(&c->choices[i], p->n_made, sizeof *c->choices, better_first);
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        c->choices[i].index = i / p->n_made * p->n + i % p->n_made;
+        c->choices[i].hidden = i % p->n_made >= p->n;
+    }
+}
+
 static void answer(struct completion *c)
 {
     struct buf b;
@@ -21,6 +49,7 @@ static void answer(struct completion *c)
     if (!c->params.stream) {
         if (c->shows_path)
             reply_header(c->r, "X-Adapter-Path", path_of(c));
+        rank_choices(c);
         for (uint32_t i = 0; i < c->n_choices; i++)
             b.failed |= reply_failed(&c->choices[i].reply);
         if (c->is_rendered)

@@ -19,11 +19,12 @@ static void put_head(const struct completion *c, struct jw *w, bool chunk)
 
 static void put_usage(const struct completion *c, struct jw *w)
 {
-    uint64_t n_prompt = 0, n_cached = 0, n_generated = 0;
+    uint64_t n_prompt = 0, n_cached = 0, n_generated = 0, n_reasoning = 0;
     for (uint32_t i = 0; i < c->n_choices; i++) {
         const struct choice *h = &c->choices[i];
         n_generated += h->n_generated;
-        if (i % c->params.n)
+        n_reasoning += h->n_reasoning;
+        if (i % c->params.n_made)
             continue; /* a prompt is counted once, however many choices it has */
         n_prompt += h->prompt->ids.n_ids;
         n_cached += h->n_cached;
@@ -37,6 +38,12 @@ static void put_usage(const struct completion *c, struct jw *w)
     jw_begin(w, '{');
     jw_key_int(w, "cached_tokens", (int64_t)n_cached);
     jw_end(w, '}');
+    if (c->format.thought) {
+        jw_key(w, "completion_tokens_details");
+        jw_begin(w, '{');
+        jw_key_int(w, "reasoning_tokens", (int64_t)n_reasoning);
+        jw_end(w, '}');
+    }
     jw_end(w, '}');
 }
 
@@ -82,6 +89,17 @@ static void put_prompt_ids(const struct prompt *p, struct jw *w)
     jw_end(w, ']');
 }
 
+/* vLLM's; of a chat they are the answer's, since all its choices have one prompt. */
+static void put_prompt_logprobs(const struct completion *c, const struct choice *h, struct jw *w)
+{
+    if (c->params.n_prompt_logprobs < 0)
+        return;
+    jw_key(w, "prompt_logprobs");
+    jw_begin(w, '[');
+    jw_raw(w, h->prompt_logprobs.data, h->prompt_logprobs.length);
+    jw_end(w, ']');
+}
+
 static void put_ids(const struct completion *c, struct choice *h, struct jw *w)
 {
     if (!c->params.return_token_ids)
@@ -113,22 +131,80 @@ static void put_end(const struct completion *c, struct choice *h, struct jw *w)
     put_ids(c, h, w);
 }
 
+static void put_buf(struct jw *w, const char *key, const struct buf *b)
+{
+    jw_key(w, key);
+    jw_bytes(w, b->data ? b->data : "", b->length);
+}
+
+/* {"name", "arguments"}; name NULL: more arguments of a call that is known. */
+static void put_function(struct jw *w, const char *key, const char *name, const struct buf *arguments)
+{
+    jw_key(w, key);
+    jw_begin(w, '{');
+    if (name)
+        jw_key_text(w, "name", name);
+    if (arguments)
+        put_buf(w, "arguments", arguments);
+    else
+        jw_key_text(w, "arguments", "");
+    jw_end(w, '}');
+}
+
+static void put_calls(const struct completion *c, const struct reply *p, struct jw *w)
+{
+    if (c->legacy_calls) {
+        put_function(w, "function_call", p->calls[0].name.data, &p->calls[0].arguments);
+        return;
+    }
+    jw_key(w, "tool_calls");
+    jw_begin(w, '[');
+    for (uint32_t i = 0; i < p->n_calls; i++) {
+        jw_begin(w, '{');
+        jw_key_text(w, "id", p->calls[i].id);
+        jw_key_text(w, "type", "function");
+        put_function(w, "function", p->calls[i].name.data, &p->calls[i].arguments);
+        jw_end(w, '}');
+    }
+    jw_end(w, ']');
+}
+
+static bool shows_reasoning(const struct completion *c, const struct reply *p)
+{
+    return p->reasoning.length && !c->hides_reasoning;
+}
+
+static void put_message(const struct completion *c, const struct reply *p, struct jw *w)
+{
+    jw_key(w, "message");
+    jw_begin(w, '{');
+    jw_key_text(w, "role", "assistant");
+    if (p->content.length || (!p->n_calls && !p->reasoning.length)) {
+        put_buf(w, "content", &p->content);
+    } else {
+        jw_key(w, "content");
+        jw_null(w);
+    }
+    jw_key(w, "refusal");
+    jw_null(w);
+    if (shows_reasoning(c, p))
+        put_buf(w, "reasoning_content", &p->reasoning);
+    if (p->n_calls)
+        put_calls(c, p, w);
+    jw_end(w, '}');
+}
+
 static void put_choice(const struct completion *c, struct choice *h, struct jw *w)
 {
     jw_begin(w, '{');
     jw_key_int(w, "index", h->index);
-    if (c->dialect->api == API_CHAT) {
-        jw_key(w, "message");
-        jw_begin(w, '{');
-        jw_key_text(w, "role", "assistant");
-        jw_key(w, "content");
-        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
-        jw_end(w, '}');
-    } else {
-        jw_key(w, "text");
-        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
-    }
+    if (c->dialect->api == API_CHAT)
+        put_message(c, &h->reply, w);
+    else
+        put_buf(w, "text", &h->reply.content);
     put_end(c, h, w);
+    if (c->dialect->api == API_COMPLETIONS)
+        put_prompt_logprobs(c, h, w);
     if (c->params.return_token_ids)
         put_prompt_ids(h->prompt, w);
     jw_end(w, '}');
@@ -142,32 +218,91 @@ void completion_render(struct completion *c, struct buf *out)
     jw_key(&w, "choices");
     jw_begin(&w, '[');
     for (uint32_t i = 0; i < c->n_choices; i++)
-        put_choice(c, &c->choices[i], &w);
+        if (!c->choices[i].hidden)
+            put_choice(c, &c->choices[i], &w);
     jw_end(&w, ']');
+    if (c->dialect->api == API_CHAT)
+        put_prompt_logprobs(c, &c->choices[0], &w);
     put_usage(c, &w);
     if (c->params.timings)
         completion_put_timings(&c->choices[0], &w);
     jw_end(&w, '}');
 }
 
-static void put_delta(const struct completion *c, struct choice *h, struct jw *w, bool first)
+/* ---- streams: a chunk has one of these, as OpenAI sends them and its clients put them together */
+
+enum delta {
+    DELTA_ROLE, /* the choice's first */
+    DELTA_TEXT, /* content and reasoning that gathered; with the choice's last token it may be empty */
+    DELTA_CALL, /* a call begins */
+    DELTA_ARGUMENTS,
+    DELTA_END, /* nothing but finish_reason */
+};
+
+struct chunk {
+    enum delta delta;
+    struct reply_call *call; /* of DELTA_CALL and DELTA_ARGUMENTS */
+};
+
+static void put_call_delta(const struct completion *c, const struct choice *h, const struct chunk *k,
+                           struct jw *w)
 {
+    bool begins = k->delta == DELTA_CALL;
+    const struct buf *arguments = begins ? NULL : &k->call->arguments;
+    if (c->legacy_calls) {
+        put_function(w, "function_call", begins ? k->call->name.data : NULL, arguments);
+        return;
+    }
+    jw_key(w, "tool_calls");
+    jw_begin(w, '[');
+    jw_begin(w, '{');
+    jw_key_int(w, "index", k->call - h->reply.calls);
+    if (begins) {
+        jw_key_text(w, "id", k->call->id);
+        jw_key_text(w, "type", "function");
+    }
+    put_function(w, "function", begins ? k->call->name.data : NULL, arguments);
+    jw_end(w, '}');
+    jw_end(w, ']');
+}
+
+static void put_delta(const struct completion *c, const struct choice *h, const struct chunk *k, struct jw *w)
+{
+    const struct reply *p = &h->reply;
+    jw_key(w, "delta");
+    jw_begin(w, '{');
+    switch (k->delta) {
+    case DELTA_ROLE:
+        jw_key_text(w, "role", "assistant");
+        jw_key_text(w, "content", p->n_calls && !p->content.length ? NULL : "");
+        break;
+    case DELTA_TEXT:
+        if (shows_reasoning(c, p))
+            put_buf(w, "reasoning_content", &p->reasoning);
+        if (p->content.length || !p->reasoning.length)
+            put_buf(w, "content", &p->content);
+        break;
+    case DELTA_CALL:
+    case DELTA_ARGUMENTS:
+        put_call_delta(c, h, k, w);
+        break;
+    case DELTA_END:
+        break;
+    }
+    jw_end(w, '}');
+}
+
+static void put_chunk_choice(const struct completion *c, struct choice *h, const struct chunk *k,
+                             struct jw *w)
+{
+    bool first = k->delta == DELTA_ROLE;
     jw_begin(w, '{');
     jw_key_int(w, "index", h->index);
     if (c->dialect->api == API_CHAT) {
-        jw_key(w, "delta");
-        jw_begin(w, '{');
-        if (first) {
-            jw_key_text(w, "role", "assistant");
-            jw_key_text(w, "content", "");
-        } else if (h->reply.content.length || !h->finish_reason) {
-            jw_key(w, "content");
-            jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", h->reply.content.length);
-        }
-        jw_end(w, '}');
+        put_delta(c, h, k, w);
     } else {
         jw_key(w, "text");
-        jw_bytes(w, h->reply.content.data ? h->reply.content.data : "", first ? 0 : h->reply.content.length);
+        jw_bytes(w, h->reply.content.data, first ? 0 : h->reply.content.length);
     }
     if (first) {
         jw_key(w, "logprobs");
@@ -178,12 +313,11 @@ static void put_delta(const struct completion *c, struct choice *h, struct jw *w
             put_prompt_ids(h->prompt, w);
     } else {
         put_end(c, h, w);
-        buf_clear(&h->reply.content);
     }
     jw_end(w, '}');
 }
 
-static void put_chunk(struct completion *c, struct choice *h, struct buf *out, bool first)
+static void put_chunk(struct completion *c, struct choice *h, const struct chunk *k, struct buf *out)
 {
     struct jw w = {.out = out};
     sse_frame_begin(out);
@@ -191,7 +325,7 @@ static void put_chunk(struct completion *c, struct choice *h, struct buf *out, b
     put_head(c, &w, true);
     jw_key(&w, "choices");
     jw_begin(&w, '[');
-    put_delta(c, h, &w, first);
+    put_chunk_choice(c, h, k, &w);
     jw_end(&w, ']');
     if (c->params.continuous_usage)
         put_usage(c, &w);
@@ -199,27 +333,57 @@ static void put_chunk(struct completion *c, struct choice *h, struct buf *out, b
         jw_key(&w, "usage");
         jw_null(&w);
     }
-    if (c->params.timings && !first)
+    if (c->params.timings && k->delta != DELTA_ROLE)
         completion_put_timings(h, &w);
     jw_end(&w, '}');
     sse_frame_end(out);
 }
 
+static void put_call_chunks(struct completion *c, struct choice *h, struct buf *out)
+{
+    for (uint32_t i = 0; i < h->reply.n_calls; i++) {
+        struct reply_call *call = &h->reply.calls[i];
+        if (!call->shown)
+            put_chunk(c, h, &(struct chunk){DELTA_CALL, call}, out);
+        call->shown = true;
+        if (call->arguments.length)
+            put_chunk(c, h, &(struct chunk){DELTA_ARGUMENTS, call}, out);
+        buf_clear(&call->arguments);
+    }
+}
+
+/* Text, then calls: each kind in chunks of its own. What came with the tokens goes along with the first. */
+static void put_chat_chunks(struct completion *c, struct choice *h, struct buf *out)
+{
+    struct reply *p = &h->reply;
+    bool text = p->content.length || shows_reasoning(c, p), calls = false;
+    for (uint32_t i = 0; i < p->n_calls; i++)
+        calls |= !p->calls[i].shown || p->calls[i].arguments.length;
+    const char *reason =
+        h->finish_reason; /* what ends a choice has an empty delta: all else goes before it */
+    h->finish_reason = NULL;
+    if (text || (!calls && (h->logprobs.items.length || h->ids.length)))
+        put_chunk(c, h, &(struct chunk){.delta = DELTA_TEXT}, out);
+    buf_clear(&p->content);
+    buf_clear(&p->reasoning);
+    put_call_chunks(c, h, out);
+    h->finish_reason = reason;
+    if (reason)
+        put_chunk(c, h, &(struct chunk){.delta = DELTA_END}, out);
+}
+
 void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out)
 {
-    bool wants_first = c->dialect->api == API_CHAT || c->params.return_token_ids;
-    if (!h->begun && wants_first)
-        put_chunk(c, h, out, true);
+    bool chat = c->dialect->api == API_CHAT;
+    if (!h->begun && (chat || c->params.return_token_ids))
+        put_chunk(c, h, &(struct chunk){.delta = DELTA_ROLE}, out);
     h->begun = true;
-    /* What ends a chat choice has an empty delta, as clients of OpenAI expect: text goes before it. */
-    if (c->dialect->api == API_CHAT && h->finish_reason &&
-        (h->reply.content.length || h->logprobs.items.length)) {
-        const char *reason = h->finish_reason;
-        h->finish_reason = NULL;
-        put_chunk(c, h, out, false);
-        h->finish_reason = reason;
+    if (chat) {
+        put_chat_chunks(c, h, out);
+        return;
     }
-    put_chunk(c, h, out, false);
+    put_chunk(c, h, &(struct chunk){.delta = DELTA_TEXT}, out);
+    buf_clear(&h->reply.content);
 }
 
 static void put_usage_chunk(struct completion *c, struct buf *out)

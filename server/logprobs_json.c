@@ -213,3 +213,36 @@ void logprob_list_write(struct logprob_list *l, enum api api, struct jw *w)
     }
     jw_end(w, '}');
 }
+
+/* ---- vLLM's form for prompts */
+
+static void put_ranked(struct jw *w, const struct tokenizer *t, const struct token_logprob *lp, uint32_t rank)
+{
+    char key[16];
+    struct piece p;
+    snprintf(key, sizeof key, "%d", lp->token);
+    piece_of(t, lp->token, false, &p);
+    jw_key(w, key);
+    jw_begin(w, '{');
+    jw_key_float(w, "logprob", shown(lp->logprob));
+    jw_key_int(w, "rank", rank);
+    jw_key(w, "decoded_token");
+    jw_bytes(w, p.bytes, p.length);
+    jw_end(w, '}');
+}
+
+void prompt_logprobs_add(struct buf *out, const struct tokenizer *t, uint32_t n_top, const struct event *e)
+{
+    struct jw w = {.out = out, .comma = out->length > 0};
+    if (!e) {
+        jw_null(&w);
+        return;
+    }
+    struct token_logprob own = {.token = e->token, .logprob = e->logprob};
+    jw_begin(&w, '{');
+    put_ranked(&w, t, &own, e->rank);
+    for (uint32_t i = 0; i < e->n_top && i < n_top; i++)
+        if (e->top[i].token != e->token)
+            put_ranked(&w, t, &e->top[i], i + 1);
+    jw_end(&w, '}');
+}

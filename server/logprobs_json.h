@@ -26,6 +26,9 @@ void logprob_list_fini(struct logprob_list *l);
 /* Adds the event's token. `known` false: nothing predicted it (a prompt's first token). */
 void logprob_list_add(struct logprob_list *l, const struct logprob_style *style, const struct event *e,
                       bool known);
+/* An entry of vLLM's prompt_logprobs: {"ID": {"logprob", "rank", "decoded_token"}, …} with the prompt's token
+ * and the n_top best; null where nothing predicted it (`e` NULL). */
+void prompt_logprobs_add(struct buf *out, const struct tokenizer *t, uint32_t n_top, const struct event *e);
 /* The value of "logprobs"; forgets the entries. */
 void logprob_list_write(struct logprob_list *l, enum api api, struct jw *w);
 

@@ -51,6 +51,7 @@ void engine_score_row(struct engine *e, const struct row *r)
                           .merged = engine_step_is_merged(e),
                           .token = r->token,
                           .logprob = r->logprobs.logprob,
+                          .rank = r->logprobs.rank,
                           .n_top = r->logprobs.n_top};
     memcpy(event.top, r->logprobs.top, r->logprobs.n_top * sizeof event.top[0]);
     emit(e, &event);
@@ -207,6 +208,7 @@ void engine_accept_row(struct engine *e, const struct row *r)
                           .merged = engine_step_is_merged(e),
                           .token = r->token,
                           .logprob = r->logprobs.logprob,
+                          .rank = r->logprobs.rank,
                           .n_top = r->logprobs.n_top};
     memcpy(event.top, r->logprobs.top, r->logprobs.n_top * sizeof event.top[0]);
     emit_text(e, &event, text, found.n_shown);

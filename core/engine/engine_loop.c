@@ -274,7 +274,7 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
         r->non_finite = r->token < 0 && !row_is_finite(logits, scratch->n_vocab);
     }
     r->logprobs.logprob = 0;
-    r->logprobs.n_top = 0;
+    r->logprobs.n_top = r->logprobs.rank = 0;
     if (n_top >= 0 && r->token >= 0)
         logprobs_row(&(struct logits){logits, peaks, scratch->n_vocab}, r->token, (uint32_t)n_top,
                      &r->logprobs);

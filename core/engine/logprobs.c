@@ -52,9 +52,14 @@ void logprobs_row(const struct logits *x, int32_t token, uint32_t n_top, struct 
     require(token >= 0 && (uint32_t)token < x->n && n_top <= LOGPROBS_MAX);
     float largest = x->peaks ? largest_of(x->peaks, n_peaks_of(x->n)) : largest_of(x->row, x->n);
     double sum = 0;
-    for (uint32_t i = 0; i < x->n; i++)
+    float own = x->row[token];
+    uint32_t n_better = 0;
+    for (uint32_t i = 0; i < x->n; i++) {
+        n_better += x->row[i] > own || (x->row[i] == own && i < (uint32_t)token);
         if (x->row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
             sum += exp((double)x->row[i] - (double)largest);
+    }
+    out->rank = n_better + 1;
     double log_sum = (double)largest + log(sum);
     out->logprob = bounded((double)x->row[token] - log_sum);
     out->n_top = best_tokens(x, n_top, out->top);

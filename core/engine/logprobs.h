@@ -9,6 +9,7 @@
 
 struct logprobs {
     float logprob; /* of the token */
+    uint32_t rank; /* 1: no token is more probable; equals by lower id */
     uint32_t n_top;
     struct token_logprob top[LOGPROBS_MAX]; /* descending, equals by lower id */
 };

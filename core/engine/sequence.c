@@ -20,6 +20,8 @@ void sequence_begin(struct sequence *q, struct submission *s, const struct text_
     rng_seed(&q->rng, g->sampling.seed);
     q->mirostat_mu = NAN;
     detokenizer_init(&q->detokenizer, text->tokenizer, g->skip_special_tokens);
+    q->detokenizer.kept = g->kept_tokens;
+    q->detokenizer.n_kept = g->n_kept_tokens;
     q->hold.n_bytes = 0;
     q->matcher = (struct grammar_matcher){0};
     q->started_ns = now_ns;

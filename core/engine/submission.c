@@ -160,6 +160,9 @@ static enum status check_stops(const struct generation *g, uint32_t n_vocab, str
         if (!utf8_is_valid(g->stop_strings[i], n))
             return fail(err, STATUS_INVALID, "stop[%u] is not valid UTF-8", i);
     }
+    if (g->n_kept_tokens > KEPT_TOKENS_MAX)
+        return fail(err, STATUS_TOO_LARGE, "%u special tokens to keep, at most %u are taken",
+                    g->n_kept_tokens, KEPT_TOKENS_MAX);
     return check_tokens("stop_token_ids", g->stop_tokens, g->n_stop_tokens, n_vocab, err);
 }
 
@@ -266,7 +269,7 @@ static void copy_words(struct sampling *p, uint8_t **at)
 static size_t copy_bytes(const struct generation *g)
 {
     size_t n = sizeof(struct submission) + (size_t)g->n_prompt * sizeof(int32_t) +
-               (g->n_stop_tokens + CONFIG_EOS_MAX + 1U) * sizeof(int32_t) +
+               (g->n_stop_tokens + g->n_kept_tokens + CONFIG_EOS_MAX + 1U) * sizeof(int32_t) +
                g->sampling.n_logit_bias * sizeof(struct logit_bias) + g->n_stop_strings * sizeof(char *);
     const struct sampling *p = &g->sampling;
     for (uint32_t i = 0; i < g->n_stop_strings; i++)
@@ -274,7 +277,7 @@ static size_t copy_bytes(const struct generation *g)
     for (uint32_t i = 0; i < p->n_dry_breakers; i++)
         n += strlen(p->dry_breakers[i]) + 1;
     n += (p->n_bad_words + p->n_allowed) * sizeof(int32_t) + p->n_dry_breakers * sizeof(char *);
-    return n + (g->n_stop_strings + p->n_dry_breakers + 7U) * 8; /* alignment */
+    return n + (g->n_stop_strings + p->n_dry_breakers + 8U) * 8; /* alignment */
 }
 
 static void copy(struct submission *s, const struct generation *g, const struct submission_limits *l)
@@ -293,6 +296,7 @@ static void copy(struct submission *s, const struct generation *g, const struct 
         memcpy(stops + n_eos, g->stop_tokens, g->n_stop_tokens * sizeof *stops);
     s->g.stop_tokens = stops;
     s->g.n_stop_tokens = n_eos + g->n_stop_tokens;
+    s->g.kept_tokens = carve_copy(&at, g->kept_tokens, g->n_kept_tokens * sizeof *g->kept_tokens);
     s->g.stop_strings = carve_strings(&at, g->stop_strings, g->n_stop_strings);
     copy_words(&s->g.sampling, &at);
     uint32_t room = l->context - g->n_prompt;

@@ -72,13 +72,22 @@ void detokenizer_init(struct detokenizer *d, const struct tokenizer *t, bool ski
         .tokenizer = t, .skip_special = skip_special, .at_start = true, .n_strip = t->decoder.strip_count};
 }
 
+static bool is_hidden(const struct detokenizer *d, int32_t id)
+{
+    if (!d->skip_special || !(d->tokenizer->vocab.flags[id] & TOKEN_HIDDEN))
+        return false;
+    for (uint32_t i = 0; i < d->n_kept; i++)
+        if (d->kept[i] == id)
+            return false;
+    return true;
+}
+
 size_t detokenizer_push(struct detokenizer *d, int32_t id, char *dst)
 {
     const struct tokenizer *t = d->tokenizer;
     const struct decoder *decoder = &t->decoder;
     struct sink s = {.d = d, .dst = dst};
-    if (id < 0 || (uint32_t)id >= t->vocab.n_ids || !t->vocab.texts[id].text ||
-        (d->skip_special && (t->vocab.flags[id] & TOKEN_HIDDEN)))
+    if (id < 0 || (uint32_t)id >= t->vocab.n_ids || !t->vocab.texts[id].text || is_hidden(d, id))
         return 0;
     struct text_ref piece = d->at_start ? decoder->first_pieces[id] : decoder->pieces[id];
     bool fallback = decoder->bytes == BYTES_FALLBACK;

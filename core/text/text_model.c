@@ -183,6 +183,7 @@ void text_model_close(struct text_model *t)
     chat_template_destroy(t->chat_template);
     chat_template_destroy(t->tool_template);
     mem_free(t->chat_template_source);
+    mem_free(t->tool_template_source);
     tokenizer_destroy(t->tokenizer);
     mem_free(t);
 }

@@ -45,9 +45,21 @@ static enum status keep_default(struct text_model *m, const struct source *s, co
 static enum status keep_tool(struct text_model *m, const struct source *s, const char *shown,
                              struct error *err)
 {
+    enum status status = compile(s, shown, &m->tool_template, err);
+    if (status != STATUS_OK)
+        return status;
+    m->tool_template_source = mem_strndup(s->text, s->length);
+    return m->tool_template_source
+               ? STATUS_OK
+               : fail(err, STATUS_NO_MEMORY, "%s: not enough memory for the chat template", shown);
+}
+
+static enum status keep_named_tool(struct text_model *m, const struct source *s, const char *shown,
+                                   struct error *err)
+{
     char named[640];
     snprintf(named, sizeof named, "%s: tool_use", shown);
-    return compile(s, named, &m->tool_template, err);
+    return keep_tool(m, s, named, err);
 }
 
 /* ---- a folder */
@@ -67,7 +79,7 @@ static enum status from_list(struct text_model *m, const json_t *list, const cha
     if (!sources[0].text)
         return fail(err, STATUS_FORMAT, "%s: chat_template is a list without one named \"default\"", shown);
     enum status status = keep_default(m, &sources[0], shown, err);
-    return status == STATUS_OK && sources[1].text ? keep_tool(m, &sources[1], shown, err) : status;
+    return status == STATUS_OK && sources[1].text ? keep_named_tool(m, &sources[1], shown, err) : status;
 }
 
 static enum status from_json(struct text_model *m, const json_t *value, const char *shown, struct error *err)
@@ -92,7 +104,7 @@ static enum status from_file(struct text_model *m, const struct model_files *fil
     enum status status = file_read_all_at(files->dir_fd, files->path, name, TEMPLATE_BYTES_MAX, &text, err);
     struct source s = {text.data ? text.data : "", text.length};
     if (status == STATUS_OK && strcmp(name, TOOL_FILE) == 0)
-        status = compile(&s, shown, &m->tool_template, err);
+        status = keep_tool(m, &s, shown, err);
     else if (status == STATUS_OK)
         status = keep_default(m, &s, shown, err);
     buf_fini(&text);
@@ -148,5 +160,5 @@ enum status templates_from_gguf(struct text_model *m, const struct gguf *g, cons
         status = gguf_source(g, "tokenizer.chat_template.tool_use", &tool, err);
     if (status == STATUS_OK && all.text)
         status = keep_default(m, &all, shown, err);
-    return status == STATUS_OK && all.text && tool.text ? keep_tool(m, &tool, shown, err) : status;
+    return status == STATUS_OK && all.text && tool.text ? keep_named_tool(m, &tool, shown, err) : status;
 }

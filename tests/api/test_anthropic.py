@@ -157,7 +157,7 @@ def test_what_is_wrong_is_named(server, body, named):
 
 
 def test_past_calls_reach_the_template(server):
-    """The tiny model's template shows contents alone: results are there, in their order."""
+    """As the same conversation in OpenAI's form."""
     body = {"messages": [{"role": "user", "content": "Weather?"},
                          {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""},
                                                            {"type": "text", "text": "I look."},
@@ -165,9 +165,11 @@ def test_past_calls_reach_the_template(server):
                          {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1",
                                                        "content": [{"type": "text", "text": "sun"}]},
                                                       {"type": "text", "text": "So?"}]}]}
-    same = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "I look."},
-            {"role": "tool", "content": "sun"}, {"role": "user", "content": "So?"}]
-    assert count(server, body) == tokens(server, prompt_of(server, same))
+    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{\"at\": \"Rio\"}"}}
+    same = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "I look.", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "t1", "content": "sun"}, {"role": "user", "content": "So?"}]
+    prompt = prompt_of(server, same)
+    assert '"name": "look"' in prompt and "sun" in prompt and count(server, body) == tokens(server, prompt)
 
 
 def test_errors_of_the_path_have_their_form(server):

@@ -169,7 +169,10 @@ def test_past_calls_reach_the_template(server):
              {"role": "assistant", "content": "I look.", "thinking": "hm",
               "tool_calls": [{"function": {"name": "look", "arguments": {"at": "Rio"}}}]},
              {"role": "tool", "content": "sun", "tool_name": "look"}]
-    plain = [{"role": m["role"], "content": m["content"]} for m in calls]
-    counts = [server.post("/api/chat", {**ask, "messages": m}) for m in (calls, plain)]
-    assert counts[0][0] == counts[1][0] == 200
-    assert counts[0][1]["prompt_eval_count"] == counts[1][1]["prompt_eval_count"]
+    function = {"name": "look", "arguments": "{\"at\": \"Rio\"}"}
+    same = [calls[0], {"role": "assistant", "content": "I look.", "tool_calls": [{"type": "function", "function": function}]},
+            {"role": "tool", "content": "sun"}]
+    status, answer = server.post("/api/chat", {**ask, "messages": calls})
+    assert status == 200
+    assert answer["prompt_eval_count"] == server.post("/v1/chat/completions/input_tokens",
+                                                      {"model": "tiny", "messages": same})[1]["input_tokens"]

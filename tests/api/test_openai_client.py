@@ -91,6 +91,37 @@ def test_echo_and_prompt_logprobs(client):
     assert all(x <= 0 for x in r.choices[0].logprobs.token_logprobs[1:])
 
 
+def test_best_of_shows_the_likeliest(client):
+    ask = dict(model="tiny", prompt=["The bird", "Bom dia"], max_tokens=6, temperature=1.5, seed=5, logprobs=0)
+    every = client.completions.create(**ask, n=4)
+    best = client.completions.create(**ask, n=2, best_of=4)
+
+    def mean(choice):
+        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+    for p in range(2):
+        group = sorted(every.choices[4 * p:4 * p + 4], key=mean, reverse=True)
+        assert [c.text for c in best.choices[2 * p:2 * p + 2]] == [c.text for c in group[:2]]
+    assert [c.index for c in best.choices] == [0, 1, 2, 3]
+    assert best.usage == every.usage  # what was made is counted, shown or not
+    plain = client.completions.create(**dict(ask, logprobs=None), n=1, best_of=4)
+    assert plain.choices[0].text == best.choices[0].text and plain.choices[0].logprobs is None
+
+
+def test_prompt_logprobs_in_vllms_form(client, server):
+    echo = client.completions.create(model="tiny", prompt="The bird", max_tokens=0, echo=True, logprobs=2, temperature=0)
+    values = echo.choices[0].logprobs.token_logprobs
+    r = client.completions.create(model="tiny", prompt="The bird", max_tokens=1, extra_body={"prompt_logprobs": 2})
+    entries, ids = r.choices[0].prompt_logprobs, server.post("/tokenize", {"content": "The bird", "add_special": True})[1]["tokens"]
+    assert entries[0] is None and len(entries) == len(ids) == len(values)
+    for token, value, entry in list(zip(ids, values, entries))[1:]:
+        own = entry[str(token)]
+        assert own["logprob"] == pytest.approx(value) and own["rank"] >= 1 and 2 <= len(entry) <= 3
+        assert {e["rank"] for e in entry.values()} >= {1, 2}
+        assert all(e["logprob"] >= own["logprob"] for e in entry.values() if e["rank"] < own["rank"])
+    chat = client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1, extra_body={"prompt_logprobs": 0})
+    assert chat.prompt_logprobs[0] is None and len(chat.prompt_logprobs) == chat.usage.prompt_tokens
+
+
 def test_logit_bias_and_bans(client, server):
     def token(letter):
         return str(server.post("/tokenize", {"content": letter, "add_special": False})[1]["tokens"][0])

@@ -165,8 +165,10 @@ def test_past_calls_reach_the_template(server):
              {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
              {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{\"at\": \"Rio\"}"},
              {"type": "function_call_output", "call_id": "c1", "output": "sun"}]
-    plain = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": ""}, {"role": "tool", "content": "sun"}]
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"at\": \"Rio\"}"}}
+    same = [{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "sun"}]
     status, a = server.post("/v1/responses/input_tokens", {"model": "tiny", "input": calls})
     assert status == 200, a
     assert a["input_tokens"] == server.post("/v1/chat/completions/input_tokens",
-                                            {"model": "tiny", "messages": plain})[1]["input_tokens"]
+                                            {"model": "tiny", "messages": same})[1]["input_tokens"]

@@ -110,6 +110,25 @@ static void test_unfinished_waits(void **state)
     tokenizer_destroy(t);
 }
 
+static void test_kept_tokens_are_shown(void **state)
+{
+    (void)state;
+    struct tokenizer *t = open_byte_level();
+    struct detokenizer d;
+    const int32_t kept[] = {300, 256};
+    char *room = malloc(detokenizer_bound(t));
+    detokenizer_init(&d, t, true);
+    assert_int_equal(detokenizer_push(&d, 256, room), 0);
+    d.kept = kept;
+    d.n_kept = 1;
+    assert_int_equal(detokenizer_push(&d, 256, room), 0);
+    d.n_kept = 2;
+    assert_int_equal(detokenizer_push(&d, 256, room), 7);
+    assert_memory_equal(room, "<|end|>", 7);
+    free(room);
+    tokenizer_destroy(t);
+}
+
 static void test_fallback(void **state)
 {
     (void)state;
@@ -236,10 +255,15 @@ static void test_random_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_byte_level),         cmocka_unit_test(test_unfinished_waits),
-        cmocka_unit_test(test_fallback),           cmocka_unit_test(test_skip_special),
-        cmocka_unit_test(test_metaspace),          cmocka_unit_test(test_no_decoder),
-        cmocka_unit_test(test_out_of_range),       cmocka_unit_test(test_random_ids),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_unfinished_waits),
+        cmocka_unit_test(test_kept_tokens_are_shown),
+        cmocka_unit_test(test_fallback),
+        cmocka_unit_test(test_skip_special),
+        cmocka_unit_test(test_metaspace),
+        cmocka_unit_test(test_no_decoder),
+        cmocka_unit_test(test_out_of_range),
+        cmocka_unit_test(test_random_ids),
         cmocka_unit_test(test_normalised_special),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,6 +57,24 @@ static void kl_of_far_rows_is_finite(void **state)
     assert_true(isfinite(kl) && kl > 1);
 }
 
+static void a_rank_counts_what_is_better(void **state)
+{
+    (void)state;
+    float row[N];
+    struct logprobs l;
+    fill(row, 3, 5, 0);
+    row[20] = row[10]; /* of equals the lower id is better, as among the best */
+    for (int32_t token = 0; token < N; token++) {
+        uint32_t better = 0;
+        for (int32_t i = 0; i < N; i++)
+            better += row[i] > row[token] || (row[i] == row[token] && i < token);
+        logprobs_row(&(struct logits){row, NULL, N}, token, 5, &l);
+        assert_int_equal(l.rank, better + 1);
+        if (l.rank <= 5)
+            assert_int_equal(l.top[l.rank - 1].token, token);
+    }
+}
+
 static void rows_are_finite_or_not(void **state)
 {
     (void)state;
@@ -115,6 +133,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kl_is_as_defined),
         cmocka_unit_test(kl_of_far_rows_is_finite),
+        cmocka_unit_test(a_rank_counts_what_is_better),
         cmocka_unit_test(rows_are_finite_or_not),
         cmocka_unit_test(peaks_change_no_number),
     };

@@ -1,0 +1,17 @@
+/* Messages of a chat. Pure; any thread. */
+#ifndef LK_API_MESSAGES_H
+#define LK_API_MESSAGES_H
+
+#include "api_parse.h"
+#include "reply_format.h"
+
+/* What a template expects of messages. */
+struct message_style {
+    const struct call_syntax *syntax;
+    bool null_content; /* an answer that has only calls has no content, not an empty one */
+};
+
+/* The field `messages` of the reader's object: a new array of new objects, whose contents are texts. */
+json_t *read_messages(struct reader *r, const struct message_style *style);
+
+#endif

@@ -1,0 +1,151 @@
+/* Sources of the rows: the chat templates that these models come with. */
+#include "reply_format.h"
+
+#include <string.h>
+
+#include "text.h"
+
+#define DS_CALLS_BEGIN "<｜tool▁calls▁begin｜>"
+#define DS_CALLS_END "<｜tool▁calls▁end｜>"
+#define DS_CALL_BEGIN "<｜tool▁call▁begin｜>"
+#define DS_CALL_END "<｜tool▁call▁end｜>"
+#define DS_SEP "<｜tool▁sep｜>"
+
+/* The first row whose evidence is found counts; the last one has none and fits most. */
+static const struct call_syntax syntaxes[] = {
+    {.names = {"deepseek", "deepseek_v3", "deepseek_v31"},
+     .evidence = {DS_CALLS_BEGIN, DS_CALL_BEGIN},
+     .open = {DS_CALLS_BEGIN, DS_CALL_BEGIN},
+     .close = {DS_CALL_END, DS_CALLS_END},
+     .separators = {DS_SEP}},
+    {.names = {"mistral"},
+     .evidence = {"[TOOL_CALLS]"},
+     .open = {"[TOOL_CALLS]"},
+     .close = {"[/TOOL_CALLS]"},
+     .separators = {"[ARGS]"},
+     .id_mark = "[CALL_ID]",
+     .short_ids = true},
+    {.names = {"qwen3_coder", "qwen3_xml"},
+     .evidence = {"<function="},
+     .open = {"<tool_call>", "<function="},
+     .close = {"</tool_call>"}},
+    {.names = {"hermes"}, /* Qwen2.5, Qwen3, SmolLM3, Granite 4, too */
+     .evidence = {"<tool_call>"},
+     .open = {"<tool_call>"},
+     .close = {"</tool_call>"}},
+    {.names = {"granite"},
+     .evidence = {"<|tool_call|>", "<|/tool_call|>"},
+     .open = {"<|tool_call|>", "<tool_call>"},
+     .close = {"<|/tool_call|>", "</tool_call>"}},
+    {.names = {"phi4_mini", "phi4_mini_json"},
+     .evidence = {"<|tool|>", "<|/tool|>"},
+     .open = {"<|tool_call|>", "functools["},
+     .close = {"<|/tool_call|>"}},
+    {.names = {"llama", "llama3_json"},
+     .evidence = {"<|python_tag|>", "\"parameters\": dictionary", "ipython"},
+     .open = {"<|python_tag|>", "<function="},
+     .bare = true},
+    {.names = {"any"},
+     .open = {"<tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "<function=", "functools[", "<function_call>"},
+     .close = {"</tool_call>", "<|/tool_call|>", "[/TOOL_CALLS]", "</function_call>"},
+     .bare = true},
+};
+#define N_SYNTAXES (sizeof syntaxes / sizeof syntaxes[0])
+
+static const struct call_syntax forced = {.names = {"forced"}, .bare = true};
+
+static const struct thought_syntax thoughts[] = {
+    {"<think>", "</think>"},
+    {"[THINK]", "[/THINK]"},
+    {"<|START_THINKING|>", "<|END_THINKING|>"},
+    {"<seed:think>", "</seed:think>"},
+};
+
+const struct call_syntax *call_syntax_of(const char *source)
+{
+    for (size_t i = 0; source && i < N_SYNTAXES; i++)
+        for (size_t k = 0; k < MARKERS_MAX && syntaxes[i].evidence[k]; k++)
+            if (strstr(source, syntaxes[i].evidence[k]))
+                return &syntaxes[i];
+    return &syntaxes[N_SYNTAXES - 1];
+}
+
+const struct call_syntax *call_syntax_named(const char *name)
+{
+    for (size_t i = 0; i < N_SYNTAXES; i++)
+        for (size_t k = 0; k < NAMES_MAX && syntaxes[i].names[k]; k++)
+            if (strcmp(syntaxes[i].names[k], name) == 0)
+                return &syntaxes[i];
+    return NULL;
+}
+
+const struct call_syntax *call_syntax_forced(void)
+{
+    return &forced;
+}
+
+const struct thought_syntax *thought_syntax_of(const char *source, const struct tokenizer *t)
+{
+    for (size_t i = 0; i < sizeof thoughts / sizeof thoughts[0]; i++) {
+        const struct thought_syntax *s = &thoughts[i];
+        if (source && (strstr(source, s->open) || strstr(source, s->close)))
+            return s;
+        if (t && tokenizer_find(t, s->open, strlen(s->open)) >= 0 &&
+            tokenizer_find(t, s->close, strlen(s->close)) >= 0)
+            return s;
+    }
+    return NULL;
+}
+
+bool thought_is_open(const struct thought_syntax *s, const char *prompt, size_t length)
+{
+    size_t n = strlen(s->open);
+    while (length && strchr(" \n\t\r", prompt[length - 1]))
+        length--;
+    return length >= n && memcmp(prompt + length - n, s->open, n) == 0;
+}
+
+struct kept {
+    const struct tokenizer *tokenizer;
+    int32_t *ids;
+    uint32_t n;
+};
+
+static void keep(struct kept *k, const char *marker)
+{
+    int32_t id = marker ? tokenizer_find(k->tokenizer, marker, strlen(marker)) : -1;
+    if (id >= 0 && tokenizer_is_special(k->tokenizer, id) && k->n < KEPT_TOKENS_MAX)
+        k->ids[k->n++] = id;
+}
+
+uint32_t reply_format_tokens(const struct reply_format *f, const struct tokenizer *t,
+                             int32_t ids[KEPT_TOKENS_MAX])
+{
+    struct kept k = {.tokenizer = t, .ids = ids};
+    for (size_t i = 0; f->calls && i < MARKERS_MAX; i++) {
+        keep(&k, f->calls->open[i]);
+        keep(&k, f->calls->close[i]);
+        keep(&k, f->calls->separators[i]);
+    }
+    if (f->calls)
+        keep(&k, f->calls->id_mark);
+    if (f->thought) {
+        keep(&k, f->thought->open);
+        keep(&k, f->thought->close);
+    }
+    return k.n;
+}
+
+const json_t *tool_parameters(const json_t *tools, const char *name, size_t length, bool *found)
+{
+    *found = false;
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        const json_t *n = json_object_get(function, "name");
+        if (json_string_length(n) != length || memcmp(json_string_value(n), name, length) != 0)
+            continue;
+        *found = true;
+        return json_object_get(function, "parameters");
+    }
+    return NULL;
+}

@@ -1,0 +1,62 @@
+/* How a model marks what it says: the tables of markers, and which of them a chat template stands for. A
+ * model's name says nothing here: its template does, since it is what the model was trained with. Pure. */
+#ifndef LK_REPLY_FORMAT_H
+#define LK_REPLY_FORMAT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+struct tokenizer;
+
+#define MARKERS_MAX 8U
+#define NAMES_MAX 4U
+
+/* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
+ * and arguments, an array of such, <function=NAME>…</function>, or NAME, a separator, JSON arguments. */
+struct call_syntax {
+    const char *names[NAMES_MAX];      /* ours, and vLLM's for its parsers */
+    const char *evidence[MARKERS_MAX]; /* a template with one of these means it */
+    const char *open[MARKERS_MAX];     /* none is the beginning of another */
+    const char *close[MARKERS_MAX];
+    const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
+    const char *id_mark;                 /* behind a name: the model's own id follows */
+    bool bare;                           /* a reply may begin with a call's JSON, without a marker */
+    bool short_ids; /* nine letters and digits, as these templates want it; else "call_…" */
+};
+
+struct thought_syntax {
+    const char *open, *close;
+};
+
+/* What is looked for in a reply. All zero: nothing, all of it is content. */
+struct reply_format {
+    const struct call_syntax *calls;      /* NULL: no calls */
+    const struct thought_syntax *thought; /* NULL: no reasoning */
+    bool in_thought;                      /* the prompt has opened it */
+    bool one_call;                        /* what follows the first call is dropped */
+    const json_t *tools;                  /* OpenAI's array, of the request: names and types; borrowed */
+};
+
+/* The calls that a template (its source) asks for; one that fits most where it says nothing. */
+const struct call_syntax *call_syntax_of(const char *template_source);
+/* By its name (an adapter.yaml's tool_format); NULL: there is none of that name. */
+const struct call_syntax *call_syntax_named(const char *name);
+/* A JSON array of {"name", "parameters"} and nothing else: what a grammar makes of tool_choice. */
+const struct call_syntax *call_syntax_forced(void);
+/* The reasoning that a template or the vocabulary knows, or NULL. `source` may be NULL. */
+const struct thought_syntax *thought_syntax_of(const char *source, const struct tokenizer *t);
+/* The prompt ends inside of a thought. */
+bool thought_is_open(const struct thought_syntax *s, const char *prompt, size_t length);
+
+/* Ids of special tokens that are markers of `f`, so that their text isn't left out of the output. */
+uint32_t reply_format_tokens(const struct reply_format *f, const struct tokenizer *t,
+                             int32_t ids[KEPT_TOKENS_MAX]);
+
+/* The schema of a tool's parameters, or NULL; `found` tells whether there is such a tool. */
+const json_t *tool_parameters(const json_t *tools, const char *name, size_t length, bool *found);
+
+#endif

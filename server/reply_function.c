@@ -1,0 +1,194 @@
+/* Calls in tags, as Qwen3-Coder writes them:
+ *
+ *   <function=NAME> <parameter=KEY>
+ *   value
+ *   </parameter> … </function>
+ *
+ * or with JSON between the outer tags, as Llama 3.1 does. Values are plain text; the tool's schema says which
+ * of them are to be strings. Those are passed on as they come, others when they are whole: they stay strings
+ * if they aren't JSON. */
+#include "reply_inner.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "api_render.h"
+
+#define KEY_BYTES_MAX 256U
+#define VALUE_BYTES_MAX (1U << 20)
+
+enum function_state { FUNCTION_NAME, FUNCTION_BODY, FUNCTION_KEY, FUNCTION_VALUE };
+
+static size_t broken(struct reply *p)
+{
+    p->outcome = CALL_BROKEN;
+    return 0;
+}
+
+static bool may_be_text(const json_t *type)
+{
+    return json_is_string(type) && strcmp(json_string_value(type), "string") == 0;
+}
+
+/* A value is a string where its schema says so, or where there is none. */
+static bool is_text(const struct call_reader *c)
+{
+    const json_t *property = NULL, *properties = json_object_get(c->schema, "properties");
+    if (c->token.length)
+        property = json_object_getn(properties, c->token.data, c->token.length);
+    if (!json_is_object(property))
+        return true;
+    const json_t *type = json_object_get(property, "type");
+    return may_be_text(type) ||
+           (json_is_array(type) && json_array_size(type) == 1 && may_be_text(json_array_get(type, 0)));
+}
+
+/* "NAME>" or "KEY>": false until it is complete. */
+static bool read_word(struct reply *p, struct span at, size_t *taken)
+{
+    struct call_reader *c = &p->call;
+    for (size_t i = 0; i < at.n; i++) {
+        *taken = i + 1;
+        if (at.s[i] == '>')
+            return true;
+        if (at.s[i] == '<' || at.s[i] == '\n' || c->token.length == KEY_BYTES_MAX) {
+            *taken = i;
+            broken(p);
+            return false;
+        }
+        buf_putc(&c->token, at.s[i]);
+    }
+    return false;
+}
+
+static size_t read_function_name(struct reply *p, struct span at)
+{
+    struct call_reader *c = &p->call;
+    size_t taken = 0;
+    if (!read_word(p, at, &taken))
+        return taken;
+    if (!reply_call_named(p, c->token.data, c->token.length))
+        return broken(p);
+    c->state = FUNCTION_BODY;
+    return taken;
+}
+
+static size_t read_key(struct reply *p, struct span at)
+{
+    struct call_reader *c = &p->call;
+    size_t taken = 0;
+    if (!read_word(p, at, &taken))
+        return taken;
+    struct buf *out = &reply_call_now(p)->arguments;
+    buf_puts(out, c->has_arguments ? ", \"" : "{\"");
+    json_escape(out, c->token.data ? c->token.data : "", c->token.length);
+    c->has_arguments = true;
+    c->is_text = is_text(c);
+    buf_puts(out, c->is_text ? "\": \"" : "\": ");
+    buf_clear(&c->token);
+    c->value_began = false;
+    c->state = FUNCTION_VALUE;
+    return taken;
+}
+
+/* Something between the tags of a function. */
+static size_t read_body(struct reply *p, struct span at)
+{
+    static const char *const tags[MARKERS_MAX] = {"<parameter=", "</function>", "</tool_call>"};
+    struct call_reader *c = &p->call;
+    const char *found;
+    if (at.n == 0 || is_json_space(at.s[0]))
+        return at.n != 0;
+    if (at.s[0] == '{' && !c->has_arguments) {
+        json_scan_begin(&c->scan);
+        p->state = IN_ARGUMENTS;
+        return 0;
+    }
+    enum match m = match_any(at, tags, &found);
+    if (m != MATCH_WHOLE)
+        return m == MATCH_PART ? 0 : broken(p);
+    if (found == tags[0]) {
+        buf_clear(&c->token);
+        c->state = FUNCTION_KEY;
+        return strlen(found);
+    }
+    buf_puts(&reply_call_now(p)->arguments, c->has_arguments ? "}" : "{}");
+    p->outcome = CALL_DONE;
+    return found == tags[1] ? strlen(found) : 0; /* the end of the block is the block's */
+}
+
+static bool is_word(const struct buf *b, const char *word)
+{
+    return b->length == strlen(word) && strncasecmp(b->data, word, b->length) == 0;
+}
+
+/* What a whole value is: JSON, or the string that it looks like. */
+static void put_value(struct reply *p)
+{
+    struct buf *v = &p->call.token, *out = &reply_call_now(p)->arguments;
+    while (v->length && is_json_space(v->data[v->length - 1]))
+        v->data[--v->length] = '\0';
+    while (v->length && is_json_space(v->data[0]))
+        buf_drop_front(v, 1);
+    json_t *json = v->length ? json_loadb(v->data, v->length, JSON_DECODE_ANY, NULL) : NULL;
+    bool plain = json != NULL && !json_is_string(json);
+    json_decref(json);
+    if (is_word(v, "true") || is_word(v, "false")) { /* Python's have capitals */
+        buf_puts(out, is_word(v, "true") ? "true" : "false");
+    } else if (is_word(v, "none")) {
+        buf_puts(out, "null");
+    } else if (plain) {
+        buf_append(out, v->data, v->length);
+    } else {
+        buf_putc(out, '"');
+        json_escape(out, v->data ? v->data : "", v->length);
+        buf_putc(out, '"');
+    }
+}
+
+static size_t read_value(struct reply *p, struct span at)
+{
+    static const char *const ends[MARKERS_MAX] = {"\n</parameter>", "</parameter>"};
+    struct call_reader *c = &p->call;
+    const char *found;
+    struct buf *out = &reply_call_now(p)->arguments;
+    size_t i = 0;
+    enum match m = MATCH_NONE;
+    if (at.n && !c->value_began) {
+        c->value_began = true;
+        if (at.s[0] == '\n')
+            return 1; /* the line break behind the opening tag */
+    }
+    for (; i < at.n && m == MATCH_NONE; i += m == MATCH_NONE)
+        m = match_any((struct span){at.s + i, at.n - i, at.final}, ends, &found);
+    if (i) {
+        if (c->is_text)
+            json_escape(out, at.s, i);
+        else
+            buf_append(&c->token, at.s, i);
+        return c->token.length > VALUE_BYTES_MAX ? broken(p) : i;
+    }
+    if (m != MATCH_WHOLE)
+        return 0;
+    if (c->is_text)
+        buf_putc(out, '"');
+    else
+        put_value(p);
+    c->state = FUNCTION_BODY;
+    return strlen(found);
+}
+
+size_t reply_read_function(struct reply *p, struct span at)
+{
+    switch ((enum function_state)p->call.state) {
+    case FUNCTION_NAME:
+        return read_function_name(p, at);
+    case FUNCTION_KEY:
+        return read_key(p, at);
+    case FUNCTION_VALUE:
+        return read_value(p, at);
+    case FUNCTION_BODY:
+        break;
+    }
+    return read_body(p, at);
+}

@@ -1,0 +1,75 @@
+"""What clients that are no Python packages send, replayed from tests/api/requests: MODEL stands for the model's name."""
+import glob, json, os, urllib.request
+
+import pytest
+
+import parrot
+from harness import Server
+from test_openai_tools import TEXTS
+
+FILES = sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "requests", "*.json")))
+
+
+@pytest.fixture(scope="module")
+def parrots(tmp_path_factory):
+    model = parrot.make(str(tmp_path_factory.mktemp("wire") / "model"), TEXTS, template=parrot.HERMES_THINKS)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        yield s
+
+
+def send(server, request):
+    data = json.dumps(request["body"]).replace("MODEL", "parrot").encode() if request["body"] else None
+    r = urllib.request.Request(server.url + request["path"], data, {"Content-Type": "application/json", **request["headers"]},
+                               method=request["method"])
+    with urllib.request.urlopen(r, timeout=60) as answer:
+        return answer.headers["Content-Type"], answer.read().decode()
+
+
+def events(text):
+    """The chunks of a stream that ended well."""
+    frames = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+    assert frames.pop() == "[DONE]"
+    return [json.loads(f) for f in frames]
+
+
+def joined(chunks):
+    """(content, names of calls, arguments, finish_reason)"""
+    choices = [c["choices"][0] for c in chunks if c["choices"]]
+    if "text" in choices[0]:
+        return "".join(c["text"] for c in choices), [], "", choices[-1]["finish_reason"]
+    calls = [t for c in choices for t in c["delta"].get("tool_calls", [])]
+    return ("".join(c["delta"].get("content") or "" for c in choices), [t["function"]["name"] for t in calls if "id" in t],
+            "".join(t["function"]["arguments"] for t in calls), choices[-1]["finish_reason"])
+
+
+@pytest.mark.parametrize("file", FILES, ids=[os.path.basename(f)[:-5] for f in FILES])
+def test_recorded_requests_are_answered(parrots, file):
+    request = json.load(open(file))
+    kind, text = send(parrots, request)
+    if request["method"] == "GET":
+        answer = json.loads(text)
+        assert answer["object"] == "list" and [m["id"] for m in answer["data"]] == ["parrot"]
+        return
+    body = request["body"]
+    if body.get("stream"):
+        assert kind.startswith("text/event-stream")
+        chunks = events(text)
+        content, names, arguments, finish = joined(chunks)
+        usage = [c for c in chunks if c.get("usage")]
+        assert bool(usage) == bool(body.get("stream_options", {}).get("include_usage"))
+    else:
+        answer = json.loads(text)
+        content, names, arguments = answer["choices"][0]["message"]["content"], [], ""
+        finish = answer["choices"][0]["finish_reason"]
+        assert answer["usage"]["prompt_tokens"] > 10
+    if "prompt" in body:
+        assert finish == "stop"
+        return
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        assert (content, names, finish) == (TEXTS["after"], [], "stop")
+    elif "weather" in str(last["content"]):
+        assert (content, names, finish) == ("", ["get_weather"], "tool_calls")
+        assert json.loads(arguments) == {"city": "São Paulo", "days": 2}
+    else:
+        assert TEXTS["plain"].startswith(content) and content and finish in ("stop", "length")

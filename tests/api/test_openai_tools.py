@@ -1,0 +1,310 @@
+"""Tools and reasoning with the real `openai` package, on models that say given texts by heart (parrot.py)."""
+import json, os
+
+import openai
+import pytest
+
+import parrot
+from harness import Server
+
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "São Paulo", "days": 2}}\n</tool_call>'
+TEXTS = {
+    "plain": "Good morning!  I am a parrot. ",
+    "weather": CALL,
+    "both": 'One moment. \n<tool_call>\n{"name":"now","arguments":{}}\n</tool_call>\n'
+            '<tool_call> {"arguments" : {"city": "Rio"}, "name" : "get_weather"}</tool_call>',
+    "broken": 'Look: <tool_call>\n{"name": "now", "arguments": {nonsense}}\n</tool_call> indeed',
+    "think": "<think>\nThe bird wonders: <tool?\n</think>\n\nSo it says yes.",
+    "": "I am still wondering.\n</think>\nDone with it.",  # behind a prompt that ends with <think>\n
+    "thinkcall": '<think>He wants the time.</think><tool_call>{"name": "now"}</tool_call>',
+    "after": "It is 21 degrees there.",
+}
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "get_weather", "description": "Weather of a city", "strict": True, "parameters": {
+            "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}}},
+    {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("parrots"))
+
+
+@pytest.fixture(scope="module")
+def parrots(folder):
+    model = parrot.make(os.path.join(folder, "hermes"), TEXTS, template=parrot.HERMES_THINKS)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def bird(parrots):
+    return openai.OpenAI(base_url=parrots.url + "/v1", api_key="none", max_retries=0)
+
+
+def ask(cue, **more):
+    return {"model": "parrot", "messages": [{"role": "user", "content": "Please #" + cue}], "tools": TOOLS, **more}
+
+
+def calls_of(message):
+    return [(c.function.name, json.loads(c.function.arguments)) for c in message.tool_calls or []]
+
+
+def test_a_call_is_an_answer(bird):
+    r = bird.chat.completions.create(**ask("weather"))
+    choice = r.choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None and choice.message.refusal is None
+    assert calls_of(choice.message) == [("get_weather", {"city": "São Paulo", "days": 2})]
+    assert choice.message.tool_calls[0].type == "function" and choice.message.tool_calls[0].id.startswith("call_")
+    again = bird.chat.completions.create(**ask("weather"))
+    assert again.choices[0].message.tool_calls[0].id != choice.message.tool_calls[0].id
+
+
+def test_text_and_two_calls(bird):
+    message = bird.chat.completions.create(**ask("both")).choices[0].message
+    assert message.content == "One moment."
+    assert calls_of(message) == [("now", {}), ("get_weather", {"city": "Rio"})]
+    one = bird.chat.completions.create(**ask("both", parallel_tool_calls=False)).choices[0]
+    assert calls_of(one.message) == [("now", {})] and one.finish_reason == "tool_calls"
+
+
+def test_no_call_is_plain_text(bird):
+    for more in ({}, {"tools": openai.omit}, {"tool_choice": "none"}, {"tools": []}):
+        choice = bird.chat.completions.create(**ask("plain", **more)).choices[0]
+        assert choice.message.content == TEXTS["plain"] and choice.finish_reason == "stop"
+        assert choice.message.tool_calls is None
+    # without tools nothing is taken for a call; what is no call is content, as a whole
+    choice = bird.chat.completions.create(**ask("weather", tool_choice="none")).choices[0]
+    assert choice.message.content == CALL and choice.finish_reason == "stop"
+    choice = bird.chat.completions.create(**ask("broken")).choices[0]
+    assert choice.message.tool_calls is None and "<tool_call>\n" + '{"name": "now"' in choice.message.content
+    assert choice.message.content.endswith("{nonsense}}\n</tool_call> indeed") and choice.finish_reason == "stop"
+
+
+def test_chunks_are_what_accumulators_expect(bird):
+    chunks = list(bird.chat.completions.create(**ask("both", stream=True, stream_options={"include_usage": True})))
+    deltas = [c.choices[0].delta for c in chunks if c.choices]
+    assert deltas[0].role == "assistant" and deltas[0].content == ""
+    assert "".join(d.content or "" for d in deltas) == "One moment."
+    seen = {}
+    for d in deltas:
+        for c in d.tool_calls or []:
+            if c.id:  # the first of a call: all but the arguments
+                assert c.index == len(seen) and c.type == "function" and c.function.arguments == ""
+                seen[c.index] = [c.function.name, ""]
+            else:
+                assert c.function.name is None and c.type is None
+                seen[c.index][1] += c.function.arguments
+    assert seen == {0: ["now", "{}"], 1: ["get_weather", '{"city": "Rio"}']}
+    ends = [c.choices[0].finish_reason for c in chunks if c.choices]
+    assert ends[-1] == "tool_calls" and not any(ends[:-1])
+    assert not deltas[-1].model_dump(exclude_none=True)
+    assert chunks[-1].usage.completion_tokens > 5
+
+
+@pytest.mark.parametrize("cue", ["plain", "weather", "both", "think", "thinkcall", "open"])
+def test_the_streams_helper_builds_the_same_message(bird, cue):
+    whole = bird.chat.completions.create(**ask(cue)).choices[0]
+    with bird.chat.completions.stream(**ask(cue)) as stream:
+        events = list(stream)
+        final = stream.get_final_completion().choices[0]
+    assert final.finish_reason == whole.finish_reason
+    assert (final.message.content or None) == (whole.message.content or None)
+    assert calls_of(final.message) == calls_of(whole.message)
+    assert (final.message.model_extra.get("reasoning_content") ==
+            whole.message.model_extra.get("reasoning_content"))
+    done = [e for e in events if e.type == "tool_calls.function.arguments.done"]
+    assert [(e.name, e.index) for e in done] == [(n, i) for i, (n, _) in enumerate(calls_of(whole.message))]
+
+
+def test_arguments_come_while_they_are_written(bird):
+    with bird.chat.completions.stream(**ask("weather")) as stream:
+        parts = [e.arguments_delta for e in stream if e.type == "tool_calls.function.arguments.delta"]
+    parts = [p for p in parts if p]
+    assert len(parts) > 3 and json.loads("".join(parts)) == {"city": "São Paulo", "days": 2}
+
+
+def test_a_round_with_a_tool(bird, parrots):
+    messages = [{"role": "user", "content": "Please #weather"}]
+    first = bird.chat.completions.create(model="parrot", messages=messages, tools=TOOLS).choices[0].message
+    messages += [first, {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "21 degrees"}]
+    second = bird.chat.completions.create(model="parrot", messages=messages, tools=TOOLS).choices[0]
+    assert second.message.content == TEXTS["after"] and second.finish_reason == "stop"
+    wire = [m if isinstance(m, dict) else m.model_dump(exclude_none=True) for m in messages]
+    status, shown = parrots.post("/apply-template", {"messages": wire, "tools": TOOLS})
+    assert status == 200
+    assert '{"name": "get_weather", "arguments": {"city": "S\\u00e3o Paulo", "days": 2}}' in shown["prompt"] or \
+        '{"name": "get_weather", "arguments": {"city": "São Paulo", "days": 2}}' in shown["prompt"]
+    assert "<|im_start|>tool\n21 degrees<|im_end|>" in shown["prompt"]
+    assert shown["prompt"].count('"name": "now"') == 1  # the list of tools
+    assert "now" not in parrots.post("/apply-template", {"messages": wire, "tools": TOOLS, "tool_choice": "none"})[1]["prompt"]
+
+
+def test_several_choices_have_calls_of_their_own(bird):
+    r = bird.chat.completions.create(**ask("weather", n=3, temperature=1))
+    assert [calls_of(c.message) for c in r.choices] == [calls_of(r.choices[0].message)] * 3
+    assert len({c.message.tool_calls[0].id for c in r.choices}) == 3
+
+
+def test_functions_as_they_were_before_tools(bird):
+    functions = [t["function"] for t in TOOLS]
+    r = bird.chat.completions.create(**ask("weather", tools=openai.omit, functions=functions, function_call="auto")).choices[0]
+    assert r.finish_reason == "function_call" and r.message.tool_calls is None
+    assert r.message.function_call.name == "get_weather"
+    stream = bird.chat.completions.create(**ask("both", tools=openai.omit, functions=functions, stream=True))
+    deltas = [c.choices[0].delta.function_call for c in stream if c.choices[0].delta.function_call]
+    assert [d.name for d in deltas if d.name] == ["now"] and "".join(d.arguments for d in deltas) == "{}"
+    messages = [{"role": "user", "content": "Please #weather"},
+                {"role": "assistant", "content": None, "function_call": {"name": "now", "arguments": "{}"}},
+                {"role": "function", "name": "now", "content": "noon"}]
+    r = bird.chat.completions.create(model="parrot", messages=messages, functions=functions)
+    assert r.choices[0].message.content == TEXTS["after"]
+
+
+def test_reasoning_is_told_from_content(bird):
+    r = bird.chat.completions.create(**ask("think", tools=openai.omit))
+    message = r.choices[0].message
+    assert message.content == "So it says yes." and message.reasoning_content == "The bird wonders: <tool?"
+    assert 0 < r.usage.completion_tokens_details.reasoning_tokens < r.usage.completion_tokens
+    message = bird.chat.completions.create(**ask("open")).choices[0].message
+    assert message.content == "Done with it." and message.reasoning_content == "I am still wondering."
+    choice = bird.chat.completions.create(**ask("thinkcall")).choices[0]
+    assert calls_of(choice.message) == [("now", {})] and choice.message.content is None
+    assert choice.message.reasoning_content == "He wants the time."
+    cut = bird.chat.completions.create(**ask("open", max_tokens=3)).choices[0]
+    assert cut.message.content is None and cut.finish_reason == "length" and cut.message.reasoning_content
+    message = bird.chat.completions.create(**ask("think", extra_body={"reasoning_format": "none"})).choices[0].message
+    assert message.content == TEXTS["think"] and "reasoning_content" not in message.model_extra
+    message = bird.chat.completions.create(**ask("think", extra_body={"include_reasoning": False})).choices[0].message
+    assert message.content == "So it says yes." and "reasoning_content" not in message.model_extra
+
+
+def many(n):
+    return [{"type": "function", "function": {"name": f"f{i}"}} for i in range(n)]
+
+
+@pytest.mark.parametrize("body, named", [
+    ({"tools": many(129)}, "tools"), ({"tools": "now"}, "tools"), ({"tools": [1]}, "tools[0]"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "function", "function": {"name": "a", "parameters": 1}}]}, "tools[0].function.parameters"),
+    ({"tools": TOOLS + TOOLS[:1]}, "tools[2].function.name"),
+    ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"id": 1, "function": {"name": "x"}}]}]}, "messages[0].tool_calls[0].id"),
+    ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls"),
+    ({"messages": [{"role": "tool", "tool_call_id": 7, "content": "x"}]}, "messages[0].tool_call_id"),
+    ({"documents": [{"text": "x"}]}, "documents"), ({"reasoning_format": "x"}, "reasoning_format"),
+])
+def test_what_is_wrong_with_tools_is_named(parrots, body, named):
+    status, answer = parrots.post("/v1/chat/completions", {"model": "parrot", "messages": [{"role": "user", "content": "x"}], **body})
+    assert status == 400 and named in answer["error"]["message"], answer
+
+
+def test_many_tools_and_odd_histories_are_fine(parrots):
+    history = [{"role": "user", "content": "a"},
+               {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "type": "function", "function": {"name": "f1", "arguments": ""}},
+                                                                   {"id": "y", "type": "function", "function": {"name": "f2", "arguments": "not JSON"}}]},
+               {"role": "tool", "tool_call_id": "x", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]},
+               {"role": "assistant", "content": "b", "tool_calls": []}, {"role": "user", "content": "#plain"}]
+    status, answer = parrots.post("/v1/chat/completions", {"messages": history, "tools": many(128)})
+    assert status == 200 and answer["choices"][0]["message"]["content"] == TEXTS["plain"]
+    prompt = parrots.post("/apply-template", {"messages": history, "tools": many(1)})[1]["prompt"]
+    assert '"arguments": {}' in prompt and '"arguments": "not JSON"' in prompt and "tool\n1\n2<" in prompt
+
+
+def test_markers_that_are_special_tokens(folder):
+    """Mistral's: hidden in plain output, and seen all the same where calls are looked for; ids of nine characters."""
+    template = ("{%- if tools %}[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}{% for m in messages %}"
+                "{% if m.tool_calls %}{% for c in m.tool_calls %}{% if c.id | length != 9 %}{{ raise_exception('ids have 9') }}"
+                "{% endif %}[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}{% endfor %}"
+                "{% else %}[{{ m.role }}]{{ m.content }}{{ m.tool_call_id }}{% endif %}{% endfor %}" + parrot.CUE)
+    texts = {"call": 'Wait.[TOOL_CALLS]now[ARGS]{"zone": "UTC"}', "after": "Noon.", "plain": "No.[INST]Yes.", "think": "[THINK]Hm.[/THINK]Well."}
+    model = parrot.make(os.path.join(folder, "mistral"), texts, template=template,
+                        special=["[TOOL_CALLS]", "[ARGS]", "[INST]", "[THINK]", "[/THINK]"])
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        choice = bird.chat.completions.create(**ask("call")).choices[0]
+        assert choice.message.content == "Wait." and calls_of(choice.message) == [("now", {"zone": "UTC"})]
+        assert len(choice.message.tool_calls[0].id) == 9
+        assert bird.chat.completions.create(**ask("call", tools=openai.omit)).choices[0].message.content == 'Wait.now{"zone": "UTC"}'
+        assert bird.chat.completions.create(**ask("plain")).choices[0].message.content == "No.Yes."
+        message = bird.chat.completions.create(**ask("think")).choices[0].message
+        assert message.content == "Well." and message.reasoning_content == "Hm."
+        history = [{"role": "user", "content": "x"},
+                   {"role": "assistant", "tool_calls": [{"id": "call_abcdefghijKLMNOPQRS", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
+                   {"role": "tool", "tool_call_id": "call_abcdefghijKLMNOPQRS", "content": "12"}]
+        r = bird.chat.completions.create(model="parrot", messages=history, tools=TOOLS)
+        assert r.choices[0].message.content == "Noon."
+        assert "[tool]12KLMNOPQRS" in s.post("/apply-template", {"messages": history})[1]["prompt"]
+
+
+def test_text_in_the_middle(folder):
+    """suffix: the model's own tokens for it, each order; what such models write behind the text ends it."""
+    qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"]
+    for name, marks, texts in (("qwen", qwen, {qwen[2]: "return a + b<|fim_pad|>no more"}),
+                               ("codestral", ["[PREFIX]", "[SUFFIX]"], {"": "return a + b"})):  # the beginning comes last
+        model = parrot.make(os.path.join(folder, name), texts, special=marks)
+        with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+            ask = {"prompt": "def add(a, b):\n", "suffix": "\n\nprint(add(1, 2))", "max_tokens": 30, "return_token_ids": True}
+            status, answer = s.post("/v1/completions", ask)
+            ids = answer["choices"][0]["prompt_token_ids"]
+            before, after = (s.post("/tokenize", {"content": t})[1]["tokens"] for t in (ask["prompt"], ask["suffix"]))
+            m = [s.post("/tokenize", {"content": t})[1]["tokens"][0] for t in marks]
+            assert status == 200 and answer["choices"][0]["text"] == "return a + b"
+            assert ids == ([m[0], *before, m[1], *after, m[2]] if name == "qwen" else [m[1], *after, m[0], *before])
+            assert answer["choices"][0]["finish_reason"] == "stop"
+    model = parrot.make(os.path.join(folder, "none"), {"": "x y z"})
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        status, answer = s.post("/v1/completions", ask)
+        assert status == 400 and answer["error"]["param"] == "suffix"
+        assert s.post("/v1/completions", {**ask, "suffix": ""})[0] == 200
+        assert s.post("/v1/completions", {**ask, "suffix": 1})[0] == 400
+
+
+def test_llama_calls_without_a_marker(folder):
+    texts = {"call": '{"name": "get_weather", "parameters": {"city": "Oslo"}}', "json": '{"name": "Ada", "born": 1815}',
+             "tag": '<|python_tag|>{"type": "function", "name" : "now", "parameters" : {}}'}
+    template = "{% if tools %}Environment: ipython {{ tools | tojson }}{% endif %}" + parrot.CUE
+    model = parrot.make(os.path.join(folder, "llama"), texts, template=template, special=["<|python_tag|>"])
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        assert calls_of(bird.chat.completions.create(**ask("call")).choices[0].message) == [("get_weather", {"city": "Oslo"})]
+        assert calls_of(bird.chat.completions.create(**ask("tag")).choices[0].message) == [("now", {})]
+        choice = bird.chat.completions.create(**ask("json")).choices[0]
+        assert choice.message.content == texts["json"] and choice.finish_reason == "stop"
+        text = "".join(c.choices[0].delta.content or "" for c in bird.chat.completions.create(**ask("json", stream=True)))
+        assert text == texts["json"]
+
+
+def test_a_template_that_knows_no_tools(folder):
+    """Tools are described in the system message, results come as the user's; turns alternate as such templates want."""
+    template = ("{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] or (loop.index0 > 0 and "
+                "m.role == messages[loop.index0 - 1].role) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+                "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+                "<|cue_{{ messages[-1].content.split('#')[-1] if '#' in messages[-1].content else 'after' }}|>")
+    model = parrot.make(os.path.join(folder, "plain"), {"call": TEXTS["weather"], "after": TEXTS["after"]}, template=template)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        message = bird.chat.completions.create(**ask("call")).choices[0].message
+        assert calls_of(message) == [("get_weather", {"city": "São Paulo", "days": 2})]
+        history = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Please #call"},
+                   message.model_dump(exclude_none=True),
+                   {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "21"},
+                   {"role": "tool", "tool_call_id": "other", "content": "22"}, {"role": "user", "content": "Well?"}]
+        r = bird.chat.completions.create(model="parrot", messages=history, tools=TOOLS)
+        assert r.choices[0].message.content == TEXTS["after"]
+        prompt = s.post("/apply-template", {"messages": history, "tools": TOOLS})[1]["prompt"]
+        assert prompt.startswith("<|im_start|>system\nBe kind.\n\n") and '"name": "get_weather"' in prompt
+        assert "<tool_response>\n21\n</tool_response>\n<tool_response>\n22\n</tool_response>\nWell?<|im_end|>" in prompt
+    # and one that takes no system message
+    model = parrot.make(os.path.join(folder, "nosystem"), {"call": TEXTS["weather"]},
+                        template="{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+                                 "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}<|cue_call|>")
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        status, answer = s.post("/v1/chat/completions", ask("call"))
+        assert status == 200 and answer["choices"][0]["finish_reason"] == "tool_calls"
+        assert "no system" in s.post("/v1/chat/completions", {"messages": [{"role": "system", "content": "x"}]})[1]["error"]["message"]
