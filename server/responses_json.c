@@ -151,7 +151,7 @@ static void put_usage(struct jw *w, const struct choice *h)
     jw_key_int(w, "output_tokens", h->n_generated);
     jw_key(w, "output_tokens_details");
     jw_begin(w, '{');
-    jw_key_int(w, "reasoning_tokens", 0);
+    jw_key_int(w, "reasoning_tokens", h->n_reasoning);
     jw_end(w, '}');
     jw_key_int(w, "total_tokens", (int64_t)h->prompt->ids.n_ids + h->n_generated);
     jw_end(w, '}');

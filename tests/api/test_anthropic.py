@@ -1,7 +1,9 @@
 """The real `anthropic` package, unchanged but for its base URL."""
 import json
+from typing import Literal
 
 import anthropic
+import pydantic
 import pytest
 
 HELLO = [{"role": "user", "content": "Hello, bird!"}]
@@ -110,6 +112,16 @@ def test_voices_and_additions_have_their_names_here_too(server):
     assert status == 200 and m["content"][0]["text"] == "AAA"
     status, m = server.post("/v1/messages", ask, headers={"X-Adapter": "shows_A"})
     assert status == 200 and m["content"][0]["text"] == "AAA"
+
+
+class Bird(pydantic.BaseModel):
+    voice: Literal["pt", "de"]
+    sings: bool
+
+
+def test_structured_answers_are_parsed(claude):
+    m = claude.messages.parse(model="tiny", max_tokens=100, messages=HELLO, output_format=Bird, extra_body={"temperature": 0})
+    assert isinstance(m.parsed_output, Bird) and m.stop_reason == "end_turn"
 
 
 def test_an_unknown_voice_is_not_found(claude):

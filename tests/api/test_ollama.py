@@ -78,6 +78,17 @@ def test_stop_reason_of_a_stop_string(server):
     assert status == 200 and r["done_reason"] == "stop" and "AA" not in r["message"]["content"]
 
 
+def test_formats_are_kept_to(llama):
+    schema = {"type": "object", "properties": {"voice": {"enum": ["pt", "de"]}, "sings": {"type": "boolean"}},
+              "required": ["voice", "sings"], "additionalProperties": False}
+    ask = {"model": "tiny", "options": {"temperature": 0, "num_predict": 100}}
+    said = json.loads(llama.chat(messages=HELLO, format=schema, **ask).message.content)
+    assert said["voice"] in ("pt", "de") and isinstance(said["sings"], bool)
+    said = json.loads(llama.generate(prompt="a bird", raw=True, format=schema, **ask).response)
+    assert set(said) == {"voice", "sings"}
+    assert llama.generate(prompt="x", format="json", **ask).response.lstrip().startswith("{")
+
+
 def test_logprobs_are_of_the_tokens(server):
     ask = {"model": "qv_r4", "messages": HELLO, "options": EXACT, "logprobs": True, "top_logprobs": 2}
     status, whole = server.post("/api/chat", {**ask, "stream": False})

@@ -1,7 +1,9 @@
 """OpenAI's Responses with the real `openai` package: stateless, streamed, kept."""
-import json, os, urllib.request
+import os
+from typing import Literal
 
 import openai
+import pydantic
 import pytest
 
 from harness import Server
@@ -60,6 +62,19 @@ def test_the_packages_own_stream_helper(client):
         final = stream.get_final_response()
     whole = client.responses.create(**ask)
     assert final.status == whole.status == "completed" and final.output_text == whole.output_text == text
+
+
+class Bird(pydantic.BaseModel):
+    voice: Literal["pt", "de"]
+    sings: bool
+
+
+def test_structured_answers_are_parsed(client):
+    r = client.responses.parse(model="tiny", input="Which bird?", text_format=Bird, max_output_tokens=100, temperature=0)
+    assert r.status == "completed" and isinstance(r.output_parsed, Bird)
+    assert r.text.format.type == "json_schema"
+    plain = client.responses.create(model="tiny", input="x", text={"format": {"type": "json_object"}}, max_output_tokens=3)
+    assert plain.output_text.lstrip().startswith("{")
 
 
 def test_log_probabilities(client):
