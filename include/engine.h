@@ -131,6 +131,10 @@ struct sampling {
     struct sampler_order order;
 };
 
+#define ENGINE_CALLERS_MAX 4097U
+/* A batch caller that waited so long without being served counts as another one until it is. */
+#define ENGINE_PATIENCE_NS (10 * INT64_C(1000000000))
+
 /* An embedding instead of text: the prompt's final hidden states, behind the model's last norm. */
 enum pooling {
     POOLING_NONE,
@@ -158,7 +162,15 @@ struct generation {
     uint32_t n_kept_tokens;
     int32_t n_logprobs;        /* -1: none; 0: the chosen token's; up to LOGPROBS_MAX alternatives */
     int32_t n_prompt_logprobs; /* the same for the prompt's tokens (EVENT_PROMPT) */
-    int32_t priority;          /* lower is served first among waiting; 0 default */
+    int32_t priority;          /* lower is served first among waiting, of the same caller; 0 default */
+    /* Who it is for. Callers other than 0, which is everybody where they aren't told apart, share the machine
+     * by their weights: whoever was served least for its weight is next, whatever others have waiting. */
+    struct generation_caller {
+        uint32_t number; /* below ENGINE_CALLERS_MAX */
+        float weight;    /* of its share; 0 counts as 1 */
+        float cost;      /* of a token, against one of the base alone; 0 counts as 1 */
+        bool batch;      /* served behind callers that aren't, but not for ever: ENGINE_PATIENCE_NS */
+    } caller;
     /* Or NULL. Scores along: this adapter is fed the same tokens, in the same steps, with KV pages of its
      * own, and its row of logits is compared with the one that each token was taken from. It changes nothing
      * of the generation: it has only what the others leave of pages and of the step's token budget, so it may
@@ -333,6 +345,8 @@ struct engine_stats {
     uint64_t n_shadow_rows;                   /* computed for shadows; not in batch_rows, sum_batch_rows */
     uint64_t n_shadow_drops;                  /* shadows given up, or never begun */
     uint64_t n_drafted, n_drafts_right;       /* tokens guessed and computed; of these, those that came */
+    uint64_t wait_max_ns;                     /* the longest that one has waited for its first step */
+    uint64_t oldest_wait_ns;                  /* of those that wait now, the longest */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

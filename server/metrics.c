@@ -221,6 +221,13 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "lorikeet_sequences_running", "gauge", "Sequences in the batch.", e.n_running);
     number(out, "lorikeet_sequences_paused", "gauge", "Sequences that wait for KV memory.", e.n_paused);
     number(out, "lorikeet_preemptions_total", "counter", "Sequences paused so far.", (double)e.n_preemptions);
+    number(out, "lorikeet_wait_max_seconds", "gauge",
+           "The longest that a generation has waited for its start.", (double)e.wait_max_ns / 1e9);
+    number(out, "lorikeet_wait_oldest_seconds", "gauge", "Of those that wait now, the longest wait.",
+           (double)e.oldest_wait_ns / 1e9);
+    number(out, "lorikeet_batch_wait_bound_seconds", "gauge",
+           "How long interactive callers go before a batch one that waits.",
+           (double)ENGINE_PATIENCE_NS / 1e9);
     number(out, "lorikeet_steps_total", "counter", "Steps of the engine.", (double)e.n_steps);
     number(out, "lorikeet_step_seconds_total", "counter", "Time in steps.", (double)e.step_ns / 1e9);
     number(out, "lorikeet_batch_rows", "gauge", "Token rows of the last step.", (double)e.batch_rows);

@@ -102,7 +102,10 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .n_shadow_drops = COUNTER(n_shadow_drops),
         .n_drafted = COUNTER(n_drafted),
         .n_drafts_right = COUNTER(n_drafts_right),
+        .wait_max_ns = COUNTER(wait_max_ns),
     };
+    uint64_t oldest_ns = COUNTER(oldest_ns), now_ns = (uint64_t)clock_now_ns();
+    out->oldest_wait_ns = oldest_ns && oldest_ns < now_ns ? now_ns - oldest_ns : 0;
 #undef COUNTER
 }
 
@@ -149,6 +152,8 @@ void engine_destroy(struct engine *e)
     mem_free(e->users);
     mem_free(e->nexts);
     mem_free(e->waiting);
+    mem_free(e->offered);
+    fair_fini(&e->fair);
     mem_free(e->entries);
     mem_free(e->batch);
     mem_free(e->batch_owner);

@@ -23,6 +23,11 @@ void engine_publish(struct engine *e)
         n_running += e->sequences[i].state == SEQUENCE_RUNNING;
         n_paused += e->sequences[i].state == SEQUENCE_PAUSED;
     }
+    int64_t oldest_ns = 0;
+    for (uint32_t i = 0; i < e->n_waiting; i++)
+        if (oldest_ns == 0 || e->waiting[i]->submitted_ns < oldest_ns)
+            oldest_ns = e->waiting[i]->submitted_ns;
+    atomic_store_explicit(&e->counters.oldest_ns, (uint64_t)oldest_ns, memory_order_relaxed);
     atomic_store_explicit(&e->counters.n_running, n_running, memory_order_relaxed);
     atomic_store_explicit(&e->counters.n_paused, n_paused, memory_order_relaxed);
     atomic_store_explicit(&e->counters.kv_pages_free, prefix_cache_n_free(e->prefix), memory_order_relaxed);
@@ -194,6 +199,7 @@ void engine_accept_row(struct engine *e, const struct row *r)
     if (q->first_token_ns == 0)
         q->first_token_ns = clock_now_ns();
     counter_add(&e->counters.n_generated_tokens, 1);
+    fair_generates(&e->fair, g, 1);
     bool stops = sequence_is_stop_token(q, r->token);
     size_t n = stops && !g->include_stop ? 0 : detokenizer_push(&q->detokenizer, r->token, e->text_in);
     const char *text = e->text_in;

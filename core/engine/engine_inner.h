@@ -8,6 +8,7 @@
 #include "base/queue.h"
 #include "base/team.h"
 #include "engine.h"
+#include "fairness.h"
 #include "logprobs.h"
 #include "prefix_cache.h"
 #include "scheduler.h"
@@ -80,6 +81,8 @@ struct counters {
     atomic_uint_fast64_t n_prefix_hits, n_prefix_tokens, n_prefix_evictions;
     atomic_uint_fast64_t n_merged_steps, n_merged_tokens, n_shadow_rows, n_shadow_drops;
     atomic_uint_fast64_t n_drafted, n_drafts_right;
+    atomic_uint_fast64_t wait_max_ns,
+        oldest_ns; /* the latter: when the oldest came of those that wait; 0: none */
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -165,6 +168,9 @@ struct engine {
     uint32_t n_nexts;
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
+    struct fair fair;
+    bool *offered;                  /* [n_sequences + queue_limit] of `waiting`: chosen for this plan */
+    uint32_t chosen[STARTS_MAX];    /* indices of `waiting` */
     struct schedule_entry *entries; /* [2 * n_sequences] */
     struct batch_seq *batch;        /* [n_sequences + SHADOWS_MAX] sequences, behind them followers */
     struct sequence **batch_owner;  /* [n_sequences + SHADOWS_MAX] */

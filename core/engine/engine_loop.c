@@ -20,6 +20,7 @@ static void enqueue(struct engine *e, struct submission *s)
     for (; at > 0 && submission_is_before(s, e->waiting[at - 1]); at--)
         e->waiting[at] = e->waiting[at - 1];
     e->waiting[at] = s;
+    fair_arrives(&e->fair, &s->g, clock_now_ns());
 }
 
 static void receive_submission(struct engine *e, struct submission *s)
@@ -46,6 +47,7 @@ static void cancel(struct engine *e, uint64_t id)
             continue;
         e->n_waiting--;
         memmove(&e->waiting[i], &e->waiting[i + 1], (e->n_waiting - i) * sizeof(struct submission *));
+        fair_leaves(&e->fair, &s->g);
         engine_end_waiting(e, s, FINISH_CANCELLED, NULL);
         return;
     }
@@ -85,12 +87,18 @@ static void receive(struct engine *e)
 
 /* ---- plan ---- */
 
+/* A caller's word orders its own alone: fairness.h has done that when they were chosen. */
+static int32_t priority_of(const struct generation *g)
+{
+    return g->caller.number ? 0 : g->priority;
+}
+
 static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
 {
     const struct sequence *q = &e->sequences[index];
     struct schedule_entry entry = {
         .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
-        .priority = q->submission->g.priority,
+        .priority = priority_of(&q->submission->g),
         .arrival = q->submission->id,
         .n_known = sequence_n_known(q),
         .n_computed = q->n_computed,
@@ -108,27 +116,53 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
     return entry;
 }
 
-/* Of number `i` of those that wait; they follow behind the slots' indices. It doesn't start (`hold`) where an
- * earlier one is about to compute what it needs next. */
-static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t i)
+/* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
+ * theirs. */
+static uint32_t choose_waiting(struct engine *e, uint32_t n)
 {
-    const struct submission *s = e->waiting[i];
+    int64_t now_ns = clock_now_ns();
+    n = n < e->n_waiting ? n : e->n_waiting;
+    for (uint32_t k = 0; k < n; k++)
+        e->chosen[k] = k;
+    if (!e->fair.any)
+        return n;
+    memset(e->offered, 0, e->n_waiting * sizeof *e->offered);
+    fair_plan(&e->fair);
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t best = UINT32_MAX;
+        for (uint32_t i = 0; i < e->n_waiting; i++)
+            if (!e->offered[i] && (best == UINT32_MAX ||
+                                   fair_is_before(&e->fair, &e->waiting[i]->g, &e->waiting[best]->g, now_ns)))
+                best = i;
+        e->chosen[k] = best;
+        e->offered[best] = true;
+        fair_suppose(&e->fair, &e->waiting[best]->g);
+    }
+    return n;
+}
+
+/* Of number `k` of those chosen that wait; they follow behind the slots' indices. It doesn't start (`hold`)
+ * where an earlier one is about to compute what it needs next. */
+static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
+{
+    const struct submission *s = e->waiting[e->chosen[k]];
     const struct generation *g = &s->g;
     uint32_t n_known = generation_computes_all(g) ? g->n_prompt : g->n_prompt - 1;
     bool all = g->pooling == POOLING_MEAN || (g->n_prompt_logprobs >= 0 && g->n_prompt > 1);
     uint32_t from = all ? 0 : n_known - 1;
-    uint32_t *pages = e->found_table + (size_t)i * e->pages_of_context;
+    uint32_t *pages = e->found_table + (size_t)k * e->pages_of_context;
     const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
     uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
     return (struct schedule_entry){.state = SCHEDULE_WAITING,
-                                   .priority = g->priority,
+                                   .priority = priority_of(g),
+                                   .turn = g->caller.number ? k + 1 : 0,
                                    .arrival = s->id,
                                    .n_known = n_known,
                                    .n_computed = n_pages * KV_PAGE_TOKENS,
                                    .n_pages = n_pages,
                                    .pages = pages,
                                    .logits_from = from,
-                                   .index = e->n_sequences + i,
+                                   .index = e->n_sequences + e->chosen[k],
                                    .hold = engine_prefix_comes(e, &want, pages, n_pages)};
 }
 
@@ -153,8 +187,9 @@ static struct schedule plan(struct engine *e)
     }
     uint32_t wanted = n_decoding + e->prompt_tokens;
     s.step_tokens = wanted < e->step_tokens ? wanted : e->step_tokens;
-    for (uint32_t i = 0; i < e->n_waiting && i < s.n_slots_free && i < STARTS_MAX; i++) {
-        s.entries[s.n_entries] = entry_of_waiting(e, i);
+    uint32_t n_chosen = choose_waiting(e, s.n_slots_free < STARTS_MAX ? s.n_slots_free : STARTS_MAX);
+    for (uint32_t k = 0; k < n_chosen; k++) {
+        s.entries[s.n_entries] = entry_of_waiting(e, k);
         s.n_entries += !s.entries[s.n_entries].hold;
     }
     schedule_plan(&s);
@@ -181,6 +216,14 @@ static void enact_pause(struct engine *e, const struct schedule_entry *p)
     engine_shadow_end(e, q, q->follower.active);
 }
 
+static void note_wait(struct engine *e, const struct submission *s, int64_t now_ns)
+{
+    atomic_uint_fast64_t *most = &e->counters.wait_max_ns;
+    uint64_t waited = (uint64_t)(now_ns - s->submitted_ns);
+    if (waited > atomic_load_explicit(most, memory_order_relaxed))
+        atomic_store_explicit(most, waited, memory_order_relaxed);
+}
+
 /* Begins or resumes, with the pages that were found. The entry is its sequence's from now on. */
 static void enact_start(struct engine *e, struct schedule_entry *p)
 {
@@ -188,7 +231,10 @@ static void enact_start(struct engine *e, struct schedule_entry *p)
     struct sequence *q = waits ? free_slot(e) : &e->sequences[p->index];
     if (waits) {
         struct submission **s = &e->waiting[p->index - e->n_sequences];
-        sequence_begin(q, *s, e->text, clock_now_ns());
+        int64_t now_ns = clock_now_ns();
+        note_wait(e, *s, now_ns);
+        fair_starts(&e->fair, &(*s)->g, p->n_known - p->n_computed, now_ns);
+        sequence_begin(q, *s, e->text, now_ns);
         engine_shadow_begin(e, q);
         engine_drafts_begin(e, q);
         *s = NULL;

@@ -1,4 +1,5 @@
-/* Continuous batching with chunked prompts, in the order of service: priority, then arrival.
+/* Continuous batching with chunked prompts, in the order of service: priority, then the turn that a caller
+ * has (fairness.h), then arrival.
  *
  *   1  every decoding sequence gets its one token: running streams never wait for a prompt
  *   2  what is left of the token budget goes to prompts in chunks, and starts who waits or was paused
@@ -15,7 +16,9 @@
 
 static bool is_before(const struct schedule_entry *a, const struct schedule_entry *b)
 {
-    return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;
+    if (a->priority != b->priority)
+        return a->priority < b->priority;
+    return a->turn != b->turn ? a->turn < b->turn : a->arrival < b->arrival;
 }
 
 /* Insertion: the caller's order is nearly the order of service. */

@@ -13,6 +13,7 @@ enum schedule_state { SCHEDULE_WAITING, SCHEDULE_PAUSED, SCHEDULE_RUNNING };
 struct schedule_entry {
     enum schedule_state state;
     int32_t priority; /* lower is served first */
+    uint32_t turn;    /* then this: 0, or of one that waits its place among callers */
     uint64_t arrival; /* then this; unique */
     uint32_t n_known, n_computed;
     uint32_t n_pages; /* held; of one that doesn't run: found in the cache, it holds them once it starts */

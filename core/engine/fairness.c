@@ -1,0 +1,102 @@
+#include "fairness.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+
+bool fair_init(struct fair *f, uint32_t n_callers)
+{
+    *f = (struct fair){.callers = mem_array(n_callers, sizeof *f->callers),
+                       .waiting = mem_array(n_callers, sizeof *f->waiting),
+                       .n_callers = n_callers};
+    return f->callers && f->waiting;
+}
+
+void fair_fini(struct fair *f)
+{
+    mem_free(f->callers);
+    mem_free(f->waiting);
+}
+
+static struct fair_caller *caller_of(const struct fair *f, const struct generation *g)
+{
+    require(g->caller.number < f->n_callers);
+    return &f->callers[g->caller.number];
+}
+
+/* What n tokens of this generation cost. */
+static double cost(const struct generation *g, double each, uint32_t n)
+{
+    double weight = g->caller.weight > 0 ? (double)g->caller.weight : 1;
+    double factor = g->caller.cost > 0 ? (double)g->caller.cost : 1;
+    return each * n * factor / weight;
+}
+
+void fair_arrives(struct fair *f, const struct generation *g, int64_t now_ns)
+{
+    struct fair_caller *c = caller_of(f, g);
+    f->any |= g->caller.number != 0;
+    c->batch = g->caller.batch;
+    if (c->n_waiting++)
+        return;
+    double level = f->n_waiting ? f->callers[f->waiting[0]].counter : f->left;
+    for (uint32_t i = 1; i < f->n_waiting; i++) {
+        double other = f->callers[f->waiting[i]].counter;
+        level = other < level ? other : level;
+    }
+    c->counter = c->counter > level ? c->counter : level;
+    c->served_ns = now_ns;
+    f->waiting[f->n_waiting++] = g->caller.number;
+}
+
+void fair_leaves(struct fair *f, const struct generation *g)
+{
+    struct fair_caller *c = caller_of(f, g);
+    require(c->n_waiting > 0);
+    if (--c->n_waiting)
+        return;
+    uint32_t i = 0;
+    while (f->waiting[i] != g->caller.number)
+        i++;
+    f->waiting[i] = f->waiting[--f->n_waiting];
+    f->left = c->counter;
+}
+
+void fair_starts(struct fair *f, const struct generation *g, uint32_t n_tokens, int64_t now_ns)
+{
+    struct fair_caller *c = caller_of(f, g);
+    c->counter += cost(g, FAIR_COST_PROMPT, n_tokens);
+    c->served_ns = now_ns;
+    fair_leaves(f, g);
+}
+
+void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens)
+{
+    caller_of(f, g)->counter += cost(g, FAIR_COST_OUTPUT, n_tokens);
+}
+
+void fair_plan(struct fair *f)
+{
+    for (uint32_t i = 0; i < f->n_waiting; i++)
+        f->callers[f->waiting[i]].planned = 0;
+}
+
+static bool stands_back(const struct fair_caller *c, int64_t now_ns)
+{
+    return c->batch && now_ns - c->served_ns < ENGINE_PATIENCE_NS;
+}
+
+bool fair_is_before(const struct fair *f, const struct generation *a, const struct generation *b,
+                    int64_t now_ns)
+{
+    const struct fair_caller *x = caller_of(f, a), *y = caller_of(f, b);
+    if (x == y)
+        return false; /* the order of service holds */
+    if (stands_back(x, now_ns) != stands_back(y, now_ns))
+        return stands_back(y, now_ns);
+    return x->counter + x->planned < y->counter + y->planned;
+}
+
+void fair_suppose(struct fair *f, const struct generation *g)
+{
+    caller_of(f, g)->planned += cost(g, FAIR_COST_PROMPT, g->n_prompt);
+}
