@@ -1,4 +1,5 @@
-/* Desired state in an SQLite file: the only one who sees sqlite3.h.
+/* Desired state in an SQLite file. All of its tables are made here; those of tenants are read and written by
+ * server/tenant_store.c, and nobody else sees sqlite3.h.
  *
  * A name is one row of `names` with its rows in `versions` and `traffic`; a change writes all of a name anew,
  * so that applying it twice is applying it once. Everything that belongs to one acknowledged operation is one
@@ -98,6 +99,16 @@ static const char *const migrations[] = {
     "new_generation INTEGER NOT NULL,digest TEXT NOT NULL,outcome TEXT NOT NULL,"
     "by_whom TEXT NOT NULL) STRICT;",
     "ALTER TABLE names ADD COLUMN start_source TEXT NOT NULL DEFAULT '';",
+    /* Those of server/tenant_store.c. */
+    "CREATE TABLE IF NOT EXISTS tenants(name TEXT PRIMARY KEY NOT NULL,spec TEXT NOT NULL,"
+    "created_ms INTEGER NOT NULL,changed_ms INTEGER NOT NULL) STRICT,WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS keys(id TEXT PRIMARY KEY NOT NULL,tenant TEXT NOT NULL,name TEXT NOT NULL,"
+    "digest BLOB NOT NULL UNIQUE CHECK(length(digest)=32),created_ms INTEGER NOT NULL,"
+    "revoked_ms INTEGER NOT NULL) STRICT,WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS usage(hour_ms INTEGER NOT NULL,tenant TEXT NOT NULL,key TEXT NOT NULL,"
+    "voice TEXT NOT NULL,version TEXT NOT NULL,requests INTEGER NOT NULL,tokens_in INTEGER NOT NULL,"
+    "tokens_out INTEGER NOT NULL,tokens_cached INTEGER NOT NULL,"
+    "PRIMARY KEY(hour_ms,tenant,key,voice,version)) STRICT,WITHOUT ROWID;",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -73,6 +73,17 @@ void api_admin_put(struct request *r); /* api_admin_put.c */
 void api_admin_reload(struct request *r);
 void api_admin_events(struct request *r); /* admin_events.c */
 
+void api_tenants_list(struct request *r); /* api_admin_tenants.c */
+void api_tenants_get(struct request *r);
+void api_tenants_put(struct request *r);
+void api_tenants_delete(struct request *r);
+void api_keys_list(struct request *r);
+void api_keys_make(struct request *r);
+void api_keys_rotate(struct request *r);
+void api_keys_revoke(struct request *r);
+void api_usage(struct request *r); /* api_admin_usage.c */
+void api_audit(struct request *r);
+
 void api_livez(struct request *r); /* api_health.c */
 void api_readyz(struct request *r);
 void api_health(struct request *r);

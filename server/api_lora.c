@@ -6,6 +6,7 @@
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
+#include "tenant_gate.h"
 #include "voices.h"
 
 static void put_number(struct jw *w, const struct request *r, const struct voice_number *n)
@@ -33,7 +34,8 @@ void api_lora_list(struct request *r)
     struct voice_number n;
     jw_begin(&w, '[');
     for (size_t i = 0; voice_number_at(r->server, i, &n); i++)
-        put_number(&w, r, &n);
+        if (gate_may_use(r, n.name))
+            put_number(&w, r, &n);
     jw_end(&w, ']');
     reply_json(r, 200, &out);
     buf_fini(&out);

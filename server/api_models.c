@@ -5,11 +5,34 @@
 #include "api.h"
 #include "registry.h"
 #include "server.h"
-#include "voices.h"
+#include "tenant_gate.h"
+#include "voice_tenant.h"
+
+static uint32_t context_of(const struct request *r)
+{
+    const struct tenant_spec *spec = gate_spec(r);
+    return spec && spec->context < r->server->context ? spec->context : r->server->context;
+}
+
+/* What a tenant calls `voice`. */
+static void put_alias(struct jw *w, const struct request *r, const char *name, const char *voice)
+{
+    const struct server *s = r->server;
+    jw_begin(w, '{');
+    jw_key_text(w, "id", name);
+    jw_key_text(w, "object", "model");
+    jw_key_int(w, "created", s->started_wall_ms / 1000);
+    jw_key_text(w, "owned_by", "lorikeet");
+    jw_key_text(w, "root", voice);
+    jw_key_text(w, "parent", s->base.name);
+    jw_key_int(w, "max_model_len", context_of(r));
+    jw_end(w, '}');
+}
 
 /* a NULL: the base. An adapter without a generation was never loaded; the first request for it does that. */
-static void put_model(struct jw *w, const struct server *s, const struct adapter *a)
+static void put_model(struct jw *w, const struct request *r, const struct adapter *a)
 {
+    const struct server *s = r->server;
     const char *base = s->base.name;
     const struct version_record *v = a ? registry_record(a, a->stable) : NULL;
     jw_begin(w, '{');
@@ -19,7 +42,7 @@ static void put_model(struct jw *w, const struct server *s, const struct adapter
     jw_key_text(w, "owned_by", "lorikeet");
     jw_key_text(w, "root", a ? a->wish.name : base);
     jw_key_text(w, "parent", a ? base : NULL);
-    jw_key_int(w, "max_model_len", s->context);
+    jw_key_int(w, "max_model_len", context_of(r));
     if (v) {
         jw_key_int(w, "generation", (int64_t)v->generation);
         jw_key_text(w, "digest", v->digest_hex);
@@ -43,6 +66,24 @@ static void put_auto(struct jw *w, const struct server *s)
     jw_end(w, '}');
 }
 
+/* Those that this request may name; a tenant's own names first. */
+static void put_all(struct jw *w, const struct request *r)
+{
+    const struct tenant_spec *spec = gate_spec(r);
+    for (uint32_t i = 0; spec && i < spec->n_aliases; i++)
+        put_alias(w, r, spec->aliases[i].name, spec->aliases[i].voice);
+    if (voice_base_allowed(r))
+        put_model(w, r, NULL);
+    if (r->server->conf->n_auto_rules && gate_may_use(r, AUTO_NAME))
+        put_auto(w, r->server);
+    for (size_t i = 0; i < registry_count(r->server->registry); i++) {
+        const struct adapter *a = registry_at(r->server->registry, i);
+        bool hidden = spec && tenant_spec_alias(spec, a->wish.name);
+        if (gate_may_use(r, a->wish.name) && !hidden)
+            put_model(w, r, a);
+    }
+}
+
 void api_models(struct request *r)
 {
     const struct server *s = r->server;
@@ -58,11 +99,7 @@ void api_models(struct request *r)
     jw_key_text(&w, "object", "list");
     jw_key(&w, "data");
     jw_begin(&w, '[');
-    put_model(&w, s, NULL);
-    if (s->conf->n_auto_rules)
-        put_auto(&w, s);
-    for (size_t i = 0; i < registry_count(s->registry); i++)
-        put_model(&w, s, registry_at(s->registry, i));
+    put_all(&w, r);
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);
@@ -73,10 +110,11 @@ void api_model(struct request *r)
 {
     const char *name = r->path + strlen("/v1/models/");
     const struct adapter *a = NULL;
+    const char *alias = NULL;
     struct fault f = {0};
     enum status s = server_serving(r->server, &f.error);
     if (s == STATUS_OK)
-        s = voice_single(r->server, name, &a, &f);
+        s = voice_single(r, name, &a, &alias, &f);
     if (s != STATUS_OK) {
         reply_fault(r, &f);
         return;
@@ -84,7 +122,10 @@ void api_model(struct request *r)
     struct buf out;
     buf_init(&out, 0);
     struct jw w = {.out = &out};
-    put_model(&w, r->server, a);
+    if (alias)
+        put_alias(&w, r, name, alias);
+    else
+        put_model(&w, r, a);
     reply_json(r, 200, &out);
     buf_fini(&out);
 }

@@ -194,6 +194,10 @@ int http_status_of(enum status s)
         return 404;
     case STATUS_CONFLICT:
         return 409;
+    case STATUS_LIMITED:
+        return 429;
+    case STATUS_FORBIDDEN:
+        return 403;
     case STATUS_FULL:
     case STATUS_UNAVAILABLE:
     case STATUS_NO_MEMORY:
@@ -214,6 +218,8 @@ const char *error_type_of(int http_status)
     switch (http_status) {
     case 401:
         return "authentication_error";
+    case 403:
+        return "permission_error";
     case 429:
         return "rate_limit_error";
     case 503:

@@ -11,6 +11,7 @@
 #include "responses_json.h"
 #include "server.h"
 #include "sse.h"
+#include "tenant_gate.h"
 #include "translate.h"
 
 #define KEPT_BYTES_MAX ((size_t)64 << 20)
@@ -367,7 +368,7 @@ static void read_logprobs(struct translation *t)
 bool kept_owner(const struct request *r, uint8_t owner[32])
 {
     gnutls_hash_hd_t hash;
-    const char *texts[] = {"responses", r->authorization};
+    const char *texts[] = {r->caller ? "a tenant's responses" : "responses", gate_name(r)};
     if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0)
         return false;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)

@@ -8,6 +8,7 @@
 #include "completion.h"
 #include "language.h"
 #include "server.h"
+#include "tenant_gate.h"
 
 #define CONFIDENT 0.5F /* a turn decides alone; below, the turns before it have their say */
 #define LIKELY 0.2F    /* enough where nothing else is known */
@@ -145,7 +146,7 @@ static struct language_guess language_spoken(const struct completion *c)
 /* 0 to 99, the same for a user whenever it asks. */
 static unsigned share_of(const struct completion *c)
 {
-    const char *user = c->words.user, *key = c->r->authorization;
+    const char *user = c->words.user, *key = gate_name(c->r);
     uint64_t h = 1469598103934665603U; /* FNV-1a; spread enough for a hundred shares */
     const char *texts[] = {"auto", key ? key : "", user ? user : "", key || user ? "" : c->r->id};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)

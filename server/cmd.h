@@ -9,6 +9,8 @@ int cmd_run(int argc, char **argv);
 int cmd_chat(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_adapters(int argc, char **argv);
+int cmd_tenants(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_fetch(int argc, char **argv);
 int cmd_stamp(int argc, char **argv);

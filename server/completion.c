@@ -19,6 +19,7 @@
 #include "metrics.h"
 #include "server.h"
 #include "sse.h"
+#include "tenant_gate.h"
 
 #define EMBEDDINGS_MAX 2048U   /* inputs of a request for vectors, as OpenAI has it */
 #define EMBEDDINGS_AT_ONCE 64U /* of a request in the engine: the others leave room to other requests */
@@ -98,6 +99,18 @@ static enum status apply_bundle(struct completion *c)
     return st;
 }
 
+/* The tenant's values come before the voice's; its system prompt stands before all others. */
+static enum status apply_defaults(struct completion *c)
+{
+    const struct tenant_spec *tenant = gate_spec(c->r);
+    enum status st = tenant ? tenant_spec_apply(tenant, c->body, &c->fault) : STATUS_OK;
+    if (st == STATUS_OK && c->bundle)
+        st = apply_bundle(c);
+    if (st == STATUS_OK && tenant)
+        st = tenant_spec_apply_system(tenant, c->body, &c->fault);
+    return st;
+}
+
 /* All the rest, for the voice that is known now. */
 static void parse(void *data)
 {
@@ -107,8 +120,8 @@ static void parse(void *data)
                                   .n_vocab = model_config(s->base.model)->vocab_size,
                                   .tokenizer = s->base.text->tokenizer,
                                   .grammars = s->grammars,
-                                  .caller = c->r->authorization};
-    enum status st = c->bundle ? apply_bundle(c) : STATUS_OK;
+                                  .caller = gate_name(c->r)};
+    enum status st = apply_defaults(c);
     if (st == STATUS_OK)
         st = parse_gen_params(c->body, c->dialect->api, &limits, c->r->arena, &c->params, &c->fault);
     if (st == STATUS_OK)
@@ -144,9 +157,8 @@ static void admit(void *data);
 void completion_begin(struct request *r, const struct dialect *dialect)
 {
     struct server *s = r->server;
-    struct fault f;
-    if (server_serving(s, &f.error) != STATUS_OK) {
-        f.param[0] = f.code[0] = '\0';
+    struct fault f = {0};
+    if (server_serving(s, &f.error) != STATUS_OK || gate_admit(r, &f) != STATUS_OK) {
         reply_fault(r, &f);
         return;
     }
@@ -155,7 +167,10 @@ void completion_begin(struct request *r, const struct dialect *dialect)
         reply_error(r, 503, "no memory for the request", NULL, NULL);
         return;
     }
+    const struct tenant_spec *tenant = gate_spec(r);
     *c = (struct completion){.r = r, .server = s, .dialect = dialect, .context = s->context};
+    if (tenant && tenant->context < c->context)
+        c->context = tenant->context;
     request_hold(r);
     r->state = c;
     r->on_gone = on_gone;
@@ -229,12 +244,11 @@ static uint64_t random_seed(void)
 }
 
 /* Who may share KV pages, and could learn from the time to a first token what another has asked: those with
- * the same Authorization and the same cache_salt. False: they can't be told apart. */
+ * the same key (of tenants: the same tenant or group of them) and the same cache_salt. False: they can't be
+ * told apart. */
 static bool salt_cache(const struct completion *c, uint8_t salt[32])
 {
-    const char *caller = c->r->authorization, *more = c->params.cache_salt;
-    if (strcmp(c->server->conf->prefix_cache, "shared") == 0)
-        caller = NULL;
+    const char *caller = completion_cache_owner(c), *more = c->params.cache_salt;
     gnutls_hash_hd_t hash;
     if (!caller && !more)
         return true;
@@ -275,6 +289,7 @@ static enum status submit(struct completion *c, struct choice *h)
         .lora = c->voice.lora,
         .shadow_lora = c->voice.shadow_lora,
         .sampling = p->sampling,
+        .caller = completion_caller(c),
         .max_tokens = max_tokens,
         .min_tokens = p->min_tokens < max_tokens ? p->min_tokens : max_tokens,
         .ignore_eos = p->ignore_eos,
@@ -430,6 +445,8 @@ static void admit(void *data)
                                                                          : "");
     if (s == STATUS_OK)
         s = make_choices(c);
+    if (s == STATUS_OK && !r->gone && !c->dialect->counts)
+        s = completion_reserve(c);
     c->created_s = clock_wall_ms() / 1000;
     if (s == STATUS_OK && !r->gone && !c->dialect->counts) {
         voice_headers(r, &c->voice);
@@ -579,6 +596,7 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
     h->decode_ns = e->decode_ns;
     h->stop_token = e->stop_token;
     h->stop_string_index = e->stop_string_index;
+    completion_waited(c, e->queued_ns);
     c->metrics->prompt_tokens += e->n_prompt;
     c->metrics->cached_tokens += e->n_cached;
     c->n_merged_tokens += e->n_merged_tokens;

@@ -112,6 +112,18 @@ LK_MUST_USE enum status completion_parse_chat(struct completion *c);
 /* api_completions.c: `prompt`, as OpenAI's completions have it; the same. */
 LK_MUST_USE enum status completion_parse_prompts(struct completion *c);
 
+/* completion_tenant.c */
+/* What it may cost is taken from its tenant's limits; nothing is without one. */
+LK_MUST_USE enum status completion_reserve(struct completion *c);
+/* What it did cost, once, at its end. */
+void completion_settle(struct completion *c);
+/* A generation has waited so long for its first step. */
+void completion_waited(struct completion *c, int64_t ns);
+/* Who the engine shares the machine with, by what weight. */
+struct generation_caller completion_caller(const struct completion *c);
+/* Who may share its KV pages, as a text; NULL: all who have none either. */
+const char *completion_cache_owner(const struct completion *c);
+
 /* completion_json.c: OpenAI's ways to show it, as struct dialect has them. */
 void completion_render(struct completion *c, struct buf *out);
 void completion_render_chunk(struct completion *c, struct choice *h, struct buf *out);

@@ -125,6 +125,7 @@ void completion_finish(struct completion *c)
     c->metrics->n_cancelled += r->gone;
     histogram_add(&c->metrics->duration, (double)ns / 1e9);
     log_end(c, ns);
+    completion_settle(c);
     voice_release(s, &c->voice, c->non_finite);
     r->on_gone = NULL;
     if (c->prev)

@@ -62,6 +62,7 @@ struct conf {
     uint32_t load_wait_ms;      /* for room, before a load is refused */
     uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
     uint32_t rollback_percent;  /* of a version's requests that fail before it is rolled back; 0: never */
+    const char *tenants_file;   /* YAML; NULL: none */
     const char *state;          /* file of desired state; NULL: changes are forgotten at the end */
 
     /* Remote sources; NULL and 0: include/sources.h's defaults, and what the environment says. */

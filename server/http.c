@@ -230,8 +230,9 @@ static bool keep_headers(struct exchange *x)
         const char *from;
         const char **to;
     } kept[] = {{p->adapter, &r->adapter_header},      {p->origin, &r->origin},
-                {p->authorization, &r->authorization}, {p->if_match, &r->if_match},
-                {p->if_none_match, &r->if_none_match}, {p->last_event_id, &r->last_event_id}};
+                {p->authorization, &r->authorization}, {p->api_key, &r->api_key},
+                {p->if_match, &r->if_match},           {p->if_none_match, &r->if_none_match},
+                {p->last_event_id, &r->last_event_id}, {p->accept, &r->accept}};
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         *kept[i].to = kept[i].from ? arena_strdup(r->arena, kept[i].from) : NULL;
         if (kept[i].from && !*kept[i].to)

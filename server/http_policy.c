@@ -32,6 +32,9 @@ void policy_header(struct policy *p, const char *name, const char *value)
     } else if (!strcasecmp(name, "Authorization")) {
         p->n_authorization++;
         p->authorization = value;
+    } else if (!strcasecmp(name, "x-api-key")) {
+        p->n_api_key++;
+        p->api_key = value;
     } else if (!strcasecmp(name, "X-Adapter")) {
         p->n_adapter++;
         p->adapter = value;
@@ -39,6 +42,8 @@ void policy_header(struct policy *p, const char *name, const char *value)
         p->origin = value;
     } else if (!strcasecmp(name, "X-Request-Id")) {
         p->request_id = value;
+    } else if (!strcasecmp(name, "Accept")) {
+        p->accept = value;
     } else if (!strcasecmp(name, "If-Match")) {
         p->if_match = value;
     } else if (!strcasecmp(name, "If-None-Match")) {
@@ -68,6 +73,8 @@ static const char *framing_fault(const struct policy *p, const char *version)
         return "Host is missing";
     if (p->n_authorization > 1)
         return "Authorization is given more than once";
+    if (p->n_api_key > 1)
+        return "x-api-key is given more than once";
     if (p->n_adapter > 1)
         return "X-Adapter is given more than once";
     return NULL;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 struct policy {
-    unsigned n_transfer_encoding, n_content_length, n_host, n_authorization, n_adapter;
+    unsigned n_transfer_encoding, n_content_length, n_host, n_authorization, n_api_key, n_adapter;
     bool chunked;          /* the last Transfer-Encoding was exactly "chunked" */
     bool bad_length;       /* Content-Length is no plain number */
     bool expects_continue; /* Expect: 100-continue */
@@ -17,7 +17,8 @@ struct policy {
     bool close;            /* the answer must close the connection */
     uint64_t content_length;
     /* borrowed from the library until its callback returns */
-    const char *adapter, *origin, *request_id, *authorization, *if_match, *if_none_match, *last_event_id;
+    const char *adapter, *origin, *request_id, *authorization, *api_key, *accept, *if_match, *if_none_match,
+        *last_event_id;
 };
 
 void policy_header(struct policy *p, const char *name, const char *value);

@@ -10,6 +10,8 @@ static const char usage_text[] =
     "       lorikeet run --model PATH [--adapter NAME=PATH] -p \"prompt\"    one generation in the terminal\n"
     "       lorikeet chat [--url URL] [--adapter NAME]                     a chat with a running server\n"
     "       lorikeet adapters list|show|load|rollback|...          the adapters of a running server\n"
+    "       lorikeet tenants|keys make|list|...                    who may ask a running server, and for "
+    "what\n"
     "       lorikeet eval --model PATH --text FILE                         perplexity, and divergence\n"
     "       lorikeet inspect PATH [--json]                                 what a model or an adapter is, in "
     "numbers\n"
@@ -30,10 +32,13 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int argc, char **argv);
-    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},        {"chat", cmd_chat},
-                    {"adapters", cmd_adapters}, {"eval", cmd_eval},      {"inspect", cmd_inspect},
-                    {"stamp", cmd_stamp},       {"fetch", cmd_fetch},    {"shrink", cmd_shrink},
-                    {"convert", cmd_convert},   {"merge", cmd_merge},    {"check-config", cmd_check_config},
+    } commands[] = {{"serve", cmd_serve},       {"run", cmd_run},
+                    {"chat", cmd_chat},         {"adapters", cmd_adapters},
+                    {"tenants", cmd_tenants},   {"keys", cmd_keys},
+                    {"eval", cmd_eval},         {"inspect", cmd_inspect},
+                    {"stamp", cmd_stamp},       {"fetch", cmd_fetch},
+                    {"shrink", cmd_shrink},     {"convert", cmd_convert},
+                    {"merge", cmd_merge},       {"check-config", cmd_check_config},
                     {"--version", cmd_version}, {"version", cmd_version}};
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)

@@ -76,6 +76,8 @@ struct conf;
       "what must be known of the base that an adapter was trained on (shapes)")                              \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \
       "a replaced version stays in memory for a rollback (10m)")                                             \
+    X(TEXT, "tenants", tenants_file, 0, 0, NULL, "FILE",                                                     \
+      "tenants and hashes of their keys, YAML, read again at SIGHUP; requests then need a key")              \
     X(COUNT, "auto-rollback", rollback_percent, 0, 100, NULL, "PERCENT",                                     \
       "failing requests of a new version that bring the one before back; 0: never (20)")                     \
     X(LIST, "listen", listen, 0, 0, NULL, "ADDRESS",                                                         \

@@ -19,11 +19,13 @@
 /* Whose errors an answer has; the router knows by the path. */
 enum error_form { ERRORS_OPENAI, ERRORS_ANTHROPIC, ERRORS_OLLAMA };
 
-enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2 }; /* bits: a route has a mask of them */
+/* Bits: a route has a mask of them, with PLANE_OPEN where clients need no key. */
+enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2, PLANE_OPEN = 4 };
 
 #define REQUEST_ID_MAX 128U
 
 struct server;
+struct caller;
 
 /* ?name=value */
 struct request_arg {
@@ -40,7 +42,8 @@ struct request {
     const char *adapter_header; /* X-Adapter, or NULL */
     const char *path_voice;     /* NAME of /v1/m/NAME/…, or NULL */
     const char *origin;         /* or NULL, as the next ones */
-    const char *authorization, *if_match, *if_none_match, *last_event_id;
+    const char *authorization, *api_key, *accept, *if_match, *if_none_match, *last_event_id;
+    struct caller *caller;       /* who asks, where tenants are configured (tenant_gate.h); or NULL */
     struct request_arg *args;    /* of the query */
     char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
     char peer[64];               /* who asks, on the operators' listener: "uid 0, pid 7", an address */

@@ -8,10 +8,12 @@
 #include "api.h"
 #include "api_render.h"
 #include "server.h"
+#include "tenant_gate.h"
 
 #define DATA PLANE_DATA
 #define ADMIN PLANE_ADMIN
 #define BOTH (PLANE_DATA | PLANE_ADMIN)
+#define OPEN (BOTH | PLANE_OPEN) /* no key is asked for */
 
 static const struct route routes[] = {
     {"POST", "/v1/chat/completions", DATA, api_chat_completions},
@@ -78,11 +80,21 @@ static const struct route routes[] = {
     {"PUT", "/admin/v1/adapters/{name}/merge", ADMIN, api_admin_merge},
     {"GET", "/admin/v1/events", ADMIN, api_admin_events},
     {"POST", "/admin/v1/rescan", ADMIN, api_admin_rescan},
-    {"GET", "/livez", BOTH, api_livez},
-    {"GET", "/readyz", BOTH, api_readyz},
-    {"GET", "/health", BOTH, api_health},
-    {"GET", "/v1/health", BOTH, api_health},
-    {"GET", "/version", BOTH, api_version},
+    {"GET", "/admin/v1/tenants", ADMIN, api_tenants_list},
+    {"GET", "/admin/v1/tenants/{name}", ADMIN, api_tenants_get},
+    {"PUT", "/admin/v1/tenants/{name}", ADMIN, api_tenants_put},
+    {"DELETE", "/admin/v1/tenants/{name}", ADMIN, api_tenants_delete},
+    {"GET", "/admin/v1/keys", ADMIN, api_keys_list},
+    {"POST", "/admin/v1/keys", ADMIN, api_keys_make},
+    {"POST", "/admin/v1/keys/{name}/rotate", ADMIN, api_keys_rotate},
+    {"DELETE", "/admin/v1/keys/{name}", ADMIN, api_keys_revoke},
+    {"GET", "/admin/v1/usage", ADMIN, api_usage},
+    {"GET", "/admin/v1/audit", ADMIN, api_audit},
+    {"GET", "/livez", OPEN, api_livez},
+    {"GET", "/readyz", OPEN, api_readyz},
+    {"GET", "/health", OPEN, api_health},
+    {"GET", "/v1/health", OPEN, api_health},
+    {"GET", "/version", OPEN, api_version},
     {"GET", "/metrics", BOTH, api_metrics},
 };
 
@@ -140,7 +152,7 @@ static void answer_options(struct request *r, const char *allow)
     if (r->server->conf->cors_origin && r->plane == PLANE_DATA) {
         reply_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
         reply_header(r, "Access-Control-Allow-Headers",
-                     "Content-Type, Authorization, X-Adapter, X-Request-Id");
+                     "Content-Type, Authorization, X-Api-Key, X-Adapter, X-Request-Id");
         reply_header(r, "Access-Control-Max-Age", "600");
     }
     reply_send(r, 204, NULL, NULL, 0);
@@ -190,6 +202,9 @@ void router_dispatch(struct request *r)
         route = find_below_voice(r, allow, sizeof allow);
         r->error_form = error_form_of(r->path);
     }
+    bool preflight = strcmp(r->method, "OPTIONS") == 0 && allow[0]; /* browsers send no key with it */
+    if (!gate_pass(r, preflight || (route && route->planes & PLANE_OPEN)))
+        return;
     if (route) {
         route->handle(r);
     } else if (is_knock(r)) {

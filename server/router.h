@@ -9,7 +9,7 @@
 struct route {
     const char *method;
     const char *path; /* "{name}": one segment; a last '*': everything below, at least one character */
-    unsigned planes;  /* PLANE_DATA | PLANE_ADMIN */
+    unsigned planes;  /* PLANE_DATA | PLANE_ADMIN, and PLANE_OPEN */
     void (*handle)(struct request *r);
 };
 

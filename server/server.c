@@ -26,6 +26,8 @@
 #include "response_store.h"
 #include "router.h"
 #include "settle.h"
+#include "tenant_keeper.h"
+#include "tenants.h"
 #include "voices.h"
 #include "watch.h"
 
@@ -158,7 +160,7 @@ static void tick_stopping(struct server *s, int64_t now)
         _exit(1);
     }
     bool busy = bridge_n_open(s->bridge) || s->completions || adapter_ops_busy(s->adapter_ops) ||
-                merges_busy(s->merges) || s->settling;
+                merges_busy(s->merges) || tenant_keeper_busy(s->tenant_keeper) || s->settling;
     bool flushing = n_requests(s) && now - s->drain_deadline_ns < FLUSH_NS;
     if (busy || flushing)
         return;
@@ -177,6 +179,7 @@ static void on_tick(uv_timer_t *t)
     }
     adapter_ops_tick(s->adapter_ops, now);
     admin_events_tick(s->events, now);
+    tenant_keeper_tick(s->tenant_keeper, now, s->state == SERVER_STOPPING);
     merges_tick(s->merges);
     if (s->state == SERVER_DRAINING) {
         bool idle = n_requests(s) == 0 && !s->completions;
@@ -209,6 +212,7 @@ static void on_hangup(uv_signal_t *signal, int number)
 {
     struct server *s = signal->data;
     (void)number;
+    tenant_keeper_reload(s->tenant_keeper);
     if (s->state != SERVER_READY)
         return;
     log_line(&s->log, LOG_INFO, "SIGHUP: looking at the adapters folder");
@@ -419,6 +423,7 @@ static enum status begin(struct server *s, struct error *err)
     s->events = admin_events_create(s);
     s->merges = merges_create(s);
     s->response_store = open_responses(s);
+    s->tenants = tenants_create();
     struct registry_options o = {.n_names_max = s->conf->adapters_max,
                                  .resident_bytes = s->conf->resident_bytes,
                                  .keep_ns = s->conf->keep_last_good_ms * NS_PER_MS,
@@ -426,9 +431,11 @@ static enum status begin(struct server *s, struct error *err)
                                  .data = s};
     s->registry = registry_create(&o);
     if (!s->metrics || !s->grammars || !s->registry || !s->voices || !s->bridge || !s->events || !s->merges ||
-        !s->response_store)
+        !s->response_store || !s->tenants)
         return fail(err, STATUS_NO_MEMORY, "no memory for the server");
     enum status st = adapter_ops_create(s, &s->adapter_ops, err);
+    if (st == STATUS_OK) /* behind adapter_ops, which has opened and checked the state file */
+        st = tenant_keeper_create(s, &s->tenant_keeper, err);
     if (st == STATUS_OK)
         st = open_listeners(s, err);
     if (st != STATUS_OK)
@@ -501,6 +508,8 @@ int server_run(const struct conf *conf)
     uv_run(&s->loop, UV_RUN_DEFAULT); /* until every handle is closed and every worker's task is done */
     uv_loop_close(&s->loop);
     response_store_destroy(s->response_store);
+    tenant_keeper_destroy(s->tenant_keeper);
+    tenants_destroy(s->tenants);
     adapter_ops_destroy(s->adapter_ops);
     voices_destroy(s->voices);
     languages_close(s->languages);

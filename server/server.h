@@ -25,6 +25,8 @@ struct grammar_store;
 struct merges;
 struct completion;
 struct response_store;
+struct tenant_keeper;
+struct tenants;
 struct voices;
 struct languages;
 struct watch;
@@ -59,6 +61,8 @@ struct server {
     struct watch *watch; /* of the adapters folder, or NULL */
     struct grammar_store *grammars;
     struct response_store *response_store; /* of OpenAI's Responses */
+    struct tenants *tenants;
+    struct tenant_keeper *tenant_keeper;
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
 

@@ -16,7 +16,9 @@
 #include "blends.h"
 #include "registry.h"
 #include "server.h"
+#include "tenant_gate.h"
 #include "voice_numbers.h"
+#include "voice_tenant.h"
 
 #define BLEND_DEPTH_MAX 4U
 
@@ -46,14 +48,6 @@ void voices_destroy(struct voices *v)
 }
 
 /* ---- faults ---- */
-
-static enum status unknown(struct fault *f, const char *model)
-{
-    enum status s = fault_set(f, STATUS_NOT_FOUND, "model",
-                              "The model \"%.100s\" does not exist; GET /v1/models lists the voices", model);
-    snprintf(f->code, sizeof f->code, "model_not_found");
-    return s;
-}
 
 static enum status no_memory(struct fault *f)
 {
@@ -159,10 +153,16 @@ static enum status register_blends(struct server *s, struct error *err)
     return st;
 }
 
-/* What the server adds to every voice, in single adapters. */
-static enum status read_always(const struct server *s, struct voice_expr *out, struct error *err)
+/* What the server adds to every voice, and `more` (or NULL) to a tenant's, in single adapters. */
+static enum status read_always(const struct server *s, const char *more, struct voice_expr *out,
+                               struct error *err)
 {
+    struct voice_expr sum;
     enum status st = voice_expr_parse(s->conf->always, s->base.name, out, err);
+    if (st == STATUS_OK)
+        st = voice_expr_parse(more, s->base.name, &sum, err);
+    if (st == STATUS_OK)
+        st = voice_expr_add_all(out, &sum, 1, err);
     if (st == STATUS_OK)
         st = expand(s, out, BLEND_DEPTH_MAX, NULL, err);
     if (st == STATUS_OK)
@@ -180,7 +180,7 @@ enum status voices_start(struct server *s, struct error *err)
         first[i] = s->conf->adapters[i].name;
     enum status st = register_blends(s, err);
     if (st == STATUS_OK) {
-        st = read_always(s, &always, err);
+        st = read_always(s, NULL, &always, err);
         if (st == STATUS_OK && s->conf->always && always.n == 0)
             st = fail(err, STATUS_INVALID, "\"%s\" names no adapter", s->conf->always);
         if (st != STATUS_OK)
@@ -212,6 +212,25 @@ bool voice_number_at(struct server *s, size_t index, struct voice_number *out)
     const struct voice_term *t = term_of(&s->voices->nameless, n->name);
     *out = (struct voice_number){.id = n->id, .name = n->name, .scale = t ? voice_weight(t->weight) : 0};
     return true;
+}
+
+/* Numbers of others end as those that nobody has, and no word of how many there are. */
+static enum status check_numbers(const struct request *r, const struct voice_words *w, struct fault *f)
+{
+    struct voice_numbers *numbers = &r->server->voices->numbers;
+    if (!r->caller || w->n_lora == 0)
+        return STATUS_OK;
+    voice_numbers_update(numbers, r->server->registry, NULL, 0);
+    for (uint32_t i = 0; i < w->n_lora; i++) {
+        const char *name = voice_numbers_name(numbers, w->lora[i].id);
+        bool may = gate_may_use(r, name ? name : "?");
+        if (!name || !may)
+            return fault_set(
+                f, STATUS_INVALID, "lora",
+                "lora: there is no adapter with id %lld; GET /lora-adapters lists those that are",
+                (long long)w->lora[i].id);
+    }
+    return STATUS_OK;
 }
 
 static enum status add_numbered(struct server *s, const struct voice_words *w, const char *param,
@@ -251,7 +270,7 @@ static enum status read_text_voice(const struct server *s, const char *text, con
     struct error err;
     enum status st = voice_expr_parse(text, s->base.name, out, &err);
     if (st == STATUS_NOT_FOUND)
-        return unknown(f, text);
+        return voice_unknown(f, text);
     return st == STATUS_OK ? st : fault_set(f, st, where, "%s: %s", where, err.text);
 }
 
@@ -263,7 +282,7 @@ static enum status read_named_voice(const struct server *s, const struct voice_w
         struct error err;
         enum status st = voice_expr_add(out, v->name, strlen(v->name), v->scale, s->base.name, &err);
         if (st == STATUS_NOT_FOUND)
-            return unknown(f, v->name);
+            return voice_unknown(f, v->name);
         if (st != STATUS_OK)
             return fault_set(f, st, "adapters", "adapters[%u]: %s", i, err.text);
     }
@@ -299,6 +318,8 @@ static enum status read_sources(struct request *r, const struct voice_words *w, 
     all[BY_LORA].given = all[BY_LORA].spoken = w->has_lora;
     if (st == STATUS_OK)
         st = read_named_voice(s, w, &all[BY_ADAPTERS].expr, f);
+    if (st == STATUS_OK)
+        st = check_numbers(r, w, f);
     if (st == STATUS_OK)
         st = add_numbered(s, w, "lora", &all[BY_LORA].expr, f);
     return st;
@@ -398,7 +419,8 @@ static enum status name_members(struct request *r, struct voice_expr *e, struct 
     const struct server *s = r->server;
     struct voice_expr always;
     struct error err;
-    if (read_always(s, &always, &err) != STATUS_OK)
+    const struct tenant_spec *tenant = gate_spec(r);
+    if (read_always(s, tenant ? tenant->always : NULL, &always, &err) != STATUS_OK)
         return fault_set(f, STATUS_UNAVAILABLE, NULL, "what this server adds to every voice: %s", err.text);
     enum status st = expand(s, e, BLEND_DEPTH_MAX, NULL, &err);
     if (st == STATUS_OK)
@@ -434,8 +456,9 @@ static uint64_t hash_texts(uint64_t seed, const char *a, const char *b)
 /* A key and a user stick to a version of each name; without either every request is a throw of its own. */
 static void know_caller(const struct request *r, const struct voice_words *w, struct voice *v)
 {
-    v->tenant = r->authorization ? hash_texts(0, "tenant", r->authorization) : 0;
-    bool known = r->authorization || (w->user && w->user[0]);
+    const char *caller = gate_name(r);
+    v->tenant = caller ? hash_texts(0, "tenant", caller) : 0;
+    bool known = caller || (w->user && w->user[0]);
     v->sticky = hash_texts(v->tenant, known ? "user" : "request", known ? (w->user ? w->user : "") : r->id);
 }
 
@@ -447,7 +470,7 @@ static enum status bind_member(struct request *r, struct voice *v, struct voice_
     struct adapter *a = registry_find(reg, m->term.name);
     struct error err;
     if (!a)
-        return unknown(f, m->term.name);
+        return voice_unknown(f, m->term.name);
     if (blend_of(a)[0])
         return fault_set(f, STATUS_CONFLICT, "model", "\"%s\" has become a blend meanwhile; try again",
                          m->term.name);
@@ -579,6 +602,8 @@ enum status voice_resolve(struct request *r, const struct voice_words *words, st
     bool is_named;
     *out = (struct voice){.label = "", .generations = "0"};
     enum status st = choose_words(r, words, &e, &is_named, f);
+    if (st == STATUS_OK)
+        st = voice_of_tenant(r, is_named, &e, f);
     if (st != STATUS_OK)
         return st;
     know_caller(r, words, out);
@@ -595,18 +620,6 @@ enum status voice_resolve(struct request *r, const struct voice_words *words, st
                                         : out->adapter ? out->adapter
                                                        : r->server->base.name);
     return out->shown && out->label ? voice_bind(r, out, f) : no_memory(f);
-}
-
-enum status voice_single(const struct server *s, const char *text, const struct adapter **out,
-                         struct fault *f)
-{
-    struct voice_expr e;
-    *out = NULL;
-    if (voice_expr_parse(text, s->base.name, &e, NULL) != STATUS_OK)
-        return unknown(f, text);
-    if (e.n == 1 && e.terms[0].weight == 1 && !e.terms[0].pin[0])
-        *out = registry_find(s->registry, e.terms[0].name);
-    return *out || e.n == 0 ? STATUS_OK : unknown(f, text);
 }
 
 /* ---- the end, and what the client is told ---- */
@@ -672,7 +685,7 @@ enum status voices_set_default(struct server *s, const struct voice_words *numbe
         return st;
     single = e;
     if (expand(s, &single, BLEND_DEPTH_MAX, NULL, &err) != STATUS_OK ||
-        read_always(s, &always, &err) != STATUS_OK ||
+        read_always(s, NULL, &always, &err) != STATUS_OK ||
         voice_expr_finish(&single, LORA_MEMBERS_MAX - always.n, &err) != STATUS_OK)
         return as_fault(f, &err, NULL);
     struct voice v = {0};

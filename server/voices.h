@@ -32,7 +32,7 @@ struct voice {
     const char *always;      /* what the server adds to it; NULL: nothing */
     const char *generations; /* of the members, with commas; "0" for the base */
     const char *label;       /* for metrics: a name, "" for the base, "(blend)" for a sum that has no name */
-    uint64_t tenant;         /* of the Authorization header; 0: none */
+    uint64_t tenant;         /* the tenant, or without any of the Authorization header; 0: none */
     uint64_t sticky;         /* what traffic shares are picked by, but for the adapter's name */
     uint32_t n_members;      /* in the order of their names, the server's own last */
     struct voice_member members[LORA_MEMBERS_MAX];
@@ -68,11 +68,6 @@ const struct adapter_bundle *voice_bundle(const struct voice *v);
 void voice_release(struct server *s, struct voice *v, bool failed);
 /* X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always. */
 void voice_headers(struct request *r, const struct voice *v);
-
-/* The one name in `text` ("pt", "base:pt"): *out is NULL for the base. STATUS_NOT_FOUND, code
- * model_not_found: no such name; a sum has none either. */
-LK_MUST_USE enum status voice_single(const struct server *s, const char *text, const struct adapter **out,
-                                     struct fault *f);
 
 /* A name for `text` ("pt+0.5*safety"), to be registered: STATUS_INVALID if it can't be read, names itself in
  * a circle or goes too deep; STATUS_NOT_FOUND: it names an adapter that isn't registered. */

@@ -16,6 +16,8 @@
     X(EXISTS, "already exists")    /* a name is taken */                                                     \
     X(CONFLICT, "conflict")        /* lost a race against another change */                                  \
     X(FULL, "full")                /* a queue or pool has reached its limit; try later */                    \
+    X(LIMITED, "over the limit")   /* a caller's own limit is reached; try later */                          \
+    X(FORBIDDEN, "forbidden")      /* known, but not allowed to do this */                                   \
     X(TOO_LARGE, "too large")      /* above a configured bound */                                            \
     X(FORMAT, "malformed")         /* a file or message breaks its format */                                 \
     X(UNSUPPORTED, "unsupported")  /* well-formed, but we don't do it; named, never ignored */               \

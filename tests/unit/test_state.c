@@ -373,7 +373,7 @@ static void foreign_newer_and_damaged_files_are_left_alone(void **fixture)
     expect_refusal(p->path, STATUS_UNSUPPORTED, "newer Lorikeet");
     sql(p->path, "PRAGMA user_version=0");
     expect_refusal(p->path, STATUS_FORMAT, "version 0");
-    sql(p->path, "PRAGMA user_version=2");
+    sql(p->path, "PRAGMA user_version=3");
 
     /* Cut, and overwritten in the middle. */
     struct stat about;

@@ -1,0 +1,106 @@
+/* What a completion costs its tenant: the most it can be before it runs, and what it was at its end. */
+#include "completion.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "server.h"
+#include "tenant_gate.h"
+#include "tenant_keeper.h"
+
+static uint64_t n_prompt_tokens(const struct completion *c)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < c->n_prompts; i++)
+        n += c->prompts[i].ids.n_ids;
+    return n;
+}
+
+enum status completion_reserve(struct completion *c)
+{
+    uint64_t n = n_prompt_tokens(c);
+    if (!c->r->caller)
+        return STATUS_OK;
+    for (uint32_t i = 0; i < c->n_prompts; i++) {
+        const struct prompt *p = &c->prompts[i];
+        if (p->ids.n_ids >= c->context) {
+            enum status s =
+                fault_set(&c->fault, STATUS_TOO_LARGE, "prompt",
+                          "the prompt has %zu tokens, your context has %u", p->ids.n_ids, c->context);
+            snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
+            return s;
+        }
+        n += (uint64_t)completion_max_tokens(c, p) * c->params.n;
+    }
+    return gate_reserve(c->r, n, &c->fault);
+}
+
+/* Prompts are counted as usage counts them, once whatever their number of choices; those that never ran
+ * aren't. */
+void completion_settle(struct completion *c)
+{
+    uint64_t n_in = 0, n_out = 0, n_cached = 0;
+    const struct caller *who = c->r->caller;
+    bool ran = false;
+    if (!who)
+        return;
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        const struct choice *h = &c->choices[i];
+        n_out += h->n_generated;
+        ran |= h->started;
+        if (i % c->params.n || !h->started)
+            continue;
+        n_in += h->prompt->ids.n_ids;
+        n_cached += h->n_cached;
+    }
+    gate_settle(c->r, n_in, n_out, n_cached);
+    if (ran) {
+        struct usage_row row = {.n_requests = 1, .n_in = n_in, .n_out = n_out, .n_cached = n_cached};
+        const char *label = c->voice.label && c->voice.label[0] ? c->voice.label : c->server->base.name;
+        snprintf(row.tenant, sizeof row.tenant, "%s", who->tenant->name);
+        snprintf(row.key, sizeof row.key, "%s", who->key_id);
+        snprintf(row.voice, sizeof row.voice, "%s", label);
+        snprintf(row.version, sizeof row.version, "%s", c->voice.generations);
+        tenant_keeper_count(c->server->tenant_keeper, &row);
+    }
+    gate_leave(c->r);
+}
+
+/* Beside a product with W of the base, of which a row costs hidden * hidden, one with A and B costs 2 * rank
+ * * hidden.
+ */
+static float relative_cost(const struct completion *c)
+{
+    uint32_t hidden = model_config(c->server->base.model)->hidden_size;
+    return c->voice.lora && hidden ? 1 + 2 * (float)c->voice.lora->t_max / (float)hidden : 1;
+}
+
+struct generation_caller completion_caller(const struct completion *c)
+{
+    const struct caller *who = c->r->caller;
+    if (!who)
+        return (struct generation_caller){0};
+    return (struct generation_caller){.number = who->tenant->number,
+                                      .weight = (float)who->spec->weight,
+                                      .cost = relative_cost(c),
+                                      .batch = who->spec->batch};
+}
+
+void completion_waited(struct completion *c, int64_t ns)
+{
+    struct tenant *t = c->r->caller ? c->r->caller->tenant : NULL;
+    if (t && ns > 0 && (uint64_t)ns > t->waited_max_ns)
+        t->waited_max_ns = (uint64_t)ns;
+}
+
+const char *completion_cache_owner(const struct completion *c)
+{
+    const struct tenant_spec *spec = gate_spec(c->r);
+    if (strcmp(c->server->conf->prefix_cache, "shared") == 0)
+        return NULL;
+    if (!spec)
+        return c->r->authorization;
+    /* A group's name is no tenant's: the arena ends with the request. */
+    return spec->cache_group ? arena_printf(c->r->arena, "group %s", spec->cache_group)
+                             : arena_printf(c->r->arena, "tenant %s", spec->name);
+}

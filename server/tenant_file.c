@@ -1,0 +1,389 @@
+/* libcyaml gives texts and lists of texts; they become the JSON that tenant_spec.c reads, so that both ways
+ * of configuring know the same fields with the same bounds. */
+#include "tenant_file.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cyaml/cyaml.h>
+
+#include "adapters.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+#define FILE_BYTES_MAX ((size_t)4 << 20)
+
+/* Fields of a tenant: T a text, V a number, L a list of texts. */
+#define TENANT_FIELDS(X)                                                                                     \
+    X(T, name)                                                                                               \
+    X(T, description)                                                                                        \
+    X(L, voices)                                                                                             \
+    X(L, own_voices)                                                                                         \
+    X(T, default_voice)                                                                                      \
+    X(L, aliases) /* "NAME=VOICE" */                                                                         \
+    X(T, always)                                                                                             \
+    X(T, system_prompt)                                                                                      \
+    X(L, locked)                                                                                             \
+    X(L, endpoints)                                                                                          \
+    X(T, priority)                                                                                           \
+    X(V, weight)                                                                                             \
+    X(V, requests_per_minute)                                                                                \
+    X(V, requests_per_day)                                                                                   \
+    X(V, tokens_per_minute)                                                                                  \
+    X(V, tokens_per_day)                                                                                     \
+    X(V, concurrent_requests)                                                                                \
+    X(V, context)                                                                                            \
+    X(T, cache_group)
+
+#define SAMPLING_FIELDS(X)                                                                                   \
+    X(V, temperature)                                                                                        \
+    X(V, top_p)                                                                                              \
+    X(V, top_k)                                                                                              \
+    X(V, min_p)                                                                                              \
+    X(V, typical_p)                                                                                          \
+    X(V, repetition_penalty)                                                                                 \
+    X(V, presence_penalty)                                                                                   \
+    X(V, frequency_penalty)                                                                                  \
+    X(V, seed)                                                                                               \
+    X(V, max_tokens)                                                                                         \
+    X(V, min_tokens)                                                                                         \
+    X(L, stop)                                                                                               \
+    X(V, n)
+
+#define MEMBER_T(f) char *f;
+#define MEMBER_V(f) char *f;
+#define MEMBER_L(f)                                                                                          \
+    char **f;                                                                                                \
+    unsigned f##_count;
+#define MEMBER(kind, f) MEMBER_##kind(f)
+
+struct yaml_sampling {
+    SAMPLING_FIELDS(MEMBER)
+};
+struct yaml_key {
+    char *id, *name, *sha256;
+};
+struct yaml_tenant {
+    TENANT_FIELDS(MEMBER)
+    struct yaml_sampling *sampling;
+    struct yaml_key *keys;
+    unsigned keys_count;
+};
+struct yaml_file {
+    struct yaml_tenant *tenants;
+    unsigned tenants_count;
+};
+
+static const cyaml_schema_value_t text_item = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED)};
+
+#define FIELD_T(s, f)                                                                                        \
+    CYAML_FIELD_STRING_PTR(#f, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct s, f, 0, CYAML_UNLIMITED),
+#define FIELD_V(s, f) FIELD_T(s, f)
+#define FIELD_L(s, f)                                                                                        \
+    CYAML_FIELD_SEQUENCE(#f, CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct s, f, &text_item, 0,           \
+                         CYAML_UNLIMITED),
+
+static const cyaml_schema_field_t sampling_schema[] = {
+#define FIELD(kind, f) FIELD_##kind(yaml_sampling, f)
+    SAMPLING_FIELDS(FIELD)
+#undef FIELD
+        CYAML_FIELD_END};
+
+static const cyaml_schema_field_t key_schema[] = {FIELD_T(yaml_key, id) FIELD_T(yaml_key, name)
+                                                      FIELD_T(yaml_key, sha256) CYAML_FIELD_END};
+static const cyaml_schema_value_t key_value = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct yaml_key, key_schema)};
+
+static const cyaml_schema_field_t tenant_schema[] = {
+#define FIELD(kind, f) FIELD_##kind(yaml_tenant, f)
+    TENANT_FIELDS(FIELD)
+#undef FIELD
+        CYAML_FIELD_MAPPING_PTR("sampling", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct yaml_tenant,
+                                sampling, sampling_schema),
+    CYAML_FIELD_SEQUENCE("keys", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct yaml_tenant, keys,
+                         &key_value, 0, CYAML_UNLIMITED),
+    CYAML_FIELD_END};
+static const cyaml_schema_value_t tenant_value = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct yaml_tenant, tenant_schema)};
+
+static const cyaml_schema_field_t file_schema[] = {
+    CYAML_FIELD_SEQUENCE("tenants", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct yaml_file, tenants,
+                         &tenant_value, 0, TENANTS_MAX),
+    CYAML_FIELD_END};
+static const cyaml_schema_value_t top = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_file, file_schema)};
+
+/* ---- libcyaml's complaints ---- */
+
+struct complaint {
+    char text[256]; /* the first message */
+    unsigned line;  /* of its innermost backtrace entry; 0: none */
+};
+
+static void keep_message(cyaml_log_t level, void *data, const char *format, va_list args)
+{
+    struct complaint *c = data;
+    char message[256];
+    (void)level;
+    vsnprintf(message, sizeof message, format, args);
+    message[strcspn(message, "\n")] = '\0';
+    const char *line = strstr(message, "(line: ");
+    if (line && c->line == 0)
+        c->line = (unsigned)strtoul(line + 7, NULL, 10);
+    if (!c->text[0])
+        snprintf(c->text, sizeof c->text, "%s", strncmp(message, "Load: ", 6) ? message : message + 6);
+}
+
+/* ---- texts to JSON ---- */
+
+static void put_text(json_t *o, const char *key, const char *text)
+{
+    if (text)
+        json_object_set_new(o, key, json_string(text));
+}
+
+/* What isn't a number stays a text, which tenant_spec.c then refuses by name. */
+static void put_number(json_t *o, const char *key, const char *text)
+{
+    json_t *v = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    if (json_is_number(v)) {
+        json_object_set_new(o, key, v);
+        return;
+    }
+    json_decref(v);
+    put_text(o, key, text);
+}
+
+static void put_list(json_t *o, const char *key, char **items, unsigned n)
+{
+    json_t *list = items ? json_array() : NULL;
+    for (unsigned i = 0; i < n && list; i++)
+        json_array_append_new(list, json_string(items[i]));
+    if (list)
+        json_object_set_new(o, key, list);
+}
+
+#define PUT_T(from, f) put_text(o, #f, (from)->f);
+#define PUT_V(from, f) put_number(o, #f, (from)->f);
+#define PUT_L(from, f) put_list(o, #f, (from)->f, (from)->f##_count);
+
+static json_t *sampling_json(const struct yaml_sampling *y)
+{
+    json_t *o = json_object();
+#define PUT(kind, f) PUT_##kind(y, f)
+    SAMPLING_FIELDS(PUT)
+#undef PUT
+    return o;
+}
+
+/* "NAME=VOICE", …: an object. */
+static enum status put_aliases(json_t *o, const struct yaml_tenant *y, struct error *err)
+{
+    json_t *aliases = json_object();
+    for (unsigned i = 0; i < y->aliases_count; i++) {
+        char *equals = strchr(y->aliases[i], '=');
+        if (!equals) {
+            json_decref(aliases);
+            return fail(err, STATUS_FORMAT, "aliases: found \"%.80s\", expected NAME=VOICE", y->aliases[i]);
+        }
+        *equals = '\0';
+        json_object_set_new(aliases, y->aliases[i], json_string(equals + 1));
+    }
+    json_object_set_new(o, "aliases", aliases);
+    return STATUS_OK;
+}
+
+static enum status read_tenant(const struct yaml_tenant *y, struct tenants_file *out, struct error *err)
+{
+    struct fault f = {0};
+    json_t *o = json_object();
+#define PUT(kind, f) PUT_##kind(y, f)
+    TENANT_FIELDS(PUT)
+#undef PUT
+    if (y->sampling)
+        json_object_set_new(o, "sampling", sampling_json(y->sampling));
+    enum status s = put_aliases(o, y, err);
+    if (s == STATUS_OK && !y->name)
+        s = fail(err, STATUS_FORMAT, "a tenant has no name");
+    if (s == STATUS_OK) {
+        s = tenant_spec_parse(y->name, o, &out->specs[out->n], &f);
+        out->n += s == STATUS_OK;
+        if (s != STATUS_OK)
+            *err = f.error;
+    }
+    json_decref(o);
+    return s;
+}
+
+/* ---- keys ---- */
+
+static bool read_digest(const char *hex, uint8_t digest[32])
+{
+    if (!hex || strlen(hex) != 64)
+        return false;
+    for (size_t i = 0; i < 64; i++) {
+        int c = tolower((unsigned char)hex[i]);
+        if (!isxdigit(c))
+            return false;
+        int v = isdigit(c) ? c - '0' : c - 'a' + 10;
+        digest[i / 2] = (uint8_t)(i % 2 ? digest[i / 2] | v : v << 4);
+    }
+    return true;
+}
+
+static enum status read_key(const struct yaml_tenant *t, const struct yaml_key *y, struct tenants_file *out,
+                            struct error *err)
+{
+    struct tenant_key *k = &out->keys[out->n_keys];
+    *k = (struct tenant_key){.origin = FROM_FILE, .created_ms = clock_wall_ms()};
+    if (!read_digest(y->sha256, k->digest))
+        return fail(
+            err, STATUS_FORMAT,
+            "tenant \"%s\": keys: sha256: expected 64 hex digits, as `lorikeet keys generate` prints them",
+            t->name);
+    if (y->id && (strlen(y->id) > KEY_ID_LENGTH || !adapter_name_is_valid(y->id)))
+        return fail(err, STATUS_FORMAT,
+                    "tenant \"%s\": keys: id \"%.40s\": expected 1 to %u letters and digits", t->name, y->id,
+                    KEY_ID_LENGTH);
+    if (y->name && !adapter_name_is_valid(y->name))
+        return fail(err, STATUS_FORMAT, "tenant \"%s\": keys: name \"%.80s\" is no name", t->name, y->name);
+    snprintf(k->id, sizeof k->id, "%.*s", (int)KEY_ID_LENGTH, y->id ? y->id : y->sha256);
+    snprintf(k->name, sizeof k->name, "%s", y->name ? y->name : "default");
+    snprintf(k->tenant, sizeof k->tenant, "%s", t->name);
+    out->n_keys++;
+    return STATUS_OK;
+}
+
+/* ---- the whole ---- */
+
+void tenants_file_fini(struct tenants_file *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        tenant_spec_release(f->specs[i]);
+    mem_free(f->specs);
+    mem_free(f->keys);
+    *f = (struct tenants_file){0};
+}
+
+static enum status check_twice(const struct tenants_file *f, struct error *err)
+{
+    for (size_t i = 0; i < f->n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(f->specs[i]->name, f->specs[k]->name) == 0)
+                return fail(err, STATUS_FORMAT, "the tenant \"%s\" is there twice", f->specs[i]->name);
+    for (size_t i = 0; i < f->n_keys; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(f->keys[i].id, f->keys[k].id) == 0 ||
+                memcmp(f->keys[i].digest, f->keys[k].digest, 32) == 0)
+                return fail(err, STATUS_FORMAT, "the key \"%s\" is there twice", f->keys[i].id);
+    return STATUS_OK;
+}
+
+static enum status read_all(const struct yaml_file *y, struct tenants_file *out, struct error *err)
+{
+    size_t n_keys = 0;
+    for (unsigned i = 0; i < y->tenants_count; i++)
+        n_keys += y->tenants[i].keys_count;
+    if (n_keys > TENANT_KEYS_MAX)
+        return fail(err, STATUS_FULL, "%zu keys, at most %u are taken", n_keys, TENANT_KEYS_MAX);
+    out->specs = mem_array(y->tenants_count + 1U, sizeof(struct tenant_spec *));
+    out->keys = mem_array(n_keys + 1, sizeof *out->keys);
+    if (!out->specs || !out->keys)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
+    enum status s = STATUS_OK;
+    for (unsigned i = 0; i < y->tenants_count && s == STATUS_OK; i++) {
+        const struct yaml_tenant *t = &y->tenants[i];
+        s = read_tenant(t, out, err);
+        for (unsigned k = 0; k < t->keys_count && s == STATUS_OK; k++)
+            s = read_key(t, &t->keys[k], out, err);
+    }
+    return s == STATUS_OK ? check_twice(out, err) : s;
+}
+
+enum status tenants_file_read(const char *path, struct tenants_file *out, struct error *err)
+{
+    struct buf text;
+    struct complaint c = {.text = ""};
+    struct yaml_file *y = NULL;
+    buf_init(&text, 0);
+    *out = (struct tenants_file){0};
+    enum status s = file_read_all(path, FILE_BYTES_MAX, &text, err);
+    if (s != STATUS_OK) {
+        buf_fini(&text);
+        return s;
+    }
+    const cyaml_config_t config = {
+        .log_fn = keep_message, .log_ctx = &c, .log_level = CYAML_LOG_ERROR, .mem_fn = cyaml_mem};
+    cyaml_err_t e = text.length ? cyaml_load_data((const uint8_t *)text.data, text.length, &config, &top,
+                                                  (cyaml_data_t **)&y, NULL)
+                                : CYAML_OK;
+    if (e != CYAML_OK)
+        s = fail(err, STATUS_FORMAT, "%s:%u: %s; docs/TENANTS.md shows the form", path, c.line ? c.line : 1,
+                 c.text[0] ? c.text : cyaml_strerror(e));
+    else if (y && (s = read_all(y, out, err)) != STATUS_OK)
+        fail_within(err, "%s", path);
+    if (y)
+        (void)cyaml_free(&config, &top, y, 0);
+    buf_fini(&text);
+    if (s != STATUS_OK)
+        tenants_file_fini(out);
+    return s;
+}
+
+/* ---- into force ---- */
+
+static bool has_spec(const struct tenants_file *f, const char *name)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (strcmp(f->specs[i]->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* What would fail is found before anything changes. */
+static enum status check_room(const struct tenants *t, const struct tenants_file *f, struct error *err)
+{
+    size_t n_others = 0, n_keys = f->n_keys;
+    for (size_t i = 0; i < tenants_count(t); i++)
+        n_others += !has_spec(f, tenants_at(t, i)->name);
+    if (n_others + f->n > TENANTS_MAX)
+        return fail(err, STATUS_FULL, "%zu tenants in all, at most %u are taken", n_others + f->n,
+                    TENANTS_MAX);
+    for (size_t i = 0; i < tenants_n_keys(t); i++) {
+        const struct tenant_key *kept = tenants_key_at(t, i);
+        n_keys += kept->origin == FROM_STATE;
+        for (size_t k = 0; k < f->n_keys && kept->origin == FROM_STATE; k++)
+            if (strcmp(kept->id, f->keys[k].id) == 0 || memcmp(kept->digest, f->keys[k].digest, 32) == 0)
+                return fail(err, STATUS_EXISTS, "the key \"%s\" is in the state file, too", f->keys[k].id);
+    }
+    return n_keys <= TENANT_KEYS_MAX
+               ? STATUS_OK
+               : fail(err, STATUS_FULL, "%zu keys in all, at most %u are taken", n_keys, TENANT_KEYS_MAX);
+}
+
+enum status tenants_file_apply(struct tenants *t, struct tenants_file *f, const char *path, struct error *err)
+{
+    enum status s = check_room(t, f, err);
+    if (s != STATUS_OK)
+        return fail_within(err, "%s", path);
+    tenants_drop_keys(t, FROM_FILE, NULL);
+    for (size_t i = tenants_count(t); i-- > 0;) {
+        struct tenant *one = tenants_at(t, i);
+        if (one->specs[FROM_FILE] && !has_spec(f, one->name))
+            s = tenants_put(t, one->name, FROM_FILE, NULL, 0, err);
+    }
+    for (size_t i = 0; i < f->n && s == STATUS_OK; i++) {
+        s = tenants_put(t, f->specs[i]->name, FROM_FILE, f->specs[i], clock_wall_ms(), err);
+        if (s == STATUS_OK)
+            f->specs[i] = NULL;
+    }
+    for (size_t i = 0; i < f->n_keys && s == STATUS_OK; i++)
+        s = tenants_add_key(t, &f->keys[i], err);
+    return s == STATUS_OK ? s : fail_within(err, "%s", path);
+}

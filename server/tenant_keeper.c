@@ -1,0 +1,325 @@
+/* Usage gathers in memory, a row for each hour, key, voice and version, and is added to the state file every
+ * few seconds in one transaction: a crash loses those seconds, never a row's half. */
+#include "tenant_keeper.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+#include "tenant_file.h"
+#include "tenants.h"
+
+#define FLUSH_EVERY_NS (3 * NS_PER_S)
+#define USAGE_ROWS_MAX 4096U /* between two writings; more is counted under no voice */
+#define HOUR_MS INT64_C(3600000)
+#define DAY_HOURS 24
+
+struct usage_batch {
+    struct usage_row *rows;
+    size_t n, capacity;
+};
+
+struct tenant_keeper {
+    struct server *server;
+    struct tenant_store *store; /* or NULL */
+    struct keep_job *waiting, **last, *running;
+    struct keep_job flush;
+    bool flushing;
+    int64_t flushed_ns;
+    struct usage_batch gathering, writing;
+    /* the tenants file */
+    bool reading, read_again;
+    struct tenants_file file;
+    enum status status;
+    struct error err;
+};
+
+/* ---- jobs ---- */
+
+static void next_job(struct tenant_keeper *k);
+
+static void work(void *data)
+{
+    struct tenant_keeper *k = data;
+    struct keep_job *j = k->running;
+    j->status = j->work(j, k->store, &j->err);
+}
+
+static void worked(void *data)
+{
+    struct tenant_keeper *k = data;
+    struct keep_job *j = k->running;
+    k->running = NULL;
+    j->done(j, j->status == STATUS_OK ? NULL : &j->err);
+    next_job(k);
+}
+
+static enum status begin_job(struct tenant_keeper *k, struct keep_job *j)
+{
+    if (!k->store)
+        return fail(
+            &j->err, STATUS_UNSUPPORTED,
+            "tenants and keys are kept in the state file, and this server has none: start it with --state "
+            "FILE, or give tenants in --tenants FILE");
+    enum status s = j->prepare ? j->prepare(j, &j->err) : STATUS_OK;
+    if (s != STATUS_OK)
+        return s;
+    k->running = j;
+    if (server_work(k->server, work, worked, k))
+        return STATUS_OK;
+    k->running = NULL;
+    return fail(&j->err, STATUS_NO_MEMORY, "no memory for a worker's task");
+}
+
+static void next_job(struct tenant_keeper *k)
+{
+    while (!k->running && k->waiting) {
+        struct keep_job *j = k->waiting;
+        k->waiting = j->next;
+        if (!k->waiting)
+            k->last = &k->waiting;
+        j->status = begin_job(k, j);
+        if (j->status != STATUS_OK)
+            j->done(j, &j->err);
+    }
+}
+
+void tenant_keeper_do(struct tenant_keeper *k, struct keep_job *j)
+{
+    j->next = NULL;
+    *k->last = j;
+    k->last = &j->next;
+    next_job(k);
+}
+
+bool tenant_keeper_keeps(const struct tenant_keeper *k)
+{
+    return k->store != NULL;
+}
+
+bool tenant_keeper_busy(const struct tenant_keeper *k)
+{
+    return k->running || k->waiting || k->reading || (k->store && k->gathering.n);
+}
+
+/* ---- usage ---- */
+
+static bool same_row(const struct usage_row *a, const struct usage_row *b)
+{
+    return a->hour_ms == b->hour_ms && strcmp(a->key, b->key) == 0 && strcmp(a->tenant, b->tenant) == 0 &&
+           strcmp(a->voice, b->voice) == 0 && strcmp(a->version, b->version) == 0;
+}
+
+static struct usage_row *row_for(struct usage_batch *b, const struct usage_row *row)
+{
+    for (size_t i = b->n; i-- > 0;)
+        if (same_row(&b->rows[i], row))
+            return &b->rows[i];
+    if (b->n == b->capacity) {
+        size_t capacity = b->capacity ? 2 * b->capacity : 64;
+        struct usage_row *grown =
+            capacity <= USAGE_ROWS_MAX ? mem_realloc(b->rows, capacity * sizeof *grown) : NULL;
+        if (!grown)
+            return NULL;
+        b->rows = grown;
+        b->capacity = capacity;
+    }
+    b->rows[b->n] = *row;
+    struct usage_row *new = &b->rows[b->n++];
+    new->n_requests = new->n_in = new->n_out = new->n_cached = 0;
+    return new;
+}
+
+static void add_row(struct usage_batch *b, const struct usage_row *row)
+{
+    struct usage_row *to = row_for(b, row);
+    if (!to)
+        return;
+    to->n_requests += row->n_requests;
+    to->n_in += row->n_in;
+    to->n_out += row->n_out;
+    to->n_cached += row->n_cached;
+}
+
+void tenant_keeper_count(struct tenant_keeper *k, const struct usage_row *row)
+{
+    struct usage_row now = *row;
+    now.hour_ms = clock_wall_ms() / HOUR_MS * HOUR_MS;
+    if (k->store)
+        add_row(&k->gathering, &now);
+}
+
+static struct tenant_keeper *of_flush(struct keep_job *j)
+{
+    return (struct tenant_keeper *)((char *)j - offsetof(struct tenant_keeper, flush));
+}
+
+static enum status flush_prepare(struct keep_job *j, struct error *err)
+{
+    struct tenant_keeper *k = of_flush(j);
+    (void)err;
+    struct usage_batch empty = k->writing;
+    empty.n = 0;
+    k->writing = k->gathering;
+    k->gathering = empty;
+    return STATUS_OK;
+}
+
+static enum status flush_work(struct keep_job *j, struct tenant_store *store, struct error *err)
+{
+    struct tenant_keeper *k = of_flush(j);
+    return tenant_store_add_usage(store, k->writing.rows, k->writing.n, err);
+}
+
+static void flush_done(struct keep_job *j, const struct error *err)
+{
+    struct tenant_keeper *k = of_flush(j);
+    k->flushing = false;
+    bool again = err && k->server->state != SERVER_STOPPING;
+    if (err)
+        LOG_EVENT(&k->server->log, LOG_ERROR, again ? "usage isn't kept yet" : "usage is lost",
+                  LOG_TEXT("why", err->text));
+    for (size_t i = 0; i < k->writing.n && again; i++) /* the next time, with what came meanwhile */
+        add_row(&k->gathering, &k->writing.rows[i]);
+    k->writing.n = 0;
+}
+
+void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last)
+{
+    if (!k->store || k->flushing || k->gathering.n == 0 || (!last && now_ns - k->flushed_ns < FLUSH_EVERY_NS))
+        return;
+    k->flushed_ns = now_ns;
+    k->flushing = true;
+    k->flush = (struct keep_job){.prepare = flush_prepare, .work = flush_work, .done = flush_done};
+    tenant_keeper_do(k, &k->flush);
+}
+
+/* ---- the tenants file ---- */
+
+static void read_file(void *data)
+{
+    struct tenant_keeper *k = data;
+    k->status = tenants_file_read(k->server->conf->tenants_file, &k->file, &k->err);
+}
+
+static void file_read(void *data)
+{
+    struct tenant_keeper *k = data;
+    struct server *s = k->server;
+    k->reading = false;
+    if (k->status == STATUS_OK)
+        k->status = tenants_file_apply(s->tenants, &k->file, s->conf->tenants_file, &k->err);
+    if (k->status == STATUS_OK)
+        LOG_EVENT(&s->log, LOG_INFO, "tenants file read", LOG_NUMBER("tenants", k->file.n),
+                  LOG_NUMBER("keys", k->file.n_keys));
+    else
+        LOG_EVENT(&s->log, LOG_ERROR, "the tenants file is not taken; the one before stays in force",
+                  LOG_TEXT("why", k->err.text));
+    tenants_file_fini(&k->file);
+    if (k->read_again)
+        tenant_keeper_reload(k);
+}
+
+void tenant_keeper_reload(struct tenant_keeper *k)
+{
+    if (!k->server->conf->tenants_file)
+        return;
+    k->read_again = k->reading; /* it may have changed since */
+    if (k->reading)
+        return;
+    k->reading = true;
+    if (server_work(k->server, read_file, file_read, k))
+        return;
+    k->reading = false;
+    log_line(&k->server->log, LOG_ERROR, "no memory to read the tenants file");
+}
+
+/* ---- start and end ---- */
+
+static enum status load_tenant(const char *name, const char *text, int64_t created_ms, void *data,
+                               struct error *err)
+{
+    struct tenant_keeper *k = data;
+    struct tenant_spec *spec = NULL;
+    struct fault f = {0};
+    json_t *json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    enum status s = json
+                        ? tenant_spec_parse(name, json, &spec, &f)
+                        : fail(&f.error, STATUS_FORMAT, "tenants, \"%.80s\": its settings are no JSON", name);
+    json_decref(json);
+    if (s != STATUS_OK) {
+        *err = f.error;
+        return fail_within(err, "%s", k->server->conf->state);
+    }
+    s = tenants_put(k->server->tenants, name, FROM_STATE, spec, created_ms, err);
+    if (s != STATUS_OK)
+        tenant_spec_release(spec);
+    return s;
+}
+
+static enum status load_key(const struct tenant_key *key, void *data, struct error *err)
+{
+    struct tenant_keeper *k = data;
+    return tenants_add_key(k->server->tenants, key, err);
+}
+
+/* What was used in the last day counts against its limits, restart or not. */
+static void restore_day(const struct usage_row *row, void *data)
+{
+    struct tenant_keeper *k = data;
+    struct tenant *t = tenants_find(k->server->tenants, row->tenant);
+    int64_t ago_ms = clock_wall_ms() - row->hour_ms - HOUR_MS, now_ns = clock_now_ns();
+    if (!t)
+        return;
+    int64_t at_ns = now_ns - (ago_ms > 0 ? ago_ms : 0) * NS_PER_MS; /* the hour's end */
+    window_restore(&t->requests_day, row->n_requests, at_ns, now_ns);
+    window_restore(&t->tokens_day, row->n_in + row->n_out, at_ns, now_ns);
+}
+
+static enum status read_store(struct tenant_keeper *k, struct error *err)
+{
+    const struct store_visitor v = {.tenant = load_tenant, .key = load_key, .data = k};
+    enum status s = tenant_store_open(k->server->conf->state, &k->store, err);
+    if (s == STATUS_OK)
+        s = tenant_store_load(k->store, &v, err);
+    const struct usage_query day = {
+        .from_ms = clock_wall_ms() - DAY_HOURS * HOUR_MS, .to_ms = INT64_MAX, .limit = INT32_MAX};
+    return s == STATUS_OK ? tenant_store_usage(k->store, &day, restore_day, k, err) : s;
+}
+
+enum status tenant_keeper_create(struct server *s, struct tenant_keeper **out, struct error *err)
+{
+    struct tenant_keeper *k = mem_zalloc(sizeof *k);
+    *out = k;
+    if (!k)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
+    k->server = s;
+    k->last = &k->waiting;
+    enum status st = STATUS_OK;
+    if (s->conf->tenants_file) {
+        tenants_close(s->tenants);
+        st = tenants_file_read(s->conf->tenants_file, &k->file, err);
+        if (st == STATUS_OK)
+            st = tenants_file_apply(s->tenants, &k->file, s->conf->tenants_file, err);
+        tenants_file_fini(&k->file);
+    }
+    if (st == STATUS_OK && s->conf->state)
+        st = read_store(k, err);
+    if (st == STATUS_OK && tenants_closed(s->tenants))
+        LOG_EVENT(&s->log, LOG_INFO, "requests need a key", LOG_NUMBER("tenants", tenants_count(s->tenants)),
+                  LOG_NUMBER("keys", tenants_n_keys(s->tenants)));
+    return st;
+}
+
+void tenant_keeper_destroy(struct tenant_keeper *k)
+{
+    if (!k)
+        return;
+    tenant_store_close(k->store);
+    tenants_file_fini(&k->file);
+    mem_free(k->gathering.rows);
+    mem_free(k->writing.rows);
+    mem_free(k);
+}

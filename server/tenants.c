@@ -1,0 +1,367 @@
+/* The table of tenants and keys. Tenants are few thousands at most, in the order of their names; keys in the
+ * order of their digests, which random texts spread evenly. */
+#include "tenants.h"
+
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#define MINUTE_NS (60 * NS_PER_S)
+#define DAY_NS (24 * 60 * MINUTE_NS)
+
+struct tenants {
+    struct tenant **list; /* [n], sorted by name */
+    size_t n, capacity;
+    struct tenant_key **keys; /* [n_keys], sorted by digest */
+    size_t n_keys, keys_capacity;
+    bool numbers[TENANTS_MAX + 1]; /* in use */
+    bool closed;
+};
+
+struct tenants *tenants_create(void)
+{
+    return mem_zalloc(sizeof(struct tenants));
+}
+
+static void destroy_tenant(struct tenant *t)
+{
+    tenant_spec_release(t->specs[FROM_STATE]);
+    tenant_spec_release(t->specs[FROM_FILE]);
+    mem_free(t);
+}
+
+void tenants_destroy(struct tenants *t)
+{
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->n; i++)
+        destroy_tenant(t->list[i]);
+    for (size_t i = 0; i < t->n_keys; i++)
+        mem_free(t->keys[i]);
+    mem_free(t->list);
+    mem_free(t->keys);
+    mem_free(t);
+}
+
+bool tenants_closed(const struct tenants *t)
+{
+    return t->closed || t->n || t->n_keys;
+}
+
+void tenants_close(struct tenants *t)
+{
+    t->closed = true;
+}
+
+/* Room for one more pointer. */
+static bool grow(void *list, size_t n, size_t *capacity)
+{
+    void **at = list;
+    if (n < *capacity)
+        return true;
+    size_t more = *capacity ? 2 * *capacity : 16;
+    void *grown = mem_realloc(*at, more * sizeof(void *));
+    if (!grown)
+        return false;
+    *at = grown;
+    *capacity = more;
+    return true;
+}
+
+/* ---- tenants ---- */
+
+size_t tenants_count(const struct tenants *t)
+{
+    return t->n;
+}
+
+struct tenant *tenants_at(const struct tenants *t, size_t index)
+{
+    return index < t->n ? t->list[index] : NULL;
+}
+
+/* Where the name is, or would be. */
+static size_t place_of(const struct tenants *t, const char *name)
+{
+    size_t low = 0, high = t->n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (strcmp(t->list[middle]->name, name) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct tenant *tenants_find(const struct tenants *t, const char *name)
+{
+    size_t at = place_of(t, name);
+    return at < t->n && strcmp(t->list[at]->name, name) == 0 ? t->list[at] : NULL;
+}
+
+const struct tenant_spec *tenant_spec_of(const struct tenant *t)
+{
+    return t->specs[FROM_FILE] ? t->specs[FROM_FILE] : t->specs[FROM_STATE];
+}
+
+struct tenant *tenant_hold(struct tenant *t)
+{
+    t->refs++;
+    return t;
+}
+
+void tenant_release(struct tenants *all, struct tenant *t)
+{
+    if (!t || --t->refs)
+        return;
+    all->numbers[t->number] = false;
+    destroy_tenant(t);
+}
+
+static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t created_ms, struct error *err)
+{
+    uint32_t number = 1;
+    while (number <= TENANTS_MAX && t->numbers[number])
+        number++;
+    if (t->n == TENANTS_MAX || number > TENANTS_MAX) {
+        fail(err, STATUS_FULL, "there are %u tenants, which is the most", TENANTS_MAX);
+        return NULL;
+    }
+    struct tenant *new = grow(&t->list, t->n, &t->capacity) ? mem_zalloc(sizeof *new) : NULL;
+    if (!new) {
+        fail(err, STATUS_NO_MEMORY, "no memory for the tenant");
+        return NULL;
+    }
+    size_t at = place_of(t, name);
+    memmove(&t->list[at + 1], &t->list[at], (t->n - at) * sizeof(struct tenant *));
+    t->list[at] = new;
+    t->n++;
+    t->numbers[number] = true;
+    *new = (struct tenant){.refs = 1, .created_ms = created_ms, .number = number};
+    snprintf(new->name, sizeof new->name, "%s", name);
+    window_init(&new->requests_minute, LIMIT_NONE, MINUTE_NS);
+    window_init(&new->requests_day, LIMIT_NONE, DAY_NS);
+    window_init(&new->tokens_minute, LIMIT_NONE, MINUTE_NS);
+    window_init(&new->tokens_day, LIMIT_NONE, DAY_NS);
+    return new;
+}
+
+static bool has_keys(const struct tenants *t, const char *name)
+{
+    for (size_t i = 0; i < t->n_keys; i++)
+        if (strcmp(t->keys[i]->tenant, name) == 0)
+            return true;
+    return false;
+}
+
+static void forget_if_empty(struct tenants *t, const char *name)
+{
+    size_t at = place_of(t, name);
+    if (at == t->n || strcmp(t->list[at]->name, name) != 0 || tenant_spec_of(t->list[at]) ||
+        has_keys(t, name))
+        return;
+    struct tenant *gone = t->list[at];
+    memmove(&t->list[at], &t->list[at + 1], (t->n - at - 1) * sizeof(struct tenant *));
+    t->n--;
+    tenant_release(t, gone);
+}
+
+enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
+                        struct tenant_spec *spec, int64_t created_ms, struct error *err)
+{
+    struct tenant *one = tenants_find(t, name);
+    if (!one && !spec)
+        return STATUS_OK;
+    if (!one)
+        one = add_tenant(t, name, created_ms, err);
+    if (!one)
+        return err->status;
+    tenant_spec_release(one->specs[origin]);
+    one->specs[origin] = spec;
+    const struct tenant_spec *now = tenant_spec_of(one);
+    one->requests_minute.limit = now ? now->requests_minute : LIMIT_NONE;
+    one->requests_day.limit = now ? now->requests_day : LIMIT_NONE;
+    one->tokens_minute.limit = now ? now->tokens_minute : LIMIT_NONE;
+    one->tokens_day.limit = now ? now->tokens_day : LIMIT_NONE;
+    forget_if_empty(t, name);
+    return STATUS_OK;
+}
+
+/* ---- keys ---- */
+
+static void put_hex(char *dst, const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(dst + 2 * i, 3, "%02x", bytes[i]);
+}
+
+bool key_make(char text[KEY_TEXT_LENGTH + 1], char id[KEY_ID_LENGTH + 1])
+{
+    uint8_t bytes[KEY_ID_LENGTH / 2 + 32];
+    char secret[65];
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
+        return false;
+    put_hex(id, bytes, KEY_ID_LENGTH / 2);
+    put_hex(secret, bytes + KEY_ID_LENGTH / 2, 32);
+    snprintf(text, KEY_TEXT_LENGTH + 1, "lk_%s_%s", id, secret);
+    gnutls_memset(bytes, 0, sizeof bytes);
+    gnutls_memset(secret, 0, sizeof secret);
+    return true;
+}
+
+void key_digest(const char *text, uint8_t digest[32])
+{
+    if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text, strlen(text), digest) < 0)
+        memset(digest, 0, 32);
+}
+
+size_t tenants_n_keys(const struct tenants *t)
+{
+    return t->n_keys;
+}
+
+const struct tenant_key *tenants_key_at(const struct tenants *t, size_t index)
+{
+    return index < t->n_keys ? t->keys[index] : NULL;
+}
+
+static struct tenant_key *find_key(const struct tenants *t, const char *id)
+{
+    for (size_t i = 0; i < t->n_keys; i++)
+        if (strcmp(t->keys[i]->id, id) == 0)
+            return t->keys[i];
+    return NULL;
+}
+
+const struct tenant_key *tenants_key(const struct tenants *t, const char *id)
+{
+    return find_key(t, id);
+}
+
+uint32_t tenants_n_active(const struct tenants *t, const char *tenant, const char *name)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < t->n_keys; i++) {
+        const struct tenant_key *k = t->keys[i];
+        n += !k->revoked_ms && strcmp(k->tenant, tenant) == 0 && strcmp(k->name, name) == 0;
+    }
+    return n;
+}
+
+const struct tenant_key *tenants_oldest(const struct tenants *t, const char *tenant, const char *name)
+{
+    const struct tenant_key *oldest = NULL;
+    for (size_t i = 0; i < t->n_keys; i++) {
+        const struct tenant_key *k = t->keys[i];
+        bool of_name = strcmp(k->tenant, tenant) == 0 && strcmp(k->name, name) == 0;
+        if (of_name && !k->revoked_ms && k->origin == FROM_STATE &&
+            (!oldest || k->created_ms < oldest->created_ms))
+            oldest = k;
+    }
+    return oldest;
+}
+
+/* The first eight bytes decide nearly always; the order is no secret. */
+static uint64_t order_of(const uint8_t digest[32])
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v = v << 8 | digest[i];
+    return v;
+}
+
+/* The first key whose digest begins with so much or more. As many steps for every text. */
+static size_t first_key(const struct tenants *t, uint64_t order)
+{
+    size_t at = 0, n = t->n_keys;
+    while (n) {
+        size_t half = n / 2;
+        bool less = order_of(t->keys[at + half]->digest) < order;
+        at = less ? at + half + 1 : at;
+        n = less ? n - half - 1 : half;
+    }
+    return at;
+}
+
+enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struct error *err)
+{
+    uint64_t order = order_of(k->digest);
+    size_t at = first_key(t, order);
+    if (find_key(t, k->id))
+        return fail(err, STATUS_EXISTS, "there is a key %s", k->id);
+    for (size_t i = at; i < t->n_keys && order_of(t->keys[i]->digest) == order; i++)
+        if (memcmp(t->keys[i]->digest, k->digest, sizeof k->digest) == 0)
+            return fail(err, STATUS_EXISTS, "the keys %s and %s are the same", k->id, t->keys[i]->id);
+    if (t->n_keys == TENANT_KEYS_MAX)
+        return fail(err, STATUS_FULL, "there are %u keys, which is the most", TENANT_KEYS_MAX);
+    struct tenant_key *copy = grow(&t->keys, t->n_keys, &t->keys_capacity) ? mem_alloc(sizeof *copy) : NULL;
+    if (!copy || (!tenants_find(t, k->tenant) && !add_tenant(t, k->tenant, k->created_ms, err))) {
+        mem_free(copy);
+        return copy ? err->status : fail(err, STATUS_NO_MEMORY, "no memory for the key");
+    }
+    *copy = *k;
+    memmove(&t->keys[at + 1], &t->keys[at], (t->n_keys - at) * sizeof(struct tenant_key *));
+    t->keys[at] = copy;
+    t->n_keys++;
+    return STATUS_OK;
+}
+
+void tenants_revoke(struct tenants *t, const char *id, int64_t wall_ms)
+{
+    struct tenant_key *k = find_key(t, id);
+    if (k && !k->revoked_ms)
+        k->revoked_ms = wall_ms;
+}
+
+void tenants_drop_keys(struct tenants *t, enum tenant_origin origin, const char *tenant)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_keys; i++) {
+        struct tenant_key *k = t->keys[i];
+        if (k->origin == origin && (!tenant || strcmp(k->tenant, tenant) == 0))
+            mem_free(k);
+        else
+            t->keys[n++] = k;
+    }
+    t->n_keys = n;
+    for (size_t i = t->n; i-- > 0;)
+        if (!tenant || strcmp(t->list[i]->name, tenant) == 0)
+            forget_if_empty(t, t->list[i]->name);
+}
+
+const struct tenant_key *tenants_check(const struct tenants *t, const char *text, struct tenant **tenant)
+{
+    static const struct tenant_key nobody = {.revoked_ms = 1};
+    uint8_t digest[32];
+    key_digest(text, digest);
+    size_t at = first_key(t, order_of(digest));
+    const struct tenant_key *k = at < t->n_keys ? t->keys[at] : &nobody;
+    bool right = gnutls_memcmp(k->digest, digest, sizeof digest) == 0;
+    struct tenant *owner = tenants_find(t, k->tenant);
+    *tenant = NULL;
+    if (!right || k->revoked_ms || !owner || !tenant_spec_of(owner))
+        return NULL;
+    *tenant = owner;
+    return k;
+}
+
+/* ---- voices ---- */
+
+bool tenants_may_use(const struct tenants *t, const struct tenant_spec *spec, const char *name)
+{
+    bool others = false;
+    for (size_t i = 0; i < t->n; i++) {
+        const struct tenant_spec *s = tenant_spec_of(t->list[i]);
+        if (s && s->own_voices.n && strcmp(s->name, spec->name) != 0)
+            others |= text_list_matches(&s->own_voices, name);
+    }
+    bool own = text_list_matches(&spec->own_voices, name);
+    bool named = text_list_matches(&spec->voices, name) | !spec->names_voices;
+    return own | (named & !others);
+}

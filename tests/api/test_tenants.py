@@ -1,0 +1,535 @@
+"""Tenants and keys: who may ask, for which voices, how much; what operators and restarts see of it."""
+import concurrent.futures
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import ADAPTERS, LLAMA
+from harness import BINARY, Server
+
+SHOWN = {f"shows_{x}": os.path.join(ADAPTERS, f"shows_{x}") for x in "ABCD"}
+PROMPT = [1, 30, 31, 32, 50]
+
+
+def bearer(key):
+    return {"Authorization": "Bearer " + key}
+
+
+def ask(server, method, path, body=None, headers=None):
+    """(status, bytes, the reply's headers in lower case)"""
+    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    text = json.dumps(body) if body is not None else None
+    c.request(method, path, text, {"Content-Type": "application/json", **(headers or {})})
+    r = c.getresponse()
+    data = r.read()
+    c.close()
+    return r.status, data, {k.lower(): v for k, v in r.getheaders()}
+
+
+def speak(server, key, n=4, **body):
+    """(status, answer, headers) of a greedy completion"""
+    body = {"prompt": PROMPT, "max_tokens": n, "temperature": 0, "ignore_eos": True, "return_token_ids": True, **body}
+    status, data, head = ask(server, "POST", "/v1/completions", body, bearer(key) if key else None)
+    return status, json.loads(data), head
+
+
+def tokens(server, key, **body):
+    status, answer, _ = speak(server, key, **body)
+    assert status == 200, answer
+    return answer["choices"][0]["token_ids"]
+
+
+def make_tenant(server, name, **settings):
+    """The tenant's key."""
+    status, answer, _ = server.admin("PUT", f"/admin/v1/tenants/{name}", settings)
+    assert status in (200, 201), answer
+    return make_key(server, name)["key"]
+
+
+def make_key(server, tenant, name="default"):
+    status, answer, _ = server.admin("POST", "/admin/v1/keys", {"tenant": tenant, "name": name})
+    assert status == 201, answer
+    return answer
+
+
+def command(server, *words):
+    r = subprocess.run([BINARY, *words, "--admin", "unix:" + server.admin_path], capture_output=True, text=True,
+                       timeout=30)
+    return r.returncode, r.stdout, r.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("tenants")
+
+
+@pytest.fixture(scope="module")
+def server(place):
+    with Server(LLAMA, SHOWN, ["--threads", "2", "--state", str(place / "state.db")], name="tiny") as s:
+        # Before there is a tenant everybody is served.
+        assert s.get("/v1/models")[0] == 200
+        s.alone = {v: tokens(s, None, model=v) for v in (*SHOWN, "base")}
+        s.first = make_tenant(s, "first")
+        yield s
+
+
+# ---- keys
+
+
+def test_a_key_is_needed_once_there_is_a_tenant(server):
+    for path in ("/livez", "/readyz", "/health", "/v1/health", "/version"):
+        assert server.get(path)[0] == 200
+    for method, path in (("GET", "/v1/models"), ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"),
+                         ("POST", "/tokenize"), ("GET", "/metrics"), ("GET", "/nowhere")):
+        status, data, head = ask(server, method, path, {} if method == "POST" else None)
+        assert status == 401, path
+        assert head["www-authenticate"].startswith("Bearer")
+        assert json.loads(data)["error"]["code"] == "invalid_api_key"
+    assert ask(server, "GET", "/v1/models", headers=bearer(server.first))[0] == 200
+    assert ask(server, "GET", "/v1/models", headers={"x-api-key": server.first})[0] == 200
+    assert ask(server, "GET", "/v1/models", headers={"Authorization": "bearer " + server.first})[0] == 200
+    assert ask(server, "GET", "/metrics", headers=bearer(server.first))[0] == 404  # it names everybody's voices
+    assert server.admin("GET", "/metrics")[0] == 200
+
+
+def test_what_is_no_key(server):
+    key = server.first
+    wrong = [key[:-1] + ("0" if key[-1] != "0" else "1"), key + "0", key[:-1], key.upper(), "lk_", "", " ", "x" * 5000,
+             "lk_000000000000_" + "0" * 64]
+    answers = set()
+    for text in wrong:
+        status, data, head = ask(server, "GET", "/v1/models", headers=bearer(text))
+        assert status == 401, text
+        head = {k: v for k, v in head.items() if k not in ("date", "x-request-id")}
+        answers.add((data, json.dumps(head, sort_keys=True)))
+        assert not text.strip() or text not in data.decode() or len(text) < 4
+    assert len(answers) == 1  # nothing tells one from another
+    assert ask(server, "GET", "/v1/models", headers={"Authorization": "Basic " + key})[0] == 401
+    for path in ("/v1/models", "/v1/completions"):
+        assert ask(server, "OPTIONS", path)[0] == 204
+
+
+def test_a_key_is_shown_once_and_kept_nowhere(server, place):
+    status, made, head = server.admin("POST", "/admin/v1/keys", {"tenant": "first", "name": "once"})
+    assert status == 201 and head["cache-control"] == "no-store"
+    key = made["key"]
+    assert re.fullmatch(r"lk_[0-9a-f]{12}_[0-9a-f]{64}", key) and key.split("_")[1] == made["id"]
+    assert ask(server, "GET", "/v1/models", headers=bearer(key))[0] == 200
+    secret = key.split("_")[2]
+    for path in ("/admin/v1/keys", "/admin/v1/keys?tenant=first", "/admin/v1/tenants", "/admin/v1/audit"):
+        status, text = server.admin_request("GET", path)
+        assert status == 200 and secret not in text
+    assert secret not in server.log()
+    for name in os.listdir(place):
+        with open(place / name, "rb") as f:
+            assert secret.encode() not in f.read(), name
+
+
+def test_rotation_keeps_two_and_revoking_acts_at_once(server):
+    first = make_key(server, "first", "turning")
+    second = make_key(server, "first", "turning")
+    status, answer, _ = server.admin("POST", "/admin/v1/keys", {"tenant": "first", "name": "turning"})
+    assert status == 409 and answer["error"]["code"] == "two_active"
+    status, third, _ = server.admin("POST", f"/admin/v1/keys/{second['id']}/rotate")
+    assert status == 201
+    works = [ask(server, "GET", "/v1/models", headers=bearer(k["key"]))[0] for k in (first, second, third)]
+    assert works == [401, 200, 200]
+    assert server.admin("DELETE", f"/admin/v1/keys/{second['id']}")[0] == 200
+    assert ask(server, "GET", "/v1/models", headers=bearer(second["key"]))[0] == 401
+    assert ask(server, "GET", "/v1/models", headers=bearer(third["key"]))[0] == 200
+    assert server.admin("DELETE", "/admin/v1/keys/nobody")[0] == 404
+    assert server.admin("POST", "/admin/v1/keys", {"tenant": "nobody"})[0] == 404
+
+
+def test_a_key_revoked_while_its_stream_runs(server):
+    made = make_key(server, "first", "streaming")
+    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    c.request("POST", "/v1/completions", json.dumps({"prompt": PROMPT, "max_tokens": 300, "ignore_eos": True,
+                                                     "stream": True}),
+              {"Content-Type": "application/json", **bearer(made["key"])})
+    r = c.getresponse()
+    assert r.status == 200
+    begin = r.readline()
+    assert server.admin("DELETE", f"/admin/v1/keys/{made['id']}")[0] == 200
+    assert speak(server, made["key"])[0] == 401
+    rest = begin + r.read()
+    c.close()
+    events = [line[6:] for line in rest.decode().splitlines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+
+
+def test_restart_keeps_tenants_and_keys(tmp_path):
+    extra = ["--threads", "2", "--state", str(tmp_path / "s.db")]
+    with Server(LLAMA, SHOWN, extra) as s:
+        key = make_tenant(s, "kept", voices=["shows_A"], description="x")
+        gone = make_key(s, "kept", "gone")
+        assert s.admin("DELETE", f"/admin/v1/keys/{gone['id']}")[0] == 200
+        before = s.admin("GET", "/admin/v1/tenants/kept")[1]
+        s.kill()
+    with Server(LLAMA, SHOWN, extra) as s:
+        assert ask(s, "GET", "/v1/models")[0] == 401
+        assert ask(s, "GET", "/v1/models", headers=bearer(gone["key"]))[0] == 401
+        status, data, _ = ask(s, "GET", "/v1/models", headers=bearer(key))
+        assert status == 200 and [m["id"] for m in json.loads(data)["data"]] == ["shows_A"]
+        assert s.admin("GET", "/admin/v1/tenants/kept")[1] == before
+        assert s.admin("DELETE", "/admin/v1/tenants/kept")[0] == 200
+        assert ask(s, "GET", "/v1/models", headers=bearer(key))[0] == 200  # the last is gone: open again
+
+
+def test_without_a_state_file_nothing_is_made():
+    with Server(LLAMA, SHOWN, ["--threads", "2"]) as s:
+        status, answer, _ = s.admin("PUT", "/admin/v1/tenants/x", {})
+        assert status == 422 and answer["error"]["code"] == "no_state"
+        assert s.get("/v1/models")[0] == 200
+
+
+def test_settings_are_checked(server):
+    wrong = [({"voices": "pt"}, "voices"), ({"voices": ["a b"]}, "voices"), ({"request_per_minute": 1}, "request_per_minute"),
+             ({"requests_per_minute": -1}, "requests_per_minute"), ({"priority": "vip"}, "priority"),
+             ({"aliases": {"a": "1 2"}}, "aliases"), ({"aliases": {"base": "shows_A"}}, "aliases"),
+             ({"sampling": {"temperature": -1}}, "sampling"), ({"sampling": {"temprature": 1}}, "sampling"),
+             ({"locked": ["nothing"]}, "locked"), ({"endpoints": ["v1"]}, "endpoints"), ({"weight": 0}, "weight"),
+             ({"always": "0.5*"}, "always"), ({"context": 1}, "context"), ({"name": "other"}, "name")]
+    for settings, param in wrong:
+        status, answer, _ = server.admin("PUT", "/admin/v1/tenants/wrong", settings)
+        assert status == 400 and answer["error"]["param"] == param, (settings, answer)
+    assert server.admin("PUT", "/admin/v1/tenants/-x", {})[0] == 400
+    assert server.admin("GET", "/admin/v1/tenants/wrong")[0] == 404
+
+
+# ---- from a terminal
+
+
+def test_the_command_line(server):
+    code, out, err = command(server, "tenants", "make", "term", "voices=shows_A,shows_B", "requests_per_minute=1000",
+                             'aliases={"me": "shows_B"}')
+    assert code == 0, err
+    assert json.loads(out)["settings"] == {"voices": ["shows_A", "shows_B"], "requests_per_minute": 1000,
+                                           "aliases": {"me": "shows_B"}}
+    code, out, err = command(server, "keys", "make", "term", "prod")
+    key = out.strip()
+    assert code == 0 and tokens(server, key, model="me") == server.alone["shows_B"]
+    code, out, err = command(server, "tenants", "set", "term", "default_voice=shows_A", "aliases=")
+    assert code == 0 and "aliases" not in json.loads(out)["settings"]
+    assert tokens(server, key) == server.alone["shows_A"]
+    code, out, _ = command(server, "tenants", "list")
+    assert code == 0 and re.search(r"^term +state", out, re.M)
+    code, out, _ = command(server, "keys", "list", "term")
+    assert code == 0 and key.split("_")[1] in out and "active" in out and key not in out
+    code, out, _ = command(server, "keys", "rotate", key.split("_")[1])
+    assert code == 0 and tokens(server, out.strip())
+    code, out, _ = command(server, "keys", "revoke", key.split("_")[1])
+    assert code == 0 and speak(server, key)[0] == 401
+    code, out, _ = command(server, "tenants", "audit")
+    assert code == 0 and "key revoked" in out and "term/" + key.split("_")[1] in out
+    assert command(server, "tenants", "remove", "term")[0] == 0
+    assert command(server, "tenants", "show", "term")[0] == 1
+    assert command(server, "tenants", "nonsense")[0] == 2
+
+
+# ---- the tenants file
+
+
+def test_the_file_is_read_again(tmp_path):
+    def generate(name):
+        r = subprocess.run([BINARY, "keys", "generate", name], capture_output=True, text=True)
+        return r.stdout.strip(), re.search(r"(    keys:\n(.*\n)*.*sha256: \w+)", r.stderr).group(1)
+
+    file = tmp_path / "tenants.yaml"
+    (key_a, line_a), (key_b, line_b) = generate("prod"), generate("prod")
+    file.write_text(f"tenants:\n  - name: a\n    voices: [shows_A]\n    aliases: [assistant=shows_A]\n    weight: 2.5\n"
+                    f"    sampling: {{max_tokens: 3, stop: [zzz]}}\n{line_a}\n")
+    with Server(LLAMA, SHOWN, ["--threads", "2", "--tenants", str(file), "--state", str(tmp_path / "s.db")]) as s:
+        def models(key):
+            status, data, _ = ask(s, "GET", "/v1/models", headers=bearer(key))
+            return [m["id"] for m in json.loads(data)["data"]] if status == 200 else status
+
+        def reload(text, says):
+            n = s.log().count(says)
+            file.write_text(text)
+            s.process.send_signal(signal.SIGHUP)
+            end = time.time() + 10
+            while s.log().count(says) == n and time.time() < end:
+                time.sleep(0.02)
+            assert s.log().count(says) > n
+
+        assert models(key_a) == ["assistant", "shows_A"] and models(key_b) == 401
+        # Its tenants can't be changed here, but keys of the state file may join.
+        assert s.admin("PUT", "/admin/v1/tenants/a", {})[0] == 409
+        assert s.admin("DELETE", "/admin/v1/tenants/a")[0] == 409
+        assert s.admin("DELETE", "/admin/v1/keys/" + key_a.split("_")[1])[0] == 409
+        more = make_key(s, "a")["key"]
+        assert models(more) == ["assistant", "shows_A"]
+        good = f"tenants:\n  - name: a\n    voices: [shows_B]\n{line_a}\n  - name: b\n{line_b}\n"
+        reload(good, "tenants file read")
+        assert models(key_a) == ["shows_B"] and "shows_D" in models(key_b) and models(more) == ["shows_B"]
+        for bad in ("tenants: [", "tenants:\n  - name: a\n    voice: [x]\n", "tenants:\n  - nme: a\n", good + good,
+                    "tenants:\n  - name: a\n    weight: heavy\n",
+                    f"tenants:\n  - name: a\n{line_a}\n  - name: c\n{line_a}\n"):
+            reload(bad, "not taken")
+            assert models(key_a) == ["shows_B"]
+        reload("tenants: []\n", "tenants file read")
+        assert models(key_a) == models(more) == models(key_b) == 401
+        reload(good, "tenants file read")
+        assert models(key_a) == ["shows_B"] and models(more) == ["shows_B"]
+    r = subprocess.run([BINARY, "serve", "--model", LLAMA, "--tenants", str(tmp_path / "none.yaml")],
+                       capture_output=True, text=True, timeout=60)
+    assert r.returncode == 1 and "none.yaml" in r.stderr
+
+
+# ---- voices
+
+
+@pytest.fixture(scope="module")
+def two(server):
+    """Keys of two tenants with the same alias and voices of their own."""
+    return (make_tenant(server, "left", aliases={"assistant": "shows_A"}, own_voices=["shows_A"]),
+            make_tenant(server, "right", aliases={"assistant": "shows_B"}, own_voices=["shows_B"], default_voice="shows_C"))
+
+
+def test_the_same_alias_in_one_batch(server, two):
+    assert server.alone["shows_A"] != server.alone["shows_B"]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(lambda i: tokens(server, two[i % 2], model="assistant", n=4), range(32)))
+    assert got[0::2] == [server.alone["shows_A"]] * 16
+    assert got[1::2] == [server.alone["shows_B"]] * 16
+
+
+def test_a_foreign_voice_and_a_missing_one_are_the_same(server, two):
+    left, right = two
+
+    def same_but_for(name, missing, answer, other):
+        status, data, head = answer
+        other_status, other_data, other_head = other
+        drop = ("date", "x-request-id")
+        assert status == other_status
+        assert data.replace(name.encode(), b"?") == other_data.replace(missing.encode(), b"?")
+        assert {k: v for k, v in head.items() if k not in drop} == {k: v for k, v in other_head.items() if k not in drop}
+        return status
+
+    for words in ("{}", "{}@1", "0.5*{}", "shows_C+{}", "base:{}", "{}+{}"):
+        asked = [ask(server, "POST", "/v1/completions", {"model": words.replace("{}", v), "prompt": PROMPT, "max_tokens": 2},
+                     bearer(left)) for v in ("shows_B", "shows_X")]
+        assert same_but_for("shows_B", "shows_X", *asked) == 404, words
+        asked = [ask(server, "POST", "/v1/completions", {"prompt": PROMPT, "max_tokens": 2},
+                     {**bearer(left), "X-Adapter": words.replace("{}", v)}) for v in ("shows_B", "shows_X")]
+        assert same_but_for("shows_B", "shows_X", *asked) == 404, words
+    asked = [ask(server, "GET", f"/v1/models/{v}", None, bearer(left)) for v in ("shows_B", "shows_X")]
+    assert same_but_for("shows_B", "shows_X", *asked) == 404
+    asked = [ask(server, "POST", "/v1/completions", {"adapters": [{"name": v, "scale": 1}], "prompt": PROMPT}, bearer(left))
+             for v in ("shows_B", "shows_X")]
+    assert same_but_for("shows_B", "shows_X", *asked) == 404
+    status, data, _ = ask(server, "GET", "/lora-adapters", None, bearer(right))
+    known = {a["name"]: a["id"] for a in json.loads(data)}
+    assert status == 200 and "shows_B" in known and "shows_A" not in known
+    asked = [ask(server, "POST", "/v1/completions", {"lora": [{"id": i, "scale": 1}], "prompt": PROMPT, "max_tokens": 2},
+                 bearer(left)) for i in (known["shows_B"], 9)]
+    assert same_but_for(f"id {known['shows_B']};", "id 9;", *asked) == 400
+
+
+def test_what_models_shows(server, two):
+    def models(key):
+        return [m["id"] for m in json.loads(ask(server, "GET", "/v1/models", None, bearer(key))[1])["data"]]
+
+    left, right = two
+    assert models(left) == ["assistant", "tiny", "shows_A", "shows_C", "shows_D"]
+    assert models(right) == ["assistant", "tiny", "shows_B", "shows_C", "shows_D"]
+    assert models(server.first) == ["tiny", "shows_C", "shows_D"]
+    assert ask(server, "GET", "/v1/models/assistant", None, bearer(left))[0] == 200
+    assert ask(server, "GET", "/v1/models/assistant", None, bearer(server.first))[0] == 404
+    few = make_tenant(server, "few", voices=["shows_C"])
+    assert models(few) == ["shows_C"]
+    assert speak(server, few, model="tiny")[0] == 404 and speak(server, few)[0] == 404
+    assert tokens(server, few, model="shows_C") == server.alone["shows_C"]
+    assert tokens(server, right) == server.alone["shows_C"]  # its default
+    assert tokens(server, right, model="base") == server.alone["base"]
+    assert tokens(server, left) == server.alone["base"]
+
+
+def test_what_is_always_added(server):
+    key = make_tenant(server, "safe", always="shows_D", aliases={"off": "-1*shows_D"})
+    status, answer, head = speak(server, key, model="base")
+    assert status == 200 and head["x-adapter-always"] == "shows_D"
+    assert answer["choices"][0]["token_ids"] == server.alone["shows_D"]
+    for model in ("-1*shows_D", "shows_C+-0.5*shows_D", "off"):
+        status, answer, _ = speak(server, key, model=model)
+        assert status == 400 and answer["error"]["code"] == "policy", model
+    with open(os.devnull):
+        status, _, head = speak(server, server.first, model="base")
+        assert status == 200 and "x-adapter-always" not in head
+
+
+# ---- settings of requests
+
+
+def test_sampling_defaults_and_locks(server):
+    key = make_tenant(server, "set", sampling={"max_tokens": 3, "temperature": 0, "seed": 7}, locked=["temperature"])
+    body = {"prompt": PROMPT, "ignore_eos": True, "return_token_ids": True}
+    first, again = [json.loads(ask(server, "POST", "/v1/completions", body, bearer(key))[1]) for _ in range(2)]
+    assert len(first["choices"][0]["token_ids"]) == 3 and first["choices"] == again["choices"]
+    status, data, _ = ask(server, "POST", "/v1/completions", {**body, "temperature": 1}, bearer(key))
+    error = json.loads(data)["error"]
+    assert status == 400 and error["param"] == "temperature" and error["code"] == "locked"
+    assert ask(server, "POST", "/v1/completions", {**body, "temperature": 0}, bearer(key))[0] == 200
+    for field in ("max_tokens", "max_completion_tokens", "n_predict"):  # the caller's own value wins
+        answer = json.loads(ask(server, "POST", "/v1/completions", {**body, field: 5}, bearer(key))[1])
+        assert len(answer["choices"][0]["token_ids"]) == 5
+
+
+def test_the_system_prompt_is_in_front(server):
+    secret = "Speak like a pirate."
+    plain, set_up = make_tenant(server, "plain"), make_tenant(server, "pirate", system_prompt=secret)
+
+    def n_prompt(key, messages):
+        status, data, _ = ask(server, "POST", "/v1/chat/completions", {"messages": messages, "max_tokens": 1}, bearer(key))
+        assert status == 200, data
+        return json.loads(data)["usage"]["prompt_tokens"]
+
+    user = {"role": "user", "content": "Hello"}
+    cases = [([user], [{"role": "system", "content": secret}, user]),
+             ([{"role": "system", "content": "Be kind."}, user], [{"role": "system", "content": secret + "\n\nBe kind."}, user])]
+    for theirs, whole in cases:
+        assert n_prompt(set_up, theirs) == n_prompt(plain, whole) > n_prompt(plain, theirs)
+    parts = [{"role": "developer", "content": [{"type": "text", "text": "Be kind."}]}, user]
+    assert n_prompt(set_up, parts) == n_prompt(plain, [{"role": "system", "content": secret + "\nBe kind."}, user])
+
+
+def test_paths_and_context(server):
+    key = make_tenant(server, "narrow", endpoints=["/v1/completions", "/v1/models*"], context=20)
+    assert speak(server, key)[0] == 200 and ask(server, "GET", "/v1/models/tiny", None, bearer(key))[0] == 200
+    status, data, _ = ask(server, "POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, bearer(key))
+    assert status == 403 and json.loads(data)["error"]["code"] == "endpoint_not_allowed"
+    status, answer, _ = speak(server, key, n=100)
+    assert status == 200 and answer["usage"]["total_tokens"] == 20 and answer["choices"][0]["finish_reason"] == "length"
+    status, answer, _ = speak(server, key, prompt=[5] * 20)
+    assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+    status, answer, _ = speak(server, key, prompt="word " * 40)
+    assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+    models = json.loads(ask(server, "GET", "/v1/models", None, bearer(key))[1])["data"]
+    assert {m["max_model_len"] for m in models} == {20}
+
+
+def test_the_prefix_cache_is_a_tenants_own(server):
+    prompt = [7] * 100
+    one, other = make_tenant(server, "cache1"), make_tenant(server, "cache2")
+    group1, group2 = make_tenant(server, "group1", cache_group="g"), make_tenant(server, "group2", cache_group="g")
+
+    def cached(key, prompt):
+        status, answer, _ = speak(server, key, n=1, prompt=prompt)
+        assert status == 200
+        return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    assert cached(one, prompt) == 0 and cached(one, prompt) > 0
+    assert cached(make_key(server, "cache1", "second")["key"], prompt) > 0  # a tenant's, not a key's
+    assert cached(other, prompt) == 0
+    assert cached(group1, prompt) == 0 and cached(group2, prompt) > 0
+
+
+# ---- limits
+
+
+def crowd(server, key, many, **body):
+    """So many at the same time."""
+    gate = threading.Barrier(many)
+
+    def one(_):
+        gate.wait()
+        return speak(server, key, **body)
+    with concurrent.futures.ThreadPoolExecutor(many) as pool:
+        return list(pool.map(one, range(many)))
+
+
+def test_requests_are_counted_exactly(server):
+    key = make_tenant(server, "rpm", requests_per_minute=10, requests_per_day=1000)
+    got = crowd(server, key, 64, n=2)
+    assert sorted(s for s, _, _ in got) == [200] * 10 + [429] * 54
+    for status, answer, head in got:
+        assert head["x-ratelimit-limit-requests"] == "10"
+        assert head["ratelimit-policy"] == '"requests-minute";q=10;w=60, "requests-day";q=1000;w=86400'
+        if status == 429:
+            assert answer["error"]["code"] == "rate_limit_exceeded" and answer["error"]["type"] == "rate_limit_error"
+            assert 1 <= int(head["retry-after"]) <= 61 and head["x-ratelimit-remaining-requests"] == "0"
+    assert sorted(int(h["x-ratelimit-remaining-requests"]) for s, _, h in got if s == 200) == list(range(10))
+    assert ask(server, "GET", "/v1/models", None, bearer(key))[0] == 200  # costs nothing
+
+
+def test_tokens_are_counted_exactly(server):
+    key = make_tenant(server, "tpm", tokens_per_minute=200)
+    got = crowd(server, key, 64, n=5)  # 5 of prompt, 5 to come
+    used = sum(a["usage"]["total_tokens"] for s, a, _ in got if s == 200)
+    assert used == 200 and {s for s, _, _ in got} == {200, 429}
+    now = server.admin("GET", "/admin/v1/tenants/tpm")[1]["now"]
+    assert now["tokens_per_minute"] == {"limit": 200, "used": 200} and now["running"] == 0
+
+
+def test_what_was_reserved_and_not_needed_is_given_back(server):
+    key = make_tenant(server, "back", tokens_per_minute=300, requests_per_minute=100)
+    for i in range(4):  # each may take 105, and takes 5 + 1: the first token of a stop list ends it
+        first = server.alone["base"][0]
+        status, answer, head = speak(server, key, n=100, ignore_eos=False, stop_token_ids=[first])
+        assert status == 200 and answer["usage"]["total_tokens"] == 6, answer
+        assert int(head["x-ratelimit-remaining-tokens"]) == 300 - 6 * i - 105
+    assert server.admin("GET", "/admin/v1/tenants/back")[1]["now"]["tokens_per_minute"]["used"] == 24
+    status, answer, _ = speak(server, key, n=400)
+    assert status == 429 and "max_tokens" in answer["error"]["message"]
+    assert speak(server, key, model="nobody")[0] == 404
+    assert server.admin("GET", "/admin/v1/tenants/back")[1]["now"]["tokens_per_minute"]["used"] == 24
+
+
+def test_running_at_the_same_time(server):
+    key = make_tenant(server, "few-at-once", concurrent_requests=3)
+    got = crowd(server, key, 24, n=200)
+    n_ok = sum(s == 200 for s, _, _ in got)
+    assert n_ok >= 3 and {s for s, _, _ in got} <= {200, 429}
+    assert server.admin("GET", "/admin/v1/tenants/few-at-once")[1]["now"]["running"] == 0
+    assert speak(server, key)[0] == 200
+    shut = make_tenant(server, "shut", concurrent_requests=0)
+    assert speak(server, shut)[0] == 429
+
+
+# ---- usage
+
+
+def test_usage_is_kept_by_key_and_voice(server):
+    key = make_tenant(server, "used")
+    for voice, n in (("shows_A", 2), ("shows_C", 3), ("shows_C", 4), ("base", 1)):
+        speak(server, key, n=n, model=voice)
+    status, answer, _ = server.admin("GET", "/admin/v1/usage?tenant=used")
+    assert status == 200
+    rows = {r["voice"]: r for r in answer["data"]}
+    assert set(rows) == {"shows_C", "tiny"}  # shows_A is another tenant's
+    assert (rows["shows_C"]["requests"], rows["shows_C"]["tokens_in"], rows["shows_C"]["tokens_out"]) == (2, 10, 7)
+    assert rows["shows_C"]["version"].isdigit() and rows["shows_C"]["key"] == key.split("_")[1]
+    status, text = server.admin_request("GET", "/admin/v1/usage?tenant=used&format=csv")
+    lines = text.split("\r\n")
+    assert lines[0] == "hour,tenant,key,voice,version,requests,tokens_in,tokens_out,tokens_cached" and len(lines) == 4
+    assert server.admin("GET", "/admin/v1/usage", headers={"Accept": "text/csv"})[2]["content-type"].startswith("text/csv")
+    assert server.admin("GET", "/admin/v1/usage?from=2001-01-01&to=2001-02-01")[1]["data"] == []
+    assert server.admin("GET", "/admin/v1/usage?from=yesterday")[0] == 400
+    audit = server.admin("GET", "/admin/v1/audit?limit=2")[1]["data"]
+    assert [(a["operation"], a["object"].split("/")[0]) for a in audit] == [("key", "used"), ("tenant", "used")]
+    assert audit[0]["by"].startswith("uid ")
+
+
+def test_a_crash_loses_seconds_at_most(tmp_path):
+    extra = ["--threads", "2", "--state", str(tmp_path / "s.db")]
+    with Server(LLAMA, SHOWN, extra) as s:
+        key = make_tenant(s, "t", requests_per_day=5)
+        assert [speak(s, key)[0] for _ in range(3)] == [200] * 3
+        assert s.admin("GET", "/admin/v1/usage")[0] == 200  # writes what there is
+        s.kill()
+    with Server(LLAMA, SHOWN, extra) as s:
+        row, = s.admin("GET", "/admin/v1/usage")[1]["data"]
+        assert (row["requests"], row["tokens_in"], row["tokens_out"]) == (3, 15, 12)
+        assert [speak(s, key)[0] for _ in range(3)] == [200, 200, 429]  # the day's limit knows
+        assert s.stop() == 0
+    with Server(LLAMA, SHOWN, extra) as s:  # an orderly end loses nothing
+        assert sum(r["requests"] for r in s.admin("GET", "/admin/v1/usage")[1]["data"]) == 5

@@ -1,0 +1,403 @@
+/* Tenants without a server: settings out of JSON, keys, whose voice is whose, windows, and what is kept on
+ * disk. */
+#include "tests/test.h"
+
+#include <gnutls/gnutls.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "state.h"
+#include "tenant_store.h"
+#include "tenants.h"
+
+#define S NS_PER_S
+
+/* ---- settings */
+
+static struct tenant_spec *spec(const char *name, const char *text)
+{
+    struct tenant_spec *s = NULL;
+    struct fault f = {0};
+    json_t *json = json_loads(text, 0, NULL);
+    assert_non_null(json);
+    if (tenant_spec_parse(name, json, &s, &f) != STATUS_OK)
+        fail_msg("%s", f.error.text);
+    json_decref(json);
+    return s;
+}
+
+static void settings_are_read(void **state)
+{
+    (void)state;
+    struct tenant_spec *s = spec("acme", "{\"voices\":[\"pt\",\"de-*\"],\"aliases\":{\"me\":\"pt+0.5*x\"},"
+                                         "\"weight\":3,\"tokens_per_day\":5,\"priority\":\"batch\","
+                                         "\"endpoints\":[\"/v1/*\"],\"context\":100}");
+    assert_true(s->names_voices && s->batch && s->weight == 3 && s->tokens_day == 5 && s->context == 100);
+    assert_true(s->requests_minute == LIMIT_NONE && s->concurrent == LIMIT_NONE);
+    assert_true(text_list_matches(&s->voices, "pt") && text_list_matches(&s->voices, "de-1"));
+    assert_false(text_list_matches(&s->voices, "ptx") || text_list_matches(&s->voices, "de"));
+    assert_string_equal(tenant_spec_alias(s, "me"), "pt+0.5*x");
+    assert_null(tenant_spec_alias(s, "m"));
+    assert_true(tenant_spec_allows_path(s, "/v1/models/x") && !tenant_spec_allows_path(s, "/tokenize"));
+    tenant_spec_release(s);
+    s = spec("open", "{}");
+    assert_true(tenant_spec_allows_path(s, "/tokenize") && !s->names_voices && s->weight == 1);
+    tenant_spec_release(s);
+}
+
+static json_t *applied(const struct tenant_spec *s, const char *body, enum status expected)
+{
+    struct fault f = {0};
+    json_t *json = json_loads(body, 0, NULL);
+    assert_int_equal(tenant_spec_apply(s, json, &f), expected);
+    if (expected == STATUS_OK) {
+        assert_int_equal(tenant_spec_apply_system(s, json, &f), STATUS_OK);
+        return json;
+    }
+    assert_string_equal(f.code, "locked");
+    json_decref(json);
+    return NULL;
+}
+
+static void bodies_get_the_tenants_own(void **state)
+{
+    (void)state;
+    struct tenant_spec *s =
+        spec("x", "{\"sampling\":{\"temperature\":0.5,\"max_tokens\":9},\"locked\":[\"temperature\","
+                  "\"top_k\"],\"system_prompt\":\"Be good.\"}");
+    static const struct {
+        const char *body, *becomes; /* NULL: locked */
+    } cases[] = {
+        {"{}", "{\"temperature\":0.5,\"max_tokens\":9}"},
+        {"{\"max_completion_tokens\":4}", "{\"max_completion_tokens\":4,\"temperature\":0.5}"},
+        {"{\"max_tokens\":null}", "{\"temperature\":0.5,\"max_tokens\":9}"},
+        {"{\"temperature\":0.5,\"max_tokens\":1}", "{\"temperature\":0.5,\"max_tokens\":1}"},
+        {"{\"temperature\":0.6}", NULL},
+        {"{\"top_k\":5}", NULL}, /* locked without a default: nobody may say it */
+        {"{\"messages\":[],\"max_tokens\":1}", "{\"messages\":[],\"max_tokens\":1,\"temperature\":0.5}"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":1}",
+         "{\"messages\":[{\"role\":\"system\",\"content\":\"Be "
+         "good.\"},{\"role\":\"user\",\"content\":\"a\"}],"
+         "\"max_tokens\":1,\"temperature\":0.5}"},
+        {"{\"messages\":[{\"role\":\"system\",\"content\":\"b\"}],\"max_tokens\":1}",
+         "{\"messages\":[{\"role\":\"system\",\"content\":\"Be "
+         "good.\\n\\nb\"}],\"max_tokens\":1,\"temperature\":0.5}"},
+        {"{\"messages\":[7],\"max_tokens\":1}", "{\"messages\":[{\"role\":\"system\",\"content\":\"Be "
+                                                "good.\"},7],\"max_tokens\":1,\"temperature\":0.5}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *got = applied(s, cases[i].body, cases[i].becomes ? STATUS_OK : STATUS_INVALID);
+        json_t *wanted = cases[i].becomes ? json_loads(cases[i].becomes, 0, NULL) : NULL;
+        if (wanted && !json_equal(got, wanted))
+            fail_msg("case %zu: %s", i, json_dumps(got, 0));
+        json_decref(got);
+        json_decref(wanted);
+    }
+    tenant_spec_release(s);
+}
+
+/* ---- tenants and keys */
+
+static void put(struct tenants *t, const char *name, enum tenant_origin origin, const char *text)
+{
+    struct error err;
+    assert_int_equal(tenants_put(t, name, origin, text ? spec(name, text) : NULL, 1, &err), STATUS_OK);
+}
+
+static void add_key(struct tenants *t, const char *tenant, enum tenant_origin origin, char *text, char *id)
+{
+    struct tenant_key k = {.origin = origin, .created_ms = (int64_t)tenants_n_keys(t)};
+    struct error err;
+    assert_true(key_make(text, k.id));
+    key_digest(text, k.digest);
+    snprintf(k.tenant, sizeof k.tenant, "%s", tenant);
+    snprintf(k.name, sizeof k.name, "prod");
+    assert_int_equal(tenants_add_key(t, &k, &err), STATUS_OK);
+    assert_int_equal(tenants_add_key(t, &k, &err), STATUS_EXISTS);
+    if (id)
+        memcpy(id, k.id, sizeof k.id);
+}
+
+static const char *who(const struct tenants *t, const char *text)
+{
+    struct tenant *owner = NULL;
+    const struct tenant_key *k = tenants_check(t, text, &owner);
+    assert_true((k != NULL) == (owner != NULL));
+    return owner ? owner->name : "";
+}
+
+static void keys_are_found_by_their_text_alone(void **state)
+{
+    (void)state;
+    enum { N = 300 };
+    static char texts[N][KEY_TEXT_LENGTH + 1], ids[N][KEY_ID_LENGTH + 1];
+    struct tenants *t = tenants_create();
+    char name[20];
+    assert_false(tenants_closed(t));
+    assert_string_equal(who(t, ""), "");
+    for (int i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "t%d", i % 100);
+        if (i < 100)
+            put(t, name, FROM_STATE, "{}");
+        add_key(t, name, FROM_STATE, texts[i], ids[i]);
+    }
+    assert_true(tenants_closed(t));
+    for (int i = 0; i < N; i++) {
+        snprintf(name, sizeof name, "t%d", i % 100);
+        assert_string_equal(who(t, texts[i]), name);
+        char other[KEY_TEXT_LENGTH + 2];
+        snprintf(other, sizeof other, "%sx", texts[i]);
+        assert_string_equal(who(t, other), "");
+        other[KEY_TEXT_LENGTH - 1] = '\0';
+        assert_string_equal(who(t, other), "");
+    }
+    assert_int_equal(tenants_n_active(t, "t5", "prod"), 3);
+    assert_string_equal(tenants_oldest(t, "t5", "prod")->id, ids[5]);
+    tenants_revoke(t, ids[5], 77);
+    assert_string_equal(who(t, texts[5]), "");
+    assert_string_equal(who(t, texts[105]), "t5");
+    assert_string_equal(tenants_oldest(t, "t5", "prod")->id, ids[105]);
+    /* A tenant goes with its keys, but not while a request has it. */
+    struct tenant *held = tenant_hold(tenants_find(t, "t7"));
+    put(t, "t7", FROM_STATE, NULL);
+    assert_string_equal(who(t, texts[7]), ""); /* a name without settings */
+    tenants_drop_keys(t, FROM_STATE, "t7");
+    assert_null(tenants_find(t, "t7"));
+    put(t, "t7", FROM_STATE, "{}");
+    assert_true(tenants_find(t, "t7")->number != held->number);
+    tenant_release(t, held);
+    for (size_t i = 1; i < tenants_count(t); i++)
+        assert_true(strcmp(tenants_at(t, i - 1)->name, tenants_at(t, i)->name) < 0);
+    tenants_destroy(t);
+}
+
+static void the_file_wins_and_leaves(void **state)
+{
+    (void)state;
+    struct tenants *t = tenants_create();
+    char a[KEY_TEXT_LENGTH + 1], b[KEY_TEXT_LENGTH + 1];
+    put(t, "x", FROM_STATE, "{\"requests_per_minute\":1}");
+    put(t, "x", FROM_FILE, "{\"requests_per_minute\":2}");
+    put(t, "y", FROM_FILE, "{}");
+    add_key(t, "x", FROM_FILE, a, NULL);
+    add_key(t, "y", FROM_STATE, b, NULL);
+    assert_true(tenants_find(t, "x")->requests_minute.limit == 2);
+    put(t, "x", FROM_FILE, NULL);
+    put(t, "y", FROM_FILE, NULL);
+    assert_true(tenants_find(t, "x")->requests_minute.limit == 1);
+    assert_string_equal(who(t, a), "x");
+    assert_string_equal(who(t, b), "");
+    tenants_drop_keys(t, FROM_FILE, NULL);
+    assert_string_equal(who(t, a), "");
+    put(t, "y", FROM_FILE, "{}");
+    assert_string_equal(who(t, b), "y");
+    tenants_destroy(t);
+}
+
+static void voices_are_whose_they_are(void **state)
+{
+    (void)state;
+    struct tenants *t = tenants_create();
+    put(t, "a", FROM_STATE, "{\"own_voices\":[\"a-*\"]}");
+    put(t, "b", FROM_STATE, "{\"own_voices\":[\"b1\"],\"voices\":[\"*\"]}");
+    put(t, "c", FROM_STATE, "{\"voices\":[\"pt\",\"a-1\",\"base\"]}");
+    put(t, "d", FROM_STATE, "{\"voices\":[]}");
+    static const struct {
+        const char *tenant, *voice;
+        bool may;
+    } cases[] = {{"a", "a-1", true},  {"a", "b1", false},  {"a", "pt", true},  {"b", "a-1", false},
+                 {"b", "b1", true},   {"b", "pt", true},   {"c", "pt", true},  {"c", "a-1", false},
+                 {"c", "base", true}, {"c", "de", false},  {"d", "pt", false}, {"d", "base", false},
+                 {"a", "base", true}, {"b", "a-9", false}, {"a", "a-", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct tenant_spec *s = tenant_spec_of(tenants_find(t, cases[i].tenant));
+        if (tenants_may_use(t, s, cases[i].voice) != cases[i].may)
+            fail_msg("%s, %s", cases[i].tenant, cases[i].voice);
+    }
+    tenants_destroy(t);
+}
+
+/* ---- windows */
+
+/* Against a list of all that was taken: never more than the limit in any stretch of the span's length, and no
+ * refusal but for what the last span and a part have seen. */
+static void windows_hold_in_every_stretch(void **state)
+{
+    (void)state;
+    enum { N = 4000 };
+    static int64_t at[N];
+    static uint64_t taken[N];
+    struct window w;
+    int n = 0;
+    uint64_t seed = 7;
+    int64_t now = 5;
+    window_init(&w, 50, 60 * S);
+    while (n < N) {
+        seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407U;
+        now += (int64_t)(seed >> 33) % (3 * S);
+        uint64_t want = 1 + (seed >> 20) % 7, sum = 0, loose = 0;
+        for (int i = n; i-- > 0 && now - at[i] <= 61 * S;) {
+            sum += now - at[i] < 60 * S ? taken[i] : 0;
+            loose += taken[i];
+        }
+        bool room = window_room(&w, now) >= want;
+        assert_true(!room || sum + want <= 50);
+        assert_true(room || loose + want > 50);
+        if (!room) {
+            int64_t wait = window_wait_ns(&w, want, now);
+            assert_true(wait > 0 && wait <= 61 * S);
+            struct window later = w;
+            assert_true(window_room(&later, now + wait) >= want);
+            later = w;
+            assert_true(window_room(&later, now + wait - 1) < want);
+            continue;
+        }
+        window_take(&w, want, now);
+        at[n] = now;
+        taken[n++] = want;
+    }
+    assert_int_equal(window_wait_ns(&w, 51, now), -1);
+    assert_true(window_room(&w, now + window_reset_ns(&w, now)) == 50);
+}
+
+static void what_is_given_back_was_taken_then(void **state)
+{
+    (void)state;
+    struct window w;
+    window_init(&w, 100, 60 * S);
+    window_take(&w, 80, 10 * S);
+    window_take(&w, 20, 30 * S);
+    assert_true(window_room(&w, 31 * S) == 0);
+    window_give(&w, 70, 10 * S, 40 * S);
+    assert_true(window_room(&w, 40 * S) == 70);
+    window_give(&w, 5, 10 * S, 80 * S); /* forgotten by then */
+    assert_true(window_room(&w, 80 * S) == 80);
+    window_restore(&w, 30, 80 * S - 59 * S, 80 * S);
+    window_restore(&w, 30, 80 * S - 70 * S, 80 * S); /* too long ago */
+    assert_true(window_room(&w, 80 * S) == 50);
+    window_init(&w, 100, 24 * 3600 * S); /* a machine that has just started */
+    window_restore(&w, 40, -20 * 3600 * S, 5 * S);
+    assert_true(window_room(&w, 5 * S) == 60);
+    assert_true(window_room(&w, 5 * 3600 * S) == 100);
+}
+
+/* ---- on disk */
+
+struct kept {
+    char text[4000];
+};
+
+static enum status see_tenant(const char *name, const char *text, int64_t created_ms, void *data,
+                              struct error *err)
+{
+    struct kept *k = data;
+    size_t n = strlen(k->text);
+    (void)err;
+    snprintf(k->text + n, sizeof k->text - n, "%s %s %lld|", name, text, (long long)created_ms);
+    return STATUS_OK;
+}
+
+static enum status see_key(const struct tenant_key *key, void *data, struct error *err)
+{
+    struct kept *k = data;
+    size_t n = strlen(k->text);
+    (void)err;
+    snprintf(k->text + n, sizeof k->text - n, "%s/%s/%s %d %lld %lld|", key->tenant, key->name, key->id,
+             key->digest[0], (long long)key->created_ms, (long long)key->revoked_ms);
+    return STATUS_OK;
+}
+
+static void expect_kept(struct tenant_store *s, const char *wanted)
+{
+    struct kept k = {""};
+    struct error err;
+    const struct store_visitor v = {see_tenant, see_key, &k};
+    assert_int_equal(tenant_store_load(s, &v, &err), STATUS_OK);
+    assert_string_equal(k.text, wanted);
+}
+
+static void see_usage(const struct usage_row *u, void *data)
+{
+    struct kept *k = data;
+    size_t n = strlen(k->text);
+    snprintf(k->text + n, sizeof k->text - n, "%lld %s %s %llu %llu|", (long long)u->hour_ms, u->tenant,
+             u->voice, (unsigned long long)u->n_requests, (unsigned long long)u->n_out);
+}
+
+static void see_change(const struct change_line *l, void *data)
+{
+    struct kept *k = data;
+    size_t n = strlen(k->text);
+    snprintf(k->text + n, sizeof k->text - n, "%s %s %s|", l->operation, l->object, l->by);
+}
+
+static void the_store_keeps_what_it_is_told(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/tenants-XXXXXX", path[64];
+    struct state *file;
+    struct tenant_store *s;
+    struct error err;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/s.db", folder);
+    if (state_open(path, &file, &err) != STATUS_OK || tenant_store_open(path, &s, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    struct tenant_key k = {.id = "0123456789ab", .tenant = "a", .name = "prod", .digest = {9}};
+    const struct store_change changes[] = {
+        {.tenant = "a", .spec = "{}", .wall_ms = 5, .operation = "tenant", .object = "a", .by = "me"},
+        {.tenant = "a", .spec = "{\"x\":1}", .wall_ms = 6, .operation = "tenant", .object = "a", .by = "me"},
+        {.key = &k, .wall_ms = 7, .operation = "key", .object = "a/0123456789ab", .by = "you"},
+        {.revoke = "0123456789ab", .wall_ms = 8, .operation = "key revoked", .object = "a/0123456789ab"},
+    };
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(tenant_store_apply(s, &changes[i], &err), STATUS_OK);
+    assert_int_equal(tenant_store_apply(s, &changes[2], &err), STATUS_EXISTS); /* and nothing of it is kept */
+    expect_kept(s, "a {\"x\":1} 5|a/prod/0123456789ab 9 7 8|");
+    struct kept seen = {""};
+    assert_int_equal(tenant_store_changes(s, INT64_MAX, 3, see_change, &seen, &err), STATUS_OK);
+    assert_string_equal(seen.text, "key revoked a/0123456789ab |key a/0123456789ab you|tenant a me|");
+    struct usage_row rows[2] = {
+        {.hour_ms = 3600000, .tenant = "a", .voice = "pt", .n_requests = 1, .n_out = 5},
+        {.hour_ms = 7200000, .tenant = "b", .voice = "pt", .n_requests = 2, .n_out = 1}};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(tenant_store_add_usage(s, rows, 2, &err), STATUS_OK);
+    tenant_store_close(s);
+    assert_int_equal(tenant_store_open(path, &s, &err), STATUS_OK);
+    static const struct {
+        struct usage_query q;
+        const char *wanted;
+    } asked[] = {{{NULL, 0, INT64_MAX, 9}, "3600000 a pt 3 15|7200000 b pt 6 3|"},
+                 {{"b", 0, INT64_MAX, 9}, "7200000 b pt 6 3|"},
+                 {{NULL, 0, 7200000, 9}, "3600000 a pt 3 15|"},
+                 {{NULL, 0, INT64_MAX, 1}, "3600000 a pt 3 15|"}};
+    for (size_t i = 0; i < 4; i++) {
+        seen.text[0] = '\0';
+        assert_int_equal(tenant_store_usage(s, &asked[i].q, see_usage, &seen, &err), STATUS_OK);
+        assert_string_equal(seen.text, asked[i].wanted);
+    }
+    const struct store_change gone = {.tenant = "a", .wall_ms = 9};
+    assert_int_equal(tenant_store_apply(s, &gone, &err), STATUS_OK);
+    expect_kept(s, "");
+    tenant_store_close(s);
+    state_close(file);
+    char command[100];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(settings_are_read),
+        cmocka_unit_test(bodies_get_the_tenants_own),
+        cmocka_unit_test(keys_are_found_by_their_text_alone),
+        cmocka_unit_test(the_file_wins_and_leaves),
+        cmocka_unit_test(voices_are_whose_they_are),
+        cmocka_unit_test(windows_hold_in_every_stretch),
+        cmocka_unit_test(what_is_given_back_was_taken_then),
+        cmocka_unit_test(the_store_keeps_what_it_is_told),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
