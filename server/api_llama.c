@@ -7,6 +7,7 @@
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
+#include "tenant_gate.h"
 #include "translate.h"
 
 /* ---- POST /completion */
@@ -240,13 +241,22 @@ static void put_slot(struct jw *w, const struct server *s, uint32_t id, const st
     jw_end(w, '}');
 }
 
-/* Those that run, then those that are free: no slot is anybody's for longer than a generation. */
-static uint32_t put_slots(struct jw *w, const struct server *s)
+static bool is_for(const struct completion *c, const struct tenant *who)
 {
+    return !who ||
+           (c->r->caller && c->r->caller->tenant == who); /* one may have begun before there were tenants */
+}
+
+/* Those that run, then those that are free: no slot is anybody's for longer than a generation. Of a tenant's
+ * own alone. */
+static uint32_t put_slots(struct jw *w, const struct request *r)
+{
+    const struct server *s = r->server;
+    const struct tenant *who = r->caller ? r->caller->tenant : NULL;
     uint32_t n = n_slots(s), id = 0;
     for (const struct completion *c = s->completions; c; c = c->next)
         for (uint32_t i = 0; i < c->n_choices && id < n; i++)
-            if (c->choices[i].open && c->choices[i].started)
+            if (c->choices[i].open && c->choices[i].started && is_for(c, who))
                 put_slot(w, s, id++, &c->choices[i]);
     uint32_t n_free = n - id;
     while (id < n)
@@ -265,7 +275,7 @@ void api_llama_slots(struct request *r)
     }
     buf_init(&out, 0);
     jw_begin(&w, '[');
-    uint32_t n_free = put_slots(&w, r->server);
+    uint32_t n_free = put_slots(&w, r);
     jw_end(&w, ']');
     if (n_free == 0 && request_arg(r, "fail_on_no_slot"))
         reply_error(r, 503, "no slot available", NULL, "overloaded");

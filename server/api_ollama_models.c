@@ -9,19 +9,20 @@
 #include "ollama_json.h"
 #include "registry.h"
 #include "server.h"
-#include "voices.h"
+#include "tenant_gate.h"
+#include "voice_tenant.h"
 
 /* The API that is spoken here: clients ask for a least version before they use a feature. */
 #define OLLAMA_API_VERSION "0.13.0"
 #define FOREVER_MS (INT64_C(100) * 365 * 86400 * 1000)
 
-/* ---- one model; a NULL: the base */
+/* ---- one model; a NULL: the base; name: as a tenant calls it, or NULL */
 
-static void put_name(struct jw *w, const struct server *s, const struct adapter *a)
+static void put_name(struct jw *w, const struct server *s, const struct adapter *a, const char *name)
 {
     static const char *const keys[] = {"name", "model"};
     char text[ADAPTER_NAME_MAX + 16];
-    snprintf(text, sizeof text, "%s:latest", a ? a->wish.name : s->base.name);
+    snprintf(text, sizeof text, "%s:latest", name ? name : a ? a->wish.name : s->base.name);
     for (size_t i = 0; i < 2; i++)
         jw_key_text(w, keys[i], text);
 }
@@ -74,10 +75,10 @@ static int64_t size_of(const struct server *s, const struct adapter *a)
     return (int64_t)(!a ? model_info(s->base.model)->size_bytes : v ? v->size_bytes : a->file_bytes);
 }
 
-static void put_model(struct jw *w, const struct server *s, const struct adapter *a)
+static void put_model(struct jw *w, const struct server *s, const struct adapter *a, const char *name)
 {
     const struct version_record *v = record_of(a);
-    put_name(w, s, a);
+    put_name(w, s, a, name);
     if (a && !v) /* nothing of it was read yet */
         jw_key_text(w, "digest", "");
     else
@@ -88,11 +89,11 @@ static void put_model(struct jw *w, const struct server *s, const struct adapter
 
 /* ---- lists */
 
-static void put_installed(struct jw *w, const struct server *s, const struct adapter *a)
+static void put_installed(struct jw *w, const struct server *s, const struct adapter *a, const char *name)
 {
     const struct version_record *v = record_of(a);
     jw_begin(w, '{');
-    put_model(w, s, a);
+    put_model(w, s, a, name);
     ollama_put_time(w, "modified_at", v ? v->published_wall_ms : s->started_wall_ms);
     jw_end(w, '}');
 }
@@ -105,20 +106,46 @@ static bool is_resident(const struct adapter *a)
     return !a;
 }
 
-static void put_running(struct jw *w, const struct server *s, const struct adapter *a)
+static void put_running(struct jw *w, const struct server *s, const struct adapter *a, const char *name)
 {
     if (!is_resident(a))
         return;
     jw_begin(w, '{');
-    put_model(w, s, a);
+    put_model(w, s, a, name);
     ollama_put_time(w, "expires_at", clock_wall_ms() + FOREVER_MS);
     jw_key_int(w, "size_vram", 0);
     jw_key_int(w, "context_length", s->context);
     jw_end(w, '}');
 }
 
-static void reply_list(struct request *r,
-                       void (*put)(struct jw *w, const struct server *s, const struct adapter *a))
+/* The adapter that a tenant's own name stands for; NULL: the base, or a sum. */
+static const struct adapter *adapter_of(const struct request *r, const char *voice)
+{
+    struct voice_expr e;
+    bool one = voice_expr_parse(voice, r->server->base.name, &e, NULL) == STATUS_OK && e.n == 1;
+    return one ? registry_find(r->server->registry, e.terms[0].name) : NULL;
+}
+
+typedef void put_one(struct jw *w, const struct server *s, const struct adapter *a, const char *name);
+
+/* Those that this request may name; a tenant's own names first. */
+static void put_all(struct jw *w, const struct request *r, put_one *put)
+{
+    const struct server *s = r->server;
+    const struct tenant_spec *spec = gate_spec(r);
+    for (uint32_t i = 0; spec && i < spec->n_aliases; i++)
+        put(w, s, adapter_of(r, spec->aliases[i].voice), spec->aliases[i].name);
+    if (voice_base_allowed(r))
+        put(w, s, NULL, NULL);
+    for (size_t i = 0; i < registry_count(s->registry); i++) {
+        const struct adapter *a = registry_at(s->registry, i);
+        bool hidden = spec && tenant_spec_alias(spec, a->wish.name);
+        if (gate_may_use(r, a->wish.name) && !hidden)
+            put(w, s, a, NULL);
+    }
+}
+
+static void reply_list(struct request *r, put_one *put)
 {
     const struct server *s = r->server;
     struct fault f = {0};
@@ -132,9 +159,7 @@ static void reply_list(struct request *r,
     jw_begin(&w, '{');
     jw_key(&w, "models");
     jw_begin(&w, '[');
-    put(&w, s, NULL);
-    for (size_t i = 0; i < registry_count(s->registry); i++)
-        put(&w, s, registry_at(s->registry, i));
+    put_all(&w, r, put);
     jw_end(&w, ']');
     jw_end(&w, '}');
     reply_json(r, 200, &out);
@@ -213,7 +238,7 @@ static void put_shown(struct jw *w, const struct server *s, const struct adapter
 static enum status find_model(struct request *r, const struct adapter **a, struct fault *f)
 {
     json_t *body = NULL;
-    const char *name = NULL;
+    const char *name = NULL, *alias = NULL;
     enum status s = server_serving(r->server, &f->error);
     if (s == STATUS_OK)
         s = parse_body(r->body, r->n_body, &body, f);
@@ -226,7 +251,9 @@ static enum status find_model(struct request *r, const struct adapter **a, struc
     const char *plain = name ? arena_strndup(r->arena, name, n) : NULL;
     s = in.status;
     if (s == STATUS_OK)
-        s = plain ? voice_single(r->server, plain, a, f) : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory");
+        s = plain ? voice_single(r, plain, a, &alias, f) : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory");
+    if (s == STATUS_OK && alias)
+        *a = adapter_of(r, alias);
     json_decref(body);
     return s;
 }

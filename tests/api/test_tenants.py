@@ -99,6 +99,22 @@ def test_a_key_is_needed_once_there_is_a_tenant(server):
     assert server.admin("GET", "/metrics")[0] == 200
 
 
+def test_every_dialect_asks_for_the_key(server):
+    chat = {"model": "base", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "stream": False}
+    for path, body in (("/v1/messages", chat), ("/api/chat", chat), ("/v1/responses", {"input": "x", "max_output_tokens": 16}),
+                       ("/v1/embeddings", {"model": "base", "input": "x"}), ("/completion", {"prompt": "x", "n_predict": 2}),
+                       ("/v1/messages/count_tokens", chat)):
+        status, data, _ = ask(server, "POST", path, body)
+        assert status == 401 and b"API key" in data, path
+        status, data, _ = ask(server, "POST", path, body, {"x-api-key": server.first})
+        assert status == 200, (path, data)
+    status, data, _ = ask(server, "POST", "/v1/messages", chat)
+    assert json.loads(data)["type"] == "error" and json.loads(data)["error"]["type"] == "authentication_error"
+    assert ask(server, "GET", "/")[0] == 200 and ask(server, "GET", "/api/version")[0] == 200
+    for path in ("/api/tags", "/props", "/slots"):
+        assert ask(server, "GET", path)[0] == 401 and ask(server, "GET", path, headers=bearer(server.first))[0] == 200
+
+
 def test_what_is_no_key(server):
     key = server.first
     wrong = [key[:-1] + ("0" if key[-1] != "0" else "1"), key + "0", key[:-1], key.upper(), "lk_", "", " ", "x" * 5000,
@@ -345,6 +361,10 @@ def test_what_models_shows(server, two):
     assert models(server.first) == ["tiny", "shows_C", "shows_D"]
     assert ask(server, "GET", "/v1/models/assistant", None, bearer(left))[0] == 200
     assert ask(server, "GET", "/v1/models/assistant", None, bearer(server.first))[0] == 404
+    tags = json.loads(ask(server, "GET", "/api/tags", None, bearer(right))[1])["models"]
+    assert [m["name"].split(":")[0] for m in tags] == models(right)
+    for name, status in (("assistant", 200), ("shows_A", 200), ("shows_B", 404)):
+        assert ask(server, "POST", "/api/show", {"model": name}, bearer(left))[0] == status
     few = make_tenant(server, "few", voices=["shows_C"])
     assert models(few) == ["shows_C"]
     assert speak(server, few, model="tiny")[0] == 404 and speak(server, few)[0] == 404
