@@ -11,6 +11,7 @@
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
+#include "tool_grammar.h"
 
 /* A chat on its way to a prompt. */
 struct chat {
@@ -216,6 +217,36 @@ static enum status render_messages(struct chat *c, json_t *body, struct buf *out
     return r.status;
 }
 
+static void release(void *grammar)
+{
+    grammar_release(grammar);
+}
+
+/* tool_choice "required" or a name, and an answer's form beside tools that may be called instead: a grammar.
+ */
+static void force_calls(struct completion *c, const struct tool_params *tools, struct reader *r)
+{
+    const struct server *s = c->server;
+    const struct grammar_scope scope = {s->grammars, s->base.text->tokenizer,
+                                        model_config(s->base.model)->vocab_size, c->r->authorization};
+    struct grammar_part answer;
+    const char *field = tools->legacy ? "function_call" : "tool_choice";
+    bool required = tools->choice == TOOL_REQUIRED;
+    struct tool_grammar g = {.scope = &scope, .tools = tools, .format = &c->format};
+    struct error err;
+    if (!required && (tools->choice == TOOL_NONE || !c->params.grammar))
+        return;
+    if (!required) {
+        field = read_grammar_part(r, c->r->arena, &answer);
+        g.answer = &answer;
+    }
+    enum status st = tool_grammar_create(&g, c->r->arena, &c->params.grammar, &err);
+    if (st != STATUS_OK)
+        read_fail(r, st, field, "%s: %s", field, err.text);
+    else if (arena_on_end(c->r->arena, release, c->params.grammar) != 0)
+        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+}
+
 /* What is to be looked for in the replies. */
 static enum status choose_format(struct completion *c, const struct chat *chat, const struct buf *rendered)
 {
@@ -238,9 +269,8 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
         f->calls = chat->syntax;
     c->legacy_calls = chat->tools.legacy;
     c->n_kept = reply_format_tokens(f, chat->text->tokenizer, c->kept);
-    if (chat->tools.choice == TOOL_REQUIRED)
-        read_fail(&r, STATUS_UNSUPPORTED, chat->tools.legacy ? "function_call" : "tool_choice",
-                  "tool_choice: only \"auto\" and \"none\" are supported yet");
+    if (r.status == STATUS_OK)
+        force_calls(c, &chat->tools, &r);
     return r.status;
 }
 

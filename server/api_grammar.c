@@ -216,6 +216,15 @@ static void take_all(struct found *f)
         read_fail(f->r, STATUS_UNSUPPORTED, "grammar_lazy", "grammar_lazy is not supported; leave it out");
 }
 
+const char *read_grammar_part(struct reader *r, struct arena *arena, struct grammar_part *out)
+{
+    struct found f = {.r = r, .arena = arena};
+    if (r->status == STATUS_OK)
+        take_all(&f);
+    *out = f.part;
+    return r->status == STATUS_OK ? f.field : NULL;
+}
+
 static void release(void *grammar)
 {
     grammar_release(grammar);
@@ -224,18 +233,17 @@ static void release(void *grammar)
 void read_grammar(struct reader *r, const struct grammar_scope *scope, struct arena *arena,
                   struct grammar **out)
 {
-    struct found f = {.r = r, .arena = arena};
+    struct grammar_part part;
     struct error err;
     *out = NULL;
-    if (r->status == STATUS_OK)
-        take_all(&f);
-    if (r->status != STATUS_OK || !f.field)
+    const char *field = read_grammar_part(r, arena, &part);
+    if (!field)
         return;
-    const struct grammar_sequence alone = {&f.part, 1};
+    const struct grammar_sequence alone = {&part, 1};
     const struct grammar_spec spec = {.alternatives = &alone, .n_alternatives = 1};
     enum status s = grammar_store_get(scope, &spec, out, &err);
     if (s != STATUS_OK) {
-        read_fail(r, s, f.field, "%s: %s", f.field, err.text);
+        read_fail(r, s, field, "%s: %s", field, err.text);
     } else if (arena_on_end(arena, release, *out) != 0) {
         grammar_release(*out);
         *out = NULL;

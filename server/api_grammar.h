@@ -34,6 +34,9 @@ LK_MUST_USE enum status grammar_store_get(const struct grammar_scope *scope, con
 
 /* The body may ask for a grammar, so a worker should read it. */
 bool grammar_is_asked(const char *body, size_t length);
+/* The part of a grammar that these fields ask for; which field does, or NULL. Texts are the body's or the
+ * arena's. */
+const char *read_grammar_part(struct reader *r, struct arena *arena, struct grammar_part *out);
 /* response_format, json_schema, grammar, guided_json, guided_regex, guided_choice, guided_grammar and
  * structured_outputs into *out, NULL where none of them asks for anything; its reference ends with the arena.
  * More than one of them, and what isn't done in one, is refused by name. */

@@ -11,48 +11,79 @@
 #define DS_CALL_END "<｜tool▁call▁end｜>"
 #define DS_SEP "<｜tool▁sep｜>"
 
+/* clang-format off */
+#define MARK(text) {CALL_PART_MARK, text}
+#define TEXT(text) {CALL_PART_TEXT, text}
+#define NAME {CALL_PART_NAME, NULL}
+#define JSON {CALL_PART_JSON, NULL}
+/* {"name": NAME, "arguments": JSON} */
+#define OBJECT(before, arguments, behind) \
+    TEXT(before "{\"name\": \""), NAME, TEXT("\", \"" arguments "\": "), JSON, TEXT("}" behind)
+#define HERMES_CALL {MARK("<tool_call>"), OBJECT("\n", "arguments", "\n"), MARK("</tool_call>")}
+
 /* The first row whose evidence is found counts; the last one has none and fits most. */
 static const struct call_syntax syntaxes[] = {
     {.names = {"deepseek", "deepseek_v3", "deepseek_v31"},
      .evidence = {DS_CALLS_BEGIN, DS_CALL_BEGIN},
      .open = {DS_CALLS_BEGIN, DS_CALL_BEGIN},
      .close = {DS_CALL_END, DS_CALLS_END},
-     .separators = {DS_SEP}},
+     .separators = {DS_SEP},
+     .parts = {MARK(DS_CALLS_BEGIN), MARK(DS_CALL_BEGIN), TEXT("function"), MARK(DS_SEP), NAME,
+               TEXT("\n```json\n"), JSON, TEXT("\n```"), MARK(DS_CALL_END), MARK(DS_CALLS_END)}},
     {.names = {"mistral"},
+     .evidence = {"[ARGS]"},
+     .open = {"[TOOL_CALLS]"},
+     .close = {"[/TOOL_CALLS]"},
+     .separators = {"[ARGS]"},
+     .id_mark = "[CALL_ID]",
+     .parts = {MARK("[TOOL_CALLS]"), NAME, MARK("[ARGS]"), JSON},
+     .separator = "",
+     .short_ids = true},
+    {.names = {"mistral_list"}, /* before its tokenizer had [ARGS] */
      .evidence = {"[TOOL_CALLS]"},
      .open = {"[TOOL_CALLS]"},
      .close = {"[/TOOL_CALLS]"},
      .separators = {"[ARGS]"},
      .id_mark = "[CALL_ID]",
+     .parts = {MARK("[TOOL_CALLS]"), OBJECT(" [", "arguments", "]")},
      .short_ids = true},
     {.names = {"qwen3_coder", "qwen3_xml"},
      .evidence = {"<function="},
      .open = {"<tool_call>", "<function="},
-     .close = {"</tool_call>"}},
+     .close = {"</tool_call>"},
+     .parts = HERMES_CALL, /* no grammar has values as plain text; these models know JSON as well */
+     .separator = "\n"},
     {.names = {"hermes"}, /* Qwen2.5, Qwen3, SmolLM3, Granite 4, too */
      .evidence = {"<tool_call>"},
      .open = {"<tool_call>"},
-     .close = {"</tool_call>"}},
+     .close = {"</tool_call>"},
+     .parts = HERMES_CALL,
+     .separator = "\n"},
     {.names = {"granite"},
      .evidence = {"<|tool_call|>", "<|/tool_call|>"},
      .open = {"<|tool_call|>", "<tool_call>"},
-     .close = {"<|/tool_call|>", "</tool_call>"}},
+     .close = {"<|/tool_call|>", "</tool_call>"},
+     .parts = {MARK("<|tool_call|>"), OBJECT("[", "arguments", "]")}},
     {.names = {"phi4_mini", "phi4_mini_json"},
      .evidence = {"<|tool|>", "<|/tool|>"},
      .open = {"<|tool_call|>", "functools["},
-     .close = {"<|/tool_call|>"}},
+     .close = {"<|/tool_call|>"},
+     .parts = {MARK("<|tool_call|>"), OBJECT("[", "arguments", "]"), MARK("<|/tool_call|>")}},
     {.names = {"llama", "llama3_json"},
      .evidence = {"<|python_tag|>", "\"parameters\": dictionary", "ipython"},
      .open = {"<|python_tag|>", "<function="},
+     .parts = {OBJECT("", "parameters", "")},
+     .separator = "; ",
      .bare = true},
     {.names = {"any"},
      .open = {"<tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "<function=", "functools[", "<function_call>"},
      .close = {"</tool_call>", "<|/tool_call|>", "[/TOOL_CALLS]", "</function_call>"},
+     .parts = HERMES_CALL,
+     .separator = "\n",
      .bare = true},
 };
+/* clang-format on */
 #define N_SYNTAXES (sizeof syntaxes / sizeof syntaxes[0])
-
-static const struct call_syntax forced = {.names = {"forced"}, .bare = true};
 
 static const struct thought_syntax thoughts[] = {
     {"<think>", "</think>"},
@@ -77,11 +108,6 @@ const struct call_syntax *call_syntax_named(const char *name)
             if (strcmp(syntaxes[i].names[k], name) == 0)
                 return &syntaxes[i];
     return NULL;
-}
-
-const struct call_syntax *call_syntax_forced(void)
-{
-    return &forced;
 }
 
 const struct thought_syntax *thought_syntax_of(const char *source, const struct tokenizer *t)

@@ -15,6 +15,14 @@ struct tokenizer;
 #define MARKERS_MAX 8U
 #define NAMES_MAX 4U
 
+/* What a call is made of, where a grammar writes it. */
+enum call_part_kind { CALL_PART_NONE, CALL_PART_MARK, CALL_PART_TEXT, CALL_PART_NAME, CALL_PART_JSON };
+struct call_part {
+    enum call_part_kind kind;
+    const char *text; /* of a mark or a text */
+};
+#define CALL_PARTS_MAX 12U
+
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
  * and arguments, an array of such, <function=NAME>…</function>, or NAME, a separator, JSON arguments. */
 struct call_syntax {
@@ -22,9 +30,11 @@ struct call_syntax {
     const char *evidence[MARKERS_MAX]; /* a template with one of these means it */
     const char *open[MARKERS_MAX];     /* none is the beginning of another */
     const char *close[MARKERS_MAX];
-    const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
-    const char *id_mark;                 /* behind a name: the model's own id follows */
-    bool bare;                           /* a reply may begin with a call's JSON, without a marker */
+    const char *separators[MARKERS_MAX];    /* behind a name that stands alone; none: names don't */
+    const char *id_mark;                    /* behind a name: the model's own id follows */
+    struct call_part parts[CALL_PARTS_MAX]; /* a call as the model would write it; JSON: its arguments */
+    const char *separator;                  /* between two calls; NULL: a grammar lets only one come */
+    bool bare;                              /* a reply may begin with a call's JSON, without a marker */
     bool short_ids; /* nine letters and digits, as these templates want it; else "call_…" */
 };
 
@@ -45,8 +55,6 @@ struct reply_format {
 const struct call_syntax *call_syntax_of(const char *template_source);
 /* By its name (an adapter.yaml's tool_format); NULL: there is none of that name. */
 const struct call_syntax *call_syntax_named(const char *name);
-/* A JSON array of {"name", "parameters"} and nothing else: what a grammar makes of tool_choice. */
-const struct call_syntax *call_syntax_forced(void);
 /* The reasoning that a template or the vocabulary knows, or NULL. `source` may be NULL. */
 const struct thought_syntax *thought_syntax_of(const char *source, const struct tokenizer *t);
 /* The prompt ends inside of a thought. */

@@ -1,7 +1,9 @@
 """Tools and reasoning with the real `openai` package, on models that say given texts by heart (parrot.py)."""
 import json, os
+from typing import Literal
 
 import openai
+import pydantic
 import pytest
 
 import parrot
@@ -193,7 +195,10 @@ def many(n):
     ({"tools": TOOLS + TOOLS[:1]}, "tools[2].function.name"),
     ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
-    ({"tool_choice": "required"}, "tool_choice"), ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}],
+      "tool_choice": "required"}, "uniqueItems"),
+    ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions"),
     ({"messages": [{"role": "assistant", "tool_calls": [{"id": 1, "function": {"name": "x"}}]}]}, "messages[0].tool_calls[0].id"),
     ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls"),
     ({"messages": [{"role": "tool", "tool_call_id": 7, "content": "x"}]}, "messages[0].tool_call_id"),
@@ -308,3 +313,70 @@ def test_a_template_that_knows_no_tools(folder):
         status, answer = s.post("/v1/chat/completions", ask("call"))
         assert status == 200 and answer["choices"][0]["finish_reason"] == "tool_calls"
         assert "no system" in s.post("/v1/chat/completions", {"messages": [{"role": "system", "content": "x"}]})[1]["error"]["message"]
+
+
+class Forecast(pydantic.BaseModel):
+    """Weather of a city."""
+    city: Literal["Paris", "Rio"]
+    days: Literal[1, 2, 3]
+
+
+class Clock(pydantic.BaseModel):
+    zone: Literal["UTC", "local"]
+
+
+FORCED = [openai.pydantic_function_tool(Forecast), openai.pydantic_function_tool(Clock)]
+
+
+@pytest.mark.parametrize("choice, names", [("required", {"Forecast", "Clock"}),
+                                           ({"type": "function", "function": {"name": "Clock"}}, {"Clock"})])
+def test_calls_can_be_forced(bird, choice, names):
+    """Whatever it would say, what comes is a call that fits the schema."""
+    for seed in range(3):
+        ask = dict(model="parrot", messages=[{"role": "user", "content": "x"}], tools=FORCED, tool_choice=choice, seed=seed,
+                   max_tokens=300, temperature=1.5, parallel_tool_calls=seed > 0)
+        r = bird.chat.completions.parse(**ask).choices[0]
+        assert r.finish_reason == "tool_calls" and r.message.content is None
+        assert {c.function.name for c in r.message.tool_calls} <= names and (seed or len(r.message.tool_calls) == 1)
+        assert all(isinstance(c.function.parsed_arguments, (Forecast, Clock)) for c in r.message.tool_calls)
+        with bird.chat.completions.stream(**ask) as stream:
+            final = stream.get_final_completion().choices[0]
+        assert calls_of(final.message) == calls_of(r.message) and final.finish_reason == "tool_calls"
+    legacy = bird.chat.completions.create(model="parrot", messages=[{"role": "user", "content": "x"}], max_tokens=300,
+                                            functions=[t["function"] for t in FORCED], function_call={"name": "Clock"})
+    assert legacy.choices[0].finish_reason == "function_call"
+    Clock.model_validate_json(legacy.choices[0].message.function_call.arguments)
+
+
+def test_an_answer_in_a_form_or_a_call(bird):
+    """response_format beside tools: either comes."""
+    kinds = set()
+    for seed in range(8):
+        r = bird.chat.completions.parse(model="parrot", messages=[{"role": "user", "content": "x"}], tools=FORCED, seed=seed,
+                                          response_format=Clock, max_tokens=300, temperature=2).choices[0]
+        kinds.add(r.finish_reason)
+        assert isinstance(r.message.parsed if r.finish_reason == "stop" else r.message.tool_calls[0].function.parsed_arguments,
+                          (Clock, Forecast))
+    assert kinds == {"stop", "tool_calls"}
+
+
+def test_a_forced_call_of_each_format_is_read(folder):
+    """Markers that are special tokens come where the format has them, and a thought that the prompt opened ends first."""
+    templates = {"mistral": ("[ARGS]", ["[TOOL_CALLS]", "[ARGS]"]), "llama": ("ipython", []), "granite": ("<|tool_call|>", ["<|tool_call|>"]),
+                 "thinks": ("<tool_call>", [])}
+    for name, (evidence, special) in templates.items():
+        end = "{{ '<think>\n' }}" if name == "thinks" else "x"
+        template = "{# tools " + evidence + " #}{{ messages[0].content }}" + end
+        model = parrot.make(os.path.join(folder, "forced-" + name), {"": "I think so.</think>\n"}, template=template, special=special)
+        with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+            for choice in ("required", {"type": "function", "function": {"name": "Clock"}}):
+                body = {"messages": [{"role": "user", "content": "x"}], "tools": FORCED, "tool_choice": choice, "temperature": 0,
+                        "max_tokens": 300, "parallel_tool_calls": False}
+                status, answer = s.post("/v1/chat/completions", body)
+                assert status == 200, answer
+                message = answer["choices"][0]["message"]
+                assert answer["choices"][0]["finish_reason"] == "tool_calls" and message["content"] is None
+                call = message["tool_calls"][0]["function"]
+                (Clock if call["name"] == "Clock" else Forecast).model_validate_json(call["arguments"])
+                if name == "thinks":
+                    assert message["reasoning_content"] == "I think so."

@@ -276,20 +276,48 @@ static void others(void **state)
     check(NONE, "{\"name\": \"now\", \"arguments\": {}}", "||now({})");
 }
 
-static void forced(void **state)
+static void one_call_is_enough(void **state)
 {
     (void)state;
     json_t *tools = json_loads(tools_json, 0, NULL);
-    struct reply_format f = {.calls = call_syntax_forced(), .tools = tools};
-    check_format(
-        &f,
-        "[{\"name\": \"now\", \"parameters\": {\"a\": 1}}, {\"name\": \"get_weather\", \"parameters\": {}}]",
-        "||now({\"a\": 1})get_weather({})", true);
+    struct reply_format f = format_of(LLAMA, tools);
+    const char *two =
+        "{\"name\": \"now\", \"parameters\": {\"a\": 1}}; {\"name\": \"now\", \"parameters\": {}} x";
+    check_format(&f, two, "|x|now({\"a\": 1})now({})", true);
     f.one_call = true;
-    check_format(&f,
-                 "[{\"name\": \"now\", \"parameters\": {\"a\": 1}}, {\"name\": \"get_weather\", "
-                 "\"parameters\": {}}] x",
-                 "||now({\"a\": 1})", true);
+    check_format(&f, two, "||now({\"a\": 1})", true);
+    json_decref(tools);
+}
+
+/* Each row's own way to write a call, as a grammar makes it, is read back. */
+static void what_grammars_write_is_read(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"deepseek", "mistral",   "mistral_list", "qwen3_coder", "hermes",
+                                        "granite",  "phi4_mini", "llama",        "any"};
+    json_t *tools = json_loads(tools_json, 0, NULL);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct reply_format f = {.calls = call_syntax_named(names[i]), .tools = tools};
+        struct buf text;
+        buf_init(&text, 0);
+        assert_non_null(f.calls);
+        for (int n = f.calls->separator ? 2 : 1; n; n--) {
+            for (size_t k = 0; k < CALL_PARTS_MAX && f.calls->parts[k].kind; k++) {
+                const struct call_part *p = &f.calls->parts[k];
+                buf_puts(&text, p->kind == CALL_PART_NAME   ? "get_weather"
+                                : p->kind == CALL_PART_JSON ? "{\"city\": \"<x>\"}"
+                                                            : p->text);
+            }
+            buf_puts(&text, n > 1 ? f.calls->separator : "");
+        }
+        check_format(&f, text.data,
+                     f.calls->separator ? "||get_weather({\"city\": \"<x>\"})get_weather({\"city\": \"<x>\"})"
+                                        : "||get_weather({\"city\": \"<x>\"})",
+                     true);
+        buf_fini(&text);
+    }
+    assert_null(call_syntax_named("nothing"));
+    assert_ptr_equal(call_syntax_named("llama3_json"), call_syntax_of(LLAMA));
     json_decref(tools);
 }
 
@@ -497,7 +525,8 @@ int main(void)
         cmocka_unit_test(mistral),
         cmocka_unit_test(function_tags),
         cmocka_unit_test(others),
-        cmocka_unit_test(forced),
+        cmocka_unit_test(one_call_is_enough),
+        cmocka_unit_test(what_grammars_write_is_read),
         cmocka_unit_test(reasoning),
         cmocka_unit_test(thinking_is_told_while_it_lasts),
         cmocka_unit_test(any_cut_gives_the_same),

@@ -1,0 +1,22 @@
+/* Calls that must come, or may: a grammar of them in the model's own format. */
+#ifndef LK_TOOL_GRAMMAR_H
+#define LK_TOOL_GRAMMAR_H
+
+#include "api_grammar.h"
+#include "api_tools.h"
+
+struct tool_grammar {
+    const struct grammar_scope *scope;
+    const struct tool_params *tools;
+    const struct reply_format *format;
+    const struct grammar_part *answer; /* or NULL: the answer that is allowed instead of a call */
+};
+
+/* The grammar of calls of g->tools: of the named one or any of them, one or several as the request and the
+ * format allow; their arguments follow the tools' schemas. If the prompt has opened a thought its text and
+ * end come first. *out is the caller's reference. Thread: a worker, as it may take long. Temporary memory is
+ * the arena's. */
+LK_MUST_USE enum status tool_grammar_create(const struct tool_grammar *g, struct arena *arena,
+                                            struct grammar **out, struct error *err);
+
+#endif
