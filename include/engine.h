@@ -170,6 +170,9 @@ struct generation {
         float weight;    /* of its share; 0 counts as 1 */
         float cost;      /* of a token, against one of the base alone; 0 counts as 1 */
         bool batch;      /* served behind callers that aren't, but not for ever: ENGINE_PATIENCE_NS */
+        /* Of the KV pages, what its generations may have come to need; more of them wait until others of its
+         * own are over. One always runs. 0 counts as 1: all pages. */
+        float kv_share;
     } caller;
     /* Or NULL. Scores along: this adapter is fed the same tokens, in the same steps, with KV pages of its
      * own, and its row of logits is compared with the one that each token was taken from. It changes nothing

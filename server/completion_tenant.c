@@ -83,7 +83,8 @@ struct generation_caller completion_caller(const struct completion *c)
     return (struct generation_caller){.number = who->tenant->number,
                                       .weight = (float)who->spec->weight,
                                       .cost = relative_cost(c),
-                                      .batch = who->spec->batch};
+                                      .batch = who->spec->batch,
+                                      .kv_share = (float)who->spec->kv_share};
 }
 
 void completion_waited(struct completion *c, int64_t ns)

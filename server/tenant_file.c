@@ -37,6 +37,8 @@
     X(V, tokens_per_minute)                                                                                  \
     X(V, tokens_per_day)                                                                                     \
     X(V, concurrent_requests)                                                                                \
+    X(V, loads_per_minute)                                                                                   \
+    X(V, kv_share)                                                                                           \
     X(V, context)                                                                                            \
     X(T, cache_group)
 

@@ -167,6 +167,8 @@ static enum status refuse(struct request *r, const char *what, uint64_t limit, u
     struct caller *c = r->caller;
     char seconds[24];
     enum status s;
+    if (limit == 0) /* as long as the operator wants it so */
+        wait_ns = 60 * NS_PER_S;
     snprintf(seconds, sizeof seconds, "%llu", wait_ns > NS_PER_S ? seconds_of(wait_ns) : 1);
     c->tenant->n_limited++;
     put_headers(r, clock_now_ns());
@@ -231,6 +233,18 @@ enum status gate_reserve(struct request *r, uint64_t n_tokens, struct fault *f)
     c->n_reserved = n_tokens;
     c->reserved_ns = now_ns;
     put_headers(r, now_ns);
+    return STATUS_OK;
+}
+
+enum status gate_load(struct request *r, struct fault *f)
+{
+    struct window *w = r->caller ? &r->caller->tenant->loads_minute : NULL;
+    int64_t now_ns = clock_now_ns();
+    if (!w)
+        return STATUS_OK;
+    if (w->limit != LIMIT_NONE && window_room(w, now_ns) < 1)
+        return refuse(r, "loads of adapters per minute", w->limit, 1, window_wait_ns(w, 1, now_ns), f);
+    window_take(w, 1, now_ns);
     return STATUS_OK;
 }
 

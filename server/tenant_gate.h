@@ -37,6 +37,11 @@ void gate_settle(struct request *r, uint64_t n_in, uint64_t n_out, uint64_t n_ca
 /* It no longer runs; what is still reserved goes back. Also done when the request's memory ends. */
 void gate_leave(struct request *r);
 
+/* A request is about to bring an adapter's bytes into memory: one of the loads that its tenant has.
+ * STATUS_LIMITED.
+ */
+LK_MUST_USE enum status gate_load(struct request *r, struct fault *f);
+
 /* The settings of who asks, or NULL: nobody's, everything is allowed. */
 const struct tenant_spec *gate_spec(const struct request *r);
 /* Who asks, as a text: the tenant's name, or without tenants the Authorization header; NULL: anyone. */

@@ -45,7 +45,8 @@ struct tenant_spec {
     bool batch;             /* served behind those who wait for an answer */
     double weight;          /* of its share, 1 by default */
     uint64_t requests_minute, requests_day, tokens_minute, tokens_day; /* LIMIT_NONE: no limit */
-    uint64_t concurrent;
+    uint64_t concurrent, loads_minute;
+    double kv_share;  /* of the KV memory, for what runs; 1: all */
     uint32_t context; /* tokens of a sequence; UINT32_MAX: the server's */
 };
 

@@ -149,6 +149,7 @@ static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t cr
     window_init(&new->requests_day, LIMIT_NONE, DAY_NS);
     window_init(&new->tokens_minute, LIMIT_NONE, MINUTE_NS);
     window_init(&new->tokens_day, LIMIT_NONE, DAY_NS);
+    window_init(&new->loads_minute, LIMIT_NONE, MINUTE_NS);
     return new;
 }
 
@@ -189,6 +190,7 @@ enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin 
     one->requests_day.limit = now ? now->requests_day : LIMIT_NONE;
     one->tokens_minute.limit = now ? now->tokens_minute : LIMIT_NONE;
     one->tokens_day.limit = now ? now->tokens_day : LIMIT_NONE;
+    one->loads_minute.limit = now ? now->loads_minute : LIMIT_NONE;
     forget_if_empty(t, name);
     return STATUS_OK;
 }

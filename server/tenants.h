@@ -33,7 +33,7 @@ struct tenant {
     int64_t created_ms;           /* wall clock */
     uint32_t number; /* from 1; nobody else has it while the tenant or a request of it is there */
     /* what is used now */
-    struct window requests_minute, requests_day, tokens_minute, tokens_day;
+    struct window requests_minute, requests_day, tokens_minute, tokens_day, loads_minute;
     uint64_t n_running;
     /* since the start */
     uint64_t n_requests, n_limited, n_tokens_in, n_tokens_out, n_tokens_cached;

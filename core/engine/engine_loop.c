@@ -116,6 +116,20 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
     return entry;
 }
 
+/* Of those that weren't offered yet and whose caller isn't passed over; UINT32_MAX: none. */
+static uint32_t next_waiting(const struct engine *e, int64_t now_ns)
+{
+    uint32_t best = UINT32_MAX;
+    for (uint32_t i = 0; i < e->n_waiting; i++) {
+        const struct generation *g = &e->waiting[i]->g;
+        if (e->offered[i] || fair_is_full(&e->fair, g))
+            continue;
+        if (best == UINT32_MAX || fair_is_before(&e->fair, g, &e->waiting[best]->g, now_ns))
+            best = i;
+    }
+    return best;
+}
+
 /* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
  * theirs. */
 static uint32_t choose_waiting(struct engine *e, uint32_t n)
@@ -128,17 +142,16 @@ static uint32_t choose_waiting(struct engine *e, uint32_t n)
         return n;
     memset(e->offered, 0, e->n_waiting * sizeof *e->offered);
     fair_plan(&e->fair);
-    for (uint32_t k = 0; k < n; k++) {
-        uint32_t best = UINT32_MAX;
-        for (uint32_t i = 0; i < e->n_waiting; i++)
-            if (!e->offered[i] && (best == UINT32_MAX ||
-                                   fair_is_before(&e->fair, &e->waiting[i]->g, &e->waiting[best]->g, now_ns)))
-                best = i;
-        e->chosen[k] = best;
+    uint32_t k = 0;
+    for (uint32_t best; k < n && (best = next_waiting(e, now_ns)) != UINT32_MAX;) {
+        const struct generation *g = &e->waiting[best]->g;
         e->offered[best] = true;
-        fair_suppose(&e->fair, &e->waiting[best]->g);
+        if (!fair_fits(&e->fair, g, e->n_pages))
+            continue;
+        e->chosen[k++] = best;
+        fair_suppose(&e->fair, g);
     }
-    return n;
+    return k;
 }
 
 /* Of number `k` of those chosen that wait; they follow behind the slots' indices. It doesn't start (`hold`)

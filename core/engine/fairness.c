@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "kv_cache.h"
 
 bool fair_init(struct fair *f, uint32_t n_callers)
 {
@@ -61,12 +62,27 @@ void fair_leaves(struct fair *f, const struct generation *g)
     f->left = c->counter;
 }
 
+/* What it may come to need. */
+static uint32_t pages_of(const struct generation *g)
+{
+    uint64_t n = (uint64_t)g->n_prompt + g->max_tokens; /* submission.c has cut it to the context */
+    return (uint32_t)((n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
+}
+
 void fair_starts(struct fair *f, const struct generation *g, uint32_t n_tokens, int64_t now_ns)
 {
     struct fair_caller *c = caller_of(f, g);
     c->counter += cost(g, FAIR_COST_PROMPT, n_tokens);
     c->served_ns = now_ns;
+    c->n_pages += pages_of(g);
     fair_leaves(f, g);
+}
+
+void fair_ends(struct fair *f, const struct generation *g)
+{
+    struct fair_caller *c = caller_of(f, g);
+    require(c->n_pages >= pages_of(g));
+    c->n_pages -= pages_of(g);
 }
 
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens)
@@ -76,8 +92,12 @@ void fair_generates(struct fair *f, const struct generation *g, uint32_t n_token
 
 void fair_plan(struct fair *f)
 {
-    for (uint32_t i = 0; i < f->n_waiting; i++)
-        f->callers[f->waiting[i]].planned = 0;
+    for (uint32_t i = 0; i < f->n_waiting; i++) {
+        struct fair_caller *c = &f->callers[f->waiting[i]];
+        c->planned = 0;
+        c->planned_pages = 0;
+        c->full = false;
+    }
 }
 
 static bool stands_back(const struct fair_caller *c, int64_t now_ns)
@@ -96,7 +116,22 @@ bool fair_is_before(const struct fair *f, const struct generation *a, const stru
     return x->counter + x->planned < y->counter + y->planned;
 }
 
+bool fair_is_full(const struct fair *f, const struct generation *g)
+{
+    return caller_of(f, g)->full;
+}
+
+bool fair_fits(struct fair *f, const struct generation *g, uint32_t n_pages)
+{
+    struct fair_caller *c = caller_of(f, g);
+    double share = g->caller.kv_share > 0 ? (double)g->caller.kv_share : 1;
+    uint32_t has = c->n_pages + c->planned_pages;
+    c->full = share < 1 && has > 0 && has + pages_of(g) > share * n_pages;
+    return !c->full;
+}
+
 void fair_suppose(struct fair *f, const struct generation *g)
 {
+    caller_of(f, g)->planned_pages += pages_of(g);
     caller_of(f, g)->planned += cost(g, FAIR_COST_PROMPT, g->n_prompt);
 }

@@ -25,7 +25,10 @@ struct fair_caller {
     double counter; /* cost served, over weight */
     double planned; /* the same, of what the plan that is being made would start */
     uint32_t n_waiting;
-    int64_t served_ns; /* something of it was started last, or it began to wait */
+    uint32_t n_pages;       /* that what it has running may come to need */
+    uint32_t planned_pages; /* the same of the plan */
+    bool full;              /* the plan has found its next one above its share of them: it is passed over */
+    int64_t served_ns;      /* something of it was started last, or it began to wait */
     bool batch;
 };
 
@@ -44,15 +47,19 @@ void fair_fini(struct fair *f);
 /* A generation joins the queue, or leaves it (started or ended). */
 void fair_arrives(struct fair *f, const struct generation *g, int64_t now_ns);
 void fair_leaves(struct fair *f, const struct generation *g);
-/* It was started, with so many tokens of its prompt to compute; or n tokens were generated. */
+/* It was started, with so many tokens of its prompt to compute; n tokens were generated; it is over. */
 void fair_starts(struct fair *f, const struct generation *g, uint32_t n_tokens, int64_t now_ns);
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens);
+void fair_ends(struct fair *f, const struct generation *g);
 
 /* For a plan: forgets what the one before supposed; whether a generation of `a` goes before one of `b`;
- * supposes that this one starts. */
+ * whether its caller is passed over; whether it has its share of n_pages free, or its caller is passed over
+ * from now on; supposes that this one starts. */
 void fair_plan(struct fair *f);
 bool fair_is_before(const struct fair *f, const struct generation *a, const struct generation *b,
                     int64_t now_ns);
+bool fair_is_full(const struct fair *f, const struct generation *g);
+bool fair_fits(struct fair *f, const struct generation *g, uint32_t n_pages);
 void fair_suppose(struct fair *f, const struct generation *g);
 
 #endif

@@ -212,9 +212,9 @@ static enum status check(const struct generation *g, const struct submission_lim
                     grammar_n_vocab(g->grammar), n_vocab);
     const struct generation_caller *c = &g->caller;
     if (c->number >= ENGINE_CALLERS_MAX || !(c->weight >= 0 && isfinite(c->weight)) ||
-        !(c->cost >= 0 && isfinite(c->cost)))
-        return fail(err, STATUS_INVALID, "caller %u with weight %g and cost %g is out of range", c->number,
-                    (double)c->weight, (double)c->cost);
+        !(c->cost >= 0 && isfinite(c->cost)) || !(c->kv_share >= 0 && c->kv_share <= 1))
+        return fail(err, STATUS_INVALID, "caller %u with weight %g, cost %g and share %g is out of range",
+                    c->number, (double)c->weight, (double)c->cost, (double)c->kv_share);
     if ((g->lora && g->lora->model != l->model) || (g->shadow_lora && g->shadow_lora->model != l->model))
         return fail(err, STATUS_MISMATCH,
                     "the adapter was built for another base model than the one that runs");

@@ -515,6 +515,35 @@ def test_running_at_the_same_time(server):
     assert speak(server, shut)[0] == 429
 
 
+def test_loads_are_counted(server):
+    key = make_tenant(server, "loader", loads_per_minute=2, kv_share=0.5)
+    for i in range(3):
+        assert server.admin("POST", "/admin/v1/adapters/shows_D/unload")[0] == 200
+        status, answer, head = speak(server, key, model="shows_D")
+        assert status == (429 if i == 2 else 200), answer
+    assert "loads" in answer["error"]["message"] and int(head["retry-after"]) <= 61
+    assert speak(server, server.first, model="shows_D")[0] == 200 == speak(server, key, model="shows_D")[0]
+    none = make_tenant(server, "none", requests_per_minute=0)
+    status, answer, head = speak(server, none)
+    assert status == 429 and head["retry-after"] == "60" and "0 requests per minute" in answer["error"]["message"]
+
+
+def test_served_by_weight(tmp_path):
+    with Server(LLAMA, {}, ["--threads", "1", "--sequences", "4", "--state", str(tmp_path / "s.db")]) as s:
+        keys = [make_tenant(s, f"weight{w}", weight=w) for w in (1, 3)]
+        served, begin, end = [0, 0], time.time() + 1, time.time() + 5  # behind the first fill, which nobody waits for
+
+        def client(i):
+            while time.time() < end:
+                status, answer, _ = speak(s, keys[i % 2], n=200, prompt=[1, 40 + i, 7])
+                assert status == 200
+                served[i % 2] += answer["usage"]["completion_tokens"] * (begin < time.time() < end)
+        with concurrent.futures.ThreadPoolExecutor(60) as pool:
+            list(pool.map(client, range(60)))
+        assert 2.7 < served[1] / served[0] < 3.3, served
+        assert "lorikeet_tenant_wait_max_seconds" in s.admin_request("GET", "/metrics")[1]
+
+
 # ---- usage
 
 

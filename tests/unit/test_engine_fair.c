@@ -19,6 +19,12 @@ struct share {
     uint64_t n_done;
 };
 
+static struct generation_caller caller_of(const struct stream *s)
+{
+    return (struct generation_caller){
+        .number = s->number, .weight = s->weight, .cost = s->cost, .batch = s->batch};
+}
+
 /* Every stream keeps its queue full until n_done generations are over; what each was served then. */
 static void serve(struct engine *e, const struct stream *streams, uint32_t n, uint32_t n_done,
                   struct share *shares)
@@ -36,8 +42,7 @@ static void serve(struct engine *e, const struct stream *streams, uint32_t n, ui
             g.max_tokens = streams[i].n_out;
             g.ignore_eos = true;
             g.cache_off = true;
-            g.caller = (struct generation_caller){streams[i].number, streams[i].weight, streams[i].cost,
-                                                  streams[i].batch};
+            g.caller = caller_of(&streams[i]);
             owners[n_open] = i;
             ids[n_open++] = submit(e, &g);
         }
@@ -62,7 +67,7 @@ static void serve(struct engine *e, const struct stream *streams, uint32_t n, ui
         g.max_tokens = s->n_out;
         g.ignore_eos = true;
         g.cache_off = true;
-        g.caller = (struct generation_caller){s->number, s->weight, s->cost, s->batch};
+        g.caller = caller_of(s);
         ids[k] = submit(e, &g);
     }
 }
@@ -213,6 +218,53 @@ static void batch_stands_back(void **state)
     engine_destroy(e);
 }
 
+/* What a caller has running may never come to need more than its share of the pages; others have the rest. */
+static void pages_are_shared(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    static int32_t prompt[64];
+    m.step_time.tv_nsec = STEP_NS;
+    struct engine *e =
+        engine_with(&m, (struct engine_options){.n_sequences = 16, .context = 256, .kv_bytes = 40 * PAGE});
+    struct engine_stats stats;
+    engine_stats(e, &stats);
+    uint32_t n_pages = stats.kv_pages, running[2] = {0, 0}, most[2] = {0, 0}, n_over = 0;
+    struct event v;
+    uint64_t ids[2][40];
+    struct generation g = plain(prompt, 64);
+    g.max_tokens = 64;
+    g.ignore_eos = true;
+    g.cache_off = true;
+    uint32_t each = (64 + 64 + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS;
+    for (uint32_t i = 0; i < 40; i++)
+        for (uint32_t k = 0; k < 2; k++) {
+            g.caller = (struct generation_caller){.number = k + 1, .weight = 1, .kv_share = k ? 1 : 0.25F};
+            ids[k][i] = submit(e, &g);
+        }
+    while (n_over < 80) {
+        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+        uint32_t k = 1;
+        for (uint32_t i = 0; i < 40; i++)
+            k = ids[0][i] == v.id ? 0 : k;
+        running[k] += v.kind == EVENT_STARTED;
+        running[k] -= v.kind == EVENT_DONE;
+        n_over += v.kind == EVENT_DONE;
+        most[k] = running[k] > most[k] ? running[k] : most[k];
+    }
+    assert_true(most[0] >= 1 && (most[0] == 1 || most[0] * each <= n_pages / 4));
+    assert_true(most[1] > most[0]);
+    engine_destroy(e);
+    /* One that is larger than its share runs alone. */
+    e = engine_with(&m, (struct engine_options){.n_sequences = 16, .context = 256, .kv_bytes = 40 * PAGE});
+    g.caller = (struct generation_caller){.number = 1, .weight = 1, .kv_share = 0.001F};
+    for (uint32_t i = 0; i < 5; i++)
+        submit(e, &g);
+    for (n_over = 0; n_over < 5; n_over += v.kind == EVENT_DONE)
+        assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+    engine_destroy(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +273,7 @@ int main(void)
         cmocka_unit_test(a_newcomer_does_not_wait_for_the_crowd),
         cmocka_unit_test(priority_is_within_a_caller),
         cmocka_unit_test(batch_stands_back),
+        cmocka_unit_test(pages_are_shared),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }
