@@ -204,6 +204,25 @@ void rank_only(struct ranking *r, uint32_t id)
     r->complete = false;
 }
 
+void rank_masked(struct ranking *r, const uint64_t *mask)
+{
+    uint32_t n = 0;
+    for (uint32_t w = 0; w * 64 < r->n; w++)
+        for (uint64_t left = mask[w]; left; left &= left - 1) {
+            uint32_t id = w * 64 + (uint32_t)__builtin_ctzll(left);
+            if (r->row[id] > -INFINITY)
+                r->keys[n++] = key_of(r->row[id], id);
+        }
+    if (n > FIRST_BEST * 4)
+        radix_sort(r->keys, r->spare, n);
+    else
+        sort_keys(r->keys, n);
+    if (n)
+        r->last = r->keys[n - 1];
+    r->n_sorted = n;
+    r->complete = true;
+}
+
 static void reverse(uint64_t *k, size_t n)
 {
     for (size_t i = 0; i < n / 2; i++)

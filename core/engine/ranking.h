@@ -21,6 +21,9 @@ void rank_more(struct ranking *r, uint32_t want);
 bool rank_get(struct ranking *r, uint32_t i, float *logit, int32_t *id);
 /* Makes a known best candidate (the argmax) the first, without a search; nothing was sorted before. */
 void rank_only(struct ranking *r, uint32_t id);
+/* Makes the tokens of a mask (bit i % 64 of word i / 64) the only candidates, all sorted; few of them,
+ * nothing was sorted before. */
+void rank_masked(struct ranking *r, const uint64_t *mask);
 /* Moves the first n of the sorted candidates [begin, end), which are equals, behind the others of these. */
 void rank_move_back(struct ranking *r, uint32_t begin, uint32_t end, uint32_t n);
 float key_logit(uint64_t key);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Draws against the NumPy model (chi-square), then seeds and log-probabilities over HTTP.
+# Draws against the NumPy model (chi-square), seeds and log-probabilities over HTTP, random walks through grammars.
 set -uo pipefail
 . tests/venv.sh
 passed=0 failed=0 skipped=0
-for part in chi_square http_sampling; do
+for part in chi_square http_sampling grammar_walks; do
     out=$(timeout 400 $python tests/sampling/$part.py 2>&1)
     rc=$?
     echo "$out"
