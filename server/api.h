@@ -32,6 +32,7 @@ void api_ollama_embed(struct request *r);
 void api_ollama_embeddings(struct request *r);
 
 void api_llama_completion(struct request *r); /* api_llama.c */
+void api_llama_infill(struct request *r);
 void api_llama_props(struct request *r);
 void api_llama_slots(struct request *r);
 

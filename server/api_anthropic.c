@@ -289,7 +289,7 @@ static void read_thinking_mode(struct translation *t)
     if (strcmp(type, "enabled") != 0 && strcmp(type, "disabled") != 0 && strcmp(type, "adaptive") != 0)
         read_fail(&t->in, STATUS_INVALID, "thinking",
                   "thinking.type: found \"%.40s\", expected enabled, disabled or adaptive", type);
-    translate_template_value(t, "enable_thinking", json_boolean(strcmp(type, "disabled") != 0));
+    translate_thinking(t, strcmp(type, "disabled") != 0);
     json_object_del(t->out, "thinking");
 }
 

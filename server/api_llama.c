@@ -1,5 +1,5 @@
-/* llama-server's own endpoints that clients of it call: POST /completion, GET /props, GET /slots. Adapters
- * are in api_lora.c, tokens in api_text.c. */
+/* llama-server's own endpoints that clients of it call: POST /completion and /infill, GET /props, GET
+ * /slots. Adapters are in api_lora.c, tokens in api_text.c. */
 #include <float.h>
 #include <string.h>
 
@@ -12,23 +12,69 @@
 
 /* ---- POST /completion */
 
-static enum status translate(struct completion *c)
+static void begin(struct translation *t, struct completion *c)
 {
     static const char *const refused[] = {"response_fields", "echo", "suffix", "return_progress"};
-    struct translation t;
     int64_t n = -1;
     bool tokens = false;
-    translate_begin(&t, c);
-    translate_refuse(&t, KEYS_OF(refused));
+    translate_begin(t, c);
+    translate_refuse(t, KEYS_OF(refused));
+    read_int(&t->in, "n_predict", -2, INT32_MAX, &n);
+    if (n < 0 && !json_object_get(t->in.object, "max_tokens"))
+        put_new(&t->in, t->out, "n_predict", json_integer(-1));
+    read_bool(&t->in, "return_tokens", &tokens);
+    if (tokens || json_is_true(json_object_get(t->in.object, "stream")))
+        put_new(&t->in, t->out, "return_token_ids", json_true());
+}
+
+static enum status translate(struct completion *c)
+{
+    struct translation t;
+    begin(&t, c);
     if (json_is_object(json_object_get(t.in.object, "prompt")))
         read_fail(&t.in, STATUS_UNSUPPORTED, "prompt",
                   "prompt: found an object, expected a string, token ids, or an array of either");
-    read_int(&t.in, "n_predict", -2, INT32_MAX, &n);
-    if (n < 0 && !json_object_get(t.in.object, "max_tokens"))
-        put_new(&t.in, t.out, "n_predict", json_integer(-1));
-    read_bool(&t.in, "return_tokens", &tokens);
-    if (tokens || json_is_true(json_object_get(t.in.object, "stream")))
-        put_new(&t.in, t.out, "return_token_ids", json_true());
+    return translate_end(&t);
+}
+
+/* Other files come first, as llama-server puts them where a model has no tokens for a repository. */
+static void add_extra(struct translation *t, struct buf *prefix)
+{
+    const json_t *extra = NULL;
+    read_array(&t->in, "input_extra", &extra);
+    for (size_t i = 0; i < json_array_size(extra); i++) {
+        const char *text = json_string_value(json_object_get(json_array_get(extra, i), "text"));
+        if (!text)
+            read_fail(&t->in, STATUS_INVALID, "input_extra", "input_extra[%zu].text: expected a string", i);
+        else
+            buf_printf(prefix, "\n\n--- snippet ---\n\n%s", text);
+    }
+    if (json_array_size(extra))
+        buf_puts(prefix, "\n\n--- snippet ---\n\n");
+}
+
+/* The cursor stands behind input_prefix and `prompt`, which is the begun line, and before input_suffix. */
+static enum status translate_infill(struct completion *c)
+{
+    struct translation t;
+    struct buf prefix;
+    const char *before = NULL, *line = "", *after = NULL;
+    begin(&t, c);
+    buf_init(&prefix, 0);
+    read_text(&t.in, "input_prefix", &before);
+    read_text(&t.in, "input_suffix", &after);
+    read_text(&t.in, "prompt", &line);
+    if (!before || !after)
+        read_fail(&t.in, STATUS_INVALID, before ? "input_suffix" : "input_prefix",
+                  "%s: missing; expected a string", before ? "input_suffix" : "input_prefix");
+    add_extra(&t, &prefix);
+    if (t.in.status == STATUS_OK) {
+        buf_printf(&prefix, "%s%s", before, line);
+        /* A cursor at the end of a file is in the middle all the same: a line break is there. */
+        put_text(&t.in, t.out, "suffix", after[0] ? after : "\n");
+        put_new(&t.in, t.out, "prompt", prefix.failed ? NULL : json_stringn(prefix.data, prefix.length));
+    }
+    buf_fini(&prefix);
     return translate_end(&t);
 }
 
@@ -162,22 +208,23 @@ static void end(struct completion *c, struct buf *out)
     (void)out;
 }
 
-static const struct dialect dialect = {.name = "completion",
-                                       .id_prefix = "cmpl-",
-                                       .api = API_COMPLETIONS,
-                                       .chat_logprobs = true,
-                                       .translate = translate,
-                                       .parse = parse,
-                                       .render = render,
-                                       .chunk = chunk,
-                                       .end = end,
-                                       .fail = completion_render_fail,
-                                       .stream_type = SSE_TYPE,
-                                       .ping = SSE_PING};
+#define LLAMA_DIALECT(NAME, TRANSLATE)                                                                       \
+    {                                                                                                        \
+        .name = NAME, .id_prefix = "cmpl-", .api = API_COMPLETIONS, .chat_logprobs = true,                   \
+        .translate = TRANSLATE, .parse = parse, .render = render, .chunk = chunk, .end = end,                \
+        .fail = completion_render_fail, .stream_type = SSE_TYPE, .ping = SSE_PING                            \
+    }
+static const struct dialect dialect = LLAMA_DIALECT("completion", translate);
+static const struct dialect infill = LLAMA_DIALECT("infill", translate_infill);
 
 void api_llama_completion(struct request *r)
 {
     completion_begin(r, &dialect);
+}
+
+void api_llama_infill(struct request *r)
+{
+    completion_begin(r, &infill);
 }
 
 /* ---- GET /props, /slots */

@@ -29,6 +29,21 @@ static void put_alias(struct jw *w, const struct request *r, const char *name, c
     jw_end(w, '}');
 }
 
+/* What llama-server's clients look for. */
+static void put_meta(struct jw *w, const struct server *s)
+{
+    const struct model_info *info = model_info(s->base.model);
+    const struct model_config *m = model_config(s->base.model);
+    jw_key(w, "meta");
+    jw_begin(w, '{');
+    jw_key_int(w, "n_vocab", m->vocab_size);
+    jw_key_int(w, "n_ctx_train", m->max_position);
+    jw_key_int(w, "n_embd", m->hidden_size);
+    jw_key_int(w, "n_params", (int64_t)info->n_parameters);
+    jw_key_int(w, "size", (int64_t)info->size_bytes);
+    jw_end(w, '}');
+}
+
 /* a NULL: the base. An adapter without a generation was never loaded; the first request for it does that. */
 static void put_model(struct jw *w, const struct request *r, const struct adapter *a)
 {
@@ -49,6 +64,8 @@ static void put_model(struct jw *w, const struct request *r, const struct adapte
     }
     if (a && a->wish.blend && a->wish.blend[0])
         jw_key_text(w, "blend", a->wish.blend);
+    if (!a)
+        put_meta(w, s);
     jw_end(w, '}');
 }
 

@@ -109,7 +109,7 @@ static void read_think(struct translation *t)
         read_fail(&t->in, STATUS_INVALID, "think",
                   "think: found %s, expected true, false, \"low\", \"medium\" or \"high\"",
                   describe_json(think, text, sizeof text));
-    translate_template_value(t, "enable_thinking", json_boolean(!json_is_false(think)));
+    translate_thinking(t, !json_is_false(think));
     if (json_is_string(think))
         translate_template_value(t, "reasoning_effort", json_incref((json_t *)(uintptr_t)think));
 }

@@ -349,7 +349,7 @@ static void read_reasoning_effort(struct translation *t)
     put_text(&t->in, t->out, "reasoning_effort", effort);
     translate_template_value(t, "reasoning_effort", json_string(effort));
     if (strcmp(effort, "none") == 0)
-        translate_template_value(t, "enable_thinking", json_false());
+        translate_thinking(t, false);
 }
 
 static void read_logprobs(struct translation *t)

@@ -645,6 +645,8 @@ static void on_event(struct sink *sink, const struct event *e)
     bool thinks = reply_is_thinking(&h->reply);
     if (e->n_text && e->kind != EVENT_PROMPT && e->kind != EVENT_FAILED)
         reply_push(&h->reply, e->text, e->n_text);
+    if (c->hides_reasoning)
+        buf_clear(&h->reply.reasoning);
     switch (e->kind) {
     case EVENT_STARTED:
         h->started = true;

@@ -21,6 +21,7 @@ static const struct route routes[] = {
     {"POST", "/v1/completions", DATA, api_completions},
     {"POST", "/completion", DATA, api_llama_completion},
     {"POST", "/completions", DATA, api_llama_completion},
+    {"POST", "/infill", DATA, api_llama_infill},
     {"GET", "/props", DATA, api_llama_props},
     {"GET", "/slots", DATA, api_llama_slots},
     {"POST", "/v1/embeddings", DATA, api_embeddings},

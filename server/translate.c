@@ -109,6 +109,12 @@ void translate_template_value(struct translation *t, const char *key, json_t *va
     put_new(&t->in, t->out, "chat_template_kwargs", copy);
 }
 
+void translate_thinking(struct translation *t, bool thinks)
+{
+    translate_template_value(t, "enable_thinking", json_boolean(thinks));
+    translate_template_value(t, "thinking", json_boolean(thinks));
+}
+
 void translate_schema(struct translation *t, const json_t *schema)
 {
     json_t *format = json_object(), *inner = json_object();

@@ -39,6 +39,9 @@ void translate_refuse_openai(struct translation *t);
 /* chat_template_kwargs.KEY = value, unless the caller has set it. */
 void translate_template_value(struct translation *t, const char *key, json_t *value);
 
+/* Whether the model shall think, as templates call it: enable_thinking, thinking. */
+void translate_thinking(struct translation *t, bool thinks);
+
 bool json_is_set(const json_t *v); /* not null, false, 0, "", [], {} */
 /* {"type": "json_schema", "json_schema": {"name", "schema", "strict"}} as response_format. */
 void translate_schema(struct translation *t, const json_t *schema);

@@ -72,6 +72,9 @@ def test_claude_thinks_in_a_block(claude):
 def test_claudes_tool_choice(claude):
     m = claude.messages.create(**claude_asks("weather", tool_choice={"type": "none"}))
     assert m.stop_reason == "end_turn" and [b.type for b in m.content] == ["text"]
+    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
+        m = claude.messages.create(**claude_asks("weather", tool_choice=choice))
+        assert m.stop_reason == "tool_use" and m.content[-1].name == "get_weather" and m.content[-1].input["city"]
     with pytest.raises(anthropic.BadRequestError) as e:
         claude.messages.create(**claude_asks("weather", tool_choice={"type": "tool", "name": "nothing"}))
     assert "nothing" in e.value.body["error"]["message"]
@@ -171,6 +174,8 @@ def test_responses_reason_in_an_item(bird):
 
 
 def test_responses_tool_choice(bird):
+    r = bird.responses.create(**responses_asks("weather", tool_choice={"type": "function", "name": "get_weather"}))
+    assert r.output[-1].name == "get_weather" and r.tool_choice.name == "get_weather"
     r = bird.responses.create(**responses_asks("weather", tool_choice="none"))
     assert [i.type for i in r.output] == ["message"]
 

@@ -1,6 +1,9 @@
 """What llama-server's clients call: /completion, /props, /slots."""
 import json, urllib.request
 
+import parrot
+from harness import Server
+
 
 def ask(server, **body):
     status, answer = server.post("/completion", {"prompt": "The bird", "temperature": 0, **body})
@@ -55,6 +58,28 @@ def test_props_and_slots(server):
     assert props["default_generation_settings"]["n_ctx"] > 0 and "/" not in props["model_path"]
     status, slots = server.get("/slots")
     assert status == 200 and len(slots) == props["total_slots"] and [s["id"] for s in slots] == list(range(len(slots)))
+
+
+def test_models_say_what_they_are(server):
+    models = {m["id"]: m for m in server.get("/v1/models")[1]["data"]}
+    assert models["tiny"]["meta"]["n_embd"] == 32 and models["tiny"]["meta"]["n_params"] > 1000
+    assert models["tiny"]["meta"]["n_ctx_train"] >= models["tiny"]["max_model_len"] and "meta" not in models["qv_r4"]
+
+
+def test_infill(tmp_path):
+    marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"]
+    model = parrot.make(str(tmp_path / "model"), {marks[2]: "return a + b<|fim_pad|>no more"}, special=marks)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        ask = {"input_prefix": "def add(a, b):\n", "input_suffix": "\n\nprint(add(1, 2))", "n_predict": 30}
+        status, answer = s.post("/infill", ask)
+        assert status == 200 and answer["content"] == "return a + b" and answer["stop_type"] == "eos"
+        same = s.post("/v1/completions", {"prompt": ask["input_prefix"], "suffix": ask["input_suffix"], "max_tokens": 30})[1]
+        assert answer["tokens_evaluated"] == same["usage"]["prompt_tokens"]
+        line = s.post("/infill", {**ask, "prompt": "    ", "input_extra": [{"filename": "b.py", "text": "x = 1"}]})[1]
+        assert line["content"] == "return a + b" and line["tokens_evaluated"] > answer["tokens_evaluated"] + 20
+        assert s.post("/infill", {**ask, "input_suffix": ""})[1]["content"] == "return a + b"
+        for body in ({"input_prefix": "x"}, {"input_suffix": "x"}, {**ask, "input_extra": [3]}, {**ask, "input_prefix": 3}):
+            assert s.post("/infill", body)[0] == 400
 
 
 def test_what_it_has_no_way_to_do_is_refused(server):
