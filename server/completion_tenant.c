@@ -100,7 +100,7 @@ const char *completion_cache_owner(const struct completion *c)
     if (strcmp(c->server->conf->prefix_cache, "shared") == 0)
         return NULL;
     if (!spec)
-        return c->r->authorization;
+        return gate_name(c->r);
     /* A group's name is no tenant's: the arena ends with the request. */
     return spec->cache_group ? arena_printf(c->r->arena, "group %s", spec->cache_group)
                              : arena_printf(c->r->arena, "tenant %s", spec->name);

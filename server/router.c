@@ -151,9 +151,10 @@ static void answer_options(struct request *r, const char *allow)
 {
     reply_header(r, "Allow", allow);
     if (r->server->conf->cors_origin && r->plane == PLANE_DATA) {
-        reply_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+        reply_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
         reply_header(r, "Access-Control-Allow-Headers",
-                     "Content-Type, Authorization, X-Api-Key, X-Adapter, X-Request-Id");
+                     "Content-Type, Authorization, X-Api-Key, X-Adapter, X-Request-Id, Anthropic-Version, "
+                     "Anthropic-Beta, Anthropic-Dangerous-Direct-Browser-Access, *");
         reply_header(r, "Access-Control-Max-Age", "600");
     }
     reply_send(r, 204, NULL, NULL, 0);

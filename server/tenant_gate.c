@@ -85,7 +85,9 @@ const struct tenant_spec *gate_spec(const struct request *r)
 
 const char *gate_name(const struct request *r)
 {
-    return r->caller ? r->caller->tenant->name : r->authorization;
+    if (r->caller)
+        return r->caller->tenant->name;
+    return r->authorization ? r->authorization : r->api_key;
 }
 
 bool gate_may_use(const struct request *r, const char *name)

@@ -44,7 +44,8 @@ LK_MUST_USE enum status gate_load(struct request *r, struct fault *f);
 
 /* The settings of who asks, or NULL: nobody's, everything is allowed. */
 const struct tenant_spec *gate_spec(const struct request *r);
-/* Who asks, as a text: the tenant's name, or without tenants the Authorization header; NULL: anyone. */
+/* Who asks, as a text: the tenant's name, or without tenants the header Authorization or x-api-key; NULL:
+ * anyone. */
 const char *gate_name(const struct request *r);
 /* Whether who asks may use, and see, the voice of this name. */
 bool gate_may_use(const struct request *r, const char *name);
