@@ -13,6 +13,7 @@
 #   make bench-table LLAMA_BIN=FOLDER MODELS=FOLDER   all of that page's tables, in MINUTES=25
 #   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
 #   make sim        versions, memory, scheduler and pages simulated for millions of steps (STEPS=N SEED=N)
+#   make test-clients   large clients and checkers of the API, from PyPI (schemathesis)
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
 #   make install    PREFIX=/usr/local DESTDIR=
 #
@@ -63,7 +64,7 @@ PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
 Q           := $(if $(V),,@)
 
 .PHONY: all clean deps test-deps demo test test-goldens check bench bench-peer bench-table bench-merged bench-swap \
-        bench-zipf soak stress sim fuzz real-model test-real install uninstall unit programs help
+        bench-zipf soak stress sim fuzz real-model test-real test-clients install uninstall unit programs help
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -145,6 +146,8 @@ fuzz:
 	$(Q)bash tests/fuzz/run.sh
 real-model:
 	$(Q)bash tests/real/fetch.sh
+test-clients: all
+	$(Q)bash tests/clients/run.sh
 test-real: all real-model
 	$(Q)bash tests/real/run.sh
 
@@ -160,6 +163,6 @@ uninstall:
 clean:
 	rm -rf build
 help:
-	@sed -n '2,18s/^# \{0,1\}//p' Makefile
+	@sed -n '2,19s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -85,6 +85,8 @@ void api_keys_revoke(struct request *r);
 void api_usage(struct request *r); /* api_admin_usage.c */
 void api_audit(struct request *r);
 
+void api_openapi(struct request *r); /* openapi.c */
+
 void api_livez(struct request *r); /* api_health.c */
 void api_readyz(struct request *r);
 void api_health(struct request *r);

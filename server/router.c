@@ -97,7 +97,13 @@ static const struct route routes[] = {
     {"GET", "/v1/health", OPEN, api_health},
     {"GET", "/version", OPEN, api_version},
     {"GET", "/metrics", BOTH, api_metrics},
+    {"GET", "/openapi.json", BOTH, api_openapi},
 };
+
+const struct route *router_at(size_t index)
+{
+    return index < sizeof routes / sizeof routes[0] ? &routes[index] : NULL;
+}
 
 static bool path_matches(const char *pattern, const char *path)
 {

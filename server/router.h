@@ -18,6 +18,9 @@ struct route {
 const struct route *router_find(const char *method, const char *path, enum plane plane, char *allow,
                                 size_t allow_bytes);
 
+/* The table, row by row; NULL past the end. */
+const struct route *router_at(size_t index);
+
 /* Answers the request: by its handler, or 404, 405, OPTIONS. */
 void router_dispatch(struct request *r);
 

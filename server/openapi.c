@@ -1,0 +1,327 @@
+/* The description of the API. Fields are those that api_params.c and its neighbours read; where a body isn't
+ * described further, docs/ says more. */
+#include "openapi.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "api.h"
+#include "api_render.h"
+#include "router.h"
+
+/* ---- schemas, as JSON */
+
+#define TEXT "{\"type\":\"string\"}"
+#define FLAG "{\"type\":[\"boolean\",\"null\"]}"
+#define NUMBER(min, max) "{\"type\":[\"number\",\"null\"],\"minimum\":" min ",\"maximum\":" max "}"
+#define WHOLE(min, max) "{\"type\":[\"integer\",\"null\"],\"minimum\":" min ",\"maximum\":" max "}"
+#define OBJECT "{\"type\":\"object\"}"
+
+/* Of everything that generates. */
+#define GENERATION                                                                                                                                                                                                                                   \
+    "\"model\":{\"type\":\"string\",\"description\":\"the voice: a name, name@version, a sum like "                                                                                                                                                  \
+    "pt+0.5*safety, auto\"},"                                                                                                                                                                                                                        \
+    "\"temperature\":" NUMBER("0", "100") ",\"top_p\":" NUMBER("0", "1") ",\"top_k\":" WHOLE(                                                                                                                                                        \
+        "-1",                                                                                                                                                                                                                                        \
+        "2147483"                                                                                                                                                                                                                                    \
+        "647") ",\"min_p\":" NUMBER("0", "1") ",\"typical_p\":" NUMBER("0",                                                                                                                                                                          \
+                                                                       "1") ",\"repetition_"                                                                                                                                                         \
+                                                                            "penalty\":" NUMBER("0.01",                                                                                                                                              \
+                                                                                                "100") ",\""                                                                                                                                         \
+                                                                                                       "pre"                                                                                                                                         \
+                                                                                                       "sen"                                                                                                                                         \
+                                                                                                       "ce_"                                                                                                                                         \
+                                                                                                       "pen"                                                                                                                                         \
+                                                                                                       "alt"                                                                                                                                         \
+                                                                                                       "y\""                                                                                                                                         \
+                                                                                                       ":" NUMBER("-2",                                                                                                                              \
+                                                                                                                  "2") ",\"frequency_penalty\":" NUMBER("-2",                                                                                        \
+                                                                                                                                                        "2") ",\"seed\":"                                                                            \
+                                                                                                                                                             "{\"type\":["                                                                           \
+                                                                                                                                                             "\"integer\","                                                                          \
+                                                                                                                                                             "\"null\"]},"                                                                           \
+                                                                                                                                                             "\"n\":" WHOLE("1", "1024") ",\"max_tokens\":" WHOLE(                                   \
+                                                                                                                                                                 "-1",                                                                               \
+                                                                                                                                                                 "2147483647") ",\"stop\":{\"type\":[\"string\",\"array\",\"null\"],\"items\":" TEXT \
+                                                                                                                                                                               "},\"stream\":" FLAG                                                  \
+                                                                                                                                                                               ",\"stream_options\":{\"type\":[\"object\",\"null\"]},\"logit_bias\":{\"type\":[\"object\",\"array\",\"null\"]}"
+
+struct schema {
+    const char *name, *json;
+};
+static const struct schema schemas[] = {
+    {"Error",
+     "{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":[\"object\","
+     "\"string\"],"
+     "\"properties\":{\"message\":" TEXT ",\"type\":" TEXT ",\"param\":{\"type\":[\"string\",\"null\"]},"
+     "\"code\":{\"type\":[\"string\",\"integer\",\"null\"]}}}}}"},
+    {"Content", "{\"anyOf\":[" TEXT
+                ",{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"type\",\"text\"],"
+                "\"properties\":{\"type\":{\"const\":\"text\"},\"text\":" TEXT "}}}]}"},
+    {"Message", "{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{\"type\":"
+                "\"string\",\"enum\":[\"system\","
+                "\"developer\",\"user\",\"assistant\",\"tool\",\"function\"]},\"content\":{\"$ref\":\"#/"
+                "components/schemas/Content\"},"
+                "\"adapter\":{\"type\":[\"string\",\"null\"],\"minLength\":1,\"description\":\"the voice "
+                "from this turn on\"}}}"},
+    {"ChatRequest",
+     "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":{\"messages\":{\"type\":\"array\","
+     "\"minItems\":1,\"maxItems\":4096,\"items\":{\"$ref\":\"#/components/schemas/Message\"}}," GENERATION
+     "}}"},
+    {"CompletionRequest", "{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{\"prompt\":{"
+                          "\"type\":[\"string\",\"array\"]}," GENERATION "}}"},
+    {"Usage",
+     "{\"type\":\"object\",\"properties\":{\"prompt_tokens\":{\"type\":\"integer\"},\"completion_tokens\":"
+     "{\"type\":\"integer\"},\"total_tokens\":{\"type\":\"integer\"}}}"},
+    {"Completion",
+     "{\"type\":\"object\",\"required\":[\"id\",\"object\",\"created\",\"model\",\"choices\"],\"properties\":"
+     "{"
+     "\"id\":" TEXT ",\"object\":{\"enum\":[\"chat.completion\",\"text_completion\"]},\"created\":{\"type\":"
+     "\"integer\"},\"model\":" TEXT
+     ",\"choices\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":"
+     "[\"index\",\"finish_reason\"]}},\"usage\":{\"$ref\":\"#/components/schemas/Usage\"}}}"},
+    {"Model",
+     "{\"type\":\"object\",\"required\":[\"id\",\"object\",\"created\",\"owned_by\"],\"properties\":{"
+     "\"id\":" TEXT ",\"object\":{\"const\":\"model\"},\"created\":{\"type\":\"integer\"},\"owned_by\":" TEXT
+     ",\"root\":" TEXT
+     ",\"parent\":{\"type\":[\"string\",\"null\"]},\"max_model_len\":{\"type\":\"integer\"}}}"},
+    {"Models", "{\"type\":\"object\",\"required\":[\"object\",\"data\"],\"properties\":{\"object\":{"
+               "\"const\":\"list\"},"
+               "\"data\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Model\"}}}}"},
+    {"TokenizeRequest", "{\"type\":\"object\",\"properties\":{\"content\":" TEXT ",\"prompt\":" TEXT
+                        ",\"add_special\":" FLAG ",\"with_pieces\":" FLAG "}}"},
+    {"DetokenizeRequest",
+     "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":{\"type\":\"array\","
+     "\"items\":{\"type\":\"integer\",\"minimum\":0}}}}"},
+    {"Any", OBJECT},
+};
+
+/* ---- operations */
+
+struct operation {
+    const char *method, *path, *summary;
+    const char *request, *response; /* names of schemas; NULL: no body, JSON of any form */
+    const char *more;               /* another type of a good answer; NULL: none */
+};
+
+#define EVENTS "text/event-stream"
+static const struct operation operations[] = {
+    {"POST", "/v1/chat/completions", "A chat's next turn", "ChatRequest", "Completion", EVENTS},
+    {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "Completion", EVENTS},
+    {"GET", "/v1/models", "The voices", NULL, "Models", NULL},
+    {"GET", "/v1/models/*", "One voice", NULL, "Model", NULL},
+    {"POST", "/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
+    {"POST", "/v1/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
+    {"POST", "/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
+    {"POST", "/v1/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
+    {"POST", "/apply-template", "Messages to the prompt's text", "ChatRequest", "Any", NULL},
+    {"POST", "/v1/apply-template", "Messages to the prompt's text", "ChatRequest", "Any", NULL},
+    {"GET", "/lora-adapters", "Adapters by number, as llama-server has them", NULL, NULL, NULL},
+    {"GET", "/livez", "The process lives", NULL, NULL, "text/plain"},
+    {"GET", "/readyz", "It serves", NULL, NULL, "text/plain"},
+    {"GET", "/health", "It serves", NULL, NULL, NULL},
+    {"GET", "/v1/health", "It serves", NULL, NULL, NULL},
+    {"GET", "/version", "Its version", NULL, NULL, NULL},
+    {"GET", "/metrics", "Metrics for Prometheus", NULL, NULL, "text/plain"},
+    {"GET", "/openapi.json", "This description", NULL, "Any", NULL},
+};
+
+static const struct operation *operation_of(const char *method, const char *path)
+{
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++)
+        if (strcmp(operations[i].method, method) == 0 && strcmp(operations[i].path, path) == 0)
+            return &operations[i];
+    return NULL;
+}
+
+bool openapi_has(const char *method, const char *path)
+{
+    return operation_of(method, path) != NULL;
+}
+
+/* ---- writing */
+
+static void put_ref(struct jw *w, const char *type, const char *schema)
+{
+    char ref[96];
+    jw_key(w, type);
+    jw_begin(w, '{');
+    if (schema) {
+        snprintf(ref, sizeof ref, "#/components/schemas/%s", schema);
+        jw_key(w, "schema");
+        jw_begin(w, '{');
+        jw_key_text(w, "$ref", ref);
+        jw_end(w, '}');
+    }
+    jw_end(w, '}');
+}
+
+/* Of operators' paths some speak as other servers do, each with its own form of errors. */
+static void put_errors(struct jw *w, const char *schema)
+{
+    static const struct {
+        const char *status, *words;
+    } errors[] = {{"400", "the request can't be answered; the message says why"},
+                  {"401", "a key is needed, or this one isn't good"},
+                  {"403", "not for this key"},
+                  {"404", "no such voice, or no such thing"},
+                  {"405", "another method; see Allow"},
+                  {"408", "it took too long"},
+                  {"409", "it is in conflict with what is there"},
+                  {"413", "too large"},
+                  {"422", "understood, and refused"},
+                  {"429", "more than this key may; see Retry-After"},
+                  {"501", "not done here; the message says why"},
+                  {"503", "loading, draining or overloaded; see Retry-After"}};
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        jw_key(w, errors[i].status);
+        jw_begin(w, '{');
+        jw_key_text(w, "description", errors[i].words);
+        jw_key(w, "content");
+        jw_begin(w, '{');
+        put_ref(w, "application/json", schema);
+        jw_end(w, '}');
+        jw_end(w, '}');
+    }
+}
+
+static void put_responses(struct jw *w, const struct operation *o)
+{
+    jw_key(w, "responses");
+    jw_begin(w, '{');
+    jw_key(w, "200");
+    jw_begin(w, '{');
+    jw_key_text(w, "description", "done");
+    jw_key(w, "content");
+    jw_begin(w, '{');
+    put_ref(w, "application/json", o ? o->response : NULL);
+    if (o && o->more)
+        put_ref(w, o->more, NULL);
+    if (!o)
+        put_ref(w, EVENTS, NULL);
+    jw_end(w, '}');
+    jw_end(w, '}');
+    if (!o) { /* operators' orders: begun, created, done without a word */
+        static const char *const more[] = {"201", "202", "204"};
+        for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+            jw_key(w, more[i]);
+            jw_begin(w, '{');
+            jw_key_text(w, "description", "done, or begun");
+            jw_end(w, '}');
+        }
+    }
+    put_errors(w, o ? "Error" : "Any");
+    jw_end(w, '}');
+}
+
+static void put_parameter(struct jw *w, const char *name)
+{
+    jw_key(w, "parameters");
+    jw_begin(w, '[');
+    jw_begin(w, '{');
+    jw_key_text(w, "name", name);
+    jw_key_text(w, "in", "path");
+    jw_key_bool(w, "required", true);
+    jw_key(w, "schema");
+    jw_raw(w, TEXT, sizeof TEXT - 1);
+    jw_end(w, '}');
+    jw_end(w, ']');
+}
+
+static void put_operation(struct jw *w, const struct route *route)
+{
+    const struct operation *o = operation_of(route->method, route->path);
+    char method[8] = "";
+    for (size_t i = 0; route->method[i] && i + 1 < sizeof method; i++)
+        method[i] = (char)(route->method[i] | 0x20);
+    jw_key(w, method);
+    jw_begin(w, '{');
+    jw_key_text(w, "summary", o ? o->summary : route->path);
+    if (strchr(route->path, '{') || strchr(route->path, '*'))
+        put_parameter(w, "name");
+    if (strcmp(route->method, "POST") == 0 || strcmp(route->method, "PUT") == 0 ||
+        strcmp(route->method, "PATCH") == 0) {
+        jw_key(w, "requestBody");
+        jw_begin(w, '{');
+        jw_key_bool(w, "required", o != NULL); /* orders may go without */
+        jw_key(w, "content");
+        jw_begin(w, '{');
+        put_ref(w, "application/json", o && o->request ? o->request : "Any");
+        jw_end(w, '}');
+        jw_end(w, '}');
+    }
+    put_responses(w, o);
+    jw_end(w, '}');
+}
+
+/* A path once, with all of its methods; a last '*' is a name that may have slashes. */
+static void put_paths(struct jw *w, enum plane plane)
+{
+    jw_key(w, "paths");
+    jw_begin(w, '{');
+    for (size_t i = 0; router_at(i); i++) {
+        const struct route *first = router_at(i);
+        bool seen = false;
+        for (size_t k = 0; k < i; k++)
+            seen |= (router_at(k)->planes & plane) && strcmp(router_at(k)->path, first->path) == 0;
+        if (!(first->planes & plane) || seen)
+            continue;
+        char path[160];
+        size_t n = strlen(first->path);
+        snprintf(path, sizeof path, "%.*s%s", (int)(n - (first->path[n - 1] == '*')), first->path,
+                 first->path[n - 1] == '*' ? "{name}" : "");
+        jw_key(w, path);
+        jw_begin(w, '{');
+        for (size_t k = i; router_at(k); k++)
+            if ((router_at(k)->planes & plane) && strcmp(router_at(k)->path, first->path) == 0)
+                put_operation(w, router_at(k));
+        jw_end(w, '}');
+    }
+    jw_end(w, '}');
+}
+
+static void put_components(struct jw *w)
+{
+    jw_key(w, "components");
+    jw_begin(w, '{');
+    jw_key(w, "schemas");
+    jw_begin(w, '{');
+    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++) {
+        jw_key(w, schemas[i].name);
+        jw_raw(w, schemas[i].json, strlen(schemas[i].json));
+    }
+    jw_end(w, '}');
+    jw_key(w, "securitySchemes");
+    jw_begin(w, '{');
+    jw_key(w, "key");
+    jw_begin(w, '{');
+    jw_key_text(w, "type", "http");
+    jw_key_text(w, "scheme", "bearer");
+    jw_end(w, '}');
+    jw_end(w, '}');
+    jw_end(w, '}');
+}
+
+void openapi_render(struct buf *out, enum plane plane)
+{
+    struct jw w = {.out = out};
+    jw_begin(&w, '{');
+    jw_key_text(&w, "openapi", "3.1.0");
+    jw_key(&w, "info");
+    jw_begin(&w, '{');
+    jw_key_text(&w, "title", plane == PLANE_ADMIN ? "Lorikeet, for operators" : "Lorikeet");
+    jw_key_text(&w, "version", LORIKEET_VERSION);
+    jw_end(&w, '}');
+    put_paths(&w, plane);
+    put_components(&w);
+    jw_end(&w, '}');
+}
+
+void api_openapi(struct request *r)
+{
+    struct buf out;
+    buf_init(&out, 0);
+    openapi_render(&out, r->plane);
+    reply_json(r, 200, &out);
+    buf_fini(&out);
+}
