@@ -18,33 +18,39 @@
 #define OBJECT "{\"type\":\"object\"}"
 
 /* Of everything that generates. */
-#define GENERATION                                                                                                                                                                                                                                   \
-    "\"model\":{\"type\":\"string\",\"description\":\"the voice: a name, name@version, a sum like "                                                                                                                                                  \
-    "pt+0.5*safety, auto\"},"                                                                                                                                                                                                                        \
-    "\"temperature\":" NUMBER("0", "100") ",\"top_p\":" NUMBER("0", "1") ",\"top_k\":" WHOLE(                                                                                                                                                        \
-        "-1",                                                                                                                                                                                                                                        \
-        "2147483"                                                                                                                                                                                                                                    \
-        "647") ",\"min_p\":" NUMBER("0", "1") ",\"typical_p\":" NUMBER("0",                                                                                                                                                                          \
-                                                                       "1") ",\"repetition_"                                                                                                                                                         \
-                                                                            "penalty\":" NUMBER("0.01",                                                                                                                                              \
-                                                                                                "100") ",\""                                                                                                                                         \
-                                                                                                       "pre"                                                                                                                                         \
-                                                                                                       "sen"                                                                                                                                         \
-                                                                                                       "ce_"                                                                                                                                         \
-                                                                                                       "pen"                                                                                                                                         \
-                                                                                                       "alt"                                                                                                                                         \
-                                                                                                       "y\""                                                                                                                                         \
-                                                                                                       ":" NUMBER("-2",                                                                                                                              \
-                                                                                                                  "2") ",\"frequency_penalty\":" NUMBER("-2",                                                                                        \
-                                                                                                                                                        "2") ",\"seed\":"                                                                            \
-                                                                                                                                                             "{\"type\":["                                                                           \
-                                                                                                                                                             "\"integer\","                                                                          \
-                                                                                                                                                             "\"null\"]},"                                                                           \
-                                                                                                                                                             "\"n\":" WHOLE("1", "1024") ",\"max_tokens\":" WHOLE(                                   \
-                                                                                                                                                                 "-1",                                                                               \
-                                                                                                                                                                 "2147483647") ",\"stop\":{\"type\":[\"string\",\"array\",\"null\"],\"items\":" TEXT \
-                                                                                                                                                                               "},\"stream\":" FLAG                                                  \
-                                                                                                                                                                               ",\"stream_options\":{\"type\":[\"object\",\"null\"]},\"logit_bias\":{\"type\":[\"object\",\"array\",\"null\"]}"
+#define GENERATION                                                                                                                                                                \
+    "\"model\":{\"type\":\"string\",\"description\":\"the voice: a name, name@version, a sum like "                                                                               \
+    "pt+0.5*safety, auto\"},"                                                                                                                                                     \
+    "\"temperature\":" NUMBER("0", "100") ",\"top_p\":" NUMBER("0", "1") ",\"top_k\":" WHOLE(                                                                                     \
+        "-1",                                                                                                                                                                     \
+        "2147483"                                                                                                                                                                 \
+        "647") ",\"min_p\":" NUMBER("0", "1") ",\"typical_p\":" NUMBER("0",                                                                                                       \
+                                                                       "1") ",\"repetition_"                                                                                      \
+                                                                            "penalty\":" NUMBER(                                                                                  \
+                                                                                "0.01",                                                                                           \
+                                                                                "100") ",\""                                                                                      \
+                                                                                       "pre"                                                                                      \
+                                                                                       "sen"                                                                                      \
+                                                                                       "ce_"                                                                                      \
+                                                                                       "pen"                                                                                      \
+                                                                                       "alt"                                                                                      \
+                                                                                       "y\""                                                                                      \
+                                                                                       ":" NUMBER("-2", "2") ",\"frequency_penalty\":" NUMBER(                                    \
+                                                                                           "-2",                                                                                  \
+                                                                                           "2") ",\"seed\":"                                                                      \
+                                                                                                "{\"type\":"                                                                      \
+                                                                                                "["                                                                               \
+                                                                                                "\"integer"                                                                       \
+                                                                                                "\","                                                                             \
+                                                                                                "\"null\"]}"                                                                      \
+                                                                                                ","                                                                               \
+                                                                                                "\"n\""                                                                           \
+                                                                                                ":" WHOLE("1", "1024") ",\"max_tokens\":" WHOLE(                                  \
+                                                                                                    "-1",                                                                         \
+                                                                                                    "214748"                                                                      \
+                                                                                                    "3647") ",\"stop\":{\"type\":[\"string\",\"array\",\"null\"],\"items\":" TEXT \
+                                                                                                            "},\"stream\":" FLAG                                                  \
+                                                                                                            ",\"stream_options\":{\"type\":[\"object\",\"null\"]},\"logit_bias\":{\"type\":[\"object\",\"array\",\"null\"]}"
 
 struct schema {
     const char *name, *json;
@@ -93,6 +99,32 @@ static const struct schema schemas[] = {
     {"DetokenizeRequest",
      "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":{\"type\":\"array\","
      "\"items\":{\"type\":\"integer\",\"minimum\":0}}}}"},
+    {"EmbeddingRequest",
+     "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
+     ",\"input\":{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"items\":{\"type\":"
+     "\"string\",\"minLength\":1}},\"encoding_format\":{\"enum\":[\"float\",\"base64\"]}}}"},
+    {"ResponseRequest",
+     "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
+     ",\"input\":{\"type\":[\"string\",\"array\"]},\"instructions\":{\"type\":[\"string\",\"null\"]},"
+     "\"max_output_tokens\":" WHOLE("1", "2147483647") ",\"temperature\":" NUMBER(
+         "0", "2") ",\"stream\":" FLAG ",\"store\":" FLAG
+                   ",\"previous_response_id\":{\"type\":[\"string\",\"null\"]}}}"},
+    {"MessagesRequest",
+     "{\"type\":\"object\",\"required\":[\"messages\",\"max_tokens\"],\"properties\":{\"model\":" TEXT
+     ",\"max_tokens\":{\"type\":\"integer\",\"minimum\":1},\"messages\":{\"type\":\"array\",\"minItems\":1,"
+     "\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{\"enum\":"
+     "[\"user\",\"assistant\"]},\"content\":{\"$ref\":\"#/components/schemas/Content\"}}}},\"stream\":" FLAG
+     "}}"},
+    {"OllamaRequest",
+     "{\"type\":\"object\",\"required\":[\"model\"],\"properties\":{\"model\":" TEXT ",\"prompt\":" TEXT
+     ",\"stream\":" FLAG ",\"options\":{\"type\":[\"object\",\"null\"]}}}"},
+    {"OllamaChatRequest",
+     "{\"type\":\"object\",\"required\":[\"model\",\"messages\"],\"properties\":{\"model\":" TEXT
+     ",\"messages\":{\"type\":"
+     "\"array\",\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{"
+     "\"enum\":[\"system\","
+     "\"user\",\"assistant\"]},\"content\":" TEXT "}}},\"stream\":" FLAG
+     ",\"options\":{\"type\":[\"object\",\"null\"]}}}"},
     {"Any", OBJECT},
 };
 
@@ -108,6 +140,35 @@ struct operation {
 static const struct operation operations[] = {
     {"POST", "/v1/chat/completions", "A chat's next turn", "ChatRequest", "Completion", EVENTS},
     {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "Completion", EVENTS},
+    {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatRequest", "Any", NULL},
+    {"POST", "/completion", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
+    {"POST", "/completions", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
+    {"GET", "/props", "llama-server's properties", NULL, "Any", NULL},
+    {"GET", "/slots", "llama-server's slots", NULL, NULL, NULL},
+    {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Any", NULL},
+    {"POST", "/v1/responses", "OpenAI's Responses", "ResponseRequest", "Any", EVENTS},
+    {"POST", "/v1/responses/input_tokens", "How many tokens a response would read", "ResponseRequest", "Any",
+     NULL},
+    {"GET", "/v1/responses/{name}", "A response that was kept", NULL, "Any", NULL},
+    {"DELETE", "/v1/responses/{name}", "Forgets a response", NULL, "Any", NULL},
+    {"GET", "/v1/responses/{name}/input_items", "What a response has read", NULL, "Any", NULL},
+    {"POST", "/v1/messages", "Anthropic's Messages", "MessagesRequest", "Any", EVENTS},
+    {"POST", "/v1/messages/count_tokens", "How many tokens messages are", "MessagesRequest", "Any", NULL},
+    {"POST", "/api/chat", "Ollama's chat", "OllamaChatRequest", "Any", "application/x-ndjson"},
+    {"POST", "/api/generate", "Ollama's completion", "OllamaRequest", "Any", "application/x-ndjson"},
+    {"POST", "/api/embed", "Ollama's embeddings", "OllamaRequest", "Any", NULL},
+    {"POST", "/api/embeddings", "Ollama's embedding of one text", "OllamaRequest", "Any", NULL},
+    {"GET", "/api/tags", "Ollama's list of models", NULL, "Any", NULL},
+    {"GET", "/api/ps", "Ollama's list of what is in memory", NULL, "Any", NULL},
+    {"POST", "/api/show", "Ollama's words on a model", "OllamaRequest", "Any", NULL},
+    {"GET", "/api/version", "Ollama's version", NULL, "Any", NULL},
+    {"POST", "/api/create", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"POST", "/api/copy", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"DELETE", "/api/delete", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"POST", "/api/pull", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"POST", "/api/push", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"GET", "/api/blobs/*", "Not done here: 501 says what is", NULL, NULL, NULL},
+    {"POST", "/api/blobs/*", "Not done here: 501 says what is", NULL, NULL, NULL},
     {"GET", "/v1/models", "The voices", NULL, "Models", NULL},
     {"GET", "/v1/models/*", "One voice", NULL, "Model", NULL},
     {"POST", "/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},

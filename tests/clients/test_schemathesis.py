@@ -1,5 +1,5 @@
 """What /openapi.json promises, by requests that are made of it: no 5xx, no undeclared status, content type or body.
-EXAMPLES=N of each operation (40)."""
+What Ollama has and we refuse is a 501 by intention, so it is left out. EXAMPLES=N of each operation (40)."""
 import os
 import re
 import subprocess
@@ -23,7 +23,7 @@ def test_it_is_true(plane):
         address = s.url if plane == "clients" else f"http://127.0.0.1:{port}"
         done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", address + "/openapi.json", "--checks", CHECKS,
                                "--max-examples", os.environ.get("EXAMPLES", "40"), "--request-timeout", "60",
-                               "--exclude-path", "/admin/v1/events"], capture_output=True, text=True, timeout=1200)
+                               "--exclude-path-regex", "/admin/v1/events|/api/(create|copy|delete|pull|push|blobs).*"], capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stdout[-6000:]
         tested = re.search(r"Tested: (\d+)", done.stdout)
         assert tested and int(tested.group(1)) >= 17, done.stdout[-2000:]
