@@ -143,6 +143,7 @@ static const struct operation operations[] = {
     {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatRequest", "Any", NULL},
     {"POST", "/completion", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
     {"POST", "/completions", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
+    {"POST", "/infill", "Text in the middle, as llama-server has it", "Any", NULL, EVENTS},
     {"GET", "/props", "llama-server's properties", NULL, "Any", NULL},
     {"GET", "/slots", "llama-server's slots", NULL, NULL, NULL},
     {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Any", NULL},
