@@ -126,6 +126,7 @@ static void cut_after_last(struct reader *r, const json_t *variables, struct buf
 enum tool_way {
     TOOLS_AS_THEY_ARE,
     ARGUMENTS_AS_TEXT,  /* for templates that put them between other texts */
+    ONE_CALL_A_MESSAGE, /* for templates that take no more */
     FLAT_IN_SYSTEM,     /* for templates that don't know tools */
     FLAT_IN_FIRST_USER, /* and that take no system message */
     NO_MORE_WAYS
@@ -136,6 +137,8 @@ static bool arrange(const struct chat *c, enum tool_way way, json_t *messages)
 {
     if (way == ARGUMENTS_AS_TEXT)
         return arguments_to_text(messages);
+    if (way == ONE_CALL_A_MESSAGE)
+        return split_calls(messages);
     if (way == FLAT_IN_SYSTEM)
         return flatten_tools(messages, c->tools.tools, false);
     if (way == FLAT_IN_FIRST_USER)
@@ -217,13 +220,23 @@ static enum status render_messages(struct chat *c, json_t *body, struct buf *out
     return r.status;
 }
 
+/* The answer that is to be continued has begun with a thought, and not ended it. */
+static bool continues_thought(const struct thought_syntax *t, const json_t *body)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const char *text = json_string_value(json_object_get(last, "content"));
+    const char *open = text ? strstr(text, t->open) : NULL;
+    return json_is_true(json_object_get(body, "continue_final_message")) && open && !strstr(open, t->close);
+}
+
 static void release(void *grammar)
 {
     grammar_release(grammar);
 }
 
-/* tool_choice "required" or a name, and an answer's form beside tools that may be called instead: a grammar.
- */
+/* A grammar for tool_choice "required" or a name, and for an answer's form beside tools that may be called
+ * instead, or behind a thought that the prompt has opened. */
 static void force_calls(struct completion *c, const struct tool_params *tools, struct reader *r)
 {
     const struct server *s = c->server;
@@ -234,7 +247,7 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     bool required = tools->choice == TOOL_REQUIRED;
     struct tool_grammar g = {.scope = &scope, .tools = tools, .format = &c->format};
     struct error err;
-    if (!required && (tools->choice == TOOL_NONE || !c->params.grammar))
+    if (!required && (!c->params.grammar || (tools->choice == TOOL_NONE && !c->format.in_thought)))
         return;
     if (!required) {
         field = read_grammar_part(r, c->r->arena, &answer);
@@ -262,7 +275,8 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
         c->hides_reasoning = !shows;
     if (r.status == STATUS_OK && strcmp(how, "none") != 0)
         f->thought = thought_syntax_of(chat->source, chat->text->tokenizer);
-    f->in_thought = f->thought && thought_is_open(f->thought, rendered->data, rendered->length);
+    f->in_thought = f->thought && (thought_is_open(f->thought, rendered->data, rendered->length) ||
+                                   continues_thought(f->thought, c->body));
     f->tools = chat->tools.tools;
     f->one_call = chat->tools.one_call;
     if (chat->tools.choice != TOOL_NONE)

@@ -284,6 +284,64 @@ bool arguments_to_text(json_t *messages)
     return any;
 }
 
+/* ---- templates that take one call a message */
+
+static bool has_role(const json_t *m, const char *role)
+{
+    const char *is = json_string_value(json_object_get(m, "role"));
+    return is && strcmp(is, role) == 0;
+}
+
+/* Takes the result of a call out of those that stand from `at` on; the next one if none has its id. */
+static json_t *take_result(json_t *messages, size_t at, const json_t *call)
+{
+    const json_t *id = json_object_get(call, "id");
+    size_t found = at;
+    for (size_t i = at; id && has_role(json_array_get(messages, i), "tool"); i++)
+        if (json_equal(json_object_get(json_array_get(messages, i), "tool_call_id"), id)) {
+            found = i;
+            break;
+        }
+    json_t *m = json_array_get(messages, found);
+    if (!has_role(m, "tool"))
+        return NULL;
+    json_incref(m);
+    json_array_remove(messages, found);
+    return m;
+}
+
+/* The calls of message `at` but the first, each with its result, behind the first one's. */
+static bool split_message(json_t *messages, size_t at)
+{
+    json_t *first = json_array_get(messages, at), *calls = json_incref(json_object_get(first, "tool_calls"));
+    json_t *done = json_array();
+    for (size_t i = 0; i < json_array_size(calls); i++) {
+        json_t *call = json_array_get(calls, i);
+        json_t *m = i ? json_pack("{s:s, s:s}", "role", "assistant", "content", "") : json_incref(first);
+        json_object_set_new(m, "tool_calls", json_pack("[O]", call));
+        json_array_append_new(done, m);
+        json_t *result = take_result(messages, at + 1, call);
+        if (result)
+            json_array_append_new(done, result);
+    }
+    json_array_remove(messages, at);
+    bool ok = true;
+    for (size_t i = 0; ok && i < json_array_size(done); i++)
+        ok = json_array_insert(messages, at + i, json_array_get(done, i)) == 0;
+    json_decref(done);
+    json_decref(calls);
+    return ok;
+}
+
+bool split_calls(json_t *messages)
+{
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(messages); i++)
+        if (json_array_size(json_object_get(json_array_get(messages, i), "tool_calls")) > 1)
+            any |= split_message(messages, i);
+    return any;
+}
+
 /* ---- templates that don't know tools */
 
 static void put_json(struct buf *b, const json_t *v)
@@ -321,12 +379,6 @@ static bool calls_to_text(json_t *m)
     bool ok = set_content(m, &b) && json_object_del(m, "tool_calls") == 0;
     buf_fini(&b);
     return ok;
-}
-
-static bool has_role(const json_t *m, const char *role)
-{
-    const char *is = json_string_value(json_object_get(m, "role"));
-    return is && strcmp(is, role) == 0;
 }
 
 /* The message before goes on with this one's text, since these templates want turns to alternate. */

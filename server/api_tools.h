@@ -29,6 +29,10 @@ void read_tool_message(struct reader *r, json_t *m, size_t index, const struct c
 /* Calls' arguments as JSON texts, for templates that want them so. False: there are none. */
 bool arguments_to_text(json_t *messages);
 
+/* For a template that takes one call a message: each call gets a message of its own, and its result behind
+ * it. False: no message has more. */
+bool split_calls(json_t *messages);
+
 /* For a template that doesn't know tools: calls and results as plain text in messages of user and assistant,
  * and `tools` (or NULL) with how to call them in a system message, or with `in_user` in the first user's.
  * False: no memory. */

@@ -285,6 +285,26 @@ def test_llama_calls_without_a_marker(folder):
         assert text == texts["json"]
 
 
+def test_a_template_that_takes_one_call_a_message(folder):
+    """As Llama 3's: several calls of one turn come one after the other, each with its result."""
+    template = ("{# tools #}{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('one call') }}"
+                "{% endif %}[{{ m.content }}{{ m.tool_calls[0].function.name }}]{% else %}({{ m.content }}){% endif %}{% endfor %}")
+    model = parrot.make(os.path.join(folder, "single"), {"": "x y z"}, template=template)
+    calls = [{"id": i, "type": "function", "function": {"name": "f" + i, "arguments": "{}"}} for i in "abc"]
+    messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "t", "tool_calls": calls},
+                *({"role": "tool", "tool_call_id": i, "content": i} for i in "cab"), {"role": "user", "content": "v"}]
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        assert s.post("/apply-template", {"messages": messages})[1]["prompt"] == "(u)[tfa](a)[fb](b)[fc](c)(v)"
+        assert s.post("/apply-template", {"messages": messages[:3]})[1]["prompt"] == "(u)[tfa](c)[fb][fc]"
+
+
+def test_an_answer_goes_on_inside_of_its_thought(bird):
+    ask = {"model": "parrot", "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "<think>so \n"}],
+           "extra_body": {"continue_final_message": True, "add_generation_prompt": False}}
+    message = bird.chat.completions.create(**ask).choices[0].message
+    assert message.reasoning_content == "I am still wondering." and message.content == "Done with it."
+
+
 def test_a_template_that_knows_no_tools(folder):
     """Tools are described in the system message, results come as the user's; turns alternate as such templates want."""
     template = ("{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] or (loop.index0 > 0 and "
@@ -380,3 +400,7 @@ def test_a_forced_call_of_each_format_is_read(folder):
                 (Clock if call["name"] == "Clock" else Forecast).model_validate_json(call["arguments"])
                 if name == "thinks":
                     assert message["reasoning_content"] == "I think so."
+            body = {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}, "max_tokens": 300}
+            message = s.post("/v1/chat/completions", {**body, "temperature": 0})[1]["choices"][0]["message"]
+            assert message.get("reasoning_content") == ("I think so." if name == "thinks" else None)
+            assert message["content"].startswith("{")
