@@ -22,7 +22,7 @@
 struct client {
     CURLM *multi;
     char address[300];
-    char base[300];          /* "http://host:port" */
+    char base[300];          /* "http://host:port", or https */
     const char *socket_path; /* in address, or NULL */
 };
 
@@ -59,7 +59,8 @@ static enum status parse_address(struct client *c, const char *address, struct e
                         address, sizeof limit.sun_path - 1);
         return STATUS_OK;
     }
-    const char *host = strncmp(address, "http://", 7) == 0 ? address + 7 : address;
+    bool secure = strncmp(address, "https://", 8) == 0;
+    const char *host = secure ? address + 8 : strncmp(address, "http://", 7) == 0 ? address + 7 : address;
     size_t length = strlen(host);
     while (length > 0 && host[length - 1] == '/')
         length--;
@@ -70,7 +71,8 @@ static enum status parse_address(struct client *c, const char *address, struct e
     if (!right)
         return fail(err, STATUS_INVALID, "address \"%.120s\": expected unix:PATH, HOST:PORT or [IPv6]:PORT",
                     address);
-    snprintf(c->base, sizeof c->base, "http://%s%.*s", colon == host ? "127.0.0.1" : "", (int)length, host);
+    snprintf(c->base, sizeof c->base, "http%s://%s%.*s", secure ? "s" : "", colon == host ? "127.0.0.1" : "",
+             (int)length, host);
     return STATUS_OK;
 }
 
@@ -198,7 +200,10 @@ static bool transfer_init(struct transfer *t, const struct client *c, const char
         return false;
     snprintf(t->url, n, "%s%s", c->base, path);
     curl_easy_setopt(t->curl, CURLOPT_URL, t->url);
-    curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, "http");
+    curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    const char *authorities = getenv("SSL_CERT_FILE"); /* curl was built with a file of its own */
+    if (authorities && authorities[0])
+        curl_easy_setopt(t->curl, CURLOPT_CAINFO, authorities);
     curl_easy_setopt(t->curl, CURLOPT_PROXY, ""); /* an operators' listener isn't behind one */
     curl_easy_setopt(t->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(t->curl, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);

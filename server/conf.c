@@ -280,6 +280,9 @@ enum status conf_finish(struct conf *c, struct error *err)
         c->resident_bytes = quarter_of_memory();
     if (!c->model || !c->model[0])
         return fail(err, STATUS_INVALID, "--model: missing; give a Hugging Face folder or a .gguf file");
+    if (!c->tls_cert != !c->tls_key)
+        return fail(err, STATUS_INVALID, "--tls-cert and --tls-key belong together; --%s is missing",
+                    c->tls_cert ? "tls-key" : "tls-cert");
     if (c->n_listen == 0)
         s = conf_add_listen(c, "127.0.0.1:8080", err);
     if (s == STATUS_OK && c->n_admin_listen == 0)

@@ -58,12 +58,13 @@ struct conf {
     uint64_t merge_bytes;    /* for merged copies; the same */
     enum adapter_store store;
     enum base_policy base_policy;
-    enum effect_mode effect;    /* of adapters that don't say themselves */
-    uint32_t load_wait_ms;      /* for room, before a load is refused */
-    uint32_t keep_last_good_ms; /* how long a replaced version stays resident */
-    uint32_t rollback_percent;  /* of a version's requests that fail before it is rolled back; 0: never */
-    const char *tenants_file;   /* YAML; NULL: none */
-    const char *state;          /* file of desired state; NULL: changes are forgotten at the end */
+    enum effect_mode effect;        /* of adapters that don't say themselves */
+    uint32_t load_wait_ms;          /* for room, before a load is refused */
+    uint32_t keep_last_good_ms;     /* how long a replaced version stays resident */
+    uint32_t rollback_percent;      /* of a version's requests that fail before it is rolled back; 0: never */
+    const char *tls_cert, *tls_key; /* PEM files, for listeners that are no unix sockets; NULL: plain HTTP */
+    const char *tenants_file;       /* YAML; NULL: none */
+    const char *state;              /* file of desired state; NULL: changes are forgotten at the end */
 
     /* Remote sources; NULL and 0: include/sources.h's defaults, and what the environment says. */
     const char *source_allow[CONF_ROOTS_MAX];

@@ -35,13 +35,13 @@
 static void on_timer(uv_timer_t *t);
 static void on_idle(uv_idle_t *i);
 
-static void run(struct http *h)
+void http_run(struct http *h)
 {
     uv_idle_stop(&h->soon);
     uv_timer_stop(&h->timer);
-    MHD_run(h->daemon);
-    MHD_UNSIGNED_LONG_LONG ms = 0;
-    if (uv_is_active((uv_handle_t *)&h->soon) || MHD_get_timeout(h->daemon, &ms) != MHD_YES)
+    doors_run(h);
+    uint64_t ms = 0;
+    if (uv_is_active((uv_handle_t *)&h->soon) || !doors_timeout(h, &ms))
         return;
     if (ms == 0)
         uv_idle_start(&h->soon, on_idle);
@@ -51,19 +51,12 @@ static void run(struct http *h)
 
 static void on_timer(uv_timer_t *t)
 {
-    run(t->data);
+    http_run(t->data);
 }
 
 static void on_idle(uv_idle_t *i)
 {
-    run(i->data);
-}
-
-static void on_epoll(uv_poll_t *p, int status, int events)
-{
-    (void)status;
-    (void)events;
-    run(p->data);
+    http_run(i->data);
 }
 
 /* Many askers get one turn, in the loop's next round. An idle handle, not a timer of 0 ms: libuv 1.44 runs a
@@ -421,7 +414,7 @@ static void cut(struct conn *c, int status, const char *message)
     if (c->cut)
         return;
     c->cut = true;
-    if (status) {
+    if (status && !c->http->secure) { /* past the library there are no words for a TLS client */
         struct buf body, head;
         struct fault f;
         fault_set(&f, STATUS_INTERNAL, NULL, "%s", message);
@@ -471,6 +464,7 @@ static void on_sweep(uv_timer_t *t)
 {
     struct http *h = t->data;
     int64_t now = clock_now_ns();
+    doors_sweep(h);
     for (struct conn *c = h->conns, *next; c; c = next) {
         next = c->next;
         struct exchange *x = c->current;
@@ -504,16 +498,23 @@ static void library_log(void *cls, const char *format, va_list args)
     log_line(h->o.log, LOG_DEBUG, "http: %s", text);
 }
 
-static bool start_daemon(struct http *h, int fd)
+struct MHD_Daemon *http_start_daemon(struct http *h, int fd)
 {
-    h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, h,
-        MHD_OPTION_EXTERNAL_LOGGER, library_log, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)h->o.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-        MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_UNESCAPE_CALLBACK,
-        unescape, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-    return h->daemon != NULL;
+    /* Without a certificate the array ends at once. The library copies what it reads. */
+    char *cert = (char *)(uintptr_t)h->o.tls_cert, *key = (char *)(uintptr_t)h->o.tls_key;
+    struct MHD_OptionItem tls[] = {
+        {cert ? MHD_OPTION_HTTPS_MEM_CERT : MHD_OPTION_END, 0, cert},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, key},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-TLS1.0:-VERS-TLS1.1"},
+        {MHD_OPTION_END, 0, NULL}};
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | (cert ? MHD_USE_TLS : 0U), 0, NULL,
+        NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, library_log, h, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)h->o.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_ARRAY,
+        tls, MHD_OPTION_END);
 }
 
 enum status http_open(uv_loop_t *loop, int fd, const struct http_options *options, struct http **out,
@@ -526,24 +527,23 @@ enum status http_open(uv_loop_t *loop, int fd, const struct http_options *option
         return fail(err, STATUS_NO_MEMORY, "no memory for a listener");
     }
     h->o = *options;
+    h->secure = options->tls_cert != NULL;
     h->loop = loop;
     if (getrandom(&h->id_base, sizeof h->id_base, 0) != sizeof h->id_base)
         h->id_base = (uint64_t)clock_wall_ms();
-    if (!start_daemon(h, fd)) {
-        close(fd);
+    enum status s = door_open(h, fd, err);
+    h->o.tls_cert = h->o.tls_key = NULL;
+    if (s != STATUS_OK) {
         mem_free(h);
-        return fail(err, STATUS_IO, "the HTTP listener doesn't start");
+        return s;
     }
-    int epoll_fd = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_EPOLL_FD)->listen_fd;
-    require(uv_poll_init(loop, &h->epoll, epoll_fd) == 0);
     uv_idle_init(loop, &h->soon);
     uv_timer_init(loop, &h->timer);
     uv_timer_init(loop, &h->sweep);
-    h->epoll.data = h->soon.data = h->timer.data = h->sweep.data = h;
-    h->n_handles = 4;
-    uv_poll_start(&h->epoll, UV_READABLE, on_epoll);
+    h->soon.data = h->timer.data = h->sweep.data = h;
+    h->n_handles += 3;
     uv_timer_start(&h->sweep, on_sweep, SWEEP_MS, SWEEP_MS);
-    run(h);
+    http_run(h);
     *out = h;
     return STATUS_OK;
 }
@@ -566,11 +566,15 @@ size_t http_n_requests(const struct http *h)
     return n;
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+void http_release_handle(struct http *h)
 {
-    struct http *h = handle->data;
     if (--h->n_handles == 0)
         mem_free(h);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    http_release_handle(handle->data);
 }
 
 void http_close(struct http *h)
@@ -585,10 +589,7 @@ void http_close(struct http *h)
         exchange_gone(c->current);
         exchange_resume(c->current); /* the library refuses to stop while somebody is suspended */
     }
-    MHD_run(h->daemon);
-    uv_poll_stop(&h->epoll);
-    MHD_stop_daemon(h->daemon);
-    uv_close((uv_handle_t *)&h->epoll, on_handle_closed);
+    doors_close(h);
     uv_close((uv_handle_t *)&h->soon, on_handle_closed);
     uv_close((uv_handle_t *)&h->timer, on_handle_closed);
     uv_close((uv_handle_t *)&h->sweep, on_handle_closed);

@@ -21,6 +21,7 @@ struct http_options {
     uint32_t connections_max;
     uint32_t header_timeout_ms, body_timeout_ms, idle_timeout_ms, write_timeout_ms;
     size_t output_bytes_soft, output_bytes_hard;
+    const char *tls_cert, *tls_key; /* PEM; borrowed for the call that gets them. NULL: plain HTTP */
 };
 
 /* A bound and listening socket for "HOST:PORT", "[IPv6]:PORT", ":PORT" (all addresses) or "unix:PATH" (mode
@@ -32,6 +33,10 @@ LK_MUST_USE enum status http_listen(const char *address, int *fd, char *shown, s
 /* Serves `fd` (taken) on the loop. */
 LK_MUST_USE enum status http_open(uv_loop_t *loop, int fd, const struct http_options *options,
                                   struct http **out, struct error *err);
+/* From now on new connections get this certificate; those that are there go on as they are. STATUS_IO: the
+ * library doesn't take it, nothing has changed. */
+LK_MUST_USE enum status http_renew(struct http *h, const char *cert, const char *key, struct error *err);
+bool http_is_secure(const struct http *h);
 /* From now on answers close their connection. */
 void http_set_closing(struct http *h);
 size_t http_n_connections(const struct http *h);

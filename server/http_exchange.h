@@ -50,21 +50,42 @@ struct conn {
     int64_t headers_ns;  /* the next request's first bytes were seen; 0: not yet */
 };
 
+/* A daemon of the library on our loop. */
+struct door {
+    struct door *next;
+    struct http *http;
+    struct MHD_Daemon *daemon;
+    uv_poll_t epoll;
+    int fd; /* the listening socket */
+};
+
 struct http {
     struct http_options o;
     uv_loop_t *loop;
-    struct MHD_Daemon *daemon;
-    uv_poll_t epoll;
+    struct door *doors; /* the first accepts; one behind it had older certificates, and ends with its last
+                           connection */
     uv_idle_t soon;
     uv_timer_t timer, sweep;
     int n_handles;
+    bool secure;
     struct conn *conns;
     size_t n_conns;
     uint64_t id_base, n_requests;
     bool closing;
 };
 
+/* http_doors.c */
+/* Takes fd, in any case. */
+LK_MUST_USE enum status door_open(struct http *h, int fd, struct error *err);
+void doors_run(struct http *h);                         /* the library's turn in all of them */
+bool doors_timeout(const struct http *h, uint64_t *ms); /* until the next one is due; false: none is */
+void doors_sweep(struct http *h);                       /* closes those that nobody uses any more */
+void doors_close(struct http *h);
+void http_release_handle(struct http *h); /* a handle of the loop is closed; with the last one h goes */
+
 /* http.c */
+struct MHD_Daemon *http_start_daemon(struct http *h, int fd); /* NULL: it doesn't start */
+void http_run(struct http *h);
 void http_wake(struct http *h);           /* a turn for the library as soon as the current callback is over */
 void exchange_resume(struct exchange *x); /* does nothing unless it is suspended */
 void exchange_suspend(struct exchange *x); /* only inside the library's callbacks */

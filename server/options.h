@@ -76,6 +76,9 @@ struct conf;
       "what must be known of the base that an adapter was trained on (shapes)")                              \
     X(DURATION, "keep-last-good", keep_last_good_ms, 0, 86400000, NULL, "TIME",                              \
       "a replaced version stays in memory for a rollback (10m)")                                             \
+    X(TEXT, "tls-cert", tls_cert, 0, 0, NULL, "FILE",                                                        \
+      "certificate of all listeners but unix sockets, PEM, with its chain; read again at SIGHUP")            \
+    X(TEXT, "tls-key", tls_key, 0, 0, NULL, "FILE", "its key, PEM")                                          \
     X(TEXT, "tenants", tenants_file, 0, 0, NULL, "FILE",                                                     \
       "tenants and hashes of their keys, YAML, read again at SIGHUP; requests then need a key")              \
     X(COUNT, "auto-rollback", rollback_percent, 0, 100, NULL, "PERCENT",                                     \

@@ -28,6 +28,7 @@
 #include "settle.h"
 #include "tenant_keeper.h"
 #include "tenants.h"
+#include "tls.h"
 #include "voices.h"
 #include "watch.h"
 
@@ -213,6 +214,7 @@ static void on_hangup(uv_signal_t *signal, int number)
     struct server *s = signal->data;
     (void)number;
     tenant_keeper_reload(s->tenant_keeper);
+    tls_reload(s);
     if (s->state != SERVER_READY)
         return;
     log_line(&s->log, LOG_INFO, "SIGHUP: looking at the adapters folder");
@@ -355,8 +357,11 @@ static void on_request_finished(struct request *r)
               LOG_NUMBER("ms", (double)(clock_now_ns() - r->started_ns) / 1e6));
 }
 
-static enum status open_listener(struct server *s, const char *address, enum plane plane, struct error *err)
+/* A socket in the file system needs no TLS. */
+static enum status open_listener(struct server *s, const char *address, enum plane plane,
+                                 const struct tls_files *tls, struct error *err)
 {
+    bool secure = tls->cert.length && strncmp(address, "unix:", 5) != 0;
     const struct conf *c = s->conf;
     struct http_options o = {.plane = plane,
                              .server = s,
@@ -370,7 +375,9 @@ static enum status open_listener(struct server *s, const char *address, enum pla
                              .idle_timeout_ms = c->idle_timeout_ms,
                              .write_timeout_ms = c->write_timeout_ms,
                              .output_bytes_soft = c->output_bytes_soft,
-                             .output_bytes_hard = c->output_bytes_hard};
+                             .output_bytes_hard = c->output_bytes_hard,
+                             .tls_cert = secure ? tls->cert.data : NULL,
+                             .tls_key = secure ? tls->key.data : NULL};
     char shown[200];
     int fd;
     enum status st = http_listen(address, &fd, shown, sizeof shown, err);
@@ -386,11 +393,13 @@ static enum status open_listener(struct server *s, const char *address, enum pla
 
 static enum status open_listeners(struct server *s, struct error *err)
 {
-    enum status st = STATUS_OK;
+    struct tls_files tls;
+    enum status st = tls_read(s->conf, &tls, err);
     for (size_t i = 0; i < s->conf->n_listen && st == STATUS_OK; i++)
-        st = open_listener(s, s->conf->listen[i], PLANE_DATA, err);
+        st = open_listener(s, s->conf->listen[i], PLANE_DATA, &tls, err);
     for (size_t i = 0; i < s->conf->n_admin_listen && st == STATUS_OK; i++)
-        st = open_listener(s, s->conf->admin_listen[i], PLANE_ADMIN, err);
+        st = open_listener(s, s->conf->admin_listen[i], PLANE_ADMIN, &tls, err);
+    tls_fini(&tls);
     if (st == STATUS_OK && s->conf->n_admin_listen == 0)
         log_line(&s->log, LOG_INFO, "no admin listener: --admin-listen ADDRESS makes one");
     return st;
