@@ -493,9 +493,8 @@ static void end_all(struct engine *e)
     while (queue_get(e->inbox, &m))
         if (m.submission)
             engine_end_waiting(e, m.submission, FINISH_CANCELLED, NULL);
-    for (uint32_t i = 0; i < e->n_waiting; i++)
-        engine_end_waiting(e, e->waiting[i], FINISH_CANCELLED, NULL);
-    e->n_waiting = 0;
+    while (e->n_waiting) /* what is ended is looked at no more */
+        engine_end_waiting(e, e->waiting[--e->n_waiting], FINISH_CANCELLED, NULL);
     for (uint32_t i = 0; i < e->n_sequences; i++)
         if (e->sequences[i].state != SEQUENCE_FREE)
             engine_end_sequence(e, &e->sequences[i], FINISH_CANCELLED, NULL);

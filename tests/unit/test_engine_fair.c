@@ -76,21 +76,22 @@ static void weights_are_shares(void **state)
 {
     (void)state;
     struct model m = fake_model();
+    m.step_time.tv_nsec = STEP_NS;
     static const struct {
         struct stream streams[N_CALLERS_MAX];
         uint32_t n;
     } cases[] = {
-        {{{1, 1, 1, false, 10, 10, 100}, {2, 3, 1, false, 10, 10, 100}}, 2},
+        {{{1, 1, 1, false, 10, 10, 400}, {2, 3, 1, false, 10, 10, 400}}, 2},
         /* short ones against long ones, and one with few against many */
-        {{{1, 1, 1, false, 100, 5, 100}, {2, 1, 1, false, 5, 40, 100}}, 2},
-        {{{1, 1, 1, false, 10, 10, 20}, {2, 1, 1, false, 10, 10, 300}, {3, 2, 1, false, 10, 10, 100}}, 3},
-        {{{7, 0.5F, 1, true, 10, 20, 60}, {9, 1.5F, 1, true, 20, 10, 60}}, 2},
+        {{{1, 1, 1, false, 100, 5, 400}, {2, 1, 1, false, 5, 40, 400}}, 2},
+        {{{1, 1, 1, false, 10, 10, 200}, {2, 1, 1, false, 10, 10, 500}, {3, 2, 1, false, 10, 10, 200}}, 3},
+        {{{7, 0.5F, 1, true, 10, 20, 400}, {9, 1.5F, 1, true, 20, 10, 400}}, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct share shares[N_CALLERS_MAX];
         struct engine *e =
             engine_with(&m, (struct engine_options){.n_sequences = 4, .context = 256, .queue_limit = 1000});
-        serve(e, cases[i].streams, cases[i].n, 3000, shares);
+        serve(e, cases[i].streams, cases[i].n, 1000, shares);
         double sum = 0, weights = 0;
         for (uint32_t k = 0; k < cases[i].n; k++) {
             sum += (double)shares[k].cost;
@@ -110,11 +111,11 @@ static void dear_tokens_count_more(void **state)
 {
     (void)state;
     struct model m = fake_model();
-    const struct stream streams[] = {{1, 1, 2, false, 10, 10, 50}, {2, 1, 1, false, 10, 10, 50}};
+    const struct stream streams[] = {{1, 1, 2, false, 10, 10, 400}, {2, 1, 1, false, 10, 10, 400}};
     struct share shares[2];
     m.step_time.tv_nsec = STEP_NS;
     struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 4, .context = 256});
-    serve(e, streams, 2, 2000, shares);
+    serve(e, streams, 2, 1000, shares);
     double ratio = (double)shares[1].n_tokens / (double)shares[0].n_tokens;
     if (ratio < 1.9 || ratio > 2.1)
         fail_msg("%.3f", ratio);
@@ -204,7 +205,7 @@ static void batch_stands_back(void **state)
 {
     (void)state;
     struct model m = fake_model();
-    const struct stream streams[] = {{1, 1, 1, false, 10, 10, 30}, {2, 1, 1, true, 10, 10, 30}};
+    const struct stream streams[] = {{1, 1, 1, false, 10, 10, 400}, {2, 1, 1, true, 10, 10, 400}};
     struct share shares[2];
     m.step_time.tv_nsec = STEP_NS;
     struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 2, .context = 256});
