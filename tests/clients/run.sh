@@ -8,4 +8,4 @@ if [ ! -f "$stamp" ]; then
     echo "Installing into $venv: $(tr '\n' ' ' <tests/clients/requirements.txt)"
     python3 -m venv --clear $venv && $venv/bin/pip install --quiet -r tests/clients/requirements.txt && touch "$stamp" || exit 1
 fi
-exec $venv/bin/python -m pytest -q -rsfE --tb=short -p no:cacheprovider tests/clients "$@"
+exec $venv/bin/python -m pytest -q -rsfE --tb=short -p no:cacheprovider -W ignore tests/clients "$@"
