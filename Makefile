@@ -13,7 +13,7 @@
 #   make bench-table LLAMA_BIN=FOLDER MODELS=FOLDER   all of that page's tables, in MINUTES=25
 #   make bench-merged   merged copies against adapters beside the base, and what the cost model foretells
 #   make sim        versions, memory, scheduler and pages simulated for millions of steps (STEPS=N SEED=N)
-#   make test-clients   large clients and checkers of the API, from PyPI (schemathesis)
+#   make test-clients   clients and checkers of the API from PyPI and npm that are large: schemathesis, LiteLLM, the AI SDK …
 #   make real-model, make test-real                          the golden prompts on gemma-3-270m
 #   make install    PREFIX=/usr/local DESTDIR=
 #
