@@ -14,15 +14,24 @@ static uint32_t context_of(const struct request *r)
     return spec && spec->context < r->server->context ? spec->context : r->server->context;
 }
 
+/* What begins each: OpenAI's fields, and those that Anthropic's clients read in the same list. */
+static void begin_model(struct jw *w, const char *id, int64_t created_ms)
+{
+    jw_begin(w, '{');
+    jw_key_text(w, "id", id);
+    jw_key_text(w, "object", "model");
+    jw_key_int(w, "created", created_ms / 1000);
+    jw_key_text(w, "owned_by", "lorikeet");
+    jw_key_text(w, "type", "model");
+    jw_key_text(w, "display_name", id);
+    jw_key_time(w, "created_at", created_ms);
+}
+
 /* What a tenant calls `voice`. */
 static void put_alias(struct jw *w, const struct request *r, const char *name, const char *voice)
 {
     const struct server *s = r->server;
-    jw_begin(w, '{');
-    jw_key_text(w, "id", name);
-    jw_key_text(w, "object", "model");
-    jw_key_int(w, "created", s->started_wall_ms / 1000);
-    jw_key_text(w, "owned_by", "lorikeet");
+    begin_model(w, name, s->started_wall_ms);
     jw_key_text(w, "root", voice);
     jw_key_text(w, "parent", s->base.name);
     jw_key_int(w, "max_model_len", context_of(r));
@@ -50,11 +59,7 @@ static void put_model(struct jw *w, const struct request *r, const struct adapte
     const struct server *s = r->server;
     const char *base = s->base.name;
     const struct version_record *v = a ? registry_record(a, a->stable) : NULL;
-    jw_begin(w, '{');
-    jw_key_text(w, "id", a ? a->wish.name : base);
-    jw_key_text(w, "object", "model");
-    jw_key_int(w, "created", (v ? v->published_wall_ms : s->started_wall_ms) / 1000);
-    jw_key_text(w, "owned_by", "lorikeet");
+    begin_model(w, a ? a->wish.name : base, v ? v->published_wall_ms : s->started_wall_ms);
     jw_key_text(w, "root", a ? a->wish.name : base);
     jw_key_text(w, "parent", a ? base : NULL);
     jw_key_int(w, "max_model_len", context_of(r));
@@ -72,11 +77,7 @@ static void put_model(struct jw *w, const struct request *r, const struct adapte
 /* The voice that rules choose. */
 static void put_auto(struct jw *w, const struct server *s)
 {
-    jw_begin(w, '{');
-    jw_key_text(w, "id", AUTO_NAME);
-    jw_key_text(w, "object", "model");
-    jw_key_int(w, "created", s->started_wall_ms / 1000);
-    jw_key_text(w, "owned_by", "lorikeet");
+    begin_model(w, AUTO_NAME, s->started_wall_ms);
     jw_key_text(w, "root", s->base.name);
     jw_key_text(w, "parent", s->base.name);
     jw_key_int(w, "max_model_len", s->context);
@@ -118,6 +119,9 @@ void api_models(struct request *r)
     jw_begin(&w, '[');
     put_all(&w, r);
     jw_end(&w, ']');
+    jw_key_bool(&w, "has_more", false); /* Anthropic's pages */
+    jw_key_text(&w, "first_id", NULL);
+    jw_key_text(&w, "last_id", NULL);
     jw_end(&w, '}');
     reply_json(r, 200, &out);
     buf_fini(&out);

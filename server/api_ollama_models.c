@@ -94,7 +94,7 @@ static void put_installed(struct jw *w, const struct server *s, const struct ada
     const struct version_record *v = record_of(a);
     jw_begin(w, '{');
     put_model(w, s, a, name);
-    ollama_put_time(w, "modified_at", v ? v->published_wall_ms : s->started_wall_ms);
+    jw_key_time(w, "modified_at", v ? v->published_wall_ms : s->started_wall_ms);
     jw_end(w, '}');
 }
 
@@ -112,7 +112,7 @@ static void put_running(struct jw *w, const struct server *s, const struct adapt
         return;
     jw_begin(w, '{');
     put_model(w, s, a, name);
-    ollama_put_time(w, "expires_at", clock_wall_ms() + FOREVER_MS);
+    jw_key_time(w, "expires_at", clock_wall_ms() + FOREVER_MS);
     jw_key_int(w, "size_vram", 0);
     jw_key_int(w, "context_length", s->context);
     jw_end(w, '}');
@@ -231,7 +231,7 @@ static void put_shown(struct jw *w, const struct server *s, const struct adapter
     put_details(w, s, a);
     put_model_info(w, s);
     put_capabilities(w, s->base.text);
-    ollama_put_time(w, "modified_at", v ? v->published_wall_ms : s->started_wall_ms);
+    jw_key_time(w, "modified_at", v ? v->published_wall_ms : s->started_wall_ms);
     jw_end(w, '}');
 }
 

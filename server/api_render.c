@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "request.h"
 #include "text.h"
@@ -163,6 +164,16 @@ void jw_key_bool(struct jw *w, const char *key, bool v)
 {
     jw_key(w, key);
     jw_bool(w, v);
+}
+
+void jw_key_time(struct jw *w, const char *key, int64_t wall_ms)
+{
+    char text[40];
+    time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm tm;
+    size_t n = gmtime_r(&seconds, &tm) ? strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
+    snprintf(text + n, sizeof text - n, ".%03dZ", (int)(wall_ms % 1000));
+    jw_key_text(w, key, text);
 }
 
 /* ---- errors */

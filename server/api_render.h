@@ -34,6 +34,7 @@ void jw_key_text(struct jw *w, const char *key, const char *s);
 void jw_key_int(struct jw *w, const char *key, int64_t v);
 void jw_key_float(struct jw *w, const char *key, double v);
 void jw_key_bool(struct jw *w, const char *key, bool v);
+void jw_key_time(struct jw *w, const char *key, int64_t wall_ms); /* "2026-01-31T23:59:59.999Z" */
 
 /* What went wrong with a request. */
 struct fault {

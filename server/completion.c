@@ -21,7 +21,6 @@
 #include "sse.h"
 #include "tenant_gate.h"
 
-#define EMBEDDINGS_MAX 2048U   /* inputs of a request for vectors, as OpenAI has it */
 #define EMBEDDINGS_AT_ONCE 64U /* of a request in the engine: the others leave room to other requests */
 #define WAITS_MAX 16U          /* a voice of 8 members, each of which may be pushed out once meanwhile */
 
@@ -201,11 +200,11 @@ static enum status make_choices(struct completion *c)
     const struct gen_params *p = &c->params;
     struct arena *a = c->r->arena;
     uint64_t n = (uint64_t)c->n_prompts * p->n_made;
-    if (n > (c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max))
+    uint32_t most = c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max;
+    if (n > most)
         return fault_set(&c->fault, STATUS_INVALID, "n",
-                         "%u prompts with n or best_of=%u make %llu choices, at most %u are accepted",
-                         c->n_prompts, p->n_made, (unsigned long long)n,
-                         c->pooling ? EMBEDDINGS_MAX : c->server->conf->choices_max);
+                         "%u prompts with n=%u make %llu choices, at most %u are accepted", c->n_prompts,
+                         p->n, (unsigned long long)n, most);
     c->choices = arena_array(a, n, sizeof *c->choices);
     c->id = arena_printf(a, "%s%s", c->dialect->id_prefix, c->r->id);
     if (!c->choices || !c->id || arena_on_end(a, free_choices, c) != 0)
@@ -224,15 +223,10 @@ static enum status make_choices(struct completion *c)
         buf_init(&h->ids, 0);
         buf_init(&h->prompt_logprobs, 0);
         logprob_list_init(&h->logprobs);
-        if (c->pooling) {
-            h->pooled = arena_array(a, model_config(c->server->base.model)->hidden_size, sizeof *h->pooled);
-            if (!h->pooled)
-                return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for the vectors");
-        }
         if (h->prompt->text)
             buf_append(&h->reply.content, h->prompt->text, h->prompt->n_text);
     }
-    return STATUS_OK;
+    return completion_pool_begin(c);
 }
 
 static uint64_t random_seed(void)

@@ -20,6 +20,8 @@
 struct server;
 struct voice_metrics;
 
+#define EMBEDDINGS_MAX 2048U /* inputs of a request for vectors, as OpenAI has it */
+
 struct prompt {
     struct token_list ids; /* freed with the arena */
     const char *text;      /* for echo; NULL unless asked */
@@ -72,6 +74,7 @@ struct completion {
     struct choice *choices;
     uint32_t n_choices, n_open, n_submitted;
     enum pooling pooling; /* translate may ask for vectors; then choices have `pooled` */
+    size_t pooled_bytes;  /* of the server's */
     struct buf rendered;  /* by a worker */
     bool is_rendered;
     char *id;
@@ -97,6 +100,11 @@ void completion_tick(struct completion *c, int64_t now_ns);
 
 /* The most tokens behind this prompt. */
 uint32_t completion_max_tokens(const struct completion *c, const struct prompt *p);
+/* completion_pool.c: memory for the vectors of its choices, if vectors are wanted. STATUS_FULL: other
+ * requests have what there may be of it. */
+LK_MUST_USE enum status completion_pool_begin(struct completion *c);
+void completion_pool_end(struct completion *c);
+
 /* completion_end.c: answers what isn't answered yet, and ends it; nothing of it is open any more. */
 void completion_finish(struct completion *c);
 

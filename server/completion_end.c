@@ -126,6 +126,7 @@ void completion_finish(struct completion *c)
     histogram_add(&c->metrics->duration, (double)ns / 1e9);
     log_end(c, ns);
     completion_settle(c);
+    completion_pool_end(c);
     voice_release(s, &c->voice, c->non_finite);
     r->on_gone = NULL;
     if (c->prev)

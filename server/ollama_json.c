@@ -3,27 +3,16 @@
 #include "ollama_json.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "server.h"
-
-void ollama_put_time(struct jw *w, const char *key, int64_t wall_ms)
-{
-    char text[40];
-    time_t seconds = (time_t)(wall_ms / 1000);
-    struct tm tm;
-    size_t n = gmtime_r(&seconds, &tm) ? strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
-    snprintf(text + n, sizeof text - n, ".%03dZ", (int)(wall_ms % 1000));
-    jw_key_text(w, key, text);
-}
 
 static void begin(const struct completion *c, struct jw *w)
 {
     const struct ollama_form *form = c->form;
     jw_begin(w, '{');
     jw_key_text(w, "model", form->model ? form->model : c->voice.shown);
-    ollama_put_time(w, "created_at", clock_wall_ms());
+    jw_key_time(w, "created_at", clock_wall_ms());
 }
 
 static void put_buf(struct jw *w, const char *key, const struct buf *b)

@@ -19,7 +19,4 @@ void ollama_chunk(struct completion *c, struct choice *h, struct buf *out);
 void ollama_end(struct completion *c, struct buf *out);
 void ollama_fail(struct completion *c, struct buf *out);
 
-/* "2026-01-31T23:59:59.999Z" */
-void ollama_put_time(struct jw *w, const char *key, int64_t wall_ms);
-
 #endif

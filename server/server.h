@@ -65,6 +65,7 @@ struct server {
     struct tenant_keeper *tenant_keeper;
     struct metrics *metrics;
     struct completion *completions; /* all that are not finished */
+    size_t pooled_bytes;            /* of vectors that they wait for */
 
     uv_signal_t sigterm, sigint, sighup;
     uv_timer_t second; /* pings, drain deadline */

@@ -184,6 +184,12 @@ def test_past_calls_reach_the_template(server):
     assert '"name": "look"' in prompt and "sun" in prompt and count(server, body) == tokens(server, prompt)
 
 
+def test_models_are_listed(claude):
+    models = {m.id: m for m in claude.models.list()}
+    assert {"tiny", "qv_r4"} <= set(models) and models["qv_r4"].type == "model" and models["qv_r4"].display_name == "qv_r4"
+    assert models["qv_r4"].created_at.year >= 2025 and claude.models.retrieve("qv_r4").id == "qv_r4"
+
+
 def test_errors_of_the_path_have_their_form(server):
     status, answer = server.get("/v1/messages")
     assert status == 405 and answer["type"] == "error"
