@@ -8,6 +8,7 @@ import sys
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.dirname(HERE))
 from harness import DATA, Server, free_port
 
@@ -23,7 +24,8 @@ def test_it_is_true(plane):
         address = s.url if plane == "clients" else f"http://127.0.0.1:{port}"
         done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", address + "/openapi.json", "--checks", CHECKS,
                                "--max-examples", os.environ.get("EXAMPLES", "40"), "--request-timeout", "60",
-                               "--exclude-path-regex", "/admin/v1/events|/api/(create|copy|delete|pull|push|blobs).*"], capture_output=True, text=True, timeout=1200)
+                               "--exclude-path-regex", "/admin/v1/events|/api/(create|copy|delete|pull|push|blobs).*"], capture_output=True, text=True, timeout=1200,
+                              cwd=os.path.join(ROOT, "build")) # it leaves a folder behind
         assert done.returncode == 0, done.stdout[-6000:]
         tested = re.search(r"Tested: (\d+)", done.stdout)
         assert tested and int(tested.group(1)) >= 17, done.stdout[-2000:]
