@@ -2,6 +2,7 @@
  * order of their digests, which random texts spread evenly. */
 #include "tenants.h"
 
+#include <fnmatch.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
@@ -14,11 +15,20 @@
 #define MINUTE_NS (60 * NS_PER_S)
 #define DAY_NS (24 * 60 * MINUTE_NS)
 
+/* Few names match what stands before a pattern's first '*', or all of it. */
+struct owned {
+    size_t n_literal;
+    const char *pattern;
+    const struct tenant_spec *owner;
+};
+
 struct tenants {
     struct tenant **list; /* [n], sorted by name */
     size_t n, capacity;
     struct tenant_key **keys; /* [n_keys], sorted by digest */
     size_t n_keys, keys_capacity;
+    struct owned *owned; /* [n_owned] all patterns of voices that are somebody's own */
+    size_t n_owned;
     bool numbers[TENANTS_MAX + 1]; /* in use */
     bool closed;
 };
@@ -44,6 +54,7 @@ void tenants_destroy(struct tenants *t)
     for (size_t i = 0; i < t->n_keys; i++)
         mem_free(t->keys[i]);
     mem_free(t->list);
+    mem_free(t->owned);
     mem_free(t->keys);
     mem_free(t);
 }
@@ -173,18 +184,50 @@ static void forget_if_empty(struct tenants *t, const char *name)
     tenant_release(t, gone);
 }
 
+/* Room for the patterns of all settings there are, those that others' hide included, and `more`: taking
+ * settings away needs no memory then. */
+static struct owned *make_owned(const struct tenants *t, size_t more)
+{
+    size_t n = more + 1;
+    for (size_t i = 0; i < t->n; i++)
+        for (int k = FROM_STATE; k <= FROM_FILE; k++)
+            n += t->list[i]->specs[k] ? t->list[i]->specs[k]->own_voices.n : 0;
+    return mem_array(n, sizeof(struct owned));
+}
+
+static void list_owned(struct tenants *t)
+{
+    t->n_owned = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        const struct tenant_spec *s = tenant_spec_of(t->list[i]);
+        for (uint32_t k = 0; s && k < s->own_voices.n; k++) {
+            const char *p = s->own_voices.items[k];
+            t->owned[t->n_owned++] = (struct owned){strcspn(p, "*"), p, s};
+        }
+    }
+}
+
 enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
                         struct tenant_spec *spec, int64_t created_ms, struct error *err)
 {
     struct tenant *one = tenants_find(t, name);
     if (!one && !spec)
         return STATUS_OK;
-    if (!one)
+    /* What is taken away leaves room in the list that there is. */
+    struct owned *owned = spec ? make_owned(t, spec->own_voices.n) : NULL;
+    if (!one && owned)
         one = add_tenant(t, name, created_ms, err);
-    if (!one)
-        return err->status;
+    if (!one || (spec && !owned)) {
+        mem_free(owned);
+        return owned ? err->status : fail(err, STATUS_NO_MEMORY, "no memory for the tenant");
+    }
     tenant_spec_release(one->specs[origin]);
     one->specs[origin] = spec;
+    if (owned) {
+        mem_free(t->owned);
+        t->owned = owned;
+    }
+    list_owned(t);
     const struct tenant_spec *now = tenant_spec_of(one);
     one->requests_minute.limit = now ? now->requests_minute : LIMIT_NONE;
     one->requests_day.limit = now ? now->requests_day : LIMIT_NONE;
@@ -358,10 +401,14 @@ const struct tenant_key *tenants_check(const struct tenants *t, const char *text
 bool tenants_may_use(const struct tenants *t, const struct tenant_spec *spec, const char *name)
 {
     bool others = false;
-    for (size_t i = 0; i < t->n; i++) {
-        const struct tenant_spec *s = tenant_spec_of(t->list[i]);
-        if (s && s->own_voices.n && strcmp(s->name, spec->name) != 0)
-            others |= text_list_matches(&s->own_voices, name);
+    size_t n_name = strlen(name);
+    for (size_t i = 0; i < t->n_owned; i++) {
+        const struct owned *o = &t->owned[i];
+        if (o->n_literal > n_name || memcmp(o->pattern, name, o->n_literal) != 0)
+            continue;
+        bool matches =
+            o->pattern[o->n_literal] ? fnmatch(o->pattern, name, FNM_NOESCAPE) == 0 : o->n_literal == n_name;
+        others |= matches & (strcmp(o->owner->name, spec->name) != 0);
     }
     bool own = text_list_matches(&spec->own_voices, name);
     bool named = text_list_matches(&spec->voices, name) | !spec->names_voices;

@@ -152,7 +152,7 @@ void engine_destroy(struct engine *e)
     mem_free(e->users);
     mem_free(e->nexts);
     mem_free(e->waiting);
-    mem_free(e->offered);
+    mem_free(e->behind);
     fair_fini(&e->fair);
     mem_free(e->entries);
     mem_free(e->batch);

@@ -135,14 +135,14 @@ static bool create_tables(struct engine *e)
     e->nexts = mem_array(n + STARTS_MAX, sizeof *e->nexts);
     e->users = mem_array(e->n_pages, sizeof *e->users);
     e->waiting = mem_array(n + e->queue_limit, sizeof(struct submission *));
-    e->offered = mem_array(n + e->queue_limit, sizeof *e->offered);
+    e->behind = mem_array(n + e->queue_limit, sizeof *e->behind);
     e->entries = mem_array(2 * n, sizeof *e->entries);
     e->batch = mem_array(n + SHADOWS_MAX, sizeof *e->batch);
     e->batch_owner = mem_array(n + SHADOWS_MAX, sizeof(struct sequence *));
     e->rows = mem_array(n + e->score_rows, sizeof *e->rows);
     e->text_in = mem_alloc(bound);
     e->text_out = mem_alloc(bound + STOP_STRING_BYTES_MAX);
-    if (!fair_init(&e->fair, ENGINE_CALLERS_MAX) || !e->offered || !e->sequences || !e->token_table ||
+    if (!fair_init(&e->fair, ENGINE_CALLERS_MAX) || !e->behind || !e->sequences || !e->token_table ||
         !e->page_table || !e->users || !e->nexts || !e->waiting || !e->entries || !e->batch ||
         !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
         return false;

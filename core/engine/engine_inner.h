@@ -169,7 +169,7 @@ struct engine {
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct fair fair;
-    bool *offered;                  /* [n_sequences + queue_limit] of `waiting`: chosen for this plan */
+    uint32_t *behind;               /* [n_sequences + queue_limit] of `waiting`: the same caller's next one */
     uint32_t chosen[STARTS_MAX];    /* indices of `waiting` */
     struct schedule_entry *entries; /* [2 * n_sequences] */
     struct batch_seq *batch;        /* [n_sequences + SHADOWS_MAX] sequences, behind them followers */

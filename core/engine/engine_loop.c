@@ -116,41 +116,23 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
     return entry;
 }
 
-/* Of those that weren't offered yet and whose caller isn't passed over; UINT32_MAX: none. */
-static uint32_t next_waiting(const struct engine *e, int64_t now_ns)
-{
-    uint32_t best = UINT32_MAX;
-    for (uint32_t i = 0; i < e->n_waiting; i++) {
-        const struct generation *g = &e->waiting[i]->g;
-        if (e->offered[i] || fair_is_full(&e->fair, g))
-            continue;
-        if (best == UINT32_MAX || fair_is_before(&e->fair, g, &e->waiting[best]->g, now_ns))
-            best = i;
-    }
-    return best;
-}
-
 /* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
  * theirs. */
 static uint32_t choose_waiting(struct engine *e, uint32_t n)
 {
-    int64_t now_ns = clock_now_ns();
-    n = n < e->n_waiting ? n : e->n_waiting;
-    for (uint32_t k = 0; k < n; k++)
-        e->chosen[k] = k;
-    if (!e->fair.any)
-        return n;
-    memset(e->offered, 0, e->n_waiting * sizeof *e->offered);
-    fair_plan(&e->fair);
     uint32_t k = 0;
-    for (uint32_t best; k < n && (best = next_waiting(e, now_ns)) != UINT32_MAX;) {
-        const struct generation *g = &e->waiting[best]->g;
-        e->offered[best] = true;
-        if (!fair_fits(&e->fair, g, e->n_pages))
-            continue;
-        e->chosen[k++] = best;
-        fair_suppose(&e->fair, g);
-    }
+    n = n < e->n_waiting ? n : e->n_waiting;
+    for (uint32_t i = 0; i < n; i++)
+        e->chosen[i] = i;
+    if (!e->fair.any || n == 0)
+        return n;
+    fair_plan(&e->fair);
+    for (uint32_t i = e->n_waiting; i-- > 0;)
+        e->behind[i] = fair_put(&e->fair, &e->waiting[i]->g, i);
+    int64_t now_ns = clock_now_ns();
+    for (uint32_t next; k < n && (next = fair_pick(&e->fair, now_ns)) != FAIR_NONE;)
+        if (fair_take(&e->fair, &e->waiting[next]->g, e->behind[next], e->n_pages))
+            e->chosen[k++] = next;
     return k;
 }
 

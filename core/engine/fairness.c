@@ -96,8 +96,17 @@ void fair_plan(struct fair *f)
         struct fair_caller *c = &f->callers[f->waiting[i]];
         c->planned = 0;
         c->planned_pages = 0;
+        c->first = FAIR_NONE;
         c->full = false;
     }
+}
+
+uint32_t fair_put(struct fair *f, const struct generation *g, uint32_t place)
+{
+    struct fair_caller *c = caller_of(f, g);
+    uint32_t behind = c->first;
+    c->first = place;
+    return behind;
 }
 
 static bool stands_back(const struct fair_caller *c, int64_t now_ns)
@@ -105,33 +114,38 @@ static bool stands_back(const struct fair_caller *c, int64_t now_ns)
     return c->batch && now_ns - c->served_ns < ENGINE_PATIENCE_NS;
 }
 
-bool fair_is_before(const struct fair *f, const struct generation *a, const struct generation *b,
-                    int64_t now_ns)
+/* Class, then counter, then who came first. */
+static bool is_before(const struct fair_caller *a, const struct fair_caller *b, int64_t now_ns)
 {
-    const struct fair_caller *x = caller_of(f, a), *y = caller_of(f, b);
-    if (x == y)
-        return false; /* the order of service holds */
-    if (stands_back(x, now_ns) != stands_back(y, now_ns))
-        return stands_back(y, now_ns);
-    return x->counter + x->planned < y->counter + y->planned;
+    double x = a->counter + a->planned, y = b->counter + b->planned;
+    if (a->batch != b->batch && stands_back(a, now_ns) != stands_back(b, now_ns))
+        return stands_back(b, now_ns);
+    if (x < y || x > y)
+        return x < y;
+    return a->first < b->first;
 }
 
-bool fair_is_full(const struct fair *f, const struct generation *g)
+uint32_t fair_pick(const struct fair *f, int64_t now_ns)
 {
-    return caller_of(f, g)->full;
+    const struct fair_caller *best = NULL;
+    for (uint32_t i = 0; i < f->n_waiting; i++) {
+        const struct fair_caller *c = &f->callers[f->waiting[i]];
+        if (c->first != FAIR_NONE && !c->full && (!best || is_before(c, best, now_ns)))
+            best = c;
+    }
+    return best ? best->first : FAIR_NONE;
 }
 
-bool fair_fits(struct fair *f, const struct generation *g, uint32_t n_pages)
+bool fair_take(struct fair *f, const struct generation *g, uint32_t behind, uint32_t n_pages)
 {
     struct fair_caller *c = caller_of(f, g);
     double share = g->caller.kv_share > 0 ? (double)g->caller.kv_share : 1;
     uint32_t has = c->n_pages + c->planned_pages;
+    c->first = behind;
     c->full = share < 1 && has > 0 && has + pages_of(g) > share * n_pages;
-    return !c->full;
-}
-
-void fair_suppose(struct fair *f, const struct generation *g)
-{
-    caller_of(f, g)->planned_pages += pages_of(g);
-    caller_of(f, g)->planned += cost(g, FAIR_COST_PROMPT, g->n_prompt);
+    if (c->full)
+        return false;
+    c->planned_pages += pages_of(g);
+    c->planned += cost(g, FAIR_COST_PROMPT, g->n_prompt);
+    return true;
 }

@@ -27,6 +27,7 @@ struct fair_caller {
     uint32_t n_waiting;
     uint32_t n_pages;       /* that what it has running may come to need */
     uint32_t planned_pages; /* the same of the plan */
+    uint32_t first;         /* the place of its next one in the plan, or FAIR_NONE */
     bool full;              /* the plan has found its next one above its share of them: it is passed over */
     int64_t served_ns;      /* something of it was started last, or it began to wait */
     bool batch;
@@ -52,14 +53,15 @@ void fair_starts(struct fair *f, const struct generation *g, uint32_t n_tokens, 
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens);
 void fair_ends(struct fair *f, const struct generation *g);
 
-/* For a plan: forgets what the one before supposed; whether a generation of `a` goes before one of `b`;
- * whether its caller is passed over; whether it has its share of n_pages free, or its caller is passed over
- * from now on; supposes that this one starts. */
+/* For a plan. fair_plan forgets what the one before supposed. Then every generation that waits is put in
+ * front of its caller's others, so the last first; what fair_put answers is the place of the one behind it,
+ * FAIR_NONE for none. fair_pick gives the place of the one that is served next, of a caller that isn't full;
+ * fair_take takes it away (behind: as fair_put answered), and says whether it has its share of n_pages free:
+ * if so it is supposed to start, if not its caller is full for this plan. */
+#define FAIR_NONE UINT32_MAX
 void fair_plan(struct fair *f);
-bool fair_is_before(const struct fair *f, const struct generation *a, const struct generation *b,
-                    int64_t now_ns);
-bool fair_is_full(const struct fair *f, const struct generation *g);
-bool fair_fits(struct fair *f, const struct generation *g, uint32_t n_pages);
-void fair_suppose(struct fair *f, const struct generation *g);
+uint32_t fair_put(struct fair *f, const struct generation *g, uint32_t place);
+uint32_t fair_pick(const struct fair *f, int64_t now_ns);
+bool fair_take(struct fair *f, const struct generation *g, uint32_t behind, uint32_t n_pages);
 
 #endif

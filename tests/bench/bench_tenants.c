@@ -1,0 +1,144 @@
+/* What tenants cost a request before it runs and behind it: its key, its voice, its limits. All of it is the
+ * front thread's; nothing is added to a step but the choice among those that wait.
+ *
+ *   bench_tenants [TENANTS] [STEP_MS]      1000 tenants with two keys and voices of their own; a step of 10
+ * ms */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "fairness.h"
+#include "tenants.h"
+
+#define TIMES 20000
+#define N_WAITING 1000U
+#define N_PLACES 32U
+
+static volatile uint64_t sink;
+static char (*texts)[KEY_TEXT_LENGTH + 1];
+
+static struct tenants *make(unsigned n)
+{
+    struct tenants *t = tenants_create();
+    struct error err;
+    texts = calloc(n, sizeof *texts);
+    for (unsigned i = 0; t && texts && i < n; i++) {
+        char name[20], json[100];
+        struct tenant_spec *spec = NULL;
+        struct fault f;
+        snprintf(name, sizeof name, "tenant%u", i);
+        snprintf(json, sizeof json, "{\"own_voices\":[\"%s-*\"],\"requests_per_minute\":1000000000}", name);
+        json_t *settings = json_loads(json, 0, NULL);
+        if (tenant_spec_parse(name, settings, &spec, &f) != STATUS_OK ||
+            tenants_put(t, name, FROM_STATE, spec, 0, &err) != STATUS_OK)
+            return NULL;
+        json_decref(settings);
+        for (int k = 0; k < 2; k++) {
+            struct tenant_key key = {.name = "k"};
+            if (!key_make(texts[i], key.id))
+                return NULL;
+            key_digest(texts[i], key.digest);
+            snprintf(key.tenant, sizeof key.tenant, "%s", name);
+            if (tenants_add_key(t, &key, &err) != STATUS_OK)
+                return NULL;
+        }
+    }
+    return t;
+}
+
+static double since_us(int64_t begin_ns, int times)
+{
+    return (double)(clock_now_ns() - begin_ns) / 1e3 / times;
+}
+
+static double time_keys(const struct tenants *t, unsigned n, bool right)
+{
+    struct tenant *who;
+    int64_t begin = clock_now_ns();
+    for (unsigned i = 0; i < TIMES; i++) {
+        char text[KEY_TEXT_LENGTH + 1];
+        snprintf(text, sizeof text, "%s", texts[i % n]);
+        text[40] = right ? text[40] : 'x';
+        sink += tenants_check(t, text, &who) != NULL;
+    }
+    return since_us(begin, TIMES);
+}
+
+static double time_voices(const struct tenants *t)
+{
+    const struct tenant_spec *spec = tenant_spec_of(tenants_at(t, 0));
+    int64_t begin = clock_now_ns();
+    for (unsigned i = 0; i < TIMES / 10; i++)
+        sink += tenants_may_use(t, spec, i % 2 ? "pt" : "tenant7-x");
+    return since_us(begin, TIMES / 10);
+}
+
+/* Four windows: room, take, what is left for the headers, give back. */
+static double time_limits(struct tenants *t)
+{
+    struct tenant *one = tenants_at(t, 0);
+    struct window *all[] = {&one->requests_minute, &one->requests_day, &one->tokens_minute, &one->tokens_day};
+    int64_t begin = clock_now_ns();
+    for (unsigned i = 0; i < TIMES; i++)
+        for (int k = 0; k < 4; k++) {
+            int64_t now = clock_now_ns();
+            sink += window_room(all[k], now) > 100;
+            window_take(all[k], 100, now);
+            sink += (uint64_t)window_reset_ns(all[k], now);
+            window_give(all[k], 60, now, now);
+        }
+    return since_us(begin, TIMES);
+}
+
+/* A step that fills N_PLACES from a full queue; most steps fill none. */
+static double time_choice(void)
+{
+    static struct generation g[N_WAITING];
+    struct fair f;
+    if (!fair_init(&f, ENGINE_CALLERS_MAX))
+        return 0;
+    for (unsigned i = 0; i < N_WAITING; i++) {
+        g[i] = (struct generation){
+            .n_prompt = 100, .max_tokens = 100, .caller = {.number = 1 + i % 100, .weight = 1}};
+        fair_arrives(&f, &g[i], 1);
+    }
+    static uint32_t behind[N_WAITING];
+    int64_t begin = clock_now_ns();
+    for (unsigned times = 0; times < 100; times++) {
+        fair_plan(&f);
+        for (uint32_t i = N_WAITING; i-- > 0;)
+            behind[i] = fair_put(&f, &g[i], i);
+        for (unsigned k = 0; k < N_PLACES; k++) {
+            uint32_t next = fair_pick(&f, 2);
+            sink += fair_take(&f, &g[next], behind[next], 1000);
+        }
+    }
+    double us = since_us(begin, 100);
+    fair_fini(&f);
+    return us;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 1000;
+    double step_us = (argc > 2 ? atof(argv[2]) : 10) * 1e3;
+    struct tenants *t = n >= 10 && n <= TENANTS_MAX ? make(n) : NULL;
+    if (!t) {
+        fprintf(stderr, "usage: bench_tenants [TENANTS: 10 to %u] [STEP_MS]\n", TENANTS_MAX);
+        return 2;
+    }
+    double right = time_keys(t, n, true), wrong = time_keys(t, n, false), voices = time_voices(t),
+           limits = time_limits(t), choice = time_choice(), all = right + voices + limits;
+    printf("%u tenants, %u keys\n", n, 2 * n);
+    printf("%-44s %8.2f us\n", "a right key", right);
+    printf("%-44s %8.2f us\n", "a wrong one", wrong);
+    printf("%-44s %8.2f us\n", "whether a voice may be used", voices);
+    printf("%-44s %8.2f us\n", "four limits, with what the headers say", limits);
+    printf("%-44s %8.2f us = %.3f %% of a step of %g ms\n", "a request in all", all, 100 * all / step_us,
+           step_us / 1e3);
+    printf("%-44s %8.2f us = %.3f %%\n", "a step that fills 32 places from 1000 waiting", choice,
+           100 * choice / step_us);
+    tenants_destroy(t);
+    free(texts);
+    return 0;
+}
