@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/mem.h"
 
 void reply_init(struct reply *p, const struct reply_format *format)
@@ -229,6 +230,7 @@ static enum match read_marker(struct reply *p, struct span at, size_t *taken)
     static const char *const tags[MARKERS_MAX] = {FUNCTION_MARK, "</function>"};
     const struct call_syntax *c = p->format.calls;
     const char *found;
+    require(c != NULL); /* else no block begins */
     enum match m = match_any(at, c->close, &found);
     if (m == MATCH_WHOLE) {
         *taken = end_block(p, strlen(found));

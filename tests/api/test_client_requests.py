@@ -1,4 +1,5 @@
-"""What clients that are no Python packages send, replayed from tests/api/requests: MODEL stands for the model's name."""
+"""What clients send, replayed from tests/api/requests: MODEL stands for the model's name. Those of instructor, LiteLLM
+and the AI SDK were recorded; the others, of clients that are no Python packages, are written as these clients send them."""
 import glob, json, os, urllib.request
 
 import pytest
@@ -59,16 +60,27 @@ def test_recorded_requests_are_answered(parrots, file):
         assert bool(usage) == bool(body.get("stream_options", {}).get("include_usage"))
     else:
         answer = json.loads(text)
-        content, names, arguments = answer["choices"][0]["message"]["content"], [], ""
-        finish = answer["choices"][0]["finish_reason"]
+        message, finish = answer["choices"][0]["message"], answer["choices"][0]["finish_reason"]
+        calls = [c["function"] for c in message.get("tool_calls", [])]
+        content, names, arguments = message["content"] or "", [c["name"] for c in calls], "".join(c["arguments"] for c in calls)
         assert answer["usage"]["prompt_tokens"] > 10
     if "prompt" in body:
         assert finish == "stop"
         return
     last = body["messages"][-1]
+    if body.get("tool_choice", "auto") != "auto" or "response_format" in body:
+        if "tool_choice" in body:
+            assert names == [body["tools"][0]["function"]["name"]] and not content
+        value = json.loads(arguments or content)
+        assert set(value) == {"city", "days"} and value["city"] in ("Paris", "Rio") and value["days"] in (1, 2, 3)
+        return
     if last["role"] == "tool":
         assert (content, names, finish) == (TEXTS["after"], [], "stop")
-    elif "weather" in str(last["content"]):
+    elif "#both" in str(last["content"]):
+        assert (content, names, finish) == ("One moment.", ["now", "get_weather"], "tool_calls")
+    elif "#think" in str(last["content"]):
+        assert content == "So it says yes." and message["reasoning_content"]
+    elif "#weather" in str(last["content"]):
         assert (content, names, finish) == ("", ["get_weather"], "tool_calls")
         assert json.loads(arguments) == {"city": "São Paulo", "days": 2}
     else:
