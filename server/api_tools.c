@@ -93,7 +93,32 @@ static void choose_named(struct reader *r, const char *field, const json_t *name
     t->named = json_string_value(name);
 }
 
-static void read_choice(struct reader *r, struct tool_params *t)
+/* {"mode": "auto" | "required", "tools": [{"type": "function", "function": {"name"}}, …]}: only these. */
+static void choose_allowed(struct reader *r, json_t *body, struct tool_params *t)
+{
+    const json_t *v = json_object_get(json_object_get(body, "tool_choice"), "allowed_tools"),
+                 *names = json_object_get(v, "tools");
+    const char *mode = json_string_value(json_object_get(v, "mode"));
+    json_t *allowed = json_array();
+    if (!mode || (strcmp(mode, "auto") != 0 && strcmp(mode, "required") != 0) || json_array_size(names) == 0)
+        read_fail(r, STATUS_INVALID, "tool_choice",
+                  "tool_choice.allowed_tools: expected mode \"auto\" or \"required\", and tools");
+    for (size_t i = 0; i < json_array_size(names) && r->status == STATUS_OK; i++) {
+        const json_t *name = json_object_get(json_object_get(json_array_get(names, i), "function"), "name");
+        struct tool_params one = *t;
+        choose_named(r, "tool_choice.allowed_tools", name, &one);
+        for (size_t k = 0; k < json_array_size(t->tools) && r->status == STATUS_OK; k++) {
+            json_t *tool = json_array_get(t->tools, k);
+            if (json_equal(json_object_get(json_object_get(tool, "function"), "name"), name))
+                json_array_append(allowed, tool);
+        }
+    }
+    t->choice = mode && strcmp(mode, "required") == 0 ? TOOL_REQUIRED : TOOL_AUTO;
+    json_object_set_new(body, "tools", allowed);
+    t->tools = json_object_get(body, "tools");
+}
+
+static void read_choice(struct reader *r, json_t *body, struct tool_params *t)
 {
     const char *field = t->legacy ? "function_call" : "tool_choice";
     const json_t *v = r->status == STATUS_OK ? json_object_get(r->object, field) : NULL;
@@ -112,6 +137,8 @@ static void read_choice(struct reader *r, struct tool_params *t)
         t->choice = TOOL_REQUIRED;
     else if (t->legacy && json_is_object(v))
         choose_named(r, field, json_object_get(v, "name"), t);
+    else if (type && strcmp(type, "allowed_tools") == 0)
+        choose_allowed(r, body, t);
     else if (type && strcmp(type, "function") == 0)
         choose_named(r, field, json_object_get(json_object_get(v, "function"), "name"), t);
     else
@@ -142,8 +169,8 @@ void read_tools(struct reader *r, json_t *body, struct tool_params *out)
                   json_array_size(tools), TOOLS_MAX);
     for (size_t i = 0; i < json_array_size(tools) && r->status == STATUS_OK; i++)
         check_tool(r, tools, i);
-    read_choice(r, out);
-    if (json_array_size(tools) == 0)
+    read_choice(r, body, out);
+    if (json_array_size(out->tools) == 0)
         out->choice = TOOL_NONE;
     if (out->choice == TOOL_NONE)
         out->tools = NULL;

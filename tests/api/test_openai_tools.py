@@ -1,5 +1,5 @@
 """Tools and reasoning with the real `openai` package, on models that say given texts by heart (parrot.py)."""
-import json, os
+import json, os, shutil
 from typing import Literal
 
 import openai
@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 import parrot
-from harness import Server
+from harness import DATA, Server
 
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "São Paulo", "days": 2}}\n</tool_call>'
 TEXTS = {
@@ -196,6 +196,9 @@ def many(n):
     ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}}, "allowed_tools"),
+    ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
+        {"type": "function", "function": {"name": "nobody"}}]}}}, "nobody"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array", "uniqueItems": True}}}],
       "tool_choice": "required"}, "uniqueItems"),
     ({"tools": TOOLS, "functions": [{"name": "f"}]}, "functions"),
@@ -366,6 +369,37 @@ def test_calls_can_be_forced(bird, choice, names):
                                             functions=[t["function"] for t in FORCED], function_call={"name": "Clock"})
     assert legacy.choices[0].finish_reason == "function_call"
     Clock.model_validate_json(legacy.choices[0].message.function_call.arguments)
+
+
+def test_only_allowed_tools_are_called_and_shown(bird, parrots):
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "Clock"}}]}}
+    ask = {"messages": [{"role": "user", "content": "x"}], "tools": FORCED, "tool_choice": allowed, "max_tokens": 300}
+    for seed in range(3):
+        message = bird.chat.completions.create(model="parrot", seed=seed, **ask).choices[0].message
+        assert {c.function.name for c in message.tool_calls} == {"Clock"}
+    prompt = parrots.post("/apply-template", ask)[1]["prompt"]
+    assert "Clock" in prompt and "Forecast" not in prompt
+
+
+def test_a_voice_says_how_it_calls(tmp_path):
+    """adapter.yaml's tool_format goes before the template; one that isn't known is named."""
+    adapters = {}
+    for name in ("llama", "nonsense"):
+        adapters[name] = shutil.copytree(os.path.join(DATA, "adapters", "llama", "qv_r4"), str(tmp_path / name))
+        with open(os.path.join(adapters[name], "adapter.yaml"), "w") as f:
+            f.write(f"tool_format: {name}\n")
+    ask = {"messages": [{"role": "user", "content": "x"}], "tools": many(1), "tool_choice": "required", "max_tokens": 200,
+           "parallel_tool_calls": False, "return_token_ids": True, "temperature": 0}
+    with Server(os.path.join(DATA, "models", "llama", "f32"), adapters, ["--threads", "2"], name="tiny") as s:
+        for voice, begins in (("tiny", "<tool_call>"), ("llama", '{"name": "f0", "parameters": {')):
+            status, answer = s.post("/v1/chat/completions", {**ask, "model": voice})
+            assert status == 200 and answer["choices"][0]["finish_reason"] == "tool_calls", answer
+            assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "f0"
+            text = s.post("/detokenize", {"tokens": answer["choices"][0]["token_ids"]})[1]["content"]
+            assert text.startswith(begins)
+        status, answer = s.post("/v1/chat/completions", {**ask, "model": "nonsense"})
+        assert status == 400 and "nonsense" in answer["error"]["message"]
+        assert s.post("/v1/chat/completions", {"model": "nonsense", "messages": ask["messages"], "max_tokens": 1})[0] == 200
 
 
 def test_an_answer_in_a_form_or_a_call(bird):
