@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make bench`: kernels against their peak and scalar, the engine, the server under load, memory, start-up, growth, swaps.
 #   MODELS="a.gguf b.gguf"   models of real shape (default: the demo model, which has no limits to show)
-#   PARTS="kernels step share load …"   some of it alone: kernels tokenizer http swap zipf, and bench_own.py's parts
+#   PARTS="kernels step share load …"   some of it alone: kernels tokenizer overhead http swap zipf, and bench_own.py's parts
 #   TOKENIZER=tokenizer.json TEXTS="FILE…"   the tokenizer's part (default: the 128k vocabulary beside the repository)
 #   URL=http://…  BASE=name ADAPTERS=a,b,c    another OpenAI-style server instead of ours, HTTP part only
 #   BENCH_WRAP="…"   a command that keeps others away from the pieces of bench_own.py
@@ -11,12 +11,16 @@ if [ -n "${URL:-}" ]; then
     exec python3 tests/bench/bench_http.py --url "$URL" --base "$BASE" --adapters "$ADAPTERS"
 fi
 own="step rows ranks adapters context threads share load prefix many start"
-parts=${PARTS:-kernels ${MODELS:+$own} tokenizer http}
+parts=${PARTS:-kernels ${MODELS:+$own} tokenizer overhead http}
 echo "$(date -u +%Y-%m-%d), $(git rev-parse --short HEAD 2>/dev/null || echo 'no commit'), $(nproc) cores: $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2-)"
 kernels() {
     echo; echo "## Kernels"; echo
     build/release/tests/bench/limits
     build/release/tests/kernels/check --bench
+}
+overhead() {
+    echo; echo "## Keys, limits, usage"; echo
+    python3 tests/bench/bench_overhead.py
 }
 tokenizer() {
     local vocabulary=${TOKENIZER:-} packed=../shared/goldens/tokenizer_files/llama3_1/tokenizer.json.xz
