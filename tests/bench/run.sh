@@ -49,7 +49,7 @@ http() {
 chosen=""
 for part in $parts; do
     case $part in
-    kernels | tokenizer | http) $part ;;
+    kernels | tokenizer | overhead | http) $part ;;
     swap | zipf) echo; echo "## $part"; echo; python3 tests/bench/bench_$part.py ;;
     *) chosen="$chosen $part" ;;
     esac
