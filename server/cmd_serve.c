@@ -7,6 +7,7 @@
 #include "conf.h"
 #include "options.h"
 #include "server.h"
+#include "tenant_file.h"
 
 static int complain(const struct error *err)
 {
@@ -49,6 +50,10 @@ int cmd_check_config(int argc, char **argv)
     enum status s = conf_read_yaml(&c, argv[1], &err);
     if (s == STATUS_OK && (s = conf_finish(&c, &err)) != STATUS_OK)
         fail_within(&err, "%s", argv[1]);
+    struct tenants_file tenants = {0};
+    if (s == STATUS_OK && c.tenants_file)
+        s = tenants_file_read(c.tenants_file, &tenants, &err);
+    tenants_file_fini(&tenants);
     if (s == STATUS_OK)
         printf("%s is right\n", argv[1]);
     else

@@ -384,8 +384,7 @@ static enum status wait_for_voice(struct completion *c)
             &c->fault, STATUS_FULL, "model",
             "\"%s\" leaves memory as soon as it is loaded: there is too little room for the voices in use",
             m->term.name);
-    const struct adapter *a = registry_find(c->server->registry, m->term.name);
-    if (a && !a->loading && gate_load(c->r, &c->fault) != STATUS_OK) /* else it shares another's load */
+    if (completion_may_load(c) != STATUS_OK)
         return c->fault.error.status;
     c->waiter.ready = on_loaded;
     if (adapter_ops_wait(c->server->adapter_ops, &c->waiter, m->term.name, m->generation, c->voice.tenant,

@@ -123,6 +123,8 @@ LK_MUST_USE enum status completion_parse_prompts(struct completion *c);
 /* completion_tenant.c */
 /* What it may cost is taken from its tenant's limits; nothing is without one. */
 LK_MUST_USE enum status completion_reserve(struct completion *c);
+/* Whether its tenant may have the bytes of the voice's missing member loaded now. */
+LK_MUST_USE enum status completion_may_load(struct completion *c);
 /* What it did cost, once, at its end. */
 void completion_settle(struct completion *c);
 /* A generation has waited so long for its first step. */

@@ -7,6 +7,7 @@
 #include "server.h"
 #include "tenant_gate.h"
 #include "tenant_keeper.h"
+#include "voice_tenant.h"
 
 static uint64_t n_prompt_tokens(const struct completion *c)
 {
@@ -33,6 +34,15 @@ enum status completion_reserve(struct completion *c)
         n += (uint64_t)completion_max_tokens(c, p) * c->params.n;
     }
     return gate_reserve(c->r, n, &c->fault);
+}
+
+enum status completion_may_load(struct completion *c)
+{
+    const struct adapter *a = registry_find(c->server->registry, c->voice.missing->term.name);
+    if (!a || a->loading) /* it shares another's load */
+        return STATUS_OK;
+    enum status s = gate_load(c->r, &c->fault);
+    return s == STATUS_OK ? voice_own_room(c->r, a, &c->fault) : s;
 }
 
 /* Prompts are counted as usage counts them, once whatever their number of choices; those that never ran

@@ -39,6 +39,7 @@
     X(V, concurrent_requests)                                                                                \
     X(V, loads_per_minute)                                                                                   \
     X(V, kv_share)                                                                                           \
+    X(V, resident_bytes)                                                                                     \
     X(V, context)                                                                                            \
     X(T, cache_group)
 

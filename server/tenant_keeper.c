@@ -15,6 +15,7 @@
 #define USAGE_ROWS_MAX 4096U /* between two writings; more is counted under no voice */
 #define HOUR_MS INT64_C(3600000)
 #define DAY_HOURS 24
+#define KEPT_HOURS (400 * DAY_HOURS) /* of usage */
 
 struct usage_batch {
     struct usage_row *rows;
@@ -284,6 +285,8 @@ static enum status read_store(struct tenant_keeper *k, struct error *err)
     enum status s = tenant_store_open(k->server->conf->state, &k->store, err);
     if (s == STATUS_OK)
         s = tenant_store_load(k->store, &v, err);
+    if (s == STATUS_OK)
+        s = tenant_store_forget_usage(k->store, clock_wall_ms() - KEPT_HOURS * HOUR_MS, err);
     const struct usage_query day = {
         .from_ms = clock_wall_ms() - DAY_HOURS * HOUR_MS, .to_ms = INT64_MAX, .limit = INT32_MAX};
     return s == STATUS_OK ? tenant_store_usage(k->store, &day, restore_day, k, err) : s;

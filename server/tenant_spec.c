@@ -163,6 +163,7 @@ static void read_limits(struct reader *r, struct tenant_spec *s)
     read_limit(r, "tokens_per_day", &s->tokens_day);
     read_limit(r, "concurrent_requests", &s->concurrent);
     read_limit(r, "loads_per_minute", &s->loads_minute);
+    read_limit(r, "resident_bytes", &s->resident_bytes);
     s->kv_share = 1;
     read_float(r, "kv_share", 0.001, 1, &s->kv_share);
     read_int(r, "context", 2, INT32_MAX, &context);
@@ -192,6 +193,7 @@ static void refuse_unknown(struct reader *r)
                                         "tokens_per_day",
                                         "concurrent_requests",
                                         "loads_per_minute",
+                                        "resident_bytes",
                                         "kv_share",
                                         "context",
                                         "cache_group"};

@@ -46,8 +46,9 @@ struct tenant_spec {
     double weight;          /* of its share, 1 by default */
     uint64_t requests_minute, requests_day, tokens_minute, tokens_day; /* LIMIT_NONE: no limit */
     uint64_t concurrent, loads_minute;
-    double kv_share;  /* of the KV memory, for what runs; 1: all */
-    uint32_t context; /* tokens of a sequence; UINT32_MAX: the server's */
+    uint64_t resident_bytes; /* of own voices in memory */
+    double kv_share;         /* of the KV memory, for what runs; 1: all */
+    uint32_t context;        /* tokens of a sequence; UINT32_MAX: the server's */
 };
 
 /* STATUS_INVALID and others name the field in `f`. *out has one reference. Thread: any. */

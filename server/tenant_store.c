@@ -234,6 +234,11 @@ enum status tenant_store_add_usage(struct tenant_store *s, const struct usage_ro
     return end(s, st, err);
 }
 
+enum status tenant_store_forget_usage(struct tenant_store *s, int64_t before_ms, struct error *err)
+{
+    return put(s, err, "DELETE FROM usage WHERE hour_ms<?1", "i", before_ms);
+}
+
 enum status tenant_store_usage(struct tenant_store *s, const struct usage_query *query,
                                void (*each)(const struct usage_row *row, void *data), void *data,
                                struct error *err)

@@ -54,6 +54,9 @@ struct usage_row {
 /* Adds them to what is there. */
 LK_MUST_USE enum status tenant_store_add_usage(struct tenant_store *s, const struct usage_row *rows, size_t n,
                                                struct error *err);
+/* Forgets hours that began before. */
+LK_MUST_USE enum status tenant_store_forget_usage(struct tenant_store *s, int64_t before_ms,
+                                                  struct error *err);
 /* Rows of hours that begin in [from_ms, to_ms), of one tenant or (NULL) all, in order; at most `limit`. */
 struct usage_query {
     const char *tenant;

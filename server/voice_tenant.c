@@ -44,6 +44,60 @@ static enum status add_term(const struct request *r, const struct voice_term *t,
     return s == STATUS_OK ? s : fault_set(f, s, "model", "%s", err.text);
 }
 
+/* Memory of a name's versions, and when one was used last. */
+static uint64_t bytes_of(const struct adapter *a, int64_t *used_ns)
+{
+    uint64_t n = 0;
+    *used_ns = 0;
+    for (uint32_t i = 0; i < a->n_records; i++) {
+        const struct version_record *v = &a->records[i];
+        if (!v->version)
+            continue;
+        n += v->size_bytes;
+        *used_ns = v->used_ns > *used_ns ? v->used_ns : *used_ns;
+    }
+    return n;
+}
+
+/* What a load of it will take: what it took before, or its files' size. */
+static uint64_t bytes_wanted(const struct adapter *a)
+{
+    const struct version_record *v = registry_record(a, a->stable);
+    return v && v->size_bytes ? v->size_bytes : a->file_bytes;
+}
+
+enum status voice_own_room(const struct request *r, const struct adapter *a, struct fault *f)
+{
+    const struct tenant_spec *spec = gate_spec(r);
+    struct registry *all = r->server->registry;
+    if (!spec || spec->resident_bytes == LIMIT_NONE || !text_list_matches(&spec->own_voices, a->wish.name))
+        return STATUS_OK;
+    uint64_t wanted = bytes_wanted(a), sum = UINT64_MAX;
+    if (wanted > spec->resident_bytes)
+        return fault_set(f, STATUS_FORBIDDEN, "model",
+                         "\"%s\" needs %llu bytes of memory, your voices may have %llu", a->wish.name,
+                         (unsigned long long)wanted, (unsigned long long)spec->resident_bytes);
+    while (sum > spec->resident_bytes - wanted) {
+        const struct adapter *oldest = NULL;
+        int64_t oldest_ns = INT64_MAX, used_ns;
+        sum = 0;
+        for (size_t i = 0; i < registry_count(all); i++) {
+            const struct adapter *other = registry_at(all, i);
+            uint64_t n = other != a && text_list_matches(&spec->own_voices, other->wish.name)
+                             ? bytes_of(other, &used_ns)
+                             : 0;
+            sum += n;
+            if (n && used_ns < oldest_ns) {
+                oldest = other;
+                oldest_ns = used_ns;
+            }
+        }
+        if (sum > spec->resident_bytes - wanted && oldest)
+            registry_evict(all, registry_find(all, oldest->wish.name));
+    }
+    return STATUS_OK;
+}
+
 bool voice_base_allowed(const struct request *r)
 {
     bool by_word = gate_may_use(r, "base"), by_name = gate_may_use(r, r->server->base.name);

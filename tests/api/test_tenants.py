@@ -296,6 +296,11 @@ def test_the_file_is_read_again(tmp_path):
         assert models(key_a) == models(more) == models(key_b) == 401
         reload(good, "tenants file read")
         assert models(key_a) == ["shows_B"] and models(more) == ["shows_B"]
+    (tmp_path / "c.yaml").write_text(f"model: {LLAMA}\ntenants: {file}\n")
+    assert subprocess.run([BINARY, "check-config", str(tmp_path / "c.yaml")], capture_output=True).returncode == 0
+    file.write_text("tenants:\n  - name: a\n    weight: heavy\n")
+    r = subprocess.run([BINARY, "check-config", str(tmp_path / "c.yaml")], capture_output=True, text=True)
+    assert r.returncode == 1 and "weight" in r.stderr
     r = subprocess.run([BINARY, "serve", "--model", LLAMA, "--tenants", str(tmp_path / "none.yaml")],
                        capture_output=True, text=True, timeout=60)
     assert r.returncode == 1 and "none.yaml" in r.stderr
@@ -526,6 +531,26 @@ def test_loads_are_counted(server):
     none = make_tenant(server, "none", requests_per_minute=0)
     status, answer, head = speak(server, none)
     assert status == 429 and head["retry-after"] == "60" and "0 requests per minute" in answer["error"]["message"]
+
+
+def test_own_voices_share_their_tenants_memory(tmp_path):
+    names = [f"mine{i}" for i in range(4)]
+    with Server(LLAMA, {n: SHOWN[f"shows_{x}"] for n, x in zip(names, "ABCD")}, ["--threads", "2", "--state", str(tmp_path / "s.db")]) as s:
+        def resident():
+            return [a["name"] for a in s.admin("GET", "/admin/v1/adapters")[1]["data"] if a["state"] == "resident"]
+
+        assert resident() == names
+        size = s.admin("GET", "/admin/v1/adapters/mine0/versions")[1]["data"][0]["bytes"]
+        key = make_tenant(s, "t", own_voices=["mine*"], resident_bytes=2 * size + size // 2)
+        for name in names:
+            assert s.admin("POST", f"/admin/v1/adapters/{name}/unload")[0] == 200
+        for name, there in (("mine0", ["mine0"]), ("mine1", ["mine0", "mine1"]), ("mine0", ["mine0", "mine1"]),
+                            ("mine2", ["mine0", "mine2"]), ("mine3", ["mine2", "mine3"])):
+            assert speak(s, key, model=name)[0] == 200
+            assert resident() == there
+        assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": size - 1})[0] == 200
+        status, answer, _ = speak(s, key, model="mine0")
+        assert status == 403 and "memory" in answer["error"]["message"]
 
 
 def test_served_by_weight(tmp_path):

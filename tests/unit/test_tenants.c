@@ -377,6 +377,10 @@ static void the_store_keeps_what_it_is_told(void **state)
         assert_int_equal(tenant_store_usage(s, &asked[i].q, see_usage, &seen, &err), STATUS_OK);
         assert_string_equal(seen.text, asked[i].wanted);
     }
+    assert_int_equal(tenant_store_forget_usage(s, 7200000, &err), STATUS_OK);
+    seen.text[0] = '\0';
+    assert_int_equal(tenant_store_usage(s, &asked[0].q, see_usage, &seen, &err), STATUS_OK);
+    assert_string_equal(seen.text, "7200000 b pt 6 3|");
     const struct store_change gone = {.tenant = "a", .wall_ms = 9};
     assert_int_equal(tenant_store_apply(s, &gone, &err), STATUS_OK);
     expect_kept(s, "");
