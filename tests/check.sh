@@ -25,7 +25,7 @@ sources() { git ls-files -- 'core/*.[ch]' 'adapters/*.[ch]' 'server/*.[ch]' 'inc
 format() { sources | xargs clang-format-14 --dry-run -Werror; }
 tidy() {
     local inc
-    inc="-std=gnu11 -D_GNU_SOURCE -DLORIKEET_VERSION='\"0\"' -Iinclude $(pkg-config --cflags libmicrohttpd jansson libuv libcyaml gnutls)"
+    inc="-std=gnu11 -D_GNU_SOURCE -DLORIKEET_VERSION='\"0\"' -Iinclude $(pkg-config --cflags libmicrohttpd jansson libuv libcyaml gnutls libexttextcat)"
     git ls-files -- 'core/*.c' 'adapters/*.c' 'server/*.c' | grep -vE '_(avx2|avxvnni|avx512|neon)\.c$' |
         xargs -P 2 -n 8 sh -c 'clang-tidy-14 --quiet --warnings-as-errors="*" "$@" -- '"$inc"' 2>/dev/null' sh
 }
