@@ -184,7 +184,7 @@ static enum status add_text(struct conf *c, const char **list, size_t *n, size_t
 static enum status add_named(struct conf *c, const char **list, size_t *n, const char *option,
                              const char *text, struct error *err)
 {
-    bool roots = list == c->adapter_roots || list == c->source_allow;
+    bool roots = list == c->adapter_roots || list == c->source_allow || list == c->cors_origins;
     size_t limit = roots ? CONF_ROOTS_MAX : CONF_LISTEN_MAX;
     enum status s = add_text(c, list, n, limit, text);
     if (s == STATUS_NO_MEMORY)
@@ -205,6 +205,20 @@ enum status conf_add_admin_listen(struct conf *c, const char *address, struct er
 enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err)
 {
     return add_named(c, c->adapter_roots, &c->n_adapter_roots, "--adapter-root", folder, err);
+}
+
+/* A browser sends an origin in exactly this form (RFC 6454 section 6.2): one with a path would never be met.
+ */
+enum status conf_add_cors_origin(struct conf *c, const char *origin, struct error *err)
+{
+    const char *host = strstr(origin, "://");
+    bool is_origin = host && host > origin && host[3] && !strpbrk(host + 3, "/?# ");
+    if (strcmp(origin, "*") != 0 && strcmp(origin, "null") != 0 && !is_origin)
+        return fail(err, STATUS_INVALID,
+                    "--cors-origin: found \"%s\", expected an origin without a path, as in "
+                    "https://chat.example.org, or *",
+                    origin);
+    return add_named(c, c->cors_origins, &c->n_cors_origins, "--cors-origin", origin, err);
 }
 
 enum status conf_add_source_allow(struct conf *c, const char *prefix, struct error *err)

@@ -80,8 +80,8 @@ struct conf {
     size_t
         n_admin_listen;  /* 0: unix:$XDG_RUNTIME_DIR/lorikeet-PORT.sock if that folder exists; "off": none */
     bool metrics_public; /* GET /metrics on the data listener too (it shows all adapters' names) */
-    const char
-        *cors_origin; /* Access-Control-Allow-Origin of the data listener ("*" or an origin); NULL: none */
+    const char *cors_origins[CONF_ROOTS_MAX]; /* pages of these may use the data listener; "*": of any */
+    size_t n_cors_origins;
 
     /* How it computes. */
     unsigned n_threads;     /* 0: one a core */
@@ -130,6 +130,7 @@ LK_MUST_USE enum status conf_add_auto(struct conf *c, const char *text, struct e
 LK_MUST_USE enum status conf_add_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_admin_listen(struct conf *c, const char *address, struct error *err);
 LK_MUST_USE enum status conf_add_source_allow(struct conf *c, const char *prefix, struct error *err);
+LK_MUST_USE enum status conf_add_cors_origin(struct conf *c, const char *origin, struct error *err);
 LK_MUST_USE enum status conf_add_adapter_root(struct conf *c, const char *folder, struct error *err);
 struct source_options;
 /* The options of sources, from the environment and from the configuration, which wins; borrows both. */

@@ -17,6 +17,7 @@ enum kind { KIND_TEXT, KIND_CHOICE, KIND_COUNT, KIND_BYTES, KIND_DURATION, KIND_
 #define LIST_MEMBER_adapter_root adapter_roots
 #define LIST_MEMBER_blend blends
 #define LIST_MEMBER_auto_rule auto_rules
+#define LIST_MEMBER_cors_origin cors_origins
 #define LIST_MEMBER_source_allow source_allow
 #define LIST_MEMBER_listen listen
 #define LIST_MEMBER_admin_listen admin_listen
@@ -214,6 +215,8 @@ static enum status add_to_list(struct conf *c, const struct option_row *r, const
         return conf_add_blend(c, value, err);
     if (strcmp(r->key, "auto") == 0)
         return conf_add_auto(c, value, err);
+    if (strcmp(r->key, "cors-origin") == 0)
+        return conf_add_cors_origin(c, value, err);
     if (strcmp(r->key, "source-allow") == 0)
         return conf_add_source_allow(c, value, err);
     if (strcmp(r->key, "listen") == 0)

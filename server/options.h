@@ -89,8 +89,8 @@ struct conf;
       "the same for operators, or off (unix:$XDG_RUNTIME_DIR/lorikeet-PORT.sock)")                           \
     X(BOOL, "metrics-public", metrics_public, 0, 0, NULL, "BOOL",                                            \
       "show /metrics to clients too; it names all adapters (true)")                                          \
-    X(TEXT, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
-      "Access-Control-Allow-Origin for browsers (none)")                                                     \
+    X(LIST, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
+      "pages of this origin may ask, from a browser; *: of any (none)")                                      \
     X(COUNT, "threads", n_threads, 0, 256, NULL, "N", "compute threads (0: one a core)")                     \
     X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avxvnni|avx512|neon", "NAME",                              \
       "instruction set of the kernels (auto)")                                                               \

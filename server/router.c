@@ -140,23 +140,31 @@ const struct route *router_find(const char *method, const char *path, enum plane
     return NULL;
 }
 
+/* The page's origin is among those that may ask; of several the answer names that one alone. */
 static void allow_origin(struct request *r)
 {
-    const char *origin = r->server->conf->cors_origin;
-    if (!origin || r->plane != PLANE_DATA || !r->origin)
+    const struct conf *c = r->server->conf;
+    bool any = false, named = false;
+    for (size_t i = 0; i < c->n_cors_origins; i++) {
+        any |= strcmp(c->cors_origins[i], "*") == 0;
+        named |= r->origin && strcmp(c->cors_origins[i], r->origin) == 0;
+    }
+    if (r->plane != PLANE_DATA || c->n_cors_origins == 0)
         return;
-    reply_header(r, "Access-Control-Allow-Origin", origin);
+    if (!any)
+        reply_header(r, "Vary", "Origin"); /* also where it is refused: caches keep both apart */
+    if (!r->origin || (!any && !named))
+        return;
+    reply_header(r, "Access-Control-Allow-Origin", any ? "*" : r->origin);
     reply_header(r, "Access-Control-Expose-Headers",
                  "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, "
                  "X-Adapter-Path, X-Adapter-Rule, X-Adapter-Locked");
-    if (strcmp(origin, "*") != 0)
-        reply_header(r, "Vary", "Origin");
 }
 
 static void answer_options(struct request *r, const char *allow)
 {
     reply_header(r, "Allow", allow);
-    if (r->server->conf->cors_origin && r->plane == PLANE_DATA) {
+    if (r->server->conf->n_cors_origins && r->plane == PLANE_DATA) {
         reply_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
         reply_header(r, "Access-Control-Allow-Headers",
                      "Content-Type, Authorization, X-Api-Key, X-Adapter, X-Request-Id, Anthropic-Version, "

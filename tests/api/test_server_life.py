@@ -225,6 +225,26 @@ def test_listeners_of_every_kind(tmp_path):
     assert not os.path.exists(path)
 
 
+def test_pages_of_named_origins_may_ask():
+    def head(s, method, origin):
+        with socket.create_connection(("127.0.0.1", s.port), 20) as c:
+            more = f"Origin: {origin}\r\n" if origin else ""
+            c.sendall(f"{method} /v1/models HTTP/1.1\r\nHost: x\r\n{more}Connection: close\r\n\r\n".encode())
+            answer = b""
+            while chunk := c.recv(4096):
+                answer += chunk
+        return {k.lower(): v for k, v in (line.split(": ", 1) for line in answer.decode().split("\r\n\r\n")[0].split("\r\n")[1:])}
+    with Server(LLAMA, extra=["--cors-origin", "https://a.example", "--cors-origin", "http://b.example:8000"]) as s:
+        for method in ("GET", "OPTIONS"):
+            for origin in ("https://a.example", "http://b.example:8000"):
+                got = head(s, method, origin)
+                assert got["access-control-allow-origin"] == origin and got["vary"] == "Origin"
+            for origin in ("https://a.example.evil", "http://a.example", "http://b.example", "null", ""):
+                got = head(s, method, origin)
+                assert "access-control-allow-origin" not in got and got["vary"] == "Origin", origin
+        assert "authorization" in head(s, "OPTIONS", "https://a.example")["access-control-allow-headers"].lower()
+
+
 def test_a_start_that_can_not_succeed_says_why(tmp_path):
     for extra, adapters, says in ((["--listen", "256.1.1.1:1"], {}, "256.1.1.1"), ([], {"x": str(tmp_path)}, "adapter_config.json"),
                                   (["--adapter-root", str(tmp_path / "none")], {}, "none")):

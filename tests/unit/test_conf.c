@@ -78,6 +78,8 @@ static void bad_files_get_their_line(void **state)
         {"blend:\n  - a=b*0.5\n", ":1: ", "a number before it"},
         {"blend:\n  - a=base\n", ":1: ", "expected adapters"},
         {"auto:\n  - pt\n", ":1: ", "WHEN=VOICE"},
+        {"cors-origin:\n  - https://a.example/x\n", ":1: ", "an origin without a path"},
+        {"cors-origin:\n  - a.example\n", ":1: ", "an origin without a path"},
         {"auto:\n  - percent:101=a\n", ":1: ", "percent:0 to percent:100"},
         {"auto:\n  - Pt=a\n", ":1: ", "a language's code"},
         {"auto:\n  - pt=a+\n", ":1: ", "a name is missing"},
