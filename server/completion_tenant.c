@@ -20,7 +20,7 @@ static uint64_t n_prompt_tokens(const struct completion *c)
 enum status completion_reserve(struct completion *c)
 {
     uint64_t n = n_prompt_tokens(c);
-    if (!c->r->caller)
+    if (!c->r->caller || c->dialect->counts) /* nothing is computed */
         return STATUS_OK;
     for (uint32_t i = 0; i < c->n_prompts; i++) {
         const struct prompt *p = &c->prompts[i];

@@ -20,7 +20,8 @@ def served(tmp_path_factory):
         keys = {}
         for name, settings in (("red", {"voices": ["shows_A"], "aliases": {"assistant": "shows_A"}}),
                                ("blue", {"voices": ["shows_B"], "aliases": {"assistant": "shows_B"}}),
-                               ("few", {"voices": ["*"], "requests_per_minute": 2})):
+                               ("few", {"voices": ["*"], "requests_per_minute": 2}),
+                               ("short", {"voices": ["*"], "tokens_per_minute": 60})):
             status, answer, _ = s.admin("PUT", f"/admin/v1/tenants/{name}", settings)
             assert status in (200, 201), answer
             status, answer, _ = s.admin("POST", "/admin/v1/keys", {"tenant": name, "name": "first"})
@@ -69,6 +70,17 @@ def test_no_key_and_no_more_requests_are_said_in_each_form(served):
         claude.messages.create(model="tiny", max_tokens=1, messages=HELLO)
     assert e.value.body["error"]["type"] == "rate_limit_error" and int(e.value.response.headers["retry-after"]) >= 1
     assert s.post("/v1/embeddings", {"input": "x"}, headers={"x-api-key": keys["few"]})[0] == 429
+
+
+def test_a_count_costs_no_tokens_and_a_vector_its_prompt(served):
+    s, keys = served
+    key = {"x-api-key": keys["short"]}
+    for _ in range(3):
+        assert s.post("/v1/messages/count_tokens", {"model": "tiny", "messages": HELLO}, headers=key)[0] == 200
+    status, answer = s.post("/v1/embeddings", {"model": "tiny", "input": [[7] * 40]}, headers=key)
+    assert status == 200 and answer["usage"]["total_tokens"] == 40
+    assert s.post("/v1/embeddings", {"model": "tiny", "input": [[7] * 40]}, headers=key)[0] == 429
+    assert s.post("/v1/embeddings", {"model": "tiny", "input": [[7] * 10]}, headers=key)[0] == 200
 
 
 def test_kept_responses_are_the_tenants(served):
