@@ -58,15 +58,14 @@ static enum status translate_infill(struct completion *c)
 {
     struct translation t;
     struct buf prefix;
-    const char *before = NULL, *line = "", *after = NULL;
+    const char *before = "", *line = "", *after = "";
     begin(&t, c);
     buf_init(&prefix, 0);
-    read_text(&t.in, "input_prefix", &before);
-    read_text(&t.in, "input_suffix", &after);
+    if (!read_text(&t.in, "input_prefix", &before))
+        read_fail(&t.in, STATUS_INVALID, "input_prefix", "input_prefix: missing; expected a string");
+    if (!read_text(&t.in, "input_suffix", &after))
+        read_fail(&t.in, STATUS_INVALID, "input_suffix", "input_suffix: missing; expected a string");
     read_text(&t.in, "prompt", &line);
-    if (!before || !after)
-        read_fail(&t.in, STATUS_INVALID, before ? "input_suffix" : "input_prefix",
-                  "%s: missing; expected a string", before ? "input_suffix" : "input_prefix");
     add_extra(&t, &prefix);
     if (t.in.status == STATUS_OK) {
         buf_printf(&prefix, "%s%s", before, line);
