@@ -61,8 +61,8 @@ static json_t *make_variables(struct reader *r, const struct chat *c, bool add_g
     const json_t *documents = NULL;
     json_t *v = json_object();
     struct message_style style = {.syntax = c->syntax,
-                                  .null_content = strstr(c->source, "'content'] is none") != NULL ||
-                                                  strstr(c->source, "content is none") != NULL};
+                                  .null_content = strstr(c->source, "and message['content'] is none") ||
+                                                  strstr(c->source, "and message.content is none")};
     json_object_set_new(v, "messages", read_messages(r, &style));
     json_object_set_new(v, "add_generation_prompt", json_boolean(add_generation_prompt));
     if (text->bos_text[0]) /* one that the model lacks is undefined, as in transformers */
@@ -132,6 +132,13 @@ enum tool_way {
     NO_MORE_WAYS
 };
 
+/* The template looks for the tools in a message, as Phi-4-mini's does. */
+static bool in_system(const char *source)
+{
+    return strstr(source, "message['tools']") || strstr(source, "message.tools") ||
+           strstr(source, "[0]['tools']");
+}
+
 /* The messages as `way` has them; false: there is nothing that it changes, or no memory. */
 static bool arrange(const struct chat *c, enum tool_way way, json_t *messages)
 {
@@ -143,9 +150,7 @@ static bool arrange(const struct chat *c, enum tool_way way, json_t *messages)
         return flatten_tools(messages, c->tools.tools, false);
     if (way == FLAT_IN_FIRST_USER)
         return c->tools.tools && flatten_tools(messages, c->tools.tools, true);
-    if (c->tools.tools && (strstr(c->source, "['tools']") || strstr(c->source, ".tools")))
-        return put_tools_in_system(messages, c->tools.tools);
-    return true;
+    return !c->tools.tools || !in_system(c->source) || put_tools_in_system(messages, c->tools.tools);
 }
 
 static enum status render(const struct chat *c, json_t *variables, struct buf *out, struct error *err)
@@ -193,6 +198,16 @@ static void choose_template(struct reader *r, struct chat *c)
                   "tools: this voice's tool_format \"%.40s\" is not known here", named);
 }
 
+/* "FOLDER/tokenizer_config.json: line …" without the folder: a client hears no paths. */
+static const char *without_folder(const char *text)
+{
+    const char *end = strstr(text, ": line "), *begin = text;
+    for (const char *c = text; end && c < end; c++)
+        if (*c == '/')
+            begin = c + 1;
+    return begin;
+}
+
 /* Messages of `body` to the prompt's text. Fills c, whose `text` and `bundle` are there. */
 static enum status render_messages(struct chat *c, json_t *body, struct buf *out, struct fault *f)
 {
@@ -213,7 +228,7 @@ static enum status render_messages(struct chat *c, json_t *body, struct buf *out
     json_t *variables = make_variables(&r, c, generation_prompt);
     if (r.status == STATUS_OK && render(c, variables, out, &err) != STATUS_OK)
         read_fail(&r, err.status == STATUS_NO_MEMORY ? STATUS_NO_MEMORY : STATUS_INVALID, "messages",
-                  "chat template: %s", err.text);
+                  "chat template: %s", without_folder(err.text));
     if (r.status == STATUS_OK && continue_last)
         cut_after_last(&r, variables, out);
     json_decref(variables);

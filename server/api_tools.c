@@ -371,9 +371,9 @@ bool split_calls(json_t *messages)
 
 /* ---- templates that don't know tools */
 
-static void put_json(struct buf *b, const json_t *v)
+static void put_json(struct buf *b, const json_t *v, size_t flags)
 {
-    char *text = json_dumps(v, 0);
+    char *text = json_dumps(v, flags);
     if (text)
         buf_puts(b, text);
     else
@@ -399,7 +399,7 @@ static bool calls_to_text(json_t *m)
         json_t *call = json_pack("{s:O, s:O}", "name", json_object_get(f, "name"), "arguments",
                                  json_object_get(f, "arguments"));
         buf_puts(&b, b.length ? "\n<tool_call>\n" : "<tool_call>\n");
-        put_json(&b, call);
+        put_json(&b, call, 0);
         buf_puts(&b, "\n</tool_call>");
         json_decref(call);
     }
@@ -455,14 +455,14 @@ static bool results_to_text(json_t *messages)
 
 static void describe_tools(struct buf *b, const json_t *tools)
 {
-    buf_puts(b, "You can call functions. Each line here describes one, as JSON:\n<tools>\n");
+    buf_puts(b, "You can call these functions:\n");
     for (size_t i = 0; i < json_array_size(tools); i++) {
-        put_json(b, json_object_get(json_array_get(tools, i), "function"));
+        put_json(b, json_object_get(json_array_get(tools, i), "function"), JSON_COMPACT);
         buf_putc(b, '\n');
     }
-    buf_puts(b, "</tools>\n\nTo call a function, write its name and arguments as JSON between tags, once for "
-                "each call:\n<tool_call>\n{\"name\": \"NAME\", \"arguments\": {\"ARGUMENT\": \"VALUE\"}}\n"
-                "</tool_call>\nIf no function is needed, answer without such tags.");
+    buf_puts(
+        b, "To call one, write\n<tool_call>\n{\"name\": NAME, \"arguments\": {...}}\n</tool_call>\nElse just "
+           "answer.");
 }
 
 /* The first message of the role, or a new one at the beginning. */
@@ -503,7 +503,7 @@ bool put_tools_in_system(json_t *messages, const json_t *tools)
     buf_putc(&b, '[');
     for (size_t i = 0; i < json_array_size(tools); i++) {
         buf_puts(&b, i ? ", " : "");
-        put_json(&b, json_object_get(json_array_get(tools, i), "function"));
+        put_json(&b, json_object_get(json_array_get(tools, i), "function"), 0);
     }
     buf_putc(&b, ']');
     bool ok = !b.failed && json_object_set_new(message_of(messages, "system"), "tools",

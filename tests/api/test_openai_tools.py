@@ -299,6 +299,21 @@ def test_a_template_that_takes_one_call_a_message(folder):
     with Server(model, {}, ["--threads", "2"], name="parrot") as s:
         assert s.post("/apply-template", {"messages": messages})[1]["prompt"] == "(u)[tfa](a)[fb](b)[fc](c)(v)"
         assert s.post("/apply-template", {"messages": messages[:3]})[1]["prompt"] == "(u)[tfa](c)[fb][fc]"
+    # DeepSeek's tells calls by a content that is null; others fail where it is
+    for test, shown in (("message['role'] == 'assistant' and message['content'] is none", "(u)CALL"), ("message['content'] == ''", "(u)CALL")):
+        template = ("{# tools #}{% for message in messages %}{% if " + test + " %}CALL{% else %}({{ message['content'] + '' }}){% endif %}{% endfor %}")
+        model = parrot.make(os.path.join(folder, "null" + shown[-1] + str(len(test))), {"": "x y z"}, template=template)
+        with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+            null = [messages[0], {"role": "assistant", "content": None, "tool_calls": calls[:1]}]
+            assert s.post("/apply-template", {"messages": null})[1]["prompt"] == shown
+
+
+def test_a_templates_failure_names_no_folder(folder):
+    model = parrot.make(os.path.join(folder, "fails"), {"": "x y z"}, template="{{ messages[0].content + 1 }}")
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        status, answer = s.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})
+        assert status == 400 and "tokenizer_config.json: line 1" in answer["error"]["message"]
+        assert "/" not in answer["error"]["message"]
 
 
 def test_an_answer_goes_on_inside_of_its_thought(bird):
@@ -326,7 +341,7 @@ def test_a_template_that_knows_no_tools(folder):
         r = bird.chat.completions.create(model="parrot", messages=history, tools=TOOLS)
         assert r.choices[0].message.content == TEXTS["after"]
         prompt = s.post("/apply-template", {"messages": history, "tools": TOOLS})[1]["prompt"]
-        assert prompt.startswith("<|im_start|>system\nBe kind.\n\n") and '"name": "get_weather"' in prompt
+        assert prompt.startswith("<|im_start|>system\nBe kind.\n\n") and '"name":"get_weather"' in prompt
         assert "<tool_response>\n21\n</tool_response>\n<tool_response>\n22\n</tool_response>\nWell?<|im_end|>" in prompt
     # and one that takes no system message
     model = parrot.make(os.path.join(folder, "nosystem"), {"call": TEXTS["weather"]},
