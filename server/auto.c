@@ -194,6 +194,20 @@ static bool fits(struct chooser *ch, const struct auto_rule *rule)
     return true;
 }
 
+/* The name that is asked for; of a tenant's own name for "auto", and of its default where nothing is said,
+ * that. */
+static const char *asked_name(const struct completion *c)
+{
+    const struct tenant_spec *tenant = gate_spec(c->r);
+    const struct voice_words *w = &c->words;
+    bool silent = !w->model && !c->r->adapter_header && !w->has_adapters && !w->has_lora;
+    const char *own = !tenant    ? NULL
+                      : silent   ? tenant->default_voice
+                      : w->model ? tenant_spec_alias(tenant, w->model)
+                                 : NULL;
+    return own && strcmp(own, AUTO_NAME) == 0 ? AUTO_NAME : w->model;
+}
+
 enum status auto_choose(struct completion *c)
 {
     const struct conf *conf = c->server->conf;
@@ -202,7 +216,7 @@ enum status auto_choose(struct completion *c)
         c->words.model = c->r->path_voice; /* whatever the client must put into the field */
     if (c->words.turn)
         c->words.model = c->words.turn;
-    const char *model = c->words.model, *header = c->r->adapter_header;
+    const char *model = asked_name(c), *header = c->r->adapter_header;
     if (!model || strcmp(model, AUTO_NAME) != 0 || conf->n_auto_rules == 0)
         return STATUS_OK;
     if (header && header[0]) { /* who names a voice there doesn't want one chosen */

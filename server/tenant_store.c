@@ -9,6 +9,7 @@
 #include <sqlite3.h>
 
 #include "base/mem.h"
+#include "state.h"
 
 #define BUSY_MS 5000 /* the adapters' transactions, and a person who looks */
 
@@ -206,6 +207,9 @@ static enum status put_all(struct tenant_store *s, const struct store_change *c,
             "INSERT INTO audit(at_ms,operation,name,old_generation,new_generation,digest,outcome,by_whom) "
             "VALUES(?1,?2,?3,0,0,'','ok',?4)",
             "ittt", c->wall_ms, c->operation, c->object, c->by ? c->by : "");
+    if (st == STATUS_OK && c->operation)
+        st = put(s, err, "DELETE FROM audit WHERE id<=(SELECT max(id) FROM audit)-?1", "i",
+                 (int64_t)STATE_AUDIT_MAX);
     return st;
 }
 

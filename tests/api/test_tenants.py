@@ -572,7 +572,7 @@ def test_served_by_weight(tmp_path):
 # ---- usage
 
 
-def test_usage_is_kept_by_key_and_voice(server):
+def test_usage_is_kept_by_key_and_voice(server, two):
     key = make_tenant(server, "used")
     for voice, n in (("shows_A", 2), ("shows_C", 3), ("shows_C", 4), ("base", 1)):
         speak(server, key, n=n, model=voice)
@@ -607,3 +607,14 @@ def test_a_crash_loses_seconds_at_most(tmp_path):
         assert s.stop() == 0
     with Server(LLAMA, SHOWN, extra) as s:  # an orderly end loses nothing
         assert sum(r["requests"] for r in s.admin("GET", "/admin/v1/usage")[1]["data"]) == 5
+
+
+def test_a_tenants_name_for_the_rules(tmp_path):
+    rules = ["--auto", "header:X-Tongue:b=shows_B", "--auto", "default=shows_A"]
+    with Server(LLAMA, SHOWN, ["--threads", "2", "--state", str(tmp_path / "s.db"), *rules]) as s:
+        alone = {v: tokens(s, None, model=v) for v in SHOWN}
+        key = make_tenant(s, "ruled", aliases={"assistant": "auto"}, default_voice="auto")
+        for body in ({"model": "assistant"}, {"model": "auto"}, {}):
+            assert tokens(s, key, **body) == alone["shows_A"], body
+        few = make_tenant(s, "few", voices=["shows_C", "auto"])  # what the rules choose must be the tenant's, too
+        assert speak(s, few, model="auto")[0] == 404
