@@ -77,6 +77,8 @@ def test_infill(tmp_path):
         assert answer["tokens_evaluated"] == same["usage"]["prompt_tokens"]
         line = s.post("/infill", {**ask, "prompt": "    ", "input_extra": [{"filename": "b.py", "text": "x = 1"}]})[1]
         assert line["content"] == "return a + b" and line["tokens_evaluated"] > answer["tokens_evaluated"] + 20
+        status, fim = s.post("/api/generate", {"prompt": ask["input_prefix"], "suffix": ask["input_suffix"], "stream": False})
+        assert status == 200 and fim["response"] == "return a + b" and fim["prompt_eval_count"] == answer["tokens_evaluated"]
         assert s.post("/infill", {**ask, "input_suffix": ""})[1]["content"] == "return a + b"
         for body in ({"input_prefix": "x"}, {"input_suffix": "x"}, {**ask, "input_extra": [3]}, {**ask, "input_prefix": 3}):
             assert s.post("/infill", body)[0] == 400
