@@ -207,13 +207,19 @@ static void put_calls(struct anthropic_stream *s, struct reply *p, struct buf *o
     }
 }
 
+void anthropic_start(struct completion *c, struct buf *out)
+{
+    struct choice *h = &c->choices[0];
+    if (!h->begun)
+        put_message_start(c, h, out);
+    h->begun = true;
+}
+
 void anthropic_chunk(struct completion *c, struct choice *h, struct buf *out)
 {
     struct anthropic_stream *s = c->form;
     struct reply *p = &h->reply;
-    if (!h->begun)
-        put_message_start(c, h, out);
-    h->begun = true;
+    anthropic_start(c, out);
     if (s->open == BLOCK_TOOL) /* what belongs to a call that was begun came before what follows it */
         put_delta(s, &p->calls[s->call].arguments, out);
     put_text(s, BLOCK_THINKING, &p->reasoning, out);

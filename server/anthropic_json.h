@@ -17,6 +17,7 @@ struct anthropic_stream {
 
 /* As struct dialect has them. */
 void anthropic_render(struct completion *c, struct buf *out);
+void anthropic_start(struct completion *c, struct buf *out);
 void anthropic_chunk(struct completion *c, struct choice *h, struct buf *out);
 void anthropic_end(struct completion *c, struct buf *out);
 void anthropic_fail(struct completion *c, struct buf *out);

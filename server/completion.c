@@ -458,7 +458,7 @@ static void admit(void *data)
         c->written_ns = clock_now_ns();
         c->begins_later = c->shows_path;
         if (!c->begins_later)
-            sse_begin(r, c->dialect->stream_type);
+            completion_begin_stream(c);
     }
     if (c->n_open == 0)
         completion_finish(c);
@@ -619,7 +619,7 @@ static void begin_stream(struct completion *c, bool merged)
         return;
     c->begins_later = false;
     reply_header(c->r, "X-Adapter-Path", merged ? "merged" : "unmerged");
-    sse_begin(c->r, c->dialect->stream_type);
+    completion_begin_stream(c);
 }
 
 /* Choices that wait for those before them. */

@@ -105,7 +105,9 @@ uint32_t completion_max_tokens(const struct completion *c, const struct prompt *
 LK_MUST_USE enum status completion_pool_begin(struct completion *c);
 void completion_pool_end(struct completion *c);
 
-/* completion_end.c: answers what isn't answered yet, and ends it; nothing of it is open any more. */
+/* completion_end.c: the headers of a stream, and what its dialect begins it with. */
+void completion_begin_stream(struct completion *c);
+/* The same: answers what isn't answered yet, and ends it; nothing of it is open any more. */
 void completion_finish(struct completion *c);
 
 /* For parsers: room for prompts in the arena, with clean-up. */

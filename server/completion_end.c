@@ -10,6 +10,18 @@
 #include "sse.h"
 #include "tenant_gate.h"
 
+void completion_begin_stream(struct completion *c)
+{
+    struct buf b;
+    sse_begin(c->r, c->dialect->stream_type);
+    if (!c->dialect->start)
+        return;
+    buf_init(&b, 0);
+    c->dialect->start(c, &b);
+    (void)sse_send(c->r, &b); /* a reader who is gone is noticed by the next write, too */
+    buf_fini(&b);
+}
+
 static const char *path_of(const struct completion *c)
 {
     return c->n_unmerged_tokens == 0 ? "merged" : c->n_merged_tokens == 0 ? "unmerged" : "mixed";

@@ -29,6 +29,8 @@ struct dialect {
     enum status (*parse)(struct completion *c);
     /* The whole answer. */
     void (*render)(struct completion *c, struct buf *out);
+    /* What a stream shows before anything is generated, framed; NULL: nothing. */
+    void (*start)(struct completion *c, struct buf *out);
     /* What gathered in the choice since the last time, framed; takes it out of the choice. With
      * h->finish_reason set it is the choice's last. */
     void (*chunk)(struct completion *c, struct choice *h, struct buf *out);

@@ -461,6 +461,12 @@ void responses_render(struct completion *c, struct buf *out)
     store(c);
 }
 
+void responses_start(struct completion *c, struct buf *out)
+{
+    struct jw w = {.out = out};
+    begin_stream(c, &w);
+}
+
 void responses_chunk(struct completion *c, struct choice *h, struct buf *out)
 {
     struct jw w = {.out = out};

@@ -37,6 +37,7 @@ struct responses_form *responses_form_create(struct request *r);
 
 /* As struct dialect has them. */
 void responses_render(struct completion *c, struct buf *out);
+void responses_start(struct completion *c, struct buf *out);
 void responses_chunk(struct completion *c, struct choice *h, struct buf *out);
 void responses_end(struct completion *c, struct buf *out);
 void responses_fail(struct completion *c, struct buf *out);
