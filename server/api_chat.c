@@ -264,8 +264,15 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     struct error err;
     if (!required && (!c->params.grammar || (tools->choice == TOOL_NONE && !c->format.in_thought)))
         return;
+    const char *asked = read_grammar_part(r, c->r->arena, &answer);
+    bool raw =
+        asked && strcmp(asked, "response_format") != 0; /* about all that the model says, markers too */
+    if (raw && required)
+        read_fail(r, STATUS_INVALID, asked, "%s: can't be kept to by a call that %s asks for", asked, field);
+    if (raw || r->status != STATUS_OK)
+        return;
     if (!required) {
-        field = read_grammar_part(r, c->r->arena, &answer);
+        field = asked;
         g.answer = &answer;
     }
     enum status st = tool_grammar_create(&g, c->r->arena, &c->params.grammar, &err);

@@ -196,6 +196,7 @@ def many(n):
     ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
     ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": "required", "guided_regex": "a"}, "guided_regex"),
     ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}}, "allowed_tools"),
     ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         {"type": "function", "function": {"name": "nobody"}}]}}}, "nobody"),
@@ -394,6 +395,19 @@ def test_only_allowed_tools_are_called_and_shown(bird, parrots):
         assert {c.function.name for c in message.tool_calls} == {"Clock"}
     prompt = parrots.post("/apply-template", ask)[1]["prompt"]
     assert "Clock" in prompt and "Forecast" not in prompt
+
+
+def test_a_callers_own_grammar_is_about_markers_too(bird):
+    """guided_* and grammar say what the model writes from its first token on; what that is, is told afterwards."""
+    ask = {"model": "parrot", "messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "max_tokens": 300}
+    text = '<think>hm</think>So. <tool_call>{"name": "now", "arguments": {"zone": [1, 2]}}</tool_call>'
+    for extra in ({"guided_choice": [text]}, {"grammar": "root ::= " + json.dumps(text)}, {"structured_outputs": {"choice": [text]}}):
+        choice = bird.chat.completions.create(**ask, extra_body=extra).choices[0]
+        assert calls_of(choice.message) == [("now", {"zone": [1, 2]})] and choice.finish_reason == "tool_calls"
+        assert choice.message.content == "So." and choice.message.reasoning_content == "hm"
+    opened = {**ask, "messages": [{"role": "user", "content": "#open"}]}
+    message = bird.chat.completions.create(**opened, extra_body={"guided_choice": ["a</think>b"]}).choices[0].message
+    assert message.reasoning_content == "a" and message.content == "b"
 
 
 def test_a_voice_says_how_it_calls(tmp_path):
