@@ -183,11 +183,20 @@ struct vocab_node {
     uint16_t depth; /* bytes before this one's */
     uint8_t byte;
 };
+struct vocab_tree {
+    struct vocab_node *nodes; /* in the order of a walk */
+    uint32_t n_nodes;
+};
+/* Plain: whole characters that JSON strings spell as themselves, at most so many. Most tokens are, and in the
+ * middle of a string their number of characters alone decides (grammar_states.c). */
+#define PLAIN_CHARS_MAX 16U
 struct grammar_vocab {
-    uint32_t n_vocab, n_nodes;
-    struct vocab_node *nodes; /* a tree in the order of a walk */
-    uint32_t *same;           /* [n_vocab] the next token of the same bytes, or NO_TOKEN */
-    uint32_t *offsets;        /* [n_vocab + 1] of each token's bytes */
+    uint32_t n_vocab;
+    struct vocab_tree all, rest; /* rest: tokens that aren't plain */
+    uint64_t *plain; /* [PLAIN_CHARS_MAX + 1, words] the plain tokens of at most so many characters */
+    uint32_t n_plain[PLAIN_CHARS_MAX + 1];
+    uint32_t *same;    /* [n_vocab] the next token of the same bytes, or NO_TOKEN */
+    uint32_t *offsets; /* [n_vocab + 1] of each token's bytes */
     uint8_t *bytes;
     uint64_t *drops_space; /* a bit a token: at the start of a text its leading space isn't shown */
     uint32_t n_drops_space, longest;

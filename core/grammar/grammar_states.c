@@ -34,8 +34,12 @@ struct state {
     uint32_t pairs, n_pairs; /* in the pool */
     uint32_t mask;           /* 0: none, else its number + 1 */
     uint32_t n_allowed;      /* tokens in the mask */
+    uint32_t plain_next;     /* 0: not known; else the state behind each plain character, or one of these: */
     bool may_end;
 };
+
+#define PLAIN_DEAD STATE_DEAD        /* no plain character may come */
+#define PLAIN_MIXED (STATE_DEAD - 1) /* it depends on the character */
 
 struct states {
     const struct program *p;
@@ -355,9 +359,9 @@ static uint32_t set_tokens(const struct states *s, uint32_t token, uint64_t *mas
 
 /* The tokens below nodes [begin, end) of the tree that `state` allows, where the bytes above those are read
  * already; *n counts them. False: no room. */
-static bool walk(struct states *s, uint32_t state, uint32_t begin, uint32_t end, uint64_t *mask, uint32_t *n)
+static bool walk(struct states *s, uint32_t state, const struct vocab_node *nodes, uint32_t begin,
+                 uint32_t end, uint64_t *mask, uint32_t *n)
 {
-    const struct vocab_node *nodes = s->v->nodes;
     uint32_t base = begin < end ? nodes[begin].depth : 0;
     uint64_t most = s->work + WORK_MAX;
     s->way[0] = state;
@@ -378,24 +382,111 @@ static bool walk(struct states *s, uint32_t state, uint32_t begin, uint32_t end,
     return true;
 }
 
+/* ---- plain characters
+ *
+ * In the middle of a JSON string every character but the quote, the backslash and controls leads to the same
+ * state, and so on from there: then plain tokens needn't be walked, as their length decides. */
+
+/* The bytes that a character may have after its first: each of them in [lo, hi] leads on. */
+struct lead {
+    uint8_t lo, hi;           /* of the first byte */
+    uint8_t n_more;           /* bytes behind it */
+    uint8_t next_lo, next_hi; /* of the second; those behind are 80 to BF */
+};
+static const struct lead leads[] = {
+    {' ', '!', 0, 0, 0},         {'#', '[', 0, 0, 0},         {']', 0x7F, 0, 0, 0},
+    {0xC2, 0xDF, 1, 0x80, 0xBF}, {0xE0, 0xE0, 2, 0xA0, 0xBF}, {0xE1, 0xEC, 2, 0x80, 0xBF},
+    {0xED, 0xED, 2, 0x80, 0x9F}, {0xEE, 0xEF, 2, 0x80, 0xBF}, {0xF0, 0xF0, 3, 0x90, 0xBF},
+    {0xF1, 0xF3, 3, 0x80, 0xBF}, {0xF4, 0xF4, 3, 0x80, 0x8F},
+};
+
+/* Joins what one more character leads to with what the others do; false: they differ, or there is no room. */
+static bool join(uint32_t *all, uint32_t next)
+{
+    if (next == STATE_FULL || (*all && *all != next))
+        *all = next == STATE_FULL ? STATE_FULL : PLAIN_MIXED;
+    else
+        *all = next;
+    return *all != STATE_FULL && *all != PLAIN_MIXED;
+}
+
+/* Bytes from lo to hi, each followed by n_more continuation bytes; the first of those within [next_lo,
+ * next_hi]. */
+static bool join_bytes(struct states *s, uint32_t state, struct lead x, uint32_t *all)
+{
+    uint32_t last = UINT32_MAX;
+    for (unsigned byte = x.lo; byte <= x.hi; byte++) {
+        uint32_t class = s->p->class_of[byte];
+        if (class == last)
+            continue;
+        last = class;
+        uint32_t next = step(s, state, (uint8_t)byte);
+        bool leaf = x.n_more == 0 || next == STATE_FULL || next == STATE_DEAD;
+        struct lead behind = {x.next_lo, x.next_hi, (uint8_t)(x.n_more - 1), 0x80, 0xBF};
+        if (leaf ? !join(all, next) : !join_bytes(s, next, behind, all))
+            return false;
+    }
+    return true;
+}
+
+/* STATE_FULL: no room. */
+static uint32_t plain_next(struct states *s, uint32_t state)
+{
+    uint32_t all = 0;
+    if (s->states[state].plain_next)
+        return s->states[state].plain_next;
+    for (size_t i = 0; i < sizeof leads / sizeof *leads; i++)
+        if (!join_bytes(s, state, leads[i], &all))
+            break;
+    if (all != STATE_FULL)
+        s->states[state].plain_next = all;
+    return all;
+}
+
+/* Plain tokens of how many characters may come, where that is all that decides; *known false: it isn't. */
+static uint32_t plain_run(struct states *s, uint32_t state, bool *known)
+{
+    uint32_t n = 0;
+    for (; n < PLAIN_CHARS_MAX; n++) {
+        uint32_t next = plain_next(s, state);
+        *known = next != PLAIN_MIXED && next != STATE_FULL;
+        if (!*known || next == PLAIN_DEAD)
+            return n;
+        state = next;
+    }
+    return n;
+}
+
+/* The mask of a state, and how many tokens are in it. False: no room. */
+static bool fill_mask(struct states *s, uint32_t state, uint64_t *mask, uint32_t *n)
+{
+    const struct grammar_vocab *v = s->v;
+    bool known = false;
+    uint32_t run = plain_run(s, state, &known);
+    const struct vocab_tree *tree = known ? &v->rest : &v->all;
+    *n = known ? v->n_plain[run] : 0;
+    memcpy(mask, v->plain + (known ? run : 0) * words_of(s), words_of(s) * sizeof *mask);
+    return walk(s, state, tree->nodes, 0, tree->n_nodes, mask, n);
+}
+
 /* At the start of a text some tokens are shown without their leading space. */
 static bool make_first(struct states *s, uint32_t state)
 {
     const struct grammar_vocab *v = s->v;
     size_t words = words_of(s);
     uint64_t *mask = s->first_mask, *short_mask = s->masks + (size_t)s->next_mask * words;
+    const struct vocab_node *nodes = v->all.nodes;
     uint32_t n = 0, space = 0;
-    memset(mask, 0, words * sizeof *mask);
-    if (!walk(s, state, 0, v->n_nodes, mask, &n))
+    if (!fill_mask(s, state, mask, &n))
         return false;
-    while (space < v->n_nodes && v->nodes[space].byte != ' ')
-        space = v->nodes[space].skip;
+    while (space < v->all.n_nodes && nodes[space].byte != ' ')
+        space = nodes[space].skip;
     /* the pool's next mask serves as scratch */
     if (s->holders[s->next_mask])
         s->states[s->holders[s->next_mask]].mask = 0;
     s->holders[s->next_mask] = 0;
     memset(short_mask, 0, words * sizeof *mask);
-    if (space < v->n_nodes && !walk(s, state, space + 1, v->nodes[space].skip, short_mask, &n))
+    if (space < v->all.n_nodes && !walk(s, state, nodes, space + 1, nodes[space].skip, short_mask, &n))
         return false;
     s->n_first = 0;
     for (size_t i = 0; i < words; i++) {
@@ -413,8 +504,7 @@ static bool make_mask(struct states *s, uint32_t state)
     if (s->holders[slot])
         s->states[s->holders[slot]].mask = 0;
     s->holders[slot] = 0;
-    memset(mask, 0, words_of(s) * sizeof *mask);
-    if (!walk(s, state, 0, s->v->n_nodes, mask, &n))
+    if (!fill_mask(s, state, mask, &n))
         return false;
     s->holders[slot] = state;
     s->states[state].mask = slot + 1;

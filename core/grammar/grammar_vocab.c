@@ -109,37 +109,67 @@ static uint32_t shared_bytes(const struct entry *a, const struct entry *b)
 }
 
 /* Entries are sorted and not empty. */
-static bool build_tree(struct grammar_vocab *v, const struct entry *entries, uint32_t n)
+static bool build_tree(struct grammar_vocab *v, struct vocab_tree *tree, const struct entry *entries,
+                       uint32_t n)
 {
     size_t n_nodes = 0;
     uint32_t open[TOKEN_BYTES_MAX + 2]; /* the way to the last node */
     for (uint32_t i = 0; i < n; i++)
         n_nodes += entries[i].n - (i ? shared_bytes(&entries[i - 1], &entries[i]) : 0);
-    v->nodes = n_nodes < NO_TOKEN ? mem_array(n_nodes + 1, sizeof *v->nodes) : NULL;
-    if (!v->nodes)
+    tree->nodes = n_nodes < NO_TOKEN ? mem_array(n_nodes + 1, sizeof *tree->nodes) : NULL;
+    if (!tree->nodes)
         return false;
     uint32_t depth = 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct entry *e = &entries[i];
         uint32_t shared = i ? shared_bytes(&entries[i - 1], e) : 0;
         if (i && shared == e->n) { /* the same bytes again */
-            v->same[e->token] = v->nodes[open[depth - 1]].token;
-            v->nodes[open[depth - 1]].token = e->token;
+            v->same[e->token] = tree->nodes[open[depth - 1]].token;
+            tree->nodes[open[depth - 1]].token = e->token;
             continue;
         }
         while (depth > shared)
-            v->nodes[open[--depth]].skip = v->n_nodes;
+            tree->nodes[open[--depth]].skip = tree->n_nodes;
         for (; depth < e->n; depth++) {
-            open[depth] = v->n_nodes;
-            v->nodes[v->n_nodes++] =
+            open[depth] = tree->n_nodes;
+            tree->nodes[tree->n_nodes++] =
                 (struct vocab_node){.token = NO_TOKEN, .depth = (uint16_t)depth, .byte = e->bytes[depth]};
         }
-        v->nodes[v->n_nodes - 1].token = e->token;
+        tree->nodes[tree->n_nodes - 1].token = e->token;
         v->longest = e->n > v->longest ? e->n : v->longest;
     }
     while (depth > 0)
-        v->nodes[open[--depth]].skip = v->n_nodes;
+        tree->nodes[open[--depth]].skip = tree->n_nodes;
     return true;
+}
+
+/* Characters of a plain token, or 0. */
+static uint32_t plain_length(const struct entry *e)
+{
+    size_t at = 0;
+    uint32_t n = 0, c;
+    while (next_code_point((const char *)e->bytes, e->n, &at, &c)) {
+        if (c < 0x20 || c == '"' || c == '\\' || ++n > PLAIN_CHARS_MAX)
+            return 0;
+    }
+    return at == e->n ? n : 0;
+}
+
+/* Takes the plain ones out of the entries; returns how many are left. */
+static uint32_t take_plain(struct grammar_vocab *v, struct entry *entries, uint32_t n)
+{
+    size_t words = grammar_mask_words(v->n_vocab);
+    uint32_t n_left = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t length = plain_length(&entries[i]), token = entries[i].token;
+        if (length == 0)
+            entries[n_left++] = entries[i];
+        for (uint32_t most = length; length && most <= PLAIN_CHARS_MAX; most++) {
+            v->plain[most * words + token / 64] |= (uint64_t)1 << token % 64;
+            v->n_plain[most]++;
+        }
+    }
+    return n_left;
 }
 
 static bool build(struct grammar_vocab *v)
@@ -154,7 +184,9 @@ static bool build(struct grammar_vocab *v)
             entries[n++] = (struct entry){v->bytes + v->offsets[id], v->offsets[id + 1] - v->offsets[id], id};
     }
     qsort(entries, n, sizeof *entries, compare_entries);
-    bool fine = build_tree(v, entries, n);
+    bool fine = build_tree(v, &v->all, entries, n);
+    n = take_plain(v, entries, n);
+    fine = fine && build_tree(v, &v->rest, entries, n);
     mem_free(entries);
     return fine;
 }
@@ -170,11 +202,12 @@ enum status grammar_vocab_create(const struct tokenizer *t, uint32_t n_vocab, st
         v->same = mem_array((size_t)n_vocab + 1, sizeof *v->same);
         v->offsets = mem_array((size_t)n_vocab + 1, sizeof *v->offsets);
         v->drops_space = mem_array(grammar_mask_words(n_vocab), sizeof *v->drops_space);
+        v->plain = mem_array((PLAIN_CHARS_MAX + 1) * grammar_mask_words(n_vocab), sizeof *v->plain);
     }
     if (s != STATUS_OK)
         return s;
-    if (!v || !v->same || !v->offsets || !v->drops_space || !gather(t, v) || !find_dropped_spaces(t, v) ||
-        !build(v)) {
+    if (!v || !v->same || !v->offsets || !v->drops_space || !v->plain || !gather(t, v) ||
+        !find_dropped_spaces(t, v) || !build(v)) {
         grammar_vocab_destroy(v);
         return fail(err, STATUS_NO_MEMORY, "no memory for the tree of %u tokens", n_vocab);
     }
@@ -186,7 +219,9 @@ void grammar_vocab_destroy(struct grammar_vocab *v)
 {
     if (!v)
         return;
-    mem_free(v->nodes);
+    mem_free(v->all.nodes);
+    mem_free(v->rest.nodes);
+    mem_free(v->plain);
     mem_free(v->same);
     mem_free(v->offsets);
     mem_free(v->bytes);
@@ -196,7 +231,7 @@ void grammar_vocab_destroy(struct grammar_vocab *v)
 
 size_t grammar_vocab_bytes(const struct grammar_vocab *v)
 {
-    return sizeof *v + v->n_nodes * sizeof *v->nodes +
+    return sizeof *v + (v->all.n_nodes + v->rest.n_nodes) * sizeof *v->all.nodes +
            (size_t)v->n_vocab * (sizeof *v->same + sizeof *v->offsets) +
-           grammar_mask_words(v->n_vocab) * sizeof *v->drops_space + v->offsets[v->n_vocab];
+           grammar_mask_words(v->n_vocab) * (PLAIN_CHARS_MAX + 2) * sizeof *v->plain + v->offsets[v->n_vocab];
 }

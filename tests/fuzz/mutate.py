@@ -5,6 +5,7 @@ Files go through `lorikeet inspect` (header, metadata, config and tensor table o
 AddressSanitizer: exit code 0 or 1 and one sentence are right; a signal, a sanitizer's report or 20 s without an end are
 not. Bodies go to a running server: any HTTP answer below 500 is right, and the server must still answer afterwards.
 Chat templates (those of the golden cases and of ../shared) go through test_jinja_goldens --lines: any answer is right.
+Schemas, regular expressions and GBNF go through grammar_walk, which compiles each and walks a little way through it.
 A failing input is kept under build/fuzz/.
 """
 import argparse, glob, json, os, random, shutil, struct, subprocess, sys, tempfile, time
@@ -14,6 +15,7 @@ from harness import DATA, ROOT, SHARED, Server
 
 BINARY = os.path.join(ROOT, "build", "asan", "lorikeet")
 TEMPLATES = os.environ.get("JINJA_LINES", os.path.join(ROOT, "build", "asan", "tests", "golden", "test_jinja_goldens"))
+GRAMMARS = os.environ.get("GRAMMAR_WALK", os.path.join(ROOT, "build", "asan", "tests", "sampling", "grammar_walk"))
 KEEP = os.path.join(ROOT, "build", "fuzz")
 BODIES = [
     {"model": "base", "prompt": "hello", "max_tokens": 4},
@@ -24,6 +26,23 @@ BODIES = [
     {"model": "base:0.5*qv_r4+0.25 * qv_r4@1", "prompt": "x", "max_tokens": 1},
     {"adapters": [{"name": "qv_r4", "scale": 0.5}, {"name": "qv_r4@1"}], "lora": [{"id": 0, "scale": 1.5}], "prompt": "x",
      "user": "u", "max_tokens": 1},
+    {"model": "base", "prompt": "x", "max_tokens": 9, "guided_json": {"type": "object", "properties": {"a": {"enum": ["x", 1]},
+     "b": {"$ref": "#/$defs/c"}}, "required": ["a"], "$defs": {"c": {"type": "array", "items": {"type": "integer", "maximum": 9}}}}},
+    {"model": "base", "prompt": "x", "max_tokens": 9, "structured_outputs": {"regex": "(a|b)*[c-e]{2,3}"}},
+    {"model": "base", "prompt": "x", "max_tokens": 9, "guided_choice": ["one", "two"], "n": 2},
+    {"model": "base", "prompt": "x", "max_tokens": 9, "grammar": "root ::= \"a\" b?\nb ::= [0-9]+ root"},
+]
+GRAMMAR_SEEDS = [
+    ("json_schema", json.dumps(BODIES[-4]["guided_json"])),
+    ("json_schema", '{"anyOf":[{"type":"string","pattern":"^a+$","minLength":1},{"type":"number","exclusiveMinimum":-1.5,"maximum":1e9}],'
+     '"nullable":true,"description":"x"}'),
+    ("json_schema", '{"allOf":[{"type":"object","properties":{"t":{"const":"a"}},"required":["t"]},{"properties":{"u":{"type":["null",'
+     '"string"],"format":"date-time","maxLength":40}},"additionalProperties":{"$ref":"#"}}],"minProperties":1}'),
+    ("json_schema", '{"oneOf":[{"type":"array","prefixItems":[{"type":"boolean"},{}],"items":{"type":"string","maxLength":9},"minItems":1,'
+     '"maxItems":5},{"type":"integer"}],"$defs":{"a":{"$ref":"#/$defs/a"}}}'),
+    ("regex", r"^(?:(a|b)*?c{2,5}|[^\d\s\u00e9-\uffff]+)\.\w?$"), ("regex", r"((\d{1,3}\.){3}\d|[\[\]a-f-])+|.x"),
+    ("gbnf", 'root ::= (expr "=" term "\\n")+\nexpr ::= term ([-+*/] term)* # x\nterm ::= [0-9]{1,3} | "(" expr ")" | "é\\x41"'),
+    ("gbnf", 'root ::= a b{2,} | [^\\]"a-]* .\na ::= "" | "x" a\nb ::= ( "y" | root )? "z"'), ("choice", '["a","ab","é",""]'),
 ]
 VALUES = [None, True, -1, 0, 1, 2**31, 2**63, -2**63, 1e308, 1e-320, "", "\u0000", "é\ud83d", [], {}, [[[[]]]], "x" * 5000]
 
@@ -173,6 +192,34 @@ def fuzz_templates(rng, seconds):
     return n - bad, bad
 
 
+def fuzz_grammars(rng, seconds):
+    tokenizer = os.path.join(DATA, "models", "llama", "f32", "tokenizer.json")
+    n = bad = 0
+    end = time.time() + seconds
+    while time.time() < end:
+        batch = []
+        for _ in range(30):
+            kind, text = rng.choice(GRAMMAR_SEEDS)
+            if kind == "json_schema" and rng.random() < 0.5:
+                text = json.dumps(mutate_json(json.loads(text), rng))
+            for _ in range(rng.choice((0, 1, 2, 5))):
+                other = rng.choice(GRAMMAR_SEEDS)[1]
+                at, start, length = rng.randrange(len(text) + 1), rng.randrange(len(other)), rng.choice((1, 2, 8, 40))
+                text = text[:at] + other[start:start + length] * rng.choice((1, 1, 1, 60)) + text[at + rng.choice((0, length)):]
+            batch.append({"kind": kind, "source": text.replace("\0", ""), "texts": ["a", "{}"], "walks": 2, "tokens": 30, "seed": n})
+        try:
+            r = subprocess.run([GRAMMARS, tokenizer], input=json.dumps(batch).encode(), capture_output=True, timeout=300)
+            why = None if r.returncode == 0 else f"exit code {r.returncode}: {r.stderr[-600:].decode(errors='replace')}"
+        except subprocess.TimeoutExpired:
+            why = "hangs"
+        n += len(batch)
+        if why:
+            bad += 1
+            print(f"FAIL grammars: {why}\n  kept: {keep(f'grammars-{n}.json', json.dumps(batch).encode())}")
+    print(f"grammars: {n} mutants, {bad} bad")
+    return n - bad, bad
+
+
 def fuzz_bodies(rng, seconds):
     n = bad = 0
     os.environ["LORIKEET"] = BINARY
@@ -207,10 +254,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seconds", type=int, default=60)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--only", default="files,templates,bodies")
+    p.add_argument("--only", default="files,templates,grammars,bodies")
     a = p.parse_args()
     rng = random.Random(a.seed)
-    parts = [{"files": fuzz_files, "templates": fuzz_templates, "bodies": fuzz_bodies}[name] for name in a.only.split(",")]
+    known = {"files": fuzz_files, "templates": fuzz_templates, "grammars": fuzz_grammars, "bodies": fuzz_bodies}
+    parts = [known[name] for name in a.only.split(",")]
     good, bad = (sum(x) for x in zip(*(part(rng, a.seconds) for part in parts)))
     print(f"{good} passed, {bad} failed, 0 skipped")
     return 1 if bad else 0

@@ -2,7 +2,7 @@
  *
  *   grammar_walk TOKENIZER.json
  *   {"kind": "json_schema", "source": "…", "texts": ["…"], "walks": 10, "tokens": 300, "seed": 1}
- *   {"status": "OK", "error": "", "accepts": [true], "walks": [{"text": "…", "whole": true}]}
+ *   {"status": "OK", "error": "", "accepts": [true], "walks": [{"text": "…", "whole": true, "stuck": false}]}
  *
  * A walk takes allowed tokens at random, as a model of equal logits would; now and then one that closes
  * something is preferred, or no text would ever end. kinds: json_object, json_schema, regex, choice, gbnf. */
@@ -61,22 +61,22 @@ static json_t *walk(struct world *w, struct grammar *g, uint32_t n_most)
     struct buf text;
     int32_t *tokens = mem_array(n_most + 1, sizeof *tokens);
     char *piece = mem_alloc(detokenizer_bound(w->tokenizer));
-    bool may_end = false, whole = false;
+    bool may_end = false, whole = false, stuck = false;
     check(tokens && piece, "no memory");
     buf_init(&text, 0);
     detokenizer_init(&d, w->tokenizer, true);
     for (uint32_t n = 0; n < n_most && !whole; n++) {
         enum grammar_answer a = grammar_next(g, &m, tokens, n, w->mask, &may_end);
         whole = a == GRAMMAR_COMPLETE || (a == GRAMMAR_GOES_ON && may_end && rng_next(&w->rng) % 3 == 0);
-        check(a == GRAMMAR_GOES_ON || a == GRAMMAR_COMPLETE, "a walk came to nowhere");
-        if (whole)
+        stuck = a == GRAMMAR_STUCK || a == GRAMMAR_TOO_LARGE;
+        if (whole || stuck)
             break;
         tokens[n] = pick(w, rng_next(&w->rng) % 4 == 0);
         buf_append(&text, piece, detokenizer_push(&d, tokens[n], piece));
     }
     buf_append(&text, piece, detokenizer_end(&d, piece));
-    json_t *out =
-        json_pack("{s:s#, s:b}", "text", text.data ? text.data : "", (int)text.length, "whole", whole);
+    json_t *out = json_pack("{s:s#, s:b, s:b}", "text", text.data ? text.data : "", (int)text.length, "whole",
+                            whole, "stuck", stuck);
     buf_fini(&text);
     mem_free(tokens);
     mem_free(piece);

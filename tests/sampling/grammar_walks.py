@@ -130,6 +130,8 @@ def walks(args):
         validator = jsonschema.Draft202012Validator(schema)
         checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
         for w in got["walks"]:
+            if w["stuck"]:
+                bad.append(f"stuck after {w['text']!r}")
             if not w["whole"]:
                 unfinished += 1
                 continue

@@ -436,11 +436,20 @@ static bool allows(const uint64_t *mask, int32_t token)
 static void masks_are_exact(void **state)
 {
     (void)state;
-    static const char *const sources[] = {"[a-c]{2,5}(true|12)*", "\xC3\xA9t.*",
-                                          "(\\{\"name\":)?.?\xF0\x9F\xA6\x9C"};
+    static const struct {
+        enum grammar_kind kind;
+        const char *source;
+    } sources[] = {{GRAMMAR_REGEX, "[a-c]{2,5}(true|12)*"},
+                   {GRAMMAR_REGEX, "\xC3\xA9t.*"},
+                   {GRAMMAR_REGEX, "(\\{\"name\":)?.?\xF0\x9F\xA6\x9C"},
+                   {GRAMMAR_REGEX, "[^\"\\\\\\x00-\\x1f]{0,4}\"?"},
+                   {GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\",\"maxLength\":3}"},
+                   {GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\",\"minLength\":2}"},
+                   {GRAMMAR_JSON_SCHEMA, "{\"type\":\"string\"}"},
+                   {GRAMMAR_JSON_OBJECT, ""}};
     uint64_t mask[8];
     for (size_t s = 0; s < sizeof sources / sizeof *sources; s++) {
-        struct grammar *g = compile(GRAMMAR_REGEX, sources[s]);
+        struct grammar *g = compile(sources[s].kind, sources[s].source);
         bool may_end;
         int32_t tokens[6];
         uint64_t seed = 1;
