@@ -114,7 +114,7 @@ static enum status check_words(const struct sampling *p, uint32_t n_vocab, struc
     }
     if (p->allowed && p->n_allowed == 0)
         return fail(err, STATUS_INVALID, "allowed_token_ids has no ids, at least 1 is needed");
-    for (uint32_t i = 1; i < p->n_allowed; i++)
+    for (uint32_t i = 1; p->allowed && i < p->n_allowed; i++)
         if (p->allowed[i] <= p->allowed[i - 1])
             return fail(err, STATUS_INVALID, "allowed_token_ids[%u] is %d behind %d, expected rising ids", i,
                         p->allowed[i], p->allowed[i - 1]);
