@@ -119,7 +119,7 @@ bool next_code_point(const char *text, size_t length, size_t *at, uint32_t *c)
  * where they don't. */
 static void add_sequences(struct maker *m, struct expr_list *l, uint32_t lo, uint32_t hi)
 {
-    uint8_t a[4], b[4];
+    uint8_t a[4], b[4] = {0};
     unsigned n = put_utf8(a, lo);
     for (unsigned i = 1; i < n; i++) { /* the last i bytes must run from 80 to BF where one before differs */
         uint32_t mask = (1U << 6 * i) - 1;
@@ -228,8 +228,8 @@ const struct expr *expr_spelled(struct maker *m, const char *text, size_t length
             n += put_utf8(spelled + n, c);
             continue;
         }
-        memcpy(spelled + n, escape, strlen(escape));
-        n += strlen(escape);
+        while (*escape)
+            spelled[n++] = *escape++;
     }
     return spelled && at == length ? expr_bytes(m, spelled, n) : expr_never();
 }

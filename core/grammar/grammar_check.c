@@ -205,9 +205,10 @@ static void check_left(const struct check *c)
                      .callees = mem_array(p->n_nodes, sizeof(uint32_t)),
                      .n_first = mem_array(p->n_rules + 1, sizeof(uint32_t)),
                      .open = mem_array(p->n_rules + 1, sizeof(uint32_t))};
-    if (!l.colours || !l.seen || !l.nodes || !l.callees || !l.n_first || !l.open)
+    bool whole = l.colours && l.seen && l.nodes && l.callees && l.n_first && l.open;
+    if (!whole)
         maker_fail(c->m, STATUS_NO_MEMORY, "no memory for a grammar");
-    for (uint32_t r = 0; r < p->n_rules && maker_goes_on(c->m); r++)
+    for (uint32_t r = 0; whole && r < p->n_rules && maker_goes_on(c->m); r++)
         if (!l.colours[r])
             walk_left(&l, r);
     mem_free(l.colours);
@@ -244,7 +245,7 @@ void program_check(struct maker *m, struct program *p)
         group_calls(&c);
         settle(&c);
     }
-    if (m->status == STATUS_OK && p->depths[p->starts[0]] > GRAMMAR_FRAMES_MAX)
+    if (m->status == STATUS_OK && p->depths && p->depths[p->starts[0]] > GRAMMAR_FRAMES_MAX)
         maker_fail(m, STATUS_INVALID,
                    p->depths[p->starts[0]] == UNREACHABLE ? "nothing matches: no text can follow it"
                                                           : "its rules are nested deeper than a text may be");

@@ -353,5 +353,5 @@ const struct expr *gbnf_parse(struct maker *m, const char *text, size_t length)
     }
     if (!root)
         maker_fail(m, STATUS_INVALID, "grammar: there is no rule named \"root\"");
-    return m->status == STATUS_OK ? expr_call(m, root->rule) : expr_never();
+    return root && m->status == STATUS_OK ? expr_call(m, root->rule) : expr_never();
 }
