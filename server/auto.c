@@ -9,6 +9,8 @@
 #include "language.h"
 #include "server.h"
 #include "tenant_gate.h"
+#include "voice_expr.h"
+#include "voice_tenant.h"
 
 #define CONFIDENT 0.5F /* a turn decides alone; below, the turns before it have their say */
 #define LIKELY 0.2F    /* enough where nothing else is known */
@@ -208,6 +210,20 @@ static const char *asked_name(const struct completion *c)
     return own && strcmp(own, AUTO_NAME) == 0 ? AUTO_NAME : w->model;
 }
 
+/* Rules are the server's, for all tenants: one whose voice isn't this caller's doesn't fit, and isn't told
+ * of. */
+static bool may_have(const struct request *r, const char *voice)
+{
+    const struct tenant_spec *tenant = gate_spec(r);
+    struct voice_expr e;
+    if (!tenant || voice_expr_parse(voice, r->server->base.name, &e, NULL) != STATUS_OK)
+        return true;
+    bool may = e.n > 0 || voice_base_allowed(r);
+    for (uint32_t i = 0; i < e.n; i++)
+        may &= tenant_spec_alias(tenant, e.terms[i].name) != NULL || gate_may_use(r, e.terms[i].name);
+    return may;
+}
+
 enum status auto_choose(struct completion *c)
 {
     const struct conf *conf = c->server->conf;
@@ -224,7 +240,7 @@ enum status auto_choose(struct completion *c)
         return STATUS_OK;
     }
     for (size_t i = 0; i < conf->n_auto_rules; i++) {
-        if (!fits(&ch, &conf->auto_rules[i]))
+        if (!may_have(c->r, conf->auto_rules[i].voice) || !fits(&ch, &conf->auto_rules[i]))
             continue;
         c->words.model = conf->auto_rules[i].voice;
         reply_header(c->r, "X-Adapter-Rule", ch.reason);

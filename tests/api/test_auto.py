@@ -136,3 +136,22 @@ def test_bad_rules_are_reasons_not_to_start(rule, words):
     with Server(LLAMA, {"shows_A": os.path.join(ADAPTERS, "shows_A")}, ["--auto", rule], name="tiny", wait=False) as s:
         s.killed = s.process.wait(timeout=30) != 0
         assert s.killed and words in s.log()
+
+
+def test_a_rule_for_others_is_passed_over(tmp_path):
+    german = [{"role": "user", "content": "Welches Fahrrad ist das beste, wenn ich jeden Tag zur Arbeit fahre?"}]
+    with Server(LLAMA, {v: os.path.join(ADAPTERS, v) for v in SHOWN}, flags(["de=shows_B", "default=shows_A"]) +
+                ["--state", str(tmp_path / "state.db")], name="tiny") as s:
+        keys = {}
+        for name, settings in {"few": {"voices": ["shows_A"]}, "all": {}, "named": {"voices": ["x"], "aliases": {"shows_B": "shows_C"}},
+                               "none": {"voices": ["x"]}}.items():
+            assert s.admin("PUT", f"/admin/v1/tenants/{name}", settings)[0] in (200, 201)
+            keys[name] = s.admin("POST", "/admin/v1/keys", {"tenant": name, "name": "k"})[1]["key"]
+        def ask(name):
+            status, answer, head = post(s, "/v1/chat/completions", {"model": "auto", "messages": german, "max_tokens": 2},
+                                        {"Authorization": "Bearer " + keys[name]})
+            return status, head.get("x-adapter"), "shows_" in json.dumps(answer) and status != 200
+        assert ask("all") == (200, "shows_B", False)
+        assert ask("few") == (200, "shows_A", False)
+        assert ask("named") == (200, "shows_C", False)
+        assert ask("none") == (404, None, False)
