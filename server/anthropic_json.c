@@ -250,6 +250,6 @@ void anthropic_end(struct completion *c, struct buf *out)
 void anthropic_fail(struct completion *c, struct buf *out)
 {
     sse_event_begin(out, "error");
-    render_error(out, ERRORS_ANTHROPIC, http_status_of(c->fault.error.status), &c->fault);
+    render_fault(out, ERRORS_ANTHROPIC, http_status_of(c->fault.error.status), &c->fault);
     sse_frame_end(out);
 }

@@ -260,7 +260,7 @@ static const char *anthropic_type_of(int http_status)
     }
 }
 
-void render_error(struct buf *out, enum error_form form, int http_status, const struct fault *f)
+void render_fault(struct buf *out, enum error_form form, int http_status, const struct fault *f)
 {
     struct jw w = {.out = out};
     jw_begin(&w, '{');
@@ -286,6 +286,20 @@ void render_error(struct buf *out, enum error_form form, int http_status, const 
     jw_end(&w, '}');
 }
 
+static struct fault make_fault(const char *message, const char *param, const char *code)
+{
+    struct fault f;
+    fault_set(&f, STATUS_INTERNAL, param, "%s", message);
+    snprintf(f.code, sizeof f.code, "%s", code ? code : "");
+    return f;
+}
+
+void render_error(struct buf *out, int http_status, const char *message, const char *param, const char *code)
+{
+    struct fault f = make_fault(message, param, code);
+    render_fault(out, ERRORS_OPENAI, http_status, &f);
+}
+
 void reply_json(struct request *r, int http_status, struct buf *body)
 {
     if (body->failed) {
@@ -301,11 +315,9 @@ void reply_json(struct request *r, int http_status, struct buf *body)
 void reply_error(struct request *r, int http_status, const char *message, const char *param, const char *code)
 {
     struct buf b;
-    struct fault f;
-    fault_set(&f, STATUS_INTERNAL, param, "%s", message);
-    snprintf(f.code, sizeof f.code, "%s", code ? code : "");
+    struct fault f = make_fault(message, param, code);
     buf_init(&b, 0);
-    render_error(&b, r->error_form, http_status, &f);
+    render_fault(&b, r->error_form, http_status, &f);
     reply_json(r, http_status, &b);
     buf_fini(&b);
 }

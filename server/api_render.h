@@ -50,7 +50,9 @@ int http_status_of(enum status s);          /* the only place that maps one to t
 const char *error_type_of(int http_status); /* "invalid_request_error" … */
 /* OpenAI: {"error":{"message","type","param","code"}}. Anthropic:
  * {"type":"error","error":{"type","message"}}. Ollama: {"error":message}. */
-void render_error(struct buf *out, enum error_form form, int http_status, const struct fault *f);
+void render_fault(struct buf *out, enum error_form form, int http_status, const struct fault *f);
+/* In OpenAI's form; param and code may be NULL. */
+void render_error(struct buf *out, int http_status, const char *message, const char *param, const char *code);
 
 /* Sends the fault as the whole answer, with Retry-After where it helps. */
 void reply_fault(struct request *r, const struct fault *f);

@@ -412,6 +412,6 @@ void completion_render_end(struct completion *c, struct buf *out)
 void completion_render_fail(struct completion *c, struct buf *out)
 {
     sse_frame_begin(out);
-    render_error(out, ERRORS_OPENAI, http_status_of(c->fault.error.status), &c->fault);
+    render_fault(out, ERRORS_OPENAI, http_status_of(c->fault.error.status), &c->fault);
     sse_frame_end(out); /* without [DONE]: a reader can tell */
 }

@@ -416,11 +416,9 @@ static void cut(struct conn *c, int status, const char *message)
     c->cut = true;
     if (status && !c->http->secure) { /* past the library there are no words for a TLS client */
         struct buf body, head;
-        struct fault f;
-        fault_set(&f, STATUS_INTERNAL, NULL, "%s", message);
         buf_init(&body, 0);
         buf_init(&head, 0);
-        render_error(&body, ERRORS_OPENAI, status, &f);
+        render_error(&body, status, message, NULL, NULL);
         buf_printf(&head,
                    "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                    "Connection: close\r\n\r\n%s",

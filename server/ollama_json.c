@@ -159,6 +159,6 @@ void ollama_end(struct completion *c, struct buf *out)
 
 void ollama_fail(struct completion *c, struct buf *out)
 {
-    render_error(out, ERRORS_OLLAMA, http_status_of(c->fault.error.status), &c->fault);
+    render_fault(out, ERRORS_OLLAMA, http_status_of(c->fault.error.status), &c->fault);
     buf_putc(out, '\n');
 }
