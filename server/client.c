@@ -59,8 +59,8 @@ static enum status parse_address(struct client *c, const char *address, struct e
                         address, sizeof limit.sun_path - 1);
         return STATUS_OK;
     }
-    bool secure = strncmp(address, "https://", 8) == 0;
-    const char *host = secure ? address + 8 : strncmp(address, "http://", 7) == 0 ? address + 7 : address;
+    bool secure = strncmp(address, "tls:", 4) == 0;
+    const char *host = secure ? address + 4 : strncmp(address, "http://", 7) == 0 ? address + 7 : address;
     size_t length = strlen(host);
     while (length > 0 && host[length - 1] == '/')
         length--;

@@ -46,7 +46,8 @@ struct client_reply {
     struct buf body; /* at most 64 MiB; buf_fini by the caller */
 };
 
-/* address: unix:PATH, HOST:PORT, [IPv6]:PORT, :PORT or http[s]://HOST:PORT. STATUS_INVALID: none of these. */
+/* address: unix:PATH, HOST:PORT, [IPv6]:PORT, :PORT, http://HOST:PORT or, over TLS, tls:HOST:PORT.
+ * STATUS_INVALID: none of these. */
 LK_MUST_USE enum status client_open(const char *address, struct client **out, struct error *err);
 void client_close(struct client *c); /* NULL is fine */
 const char *client_address(const struct client *c);

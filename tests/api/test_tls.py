@@ -88,7 +88,7 @@ def test_requests_and_streams(secure):
         context.wrap_socket(old)  # the server's word, not the client's
     c.request("GET", "/livez")
     assert c.getresponse().status == 200
-    r = subprocess.run([BINARY, "tenants", "list", "--admin", f"https://127.0.0.1:{secure.tls_admin}"], capture_output=True,
+    r = subprocess.run([BINARY, "tenants", "list", "--admin", f"tls:127.0.0.1:{secure.tls_admin}"], capture_output=True,
                        text=True, env={**os.environ, "SSL_CERT_FILE": secure.cert})
     assert r.returncode == 0 and r.stdout.startswith("NAME"), r.stderr
 
