@@ -255,7 +255,8 @@ def test_text_in_the_middle(folder):
     """suffix: the model's own tokens for it, each order; what such models write behind the text ends it."""
     qwen = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"]
     for name, marks, texts in (("qwen", qwen, {qwen[2]: "return a + b<|fim_pad|>no more"}),
-                               ("codestral", ["[PREFIX]", "[SUFFIX]"], {"": "return a + b"})):  # the beginning comes last
+                               ("codestral", ["[PREFIX]", "[SUFFIX]"], {"": "return a + b"}),  # the beginning comes last
+                               ("codellama", ["▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"], {"▁<MID>": "return a + b▁<EOT>"})):
         model = parrot.make(os.path.join(folder, name), texts, special=marks)
         with Server(model, {}, ["--threads", "2"], name="parrot") as s:
             ask = {"prompt": "def add(a, b):\n", "suffix": "\n\nprint(add(1, 2))", "max_tokens": 30, "return_token_ids": True}
@@ -264,7 +265,7 @@ def test_text_in_the_middle(folder):
             before, after = (s.post("/tokenize", {"content": t})[1]["tokens"] for t in (ask["prompt"], ask["suffix"]))
             m = [s.post("/tokenize", {"content": t})[1]["tokens"][0] for t in marks]
             assert status == 200 and answer["choices"][0]["text"] == "return a + b"
-            assert ids == ([m[0], *before, m[1], *after, m[2]] if name == "qwen" else [m[1], *after, m[0], *before])
+            assert ids == ([m[0], *before, m[1], *after, m[2]] if len(marks) > 2 else [m[1], *after, m[0], *before])
             assert answer["choices"][0]["finish_reason"] == "stop"
     model = parrot.make(os.path.join(folder, "none"), {"": "x y z"})
     with Server(model, {}, ["--threads", "2"], name="parrot") as s:
