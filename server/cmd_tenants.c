@@ -432,19 +432,21 @@ static bool read_options(struct line *l, int argc, char **argv)
     } options[] = {{"--admin", &l->admin}, {"--from", &l->from}, {"--to", &l->to}, {"--file", &l->file}};
     l->words = argv;
     for (int i = 0; i < argc; i++) {
-        bool found = false;
-        if (strncmp(argv[i], "--", 2) != 0) {
-            l->words[l->n++] = argv[i];
+        char *word = argv[i];
+        bool found = strcmp(word, "--json") == 0;
+        if (strncmp(word, "--", 2) != 0) {
+            l->words[l->n++] = word;
             continue;
         }
-        if (strcmp(argv[i], "--json") == 0)
-            found = l->json = true;
+        l->json |= found;
         for (size_t k = 0; k < 4 && !found; k++) {
             size_t n = strlen(options[k].name);
-            if (strncmp(argv[i], options[k].name, n) != 0 || (argv[i][n] && argv[i][n] != '='))
+            if (strncmp(word, options[k].name, n) != 0 || (word[n] && word[n] != '='))
                 continue;
-            *options[k].value = argv[i][n] ? argv[i] + n + 1 : i + 1 < argc ? argv[++i] : NULL;
-            found = *options[k].value != NULL;
+            if (!word[n] && ++i == argc)
+                return false;
+            *options[k].value = word[n] ? word + n + 1 : argv[i];
+            found = true;
         }
         if (!found)
             return false;

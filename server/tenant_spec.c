@@ -279,13 +279,13 @@ enum status tenant_spec_parse(const char *name, const json_t *json, struct tenan
         return fault_set(f, STATUS_INVALID, NULL, "tenant \"%s\": expected an object", name);
     struct arena *a = arena_create(0);
     struct tenant_spec *s = a ? arena_alloc(a, sizeof *s) : NULL;
-    if (!s) {
+    const char *own_name = s ? arena_strdup(a, name) : NULL;
+    if (!own_name) {
         arena_destroy(a);
         return fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the tenant");
     }
-    *s = (struct tenant_spec){.refs = 1, .arena = a, .name = arena_strdup(a, name)};
-    enum status st =
-        s->name ? keep_json(s, json, f) : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the tenant");
+    *s = (struct tenant_spec){.refs = 1, .arena = a, .name = own_name};
+    enum status st = keep_json(s, json, f);
     if (st == STATUS_OK) {
         struct reader r = {.object = s->json, .fault = f};
         read_all(&r, s);
