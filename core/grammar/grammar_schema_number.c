@@ -77,10 +77,10 @@ static const struct expr *behind_digit(const struct interval *x, uint32_t at, ui
 static const struct expr *free_digits(const struct interval *x, uint32_t at, uint32_t end)
 {
     struct maker *m = x->m;
-    const struct expr *digit = digit_range(m, 0, 9), *whole = expr_empty();
+    const struct expr *digit = digit_range(m, 0, 9);
     if (at >= WHOLE)
         return expr_repeat(m, digit, 0, end - at);
-    whole = expr_repeat(m, digit, WHOLE - at, WHOLE - at);
+    const struct expr *whole = expr_repeat(m, digit, WHOLE - at, WHOLE - at);
     if (end <= WHOLE)
         return whole;
     const struct expr *fraction = expr_seq2(m, expr_text(m, "."), expr_repeat(m, digit, 1, end - WHOLE));
@@ -204,7 +204,7 @@ static void round_whole(struct limit *l, bool up)
 static bool read_limit(struct schema *sc, const json_t *s, const char *key, bool integer, struct limit *l)
 {
     const json_t *v = json_object_get(s, key);
-    char text[400];
+    char text[400] = "";
     if (!v)
         return false;
     double d = json_number_value(v);
@@ -273,7 +273,7 @@ static void read_limits(struct schema *sc, const json_t *s, bool integer, struct
 static void complete(struct limit limits[2])
 {
     for (int i = 0; i < 2; i++) {
-        struct limit far;
+        struct limit far = {0};
         if (limits[i].given)
             continue;
         (void)limit_from_text(i ? "999999999999999" : "-999999999999999", &far);
@@ -304,7 +304,7 @@ static const struct expr *between(struct maker *m, const struct limit limits[2],
 const struct expr *schema_number(struct schema *sc, const json_t *s, bool integer)
 {
     struct maker *m = sc->m;
-    struct limit limits[2];
+    struct limit limits[2] = {{0}};
     const json_t *format = json_object_get(s, "format"), *step = json_object_get(s, "multipleOf");
     const char *name = json_string_value(format);
     if (step && !(integer && json_number_value(step) == 1.0))

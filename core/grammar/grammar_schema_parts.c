@@ -262,7 +262,7 @@ static void read_others(struct schema *sc, const json_t *s, struct members *all,
     struct maker *m = sc->m;
     const json_t *names = json_object_get(s, "propertyNames"),
                  *patterns = json_object_get(s, "patternProperties");
-    const struct expr *key = NULL, *value = expr_never();
+    const struct expr *key = NULL, *value;
     all->others = expr_never();
     if ((names || json_object_size(patterns)) && (all->n || (names && json_object_size(patterns)))) {
         schema_fail(sc, STATUS_UNSUPPORTED, "\"%s\" beside other properties is not supported",
