@@ -70,7 +70,7 @@ static enum status translate_infill(struct completion *c)
     if (t.in.status == STATUS_OK) {
         buf_printf(&prefix, "%s%s", before, line);
         /* A cursor at the end of a file is in the middle all the same: a line break is there. */
-        put_text(&t.in, t.out, "suffix", after[0] ? after : "\n");
+        put_text(&t.in, t.out, "suffix", after && after[0] ? after : "\n");
         put_new(&t.in, t.out, "prompt", prefix.failed ? NULL : json_stringn(prefix.data, prefix.length));
     }
     buf_fini(&prefix);

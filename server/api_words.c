@@ -61,8 +61,10 @@ static void read_bad_words(struct reader *r, const struct parse_limits *limits, 
         return;
     struct word_list l = {.ids = arena_array(arena, BAD_WORD_IDS_MAX, sizeof *l.ids)};
     char text[96];
-    if (!l.ids)
+    if (!l.ids) {
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        return;
+    }
     if (!limits->tokenizer)
         read_fail(r, STATUS_UNSUPPORTED, "bad_words", "bad_words: there is no tokenizer to read them with");
     for (size_t i = 0; i < json_array_size(v) && r->status == STATUS_OK; i++) {
@@ -98,8 +100,10 @@ static void read_allowed(struct reader *r, const struct parse_limits *limits, st
         return;
     }
     int32_t *ids = arena_array(arena, n, sizeof *ids);
-    if (!ids)
+    if (!ids) {
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        return;
+    }
     for (size_t i = 0; i < n && r->status == STATUS_OK; i++)
         read_token_id(r, json_array_get(v, i), "allowed_token_ids", i, limits->n_vocab, &ids[i]);
     if (r->status != STATUS_OK)
@@ -124,8 +128,10 @@ static void read_breakers(struct reader *r, struct arena *arena, struct sampling
         return;
     size_t n = json_array_size(v);
     const char **list = arena_array(arena, DRY_BREAKERS_MAX, sizeof *list);
-    if (!list)
+    if (!list) {
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        return;
+    }
     if (n > DRY_BREAKERS_MAX)
         read_fail(r, STATUS_INVALID, "dry_sequence_breakers",
                   "dry_sequence_breakers: found %zu, at most %u are taken", n, DRY_BREAKERS_MAX);
