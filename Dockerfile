@@ -8,7 +8,8 @@ RUN apt-get update && make deps && make -j"$(nproc)" all && make install DESTDIR
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libmicrohttpd12 libjansson4 libuv1 libopenblas0-pthread \
-        libpcre2-8-0 libutf8proc2 libcyaml1 libcurl4 libgnutls30 libsqlite3-0 libxxhash0 curl && rm -rf /var/lib/apt/lists/* \
+        libpcre2-8-0 libutf8proc2 libcyaml1 libcurl4 libgnutls30 libsqlite3-0 libxxhash0 libexttextcat-2.0-0 libexttextcat-data curl \
+    && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin lorikeet
 COPY --from=build /out/ /
 USER lorikeet
