@@ -243,10 +243,9 @@ static void log_ready(const struct server *s)
               LOG_NUMBER("parameters", info->n_parameters), LOG_NUMBER("bytes", info->size_bytes),
               LOG_NUMBER("context", s->context), LOG_NUMBER("adapters", registry_count(s->registry)),
               LOG_TEXT("isa", s->base.kernels->isa), LOG_TEXT("prefetch", prefetch),
-              LOG_TEXT("weights", sources[info->source]),
-              LOG_NUMBER("files_ms", (double)(t->files_ns / NS_PER_MS)),
-              LOG_NUMBER("tokenizer_ms", (double)(t->text_ns / NS_PER_MS)),
-              LOG_NUMBER("weights_ms", (double)(t->weights_ns / NS_PER_MS)),
+              LOG_TEXT("weights", sources[info->source]), LOG_NUMBER("files_ms", (double)t->files_ns / 1e6),
+              LOG_NUMBER("tokenizer_ms", (double)t->text_ns / 1e6),
+              LOG_NUMBER("weights_ms", (double)t->weights_ns / 1e6),
               LOG_NUMBER("ms", s->ready_wall_ms - s->started_wall_ms));
 }
 
