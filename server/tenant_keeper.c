@@ -81,8 +81,8 @@ static void next_job(struct tenant_keeper *k)
         k->waiting = j->next;
         if (!k->waiting)
             k->last = &k->waiting;
-        j->status = begin_job(k, j);
-        if (j->status != STATUS_OK)
+        enum status s = begin_job(k, j); /* j->status is the worker's from here on */
+        if (s != STATUS_OK)
             j->done(j, &j->err);
     }
 }
