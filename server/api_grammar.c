@@ -15,16 +15,6 @@ struct found {
     struct grammar_part part;
 };
 
-bool grammar_is_asked(const char *body, size_t length)
-{
-    static const char *const words[] = {"response_format",    "\"json_schema", "\"grammar\"", "\"guided_",
-                                        "structured_outputs", "\"format\"",    "\"text\":",   "\"tools\""};
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (memmem(body, length, words[i], strlen(words[i])))
-            return true;
-    return false;
-}
-
 /* Absent, or said to be nothing. */
 static bool asks(const json_t *v)
 {

@@ -32,8 +32,6 @@ struct grammar_scope {
 LK_MUST_USE enum status grammar_store_get(const struct grammar_scope *scope, const struct grammar_spec *spec,
                                           struct grammar **out, struct error *err);
 
-/* The body may ask for a grammar, so a worker should read it. */
-bool grammar_is_asked(const char *body, size_t length);
 /* The part of a grammar that these fields ask for; which field does, or NULL. Texts are the body's or the
  * arena's. */
 const char *read_grammar_part(struct reader *r, struct arena *arena, struct grammar_part *out);

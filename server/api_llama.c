@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "body_defaults.h"
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
@@ -78,24 +79,8 @@ static enum status translate_infill(struct completion *c)
 }
 
 /* llama-server's own, where nobody has said anything. */
-static void apply_defaults(struct completion *c)
-{
-    struct sampling *s = &c->params.sampling;
-    if (!json_is_number(json_object_get(c->body, "temperature")))
-        s->temperature = 0.8F;
-    if (!json_is_number(json_object_get(c->body, "top_k")))
-        s->top_k = 40;
-    if (!json_is_number(json_object_get(c->body, "top_p")))
-        s->top_p = 0.95F;
-    if (!json_is_number(json_object_get(c->body, "min_p")))
-        s->min_p = 0.05F;
-}
-
-static enum status parse(struct completion *c)
-{
-    apply_defaults(c);
-    return completion_parse_prompts(c);
-}
+static const struct body_default defaults[] = {
+    {"temperature", 0.8}, {"top_k", 40}, {"top_p", 0.95}, {"min_p", 0.05}, {NULL, 0}};
 
 static void put_bytes(struct jw *w, const char *key, const struct buf *b)
 {
@@ -210,8 +195,9 @@ static void end(struct completion *c, struct buf *out)
 #define LLAMA_DIALECT(NAME, TRANSLATE)                                                                       \
     {                                                                                                        \
         .name = NAME, .id_prefix = "cmpl-", .api = API_COMPLETIONS, .chat_logprobs = true,                   \
-        .translate = TRANSLATE, .parse = parse, .render = render, .chunk = chunk, .end = end,                \
-        .fail = completion_render_fail, .stream_type = SSE_TYPE, .ping = SSE_PING                            \
+        .translate = TRANSLATE, .defaults = defaults, .parse = completion_parse_prompts, .render = render,   \
+        .chunk = chunk, .end = end, .fail = completion_render_fail, .stream_type = SSE_TYPE,                 \
+        .ping = SSE_PING                                                                                     \
     }
 static const struct dialect dialect = LLAMA_DIALECT("completion", translate);
 static const struct dialect infill = LLAMA_DIALECT("infill", translate_infill);

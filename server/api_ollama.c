@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "body_defaults.h"
 #include "completion.h"
 #include "ollama_json.h"
 #include "server.h"
@@ -57,28 +58,8 @@ static void read_options(struct translation *t)
 }
 
 /* Ollama's own, where neither its client nor anybody else who may say so has said anything. */
-static void apply_defaults(struct completion *c)
-{
-    struct sampling *s = &c->params.sampling;
-    if (!json_is_number(json_object_get(c->body, "temperature")))
-        s->temperature = 0.8F;
-    if (!json_is_number(json_object_get(c->body, "top_k")))
-        s->top_k = 40;
-    if (!json_is_number(json_object_get(c->body, "top_p")))
-        s->top_p = 0.9F;
-}
-
-static enum status parse_chat(struct completion *c)
-{
-    apply_defaults(c);
-    return completion_parse_chat(c);
-}
-
-static enum status parse_raw(struct completion *c)
-{
-    apply_defaults(c);
-    return completion_parse_prompts(c);
-}
+static const struct body_default defaults[] = {
+    {"temperature", 0.8}, {"top_k", 40}, {"top_p", 0.9}, {NULL, 0}};
 
 static void read_format(struct translation *t)
 {
@@ -279,12 +260,14 @@ static enum status no_prompt(struct completion *c)
 #define OLLAMA(FIELD_NAME, FIELD_API, FIELD_TRANSLATE, FIELD_PARSE)                                          \
     {                                                                                                        \
         .name = FIELD_NAME, .id_prefix = "", .api = FIELD_API, .translate = FIELD_TRANSLATE,                 \
-        .parse = FIELD_PARSE, .render = ollama_render, .chunk = ollama_chunk, .end = ollama_end,             \
-        .fail = ollama_fail, .stream_type = NDJSON_TYPE, .chat_logprobs = true                               \
+        .defaults = defaults, .parse = FIELD_PARSE, .render = ollama_render, .chunk = ollama_chunk,          \
+        .end = ollama_end, .fail = ollama_fail, .stream_type = NDJSON_TYPE, .chat_logprobs = true            \
     }
-static const struct dialect chat = OLLAMA("ollama chat", API_CHAT, translate_chat, parse_chat);
-static const struct dialect generate = OLLAMA("ollama generate", API_CHAT, translate_generate, parse_chat);
-static const struct dialect generate_raw = OLLAMA("ollama generate", API_COMPLETIONS, NULL, parse_raw);
+static const struct dialect chat = OLLAMA("ollama chat", API_CHAT, translate_chat, completion_parse_chat);
+static const struct dialect generate =
+    OLLAMA("ollama generate", API_CHAT, translate_generate, completion_parse_chat);
+static const struct dialect generate_raw =
+    OLLAMA("ollama generate", API_COMPLETIONS, NULL, completion_parse_prompts);
 static const struct dialect load = {.name = "ollama load",
                                     .id_prefix = "",
                                     .api = API_CHAT,

@@ -4,55 +4,16 @@
 
 #include "api.h"
 #include "api_parse.h"
+#include "reply_job.h"
 #include "server.h"
 
-struct text_job {
-    struct request *r;
-    void (*work)(struct text_job *job);
-    struct fault fault;
-    struct buf out;
-};
-
-static void free_out(void *data)
+static void begin(struct request *r, void (*work)(struct reply_job *job))
 {
-    struct text_job *job = data;
-    buf_fini(&job->out);
-}
-
-static void do_work(void *data)
-{
-    struct text_job *job = data;
-    job->work(job);
-}
-
-static void answer(void *data)
-{
-    struct text_job *job = data;
-    struct request *r = job->r;
-    if (job->fault.error.status == STATUS_OK)
-        reply_json(r, 200, &job->out);
-    else
-        reply_fault(r, &job->fault);
-    request_release(r);
-}
-
-static void begin(struct request *r, void (*work)(struct text_job *job))
-{
-    struct text_job *job = arena_alloc(r->arena, sizeof *job);
-    if (!job || arena_on_end(r->arena, free_out, job) != 0) {
-        reply_error(r, 503, "no memory for the request", NULL, NULL);
+    struct reply_job *job = reply_job_create(r, sizeof *job, work);
+    if (!job)
         return;
-    }
-    job->r = r;
-    job->work = work;
-    buf_init(&job->out, 0);
-    request_hold(r);
-    if (server_serving(r->server, &job->fault.error) == STATUS_OK) {
-        if (r->n_body > r->server->conf->worker_text_bytes && server_work(r->server, do_work, answer, job))
-            return;
-        work(job);
-    }
-    answer(job);
+    job->fault.error.status = server_serving(r->server, &job->fault.error); /* what it says is the answer */
+    reply_job_run(job, r->n_body > r->server->conf->worker_text_bytes);
 }
 
 /* ---- tokenize */
@@ -90,7 +51,7 @@ static void put_strings(struct jw *w, const struct tokenizer *t, const struct to
     jw_end(w, ']');
 }
 
-static enum status tokenize_body(struct text_job *job, const json_t *body)
+static enum status tokenize_body(struct reply_job *job, const json_t *body)
 {
     struct reader r = {.object = body, .fault = &job->fault};
     const struct server *s = job->r->server;
@@ -126,7 +87,7 @@ static enum status tokenize_body(struct text_job *job, const json_t *body)
     return r.status;
 }
 
-static enum status detokenize_body(struct text_job *job, const json_t *body)
+static enum status detokenize_body(struct reply_job *job, const json_t *body)
 {
     struct reader r = {.object = body, .fault = &job->fault};
     const struct server *s = job->r->server;
@@ -161,7 +122,7 @@ static enum status detokenize_body(struct text_job *job, const json_t *body)
     return r.status;
 }
 
-static void with_body(struct text_job *job, enum status (*what)(struct text_job *job, const json_t *body))
+static void with_body(struct reply_job *job, enum status (*what)(struct reply_job *job, const json_t *body))
 {
     json_t *body = NULL;
     enum status s = parse_body(job->r->body, job->r->n_body, &body, &job->fault);
@@ -171,12 +132,12 @@ static void with_body(struct text_job *job, enum status (*what)(struct text_job 
     json_decref(body);
 }
 
-static void tokenize(struct text_job *job)
+static void tokenize(struct reply_job *job)
 {
     with_body(job, tokenize_body);
 }
 
-static void detokenize(struct text_job *job)
+static void detokenize(struct reply_job *job)
 {
     with_body(job, detokenize_body);
 }

@@ -52,6 +52,15 @@ bool body_put(json_t *body, const char *key, const json_t *value)
     return json_object_set_new(body, key, json_deep_copy(value)) == 0;
 }
 
+bool body_apply_numbers(json_t *body, const struct body_default *list)
+{
+    bool ok = true;
+    for (const struct body_default *d = list; d->key; d++)
+        if (!body_says(body, d->key))
+            ok &= json_object_set_new(body, d->key, json_real(d->value)) == 0;
+    return ok;
+}
+
 /* ---- the system prompt */
 
 static bool is_system(const json_t *message)

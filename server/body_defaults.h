@@ -22,6 +22,14 @@ bool body_put(json_t *body, const char *key, const json_t *value);
 bool body_put_system(json_t *body, const char *text);
 bool body_has_system(const json_t *body);
 
+/* A number for a field; a list of them ends with a NULL. */
+struct body_default {
+    const char *key;
+    double value;
+};
+/* Puts those in of which the body says nothing. False: no memory. */
+bool body_apply_numbers(json_t *body, const struct body_default *list);
+
 /* The bundle's fields where the caller says nothing, locked ones in any case, and its system prompt.
  * `overruled`: names of locked fields for which the caller said something else, with commas. */
 LK_MUST_USE enum status body_apply_bundle(json_t *body, const struct adapter_bundle *bundle,

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "api_grammar.h"
 #include "auto.h"
 #include "base/clock.h"
 #include "body_defaults.h"
@@ -87,29 +86,6 @@ static void read_words(void *data)
     c->fault.error.status = st;
 }
 
-/* What the voice's bundle says where the caller doesn't. */
-static enum status apply_bundle(struct completion *c)
-{
-    struct buf overruled;
-    buf_init(&overruled, 0);
-    enum status st = body_apply_bundle(c->body, c->bundle, &overruled, &c->fault);
-    c->overruled = overruled.length ? arena_strdup(c->r->arena, overruled.data) : NULL;
-    buf_fini(&overruled);
-    return st;
-}
-
-/* The tenant's values come before the voice's; its system prompt stands before all others. */
-static enum status apply_defaults(struct completion *c)
-{
-    const struct tenant_spec *tenant = gate_spec(c->r);
-    enum status st = tenant ? tenant_spec_apply(tenant, c->body, &c->fault) : STATUS_OK;
-    if (st == STATUS_OK && c->bundle)
-        st = apply_bundle(c);
-    if (st == STATUS_OK && tenant)
-        st = tenant_spec_apply_system(tenant, c->body, &c->fault);
-    return st;
-}
-
 /* All the rest, for the voice that is known now. */
 static void parse(void *data)
 {
@@ -120,7 +96,7 @@ static void parse(void *data)
                                   .tokenizer = s->base.text->tokenizer,
                                   .grammars = s->grammars,
                                   .caller = gate_name(c->r)};
-    enum status st = apply_defaults(c);
+    enum status st = completion_apply_defaults(c);
     if (st == STATUS_OK)
         st = parse_gen_params(c->body, c->dialect->api, &limits, c->r->arena, &c->params, &c->fault);
     if (st == STATUS_OK)
@@ -128,18 +104,15 @@ static void parse(void *data)
     c->fault.error.status = st;
 }
 
-/* Long texts, and grammars that are to be compiled. */
-static bool takes_long(const struct completion *c)
+static bool is_long(const struct completion *c)
 {
-    const struct request *r = c->r;
-    return c->dialect->waits || r->n_body > c->server->conf->worker_text_bytes ||
-           grammar_is_asked(r->body, r->n_body) || (c->bundle && body_says(c->bundle->defaults, "grammar"));
+    return c->r->n_body > c->server->conf->worker_text_bytes;
 }
 
 /* On a worker, if it takes long; then back here. */
-static void in_turn(struct completion *c, void (*work)(void *data), void (*done)(void *data))
+static void in_turn(struct completion *c, bool takes_long, void (*work)(void *data), void (*done)(void *data))
 {
-    if (takes_long(c) && server_work(c->server, work, done, c))
+    if (takes_long && server_work(c->server, work, done, c))
         return;
     work(c);
     done(c);
@@ -177,7 +150,7 @@ void completion_begin(struct request *r, const struct dialect *dialect)
     if (c->next)
         c->next->prev = c;
     s->completions = c;
-    in_turn(c, read_words, choose_voice);
+    in_turn(c, is_long(c) || dialect->waits, read_words, choose_voice);
 }
 
 /* ---- submit */
@@ -428,7 +401,8 @@ static void choose_voice(void *data)
     c->bundle = voice_bundle(&c->voice);
     if (c->bundle && c->bundle->context && c->bundle->context < c->context)
         c->context = c->bundle->context;
-    in_turn(c, parse, admit);
+    bool compiles = body_says(c->body, "grammar") || (c->bundle && body_says(c->bundle->defaults, "grammar"));
+    in_turn(c, is_long(c) || compiles, parse, admit);
 }
 
 static void admit(void *data)

@@ -122,6 +122,11 @@ LK_MUST_USE enum status completion_parse_chat(struct completion *c);
 /* api_completions.c: `prompt`, as OpenAI's completions have it; the same. */
 LK_MUST_USE enum status completion_parse_prompts(struct completion *c);
 
+/* completion_defaults.c: puts into the body what others than the caller say, before anything but the voice is
+ * read of it. The tenant's values come before the voice's, those of the API last; the tenant's system prompt
+ * stands before all others. Thread: any that alone has the completion. */
+LK_MUST_USE enum status completion_apply_defaults(struct completion *c);
+
 /* completion_tenant.c */
 /* What it may cost is taken from its tenant's limits; nothing is without one. */
 LK_MUST_USE enum status completion_reserve(struct completion *c);

@@ -12,8 +12,9 @@
 
 #include "api_parse.h"
 
-struct completion;
+struct body_default;
 struct choice;
+struct completion;
 
 struct dialect {
     const char *name;      /* in the log */
@@ -25,6 +26,8 @@ struct dialect {
     bool waits;            /* translate may wait for a file: a worker does it */
     /* Replaces c->body by a body of `api`; NULL: it is one. Thread: any. A fault goes to c->fault. */
     enum status (*translate)(struct completion *c);
+    const struct body_default
+        *defaults; /* where nobody says anything: other values than OpenAI's; NULL: none */
     /* The prompts; c->params is there. Thread: any. */
     enum status (*parse)(struct completion *c);
     /* The whole answer. */

@@ -19,6 +19,7 @@
 #include "format.h"
 #include "grammar.h"
 #include "kernels.h"
+#include "open_tokenizer.h"
 #include "sampler.h"
 #include "text.h"
 
@@ -73,26 +74,6 @@ static const struct bench_case cases[] = {
      "\")\"\nnum ::= [0-9]+\n",
      "(12+34)*5=230\n1+2+3+4=10\n((1+2)*(3+4))/7=3\n"},
 };
-
-static struct tokenizer *open_tokenizer(const char *path, struct error *err)
-{
-    struct tokenizer *t = NULL;
-    struct gguf *g = NULL;
-    struct buf json;
-    size_t length = strlen(path);
-    if (length > 5 && strcmp(path + length - 5, ".gguf") == 0) {
-        if (gguf_open(path, NULL, &g, err) == STATUS_OK && tokenizer_from_gguf(g, &t, err) != STATUS_OK)
-            t = NULL;
-        gguf_close(g);
-        return t;
-    }
-    buf_init(&json, 1U << 28);
-    if (file_read_all(path, 1U << 28, &json, err) == STATUS_OK &&
-        tokenizer_from_json(json.data, json.length, path, &t, err) != STATUS_OK)
-        t = NULL;
-    buf_fini(&json);
-    return t;
-}
 
 static int compare(const void *a, const void *b)
 {

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "format.h"
+#include "open_tokenizer.h"
 #include "text.h"
 
 #define ROUNDS 7
@@ -24,26 +25,6 @@ struct sample {
     struct token_list ids;
     double best_encode, best_decode; /* bytes a second */
 };
-
-static struct tokenizer *open_tokenizer(const char *path, struct error *err)
-{
-    struct tokenizer *t = NULL;
-    struct gguf *g = NULL;
-    struct buf json;
-    size_t length = strlen(path);
-    if (length > 5 && strcmp(path + length - 5, ".gguf") == 0) {
-        if (gguf_open(path, NULL, &g, err) == STATUS_OK && tokenizer_from_gguf(g, &t, err) != STATUS_OK)
-            t = NULL;
-        gguf_close(g);
-        return t;
-    }
-    buf_init(&json, 1U << 28);
-    if (file_read_all(path, 1U << 28, &json, err) == STATUS_OK &&
-        tokenizer_from_json(json.data, json.length, path, &t, err) != STATUS_OK)
-        t = NULL;
-    buf_fini(&json);
-    return t;
-}
 
 /* The processor's time, so that what else runs on the machine counts less. */
 static double cpu_seconds(void)
