@@ -6,13 +6,13 @@
 #include <cyaml/cyaml.h>
 #include <jansson.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "text.h"
+#include "yaml_text.h"
 
 #define LIST_MAX 64U
 #define STOP_MAX 16U
@@ -89,41 +89,7 @@ static const cyaml_schema_field_t bundle_schema[] = {
 static const cyaml_schema_value_t top = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_bundle, bundle_schema)};
 
-struct complaint {
-    char text[256]; /* libcyaml's first message */
-    unsigned line;  /* of its innermost backtrace entry; 0: none */
-};
-
-static void keep_message(cyaml_log_t level, void *data, const char *format, va_list args)
-{
-    struct complaint *c = data;
-    char message[256];
-    (void)level;
-    vsnprintf(message, sizeof message, format, args);
-    message[strcspn(message, "\n")] = '\0';
-    const char *line = strstr(message, "(line: ");
-    if (line && c->line == 0)
-        c->line = (unsigned)strtoul(line + 7, NULL, 10);
-    if (!c->text[0])
-        snprintf(c->text, sizeof c->text, "%s", strncmp(message, "Load: ", 6) ? message : message + 6);
-}
-
 /* ---- texts to JSON */
-
-static void put_text(json_t *o, const char *key, const char *text)
-{
-    if (text)
-        json_object_set_new(o, key, json_string(text));
-}
-
-static void put_list(json_t *o, const char *key, char **items, unsigned n)
-{
-    json_t *list = items ? json_array() : NULL;
-    for (unsigned i = 0; i < n && list; i++)
-        json_array_append_new(list, json_string(items[i]));
-    if (list)
-        json_object_set_new(o, key, list);
-}
 
 struct number {
     const char *key, *text;
@@ -164,8 +130,8 @@ static enum status put_grammar(json_t *defaults, const struct yaml_bundle *y, st
     json_error_t why;
     if (!!y->grammar + !!y->regex + !!y->json_schema > 1)
         return fail(err, STATUS_INVALID, "grammar, regex and json_schema: at most one of them can hold");
-    put_text(defaults, "grammar", y->grammar);
-    put_text(defaults, "guided_regex", y->regex);
+    yaml_text_put(defaults, "grammar", y->grammar);
+    yaml_text_put(defaults, "guided_regex", y->regex);
     if (!y->json_schema)
         return STATUS_OK;
     json_t *schema = json_loads(y->json_schema, JSON_REJECT_DUPLICATES, &why);
@@ -186,7 +152,7 @@ static enum status put_stop(json_t *defaults, const struct yaml_bundle *y, struc
         if (!y->stop[i][0] || strlen(y->stop[i]) > 256)
             return fail(err, STATUS_INVALID, "stop: a string has %zu bytes, 1 to 256 are taken",
                         strlen(y->stop[i]));
-    put_list(defaults, "stop", y->stop, y->stop_count);
+    yaml_text_put_list(defaults, "stop", y->stop, y->stop_count);
     return STATUS_OK;
 }
 
@@ -207,8 +173,8 @@ static enum status check_locked(const struct adapter_bundle *b, const struct yam
 static enum status fill(struct adapter_bundle *b, const struct yaml_bundle *y, struct error *err)
 {
     struct number context = {"context", y->context, 1, 16777216, true};
-#define PUT_T(f) put_text(b->json, #f, y->f);
-#define PUT_L(f) put_list(b->json, #f, y->f, y->f##_count);
+#define PUT_T(f) yaml_text_put(b->json, #f, y->f);
+#define PUT_L(f) yaml_text_put_list(b->json, #f, y->f, y->f##_count);
 #define PUT(kind, f) PUT_##kind(f)
     FIELDS(PUT)
 #undef PUT
@@ -233,22 +199,18 @@ static enum status fill(struct adapter_bundle *b, const struct yaml_bundle *y, s
 
 static enum status load_yaml(const char *text, size_t n_bytes, struct yaml_bundle **out, struct error *err)
 {
-    struct complaint c = {.text = ""};
-    const cyaml_config_t config = {
-        .log_fn = keep_message, .log_ctx = &c, .log_level = CYAML_LOG_ERROR, .mem_fn = cyaml_mem};
-    if (n_bytes == 0)
-        return fail(err, STATUS_FORMAT, "it is empty");
-    cyaml_err_t e =
-        cyaml_load_data((const uint8_t *)text, n_bytes, &config, &top, (cyaml_data_t **)out, NULL);
-    return e == CYAML_OK ? STATUS_OK
-                         : fail(err, STATUS_FORMAT, "line %u: %s; docs/BUNDLES.md shows the form",
-                                c.line ? c.line : 1, c.text[0] ? c.text : cyaml_strerror(e));
+    struct yaml_complaint why;
+    void *loaded;
+    if (!yaml_text_load(text, n_bytes, &top, &loaded, &why))
+        return fail(err, STATUS_FORMAT, "line %u: %s; docs/BUNDLES.md shows the form",
+                    why.line ? why.line : 1, why.text);
+    *out = loaded;
+    return loaded ? STATUS_OK : fail(err, STATUS_FORMAT, "it is empty");
 }
 
 enum status bundle_parse(const char *text, size_t n_bytes, const char *shown, struct adapter_bundle **out,
                          struct error *err)
 {
-    const cyaml_config_t config = {.mem_fn = cyaml_mem};
     struct yaml_bundle *y = NULL;
     struct adapter_bundle *b = mem_zalloc(sizeof *b);
     enum status s = b ? load_yaml(text, n_bytes, &y, err) : fail(err, STATUS_NO_MEMORY, "no memory");
@@ -257,8 +219,7 @@ enum status bundle_parse(const char *text, size_t n_bytes, const char *shown, st
         b->defaults = json_object();
         s = b->json && b->defaults ? fill(b, y, err) : fail(err, STATUS_NO_MEMORY, "no memory");
     }
-    if (y)
-        cyaml_free(&config, &top, y, 0);
+    yaml_text_free(&top, y);
     if (s == STATUS_OK && b->chat_template_source)
         s = chat_template_compile(b->chat_template_source, strlen(b->chat_template_source), "chat_template",
                                   &b->chat_template, err);

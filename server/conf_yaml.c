@@ -2,7 +2,6 @@
  *
  * libcyaml checks the form (a mapping of texts, and lists of texts where an option takes a list); the values
  * then go through the same setters as flags. Errors name file and line. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/file.h"
 #include "conf.h"
 #include "options.h"
+#include "yaml_text.h"
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 
@@ -57,24 +57,8 @@ static const cyaml_schema_value_t top = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER,
 struct reader {
     struct conf *conf;
     const char *path, *text;
-    char complaint[256]; /* libcyaml's first message */
-    unsigned line;       /* of its innermost backtrace entry; 0: none yet */
+    struct yaml_complaint why;
 };
-
-static void keep_message(cyaml_log_t level, void *data, const char *format, va_list args)
-{
-    struct reader *r = data;
-    char message[256];
-    (void)level;
-    vsnprintf(message, sizeof message, format, args);
-    message[strcspn(message, "\n")] = '\0';
-    const char *line = strstr(message, "(line: "),
-               *said = strncmp(message, "Load: ", 6) ? message : message + 6;
-    if (line && r->line == 0)
-        r->line = (unsigned)strtoul(line + 7, NULL, 10);
-    if (!r->complaint[0])
-        snprintf(r->complaint, sizeof r->complaint, "%s", said);
-}
 
 /* The line of a key of the top mapping, at its nth occurrence (a second one is an error). */
 static unsigned line_of(const char *text, const char *key, unsigned nth)
@@ -93,17 +77,17 @@ static unsigned line_of(const char *text, const char *key, unsigned nth)
 static enum status refuse(struct reader *r, struct error *err)
 {
     static const char unknown[] = "Unexpected key: ", twice[] = "Mapping field already seen: ";
-    const char *key = r->complaint + sizeof unknown - 1;
-    if (strncmp(r->complaint, unknown, sizeof unknown - 1) == 0)
+    const char *key = r->why.text + sizeof unknown - 1;
+    if (strncmp(r->why.text, unknown, sizeof unknown - 1) == 0)
         return fail(err, STATUS_FORMAT, "%s:%u: unknown option \"%s\"; conf/lorikeet.yaml lists all of them",
                     r->path, line_of(r->text, key, 1), key);
-    key = r->complaint + sizeof twice - 1;
-    if (strncmp(r->complaint, twice, sizeof twice - 1) == 0)
+    key = r->why.text + sizeof twice - 1;
+    if (strncmp(r->why.text, twice, sizeof twice - 1) == 0)
         return fail(err, STATUS_FORMAT, "%s:%u: option \"%s\" is given twice", r->path,
                     line_of(r->text, key, 2), key);
     return fail(err, STATUS_FORMAT,
                 "%s:%u: %s; expected \"option: value\" lines, or a list where an option takes one", r->path,
-                r->line ? r->line : 1, r->complaint[0] ? r->complaint : "not YAML");
+                r->why.line ? r->why.line : 1, r->why.text[0] ? r->why.text : "not YAML");
 }
 
 static enum status set_one(struct reader *r, const char *key, const char *value, struct error *err)
@@ -145,20 +129,15 @@ enum status conf_read_yaml(struct conf *c, const char *path, struct error *err)
     struct buf text;
     buf_init(&text, 0);
     struct reader r = {.conf = c, .path = path};
-    struct yaml_conf *y = NULL;
+    void *y = NULL;
     enum status s = file_read_all(path, FILE_BYTES_MAX, &text, err);
     if (s == STATUS_OK) {
         r.text = text.data;
-        const cyaml_config_t config = {
-            .log_fn = keep_message, .log_ctx = &r, .log_level = CYAML_LOG_ERROR, .mem_fn = cyaml_mem};
-        cyaml_err_t e = text.length ? cyaml_load_data((const uint8_t *)text.data, text.length, &config, &top,
-                                                      (cyaml_data_t **)&y, NULL)
-                                    : CYAML_OK;
-        if (e != CYAML_OK && !r.complaint[0])
-            snprintf(r.complaint, sizeof r.complaint, "%s", cyaml_strerror(e));
-        s = e != CYAML_OK ? refuse(&r, err) : y ? set_all(&r, y, err) : STATUS_OK;
-        if (y)
-            (void)cyaml_free(&config, &top, y, 0);
+        if (!yaml_text_load(text.data, text.length, &top, &y, &r.why))
+            s = refuse(&r, err);
+        else if (y)
+            s = set_all(&r, y, err);
+        yaml_text_free(&top, y);
     }
     buf_fini(&text);
     return s;

@@ -3,7 +3,6 @@
 #include "tenant_file.h"
 
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "yaml_text.h"
 
 #define FILE_BYTES_MAX ((size_t)4 << 20)
 
@@ -122,34 +122,7 @@ static const cyaml_schema_field_t file_schema[] = {
 static const cyaml_schema_value_t top = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_file, file_schema)};
 
-/* ---- libcyaml's complaints ---- */
-
-struct complaint {
-    char text[256]; /* the first message */
-    unsigned line;  /* of its innermost backtrace entry; 0: none */
-};
-
-static void keep_message(cyaml_log_t level, void *data, const char *format, va_list args)
-{
-    struct complaint *c = data;
-    char message[256];
-    (void)level;
-    vsnprintf(message, sizeof message, format, args);
-    message[strcspn(message, "\n")] = '\0';
-    const char *line = strstr(message, "(line: ");
-    if (line && c->line == 0)
-        c->line = (unsigned)strtoul(line + 7, NULL, 10);
-    if (!c->text[0])
-        snprintf(c->text, sizeof c->text, "%s", strncmp(message, "Load: ", 6) ? message : message + 6);
-}
-
 /* ---- texts to JSON ---- */
-
-static void put_text(json_t *o, const char *key, const char *text)
-{
-    if (text)
-        json_object_set_new(o, key, json_string(text));
-}
 
 /* What isn't a number stays a text, which tenant_spec.c then refuses by name. */
 static void put_number(json_t *o, const char *key, const char *text)
@@ -160,21 +133,12 @@ static void put_number(json_t *o, const char *key, const char *text)
         return;
     }
     json_decref(v);
-    put_text(o, key, text);
+    yaml_text_put(o, key, text);
 }
 
-static void put_list(json_t *o, const char *key, char **items, unsigned n)
-{
-    json_t *list = items ? json_array() : NULL;
-    for (unsigned i = 0; i < n && list; i++)
-        json_array_append_new(list, json_string(items[i]));
-    if (list)
-        json_object_set_new(o, key, list);
-}
-
-#define PUT_T(from, f) put_text(o, #f, (from)->f);
+#define PUT_T(from, f) yaml_text_put(o, #f, (from)->f);
 #define PUT_V(from, f) put_number(o, #f, (from)->f);
-#define PUT_L(from, f) put_list(o, #f, (from)->f, (from)->f##_count);
+#define PUT_L(from, f) yaml_text_put_list(o, #f, (from)->f, (from)->f##_count);
 
 static json_t *sampling_json(const struct yaml_sampling *y)
 {
@@ -312,8 +276,8 @@ static enum status read_all(const struct yaml_file *y, struct tenants_file *out,
 enum status tenants_file_read(const char *path, struct tenants_file *out, struct error *err)
 {
     struct buf text;
-    struct complaint c = {.text = ""};
-    struct yaml_file *y = NULL;
+    struct yaml_complaint why;
+    void *loaded;
     buf_init(&text, 0);
     *out = (struct tenants_file){0};
     enum status s = file_read_all(path, FILE_BYTES_MAX, &text, err);
@@ -321,18 +285,12 @@ enum status tenants_file_read(const char *path, struct tenants_file *out, struct
         buf_fini(&text);
         return s;
     }
-    const cyaml_config_t config = {
-        .log_fn = keep_message, .log_ctx = &c, .log_level = CYAML_LOG_ERROR, .mem_fn = cyaml_mem};
-    cyaml_err_t e = text.length ? cyaml_load_data((const uint8_t *)text.data, text.length, &config, &top,
-                                                  (cyaml_data_t **)&y, NULL)
-                                : CYAML_OK;
-    if (e != CYAML_OK)
-        s = fail(err, STATUS_FORMAT, "%s:%u: %s; docs/TENANTS.md shows the form", path, c.line ? c.line : 1,
-                 c.text[0] ? c.text : cyaml_strerror(e));
-    else if (y && (s = read_all(y, out, err)) != STATUS_OK)
+    if (!yaml_text_load(text.data, text.length, &top, &loaded, &why))
+        s = fail(err, STATUS_FORMAT, "%s:%u: %s; docs/TENANTS.md shows the form", path,
+                 why.line ? why.line : 1, why.text);
+    else if (loaded && (s = read_all(loaded, out, err)) != STATUS_OK)
         fail_within(err, "%s", path);
-    if (y)
-        (void)cyaml_free(&config, &top, y, 0);
+    yaml_text_free(&top, loaded);
     buf_fini(&text);
     if (s != STATUS_OK)
         tenants_file_fini(out);

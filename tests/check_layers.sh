@@ -18,8 +18,8 @@ core/text     base/* format.h text.h
 core/grammar  base/* format.h text.h grammar.h
 core/model    base/* format.h kernels.h grid.h model.h matrices.h sketch.h lora.h kv_cache.h cost.h
 core/engine   base/* text.h grammar.h model.h lora.h cost.h kv_cache.h kernels.h engine.h
-adapters      base/* format.h text.h bundle.h kernels.h model.h matrices.h sketch.h lora.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h linalg.h
-server        base/* format.h text.h grammar.h kernels.h kv_cache.h model.h lora.h cost.h engine.h sketch.h adapters.h bundle.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h
+adapters      base/* format.h text.h bundle.h yaml_text.h kernels.h model.h matrices.h sketch.h lora.h adapters.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h linalg.h
+server        base/* format.h text.h grammar.h kernels.h kv_cache.h model.h lora.h cost.h engine.h sketch.h adapters.h bundle.h yaml_text.h effect.h fingerprint.h registry.h sources.h state.h rank_tools.h
 ROOMS
 # A foreign header has its own doors: header, then the files that may see it.
 while read -r header files; do
@@ -30,7 +30,7 @@ while read -r header files; do
 done <<'FOREIGN'
 microhttpd\.h            server/http*.c
 uv\.h                    server/*
-cyaml/cyaml\.h           server/conf_yaml.c adapters/bundle.c server/tenant_file.c
+cyaml/cyaml\.h           adapters/yaml_text.c server/conf_yaml.c adapters/bundle.c server/tenant_file.c
 curl/curl\.h             server/cmd_*.c server/client.c adapters/fetch*.c
 cblas\.h                 core/kernels/gemm_blas.c core/kernels/svd_blas.c
 sqlite3\.h              adapters/state.c server/response_store.c server/tenant_store.c
