@@ -41,26 +41,35 @@ enum grammar_kind {
     GRAMMAR_JSON_SCHEMA, /* text: the schema, as JSON */
     GRAMMAR_REGEX,       /* the whole text must match */
     GRAMMAR_CHOICE,      /* text: a JSON array of strings */
-    GRAMMAR_GBNF         /* llama.cpp's notation; starts with the rule `root` */
+    GRAMMAR_GBNF,        /* llama.cpp's notation; starts with the rule `root` */
+    GRAMMAR_FREE_TEXT,   /* any text, special tokens too; `text` says which, as a JSON object of these:
+                            "until": a string that ends it, and stands nowhere else in it
+                            "without": strings that aren't in it
+                            "not_first": strings that it doesn't begin with; white space in front of them and
+                            behind [ and { doesn't count, and escapes are taken for what they may stand for */
+    GRAMMAR_GROUP        /* text: a struct grammar_spec, instead */
 };
 struct grammar_part {
     enum grammar_kind kind;
-    const char *text;
+    const void *text;
     size_t length;
 };
+#define GRAMMAR_FOREVER UINT32_MAX
+#define GRAMMAR_GROUPS_MAX 16U /* groups in groups */
 /* Parts one behind the other. */
 struct grammar_sequence {
     const struct grammar_part *parts;
     uint32_t n_parts;
 };
-/* One of the alternatives, n_min to n_max times with `separator` between; zeroed counts mean once. So a part
- * alone is {.alternatives = &(struct grammar_sequence){&part, 1}, .n_alternatives = 1}, and tool calls are
- * sequences of a literal, a schema and a literal. */
+/* One of the alternatives, n_min to n_max times (GRAMMAR_FOREVER: as often as it likes) with `separator`
+ * between; zeroed counts mean once. So a part alone is {.alternatives = &(struct grammar_sequence){&part, 1},
+ * .n_alternatives = 1}, and tool calls are sequences of a literal, a schema and a literal. */
 struct grammar_spec {
     const struct grammar_sequence *alternatives;
     uint32_t n_alternatives;
     uint32_t n_min, n_max;
     const char *separator; /* NULL: none */
+    const char *name;      /* stands in front of errors in it; NULL: nothing does */
 };
 
 /* Immutable and reference-counted; what it learns while in use lies behind a lock of its own. */

@@ -250,8 +250,8 @@ static void release(void *grammar)
     grammar_release(grammar);
 }
 
-/* A grammar for tool_choice "required" or a name, and for an answer's form beside tools that may be called
- * instead, or behind a thought that the prompt has opened. */
+/* A grammar for tool_choice "required" or a name, for an answer's form beside tools that may be called
+ * instead, or behind a thought that the prompt has opened, and for tools with `strict`. */
 static void force_calls(struct completion *c, const struct tool_params *tools, struct reader *r)
 {
     const struct server *s = c->server;
@@ -260,20 +260,22 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     struct grammar_part answer;
     const char *field = tools->legacy ? "function_call" : "tool_choice";
     bool required = tools->choice == TOOL_REQUIRED;
+    bool strict = tools->choice == TOOL_AUTO && tools_are_strict(tools->tools);
     struct tool_grammar g = {.scope = &scope, .tools = tools, .format = &c->format};
     struct error err;
-    if (!required && (!c->params.grammar || (tools->choice == TOOL_NONE && !c->format.in_thought)))
+    if (!required && !strict && (!c->params.grammar || (tools->choice == TOOL_NONE && !c->format.in_thought)))
         return;
     const char *asked = read_grammar_part(r, c->r->arena, &answer);
     bool raw =
         asked && strcmp(asked, "response_format") != 0; /* about all that the model says, markers too */
-    if (raw && required)
-        read_fail(r, STATUS_INVALID, asked, "%s: can't be kept to by a call that %s asks for", asked, field);
+    if (raw && (required || strict))
+        read_fail(r, STATUS_INVALID, asked, "%s: can't be kept to by a call that %s asks for", asked,
+                  required ? field : "a tool's strict");
     if (raw || r->status != STATUS_OK)
         return;
     if (!required) {
-        field = asked;
-        g.answer = &answer;
+        field = asked ? asked : tools->legacy ? "functions" : "tools";
+        g.answer = asked ? &answer : NULL;
     }
     enum status st = tool_grammar_create(&g, c->r->arena, &c->params.grammar, &err);
     if (st != STATUS_OK)

@@ -27,7 +27,7 @@ static void check_function(struct reader *r, const json_t *f, const char *where)
 {
     char text[96];
     const json_t *name = json_object_get(f, "name"), *parameters = json_object_get(f, "parameters"),
-                 *description = json_object_get(f, "description");
+                 *description = json_object_get(f, "description"), *strict = json_object_get(f, "strict");
     if (!json_is_object(f))
         read_fail(r, STATUS_INVALID, where, "%s: found %s, expected an object with name and parameters",
                   where, describe_json(f, text, sizeof text));
@@ -41,6 +41,9 @@ static void check_function(struct reader *r, const json_t *f, const char *where)
     else if (description && !json_is_string(description) && !json_is_null(description))
         read_fail(r, STATUS_INVALID, where, "%s.description: found %s, expected a string", where,
                   describe_json(description, text, sizeof text));
+    else if (strict && !json_is_boolean(strict) && !json_is_null(strict))
+        read_fail(r, STATUS_INVALID, where, "%s.strict: found %s, expected true or false", where,
+                  describe_json(strict, text, sizeof text));
 }
 
 static void check_tool(struct reader *r, const json_t *tools, size_t i)

@@ -63,25 +63,39 @@ static bool hash_text(gnutls_hash_hd_t hash, const char *text, size_t length)
     return gnutls_hash(hash, &n, sizeof n) == 0 && (!text || gnutls_hash(hash, text, length) == 0);
 }
 
-/* SHA-256 over the caller and all of the spec, each part with its length. */
-static bool key_of(const struct grammar_scope *scope, const struct grammar_spec *spec, uint8_t key[KEY_BYTES])
+static bool hash_spec(gnutls_hash_hd_t hash, const struct grammar_spec *spec);
+
+static bool hash_part(gnutls_hash_hd_t hash, const struct grammar_part *part)
 {
-    gnutls_hash_hd_t hash;
+    uint32_t kind = part->kind;
+    return gnutls_hash(hash, &kind, sizeof kind) == 0 &&
+           (part->kind == GRAMMAR_GROUP ? hash_spec(hash, part->text)
+                                        : hash_text(hash, part->text, part->length));
+}
+
+/* All of the spec, each part with its length. */
+static bool hash_spec(gnutls_hash_hd_t hash, const struct grammar_spec *spec)
+{
     uint32_t counts[3] = {spec->n_alternatives, spec->n_min, spec->n_max};
-    if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0)
-        return false;
-    bool fine = hash_text(hash, scope->caller, scope->caller ? strlen(scope->caller) : 0) &&
-                hash_text(hash, spec->separator, spec->separator ? strlen(spec->separator) : 0) &&
+    bool fine = hash_text(hash, spec->separator, spec->separator ? strlen(spec->separator) : 0) &&
                 gnutls_hash(hash, counts, sizeof counts) == 0;
     for (uint32_t i = 0; i < spec->n_alternatives && fine; i++) {
         const struct grammar_sequence *q = &spec->alternatives[i];
         fine = gnutls_hash(hash, &q->n_parts, sizeof q->n_parts) == 0;
-        for (uint32_t k = 0; k < q->n_parts && fine; k++) {
-            uint32_t kind = q->parts[k].kind;
-            fine = gnutls_hash(hash, &kind, sizeof kind) == 0 &&
-                   hash_text(hash, q->parts[k].text, q->parts[k].length);
-        }
+        for (uint32_t k = 0; k < q->n_parts && fine; k++)
+            fine = hash_part(hash, &q->parts[k]);
     }
+    return fine;
+}
+
+/* SHA-256 over the caller and the spec. */
+static bool key_of(const struct grammar_scope *scope, const struct grammar_spec *spec, uint8_t key[KEY_BYTES])
+{
+    gnutls_hash_hd_t hash;
+    if (gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) < 0)
+        return false;
+    bool fine =
+        hash_text(hash, scope->caller, scope->caller ? strlen(scope->caller) : 0) && hash_spec(hash, spec);
     gnutls_hash_deinit(hash, key);
     return fine;
 }

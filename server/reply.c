@@ -261,7 +261,7 @@ static size_t read_block(struct reply *p, struct span at)
     char first = at.s[0];
     if (is_json_space(first) || (p->n_in_block && (first == ',' || first == ';')))
         return 1;
-    enum match m = read_marker(p, at, &taken);
+    enum match m = p->is_marked || p->n_in_block ? read_marker(p, at, &taken) : MATCH_NONE;
     if (m != MATCH_NONE)
         return m == MATCH_WHOLE ? taken : 0;
     bool opens = first == '[' && !p->in_array && !p->n_in_block;

@@ -16,10 +16,15 @@
 #define TEXT(text) {CALL_PART_TEXT, text}
 #define NAME {CALL_PART_NAME, NULL}
 #define JSON {CALL_PART_JSON, NULL}
+#define SPACE(text) {CALL_PART_SPACE, text}
 /* {"name": NAME, "arguments": JSON} */
-#define OBJECT(before, arguments, behind) \
-    TEXT(before "{\"name\": \""), NAME, TEXT("\", \"" arguments "\": "), JSON, TEXT("}" behind)
-#define HERMES_CALL {MARK("<tool_call>"), OBJECT("\n", "arguments", "\n"), MARK("</tool_call>")}
+#define OBJECT(arguments) \
+    {TEXT("{"), SPACE(""), TEXT("\"name\":"), SPACE(" "), TEXT("\""), NAME, TEXT("\","), SPACE(" "), \
+     TEXT("\"" arguments "\":"), SPACE(" "), JSON, SPACE(""), TEXT("}")}
+#define HERMES_CALLS \
+    .begin = {MARK("<tool_call>"), SPACE("\n")}, .parts = OBJECT("arguments"), \
+    .end = {SPACE("\n"), MARK("</tool_call>")}, .block_separator = "\n"
+#define LIST_OF_CALLS .parts = OBJECT("arguments"), .separator = ", "
 
 /* The first row whose evidence is found counts; the last one has none and fits most. */
 static const struct call_syntax syntaxes[] = {
@@ -28,16 +33,20 @@ static const struct call_syntax syntaxes[] = {
      .open = {DS_CALLS_BEGIN, DS_CALL_BEGIN},
      .close = {DS_CALL_END, DS_CALLS_END},
      .separators = {DS_SEP},
-     .parts = {MARK(DS_CALLS_BEGIN), MARK(DS_CALL_BEGIN), TEXT("function"), MARK(DS_SEP), NAME,
-               TEXT("\n```json\n"), JSON, TEXT("\n```"), MARK(DS_CALL_END), MARK(DS_CALLS_END)}},
+     .begin = {MARK(DS_CALLS_BEGIN)},
+     .parts = {MARK(DS_CALL_BEGIN), TEXT("function"), MARK(DS_SEP), NAME, TEXT("\n```json\n"), JSON,
+               TEXT("\n```"), MARK(DS_CALL_END)},
+     .end = {MARK(DS_CALLS_END)},
+     .separator = "\n"},
     {.names = {"mistral"},
      .evidence = {"[ARGS]"},
      .open = {"[TOOL_CALLS]"},
      .close = {"[/TOOL_CALLS]"},
      .separators = {"[ARGS]"},
      .id_mark = "[CALL_ID]",
-     .parts = {MARK("[TOOL_CALLS]"), NAME, MARK("[ARGS]"), JSON},
-     .separator = "",
+     .begin = {MARK("[TOOL_CALLS]")},
+     .parts = {NAME, MARK("[ARGS]"), JSON},
+     .block_separator = "",
      .short_ids = true},
     {.names = {"mistral_list"}, /* before its tokenizer had [ARGS] */
      .evidence = {"[TOOL_CALLS]"},
@@ -45,42 +54,45 @@ static const struct call_syntax syntaxes[] = {
      .close = {"[/TOOL_CALLS]"},
      .separators = {"[ARGS]"},
      .id_mark = "[CALL_ID]",
-     .parts = {MARK("[TOOL_CALLS]"), OBJECT(" [", "arguments", "]")},
+     .begin = {MARK("[TOOL_CALLS]"), SPACE(" "), TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]")},
      .short_ids = true},
     {.names = {"qwen3_coder", "qwen3_xml"},
      .evidence = {"<function="},
      .open = {"<tool_call>", "<function="},
      .close = {"</tool_call>"},
-     .parts = HERMES_CALL, /* no grammar has values as plain text; these models know JSON as well */
-     .separator = "\n"},
+     HERMES_CALLS}, /* no grammar has values as plain text; these models know JSON as well */
     {.names = {"hermes"}, /* Qwen2.5, Qwen3, SmolLM3, Granite 4, too */
      .evidence = {"<tool_call>"},
      .open = {"<tool_call>"},
      .close = {"</tool_call>"},
-     .parts = HERMES_CALL,
-     .separator = "\n"},
+     HERMES_CALLS},
     {.names = {"granite"},
      .evidence = {"<|tool_call|>", "<|/tool_call|>"},
      .open = {"<|tool_call|>", "<tool_call>"},
      .close = {"<|/tool_call|>", "</tool_call>"},
-     .parts = {MARK("<|tool_call|>"), OBJECT("[", "arguments", "]")}},
+     .begin = {MARK("<|tool_call|>"), TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]")}},
     {.names = {"phi4_mini", "phi4_mini_json"},
      .evidence = {"<|tool|>", "<|/tool|>"},
      .open = {"<|tool_call|>", "functools["},
      .close = {"<|/tool_call|>"},
-     .parts = {MARK("<|tool_call|>"), OBJECT("[", "arguments", "]"), MARK("<|/tool_call|>")}},
+     .begin = {MARK("<|tool_call|>"), TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]"), MARK("<|/tool_call|>")}},
     {.names = {"llama", "llama3_json"},
      .evidence = {"<|python_tag|>", "\"parameters\": dictionary", "ipython"},
      .open = {"<|python_tag|>", "<function="},
-     .parts = {OBJECT("", "parameters", "")},
-     .separator = "; ",
-     .bare = true},
+     .bare = true,
+     .parts = OBJECT("parameters"),
+     .separator = "; "},
     {.names = {"any"},
      .open = {"<tool_call>", "<|tool_call|>", "[TOOL_CALLS]", "<function=", "functools[", "<function_call>"},
      .close = {"</tool_call>", "<|/tool_call|>", "[/TOOL_CALLS]", "</function_call>"},
-     .parts = HERMES_CALL,
-     .separator = "\n",
-     .bare = true},
+     .bare = true,
+     HERMES_CALLS},
 };
 /* clang-format on */
 #define N_SYNTAXES (sizeof syntaxes / sizeof syntaxes[0])

@@ -16,12 +16,20 @@ struct tokenizer;
 #define NAMES_MAX 4U
 
 /* What a call is made of, where a grammar writes it. */
-enum call_part_kind { CALL_PART_NONE, CALL_PART_MARK, CALL_PART_TEXT, CALL_PART_NAME, CALL_PART_JSON };
+enum call_part_kind {
+    CALL_PART_NONE,
+    CALL_PART_MARK,
+    CALL_PART_TEXT,
+    CALL_PART_SPACE, /* `text`, or another blank or line break, or none, where the model may choose */
+    CALL_PART_NAME,
+    CALL_PART_JSON
+};
 struct call_part {
     enum call_part_kind kind;
-    const char *text; /* of a mark or a text */
+    const char *text; /* of a mark, a text, a space */
 };
-#define CALL_PARTS_MAX 12U
+#define CALL_PARTS_MAX 16U /* with one of no kind behind the last */
+#define BLOCK_PARTS_MAX 4U
 
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
  * and arguments, an array of such, <function=NAME>…</function>, or NAME, a separator, JSON arguments. */
@@ -30,12 +38,17 @@ struct call_syntax {
     const char *evidence[MARKERS_MAX]; /* a template with one of these means it */
     const char *open[MARKERS_MAX];     /* none is the beginning of another */
     const char *close[MARKERS_MAX];
-    const char *separators[MARKERS_MAX];    /* behind a name that stands alone; none: names don't */
-    const char *id_mark;                    /* behind a name: the model's own id follows */
-    struct call_part parts[CALL_PARTS_MAX]; /* a call as the model would write it; JSON: its arguments */
-    const char *separator;                  /* between two calls; NULL: a grammar lets only one come */
-    bool bare;                              /* a reply may begin with a call's JSON, without a marker */
+    const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
+    const char *id_mark;                 /* behind a name: the model's own id follows */
+    bool bare;                           /* a reply may begin with a call's JSON, without a marker */
     bool short_ids; /* nine letters and digits, as these templates want it; else "call_…" */
+
+    /* how the model would write it: a block's begin, calls, end. A begin without a mark: only at the
+     * beginning of a reply, or behind open[0] */
+    struct call_part begin[BLOCK_PARTS_MAX], end[BLOCK_PARTS_MAX];
+    struct call_part parts[CALL_PARTS_MAX]; /* a call; JSON: its arguments */
+    const char *separator;                  /* between two calls of a block; NULL: it has only one */
+    const char *block_separator;            /* between two blocks; NULL: only one comes */
 };
 
 struct thought_syntax {

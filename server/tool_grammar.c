@@ -1,92 +1,335 @@
-/* tool_choice as a grammar: each tool is an alternative, made of the parts that its format has for a call. */
+/* Calls as a grammar: each tool is an alternative, made of the parts that its format has for a call.
+ *
+ *   forced   [the rest of a thought] block, block …
+ *   strict   [a thought] free text, block, free text, block …
+ *
+ * Free text has nothing in it that the reply takes for a call's beginning, so behind each beginning that
+ * comes there is a block. Where a format has no mark at a block's end nothing but another block may follow,
+ * since the reply would go on looking for calls. */
 #include "tool_grammar.h"
 
 #include <string.h>
 
-#define PARTS_MAX (CALL_PARTS_MAX + 3U) /* with a thought in front */
-#define CALLS_MAX 16U                   /* in one answer */
+#define CALLS_MAX 16U /* in one answer that is forced */
+#define PARTS_MAX 24U /* of one sequence */
+#define SPACES "[ \\t\\n\\r]*"
 
 /* No parameters are an empty list of them, as OpenAI says. */
 #define NO_PARAMETERS "{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}"
 
-static struct grammar_part part_of(enum grammar_kind kind, const char *text)
+struct builder {
+    const struct tool_grammar *g;
+    struct arena *arena;
+    bool failed; /* no memory */
+};
+
+struct parts {
+    struct grammar_part *items; /* NULL: no memory */
+    uint32_t n;
+};
+
+static struct parts parts_new(struct builder *b)
 {
-    return (struct grammar_part){kind, text, strlen(text)};
+    struct parts p = {.items = arena_array(b->arena, PARTS_MAX, sizeof *p.items)};
+    b->failed |= !p.items;
+    return p;
 }
 
-static const char *schema_text(const json_t *parameters, struct arena *arena)
+static void put(struct parts *p, struct grammar_part part)
 {
-    if (!json_is_object(parameters))
-        return NO_PARAMETERS;
-    size_t n = json_dumpb(parameters, NULL, 0, JSON_COMPACT);
-    char *text = arena_alloc(arena, n + 1);
-    if (!text || json_dumpb(parameters, text, n, JSON_COMPACT) != n)
+    if (p->items)
+        p->items[p->n++] = part;
+}
+
+static struct grammar_part part_of(enum grammar_kind kind, const char *text)
+{
+    return (struct grammar_part){kind, text, text ? strlen(text) : 0};
+}
+
+/* A copy of the spec, as a part. */
+static struct grammar_part group_of(struct builder *b, struct grammar_spec spec)
+{
+    struct grammar_spec *copy = arena_alloc(b->arena, sizeof *copy);
+    b->failed |= !copy;
+    if (copy)
+        *copy = spec;
+    return (struct grammar_part){GRAMMAR_GROUP, copy, 0};
+}
+
+/* One sequence, n_min to n_max times. */
+static struct grammar_part repeat(struct builder *b, struct parts p, uint32_t n_min, uint32_t n_max)
+{
+    struct grammar_sequence *q = arena_alloc(b->arena, sizeof *q);
+    b->failed |= !q;
+    if (q)
+        *q = (struct grammar_sequence){p.items, p.n};
+    return group_of(
+        b, (struct grammar_spec){.alternatives = q, .n_alternatives = 1, .n_min = n_min, .n_max = n_max});
+}
+
+static const char *json_text(struct builder *b, const json_t *v)
+{
+    size_t n = json_dumpb(v, NULL, 0, JSON_COMPACT);
+    char *text = arena_alloc(b->arena, n + 1);
+    if (!text || json_dumpb(v, text, n, JSON_COMPACT) != n) {
+        b->failed = true;
         return NULL;
+    }
     text[n] = '\0';
     return text;
 }
 
-/* The rest of a thought: whatever has no end marker in it, that marker, line breaks. */
-static uint32_t put_thought(const struct thought_syntax *t, struct grammar_part *parts)
+/* ---- blocks of calls */
+
+static bool is_strict(const json_t *tool)
 {
-    parts[0] = part_of(GRAMMAR_REGEX, t->close[0] == '[' ? "([^\\[]|\\[[^/])*" : "([^<]|<[^/])*");
-    parts[1] = part_of(GRAMMAR_TOKEN, t->close);
-    parts[2] = part_of(GRAMMAR_REGEX, "\\n{0,2}");
-    return 3;
+    return json_is_true(json_object_get(json_object_get(tool, "function"), "strict"));
 }
 
-static enum status put_call(const struct tool_grammar *g, const json_t *tool, struct arena *arena,
-                            struct grammar_sequence *out)
+bool tools_are_strict(const json_t *tools)
 {
-    const json_t *function = json_object_get(tool, "function");
-    const char *name = json_string_value(json_object_get(function, "name"));
-    const char *schema = schema_text(json_object_get(function, "parameters"), arena);
-    struct grammar_part *parts = arena_array(arena, PARTS_MAX, sizeof *parts);
-    if (!parts || !schema)
-        return STATUS_NO_MEMORY;
-    uint32_t n = g->format->in_thought ? put_thought(g->format->thought, parts) : 0;
-    for (uint32_t i = 0; i < CALL_PARTS_MAX && g->format->calls->parts[i].kind != CALL_PART_NONE; i++) {
-        const struct call_part *p = &g->format->calls->parts[i];
-        parts[n++] = p->kind == CALL_PART_MARK   ? part_of(GRAMMAR_TOKEN, p->text)
-                     : p->kind == CALL_PART_NAME ? part_of(GRAMMAR_LITERAL, name)
-                     : p->kind == CALL_PART_JSON ? part_of(GRAMMAR_JSON_SCHEMA, schema)
-                                                 : part_of(GRAMMAR_LITERAL, p->text);
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(tools); i++)
+        any |= is_strict(json_array_get(tools, i));
+    return any;
+}
+
+static bool is_forced(const struct tool_grammar *g)
+{
+    return g->tools->choice == TOOL_REQUIRED || g->answer;
+}
+
+static struct grammar_part arguments_of(struct builder *b, const json_t *tool)
+{
+    const json_t *parameters = json_object_get(json_object_get(tool, "function"), "parameters");
+    if (!is_forced(b->g) && !is_strict(tool))
+        return part_of(GRAMMAR_JSON_OBJECT, NULL);
+    return part_of(GRAMMAR_JSON_SCHEMA,
+                   json_is_object(parameters) ? json_text(b, parameters) : NO_PARAMETERS);
+}
+
+static struct grammar_part part_for(struct builder *b, const struct call_part *part, const json_t *tool)
+{
+    const json_t *name = json_object_get(json_object_get(tool, "function"), "name");
+    switch (part->kind) {
+    case CALL_PART_MARK:
+        return part_of(GRAMMAR_TOKEN, part->text);
+    case CALL_PART_SPACE:
+        if (!is_forced(b->g))
+            return part_of(GRAMMAR_REGEX, "[ \\n]?");
+        break;
+    case CALL_PART_NAME:
+        return part_of(GRAMMAR_LITERAL, json_string_value(name));
+    case CALL_PART_JSON:
+        return arguments_of(b, tool);
+    case CALL_PART_TEXT:
+    case CALL_PART_NONE:
+        break;
     }
-    *out = (struct grammar_sequence){parts, n};
-    return STATUS_OK;
+    return part_of(GRAMMAR_LITERAL, part->text);
 }
 
-static enum status put_answer(const struct tool_grammar *g, struct arena *arena, struct grammar_sequence *out)
+static void put_parts(struct builder *b, struct parts *out, const struct call_part *parts, const json_t *tool)
 {
-    struct grammar_part *parts = arena_array(arena, PARTS_MAX, sizeof *parts);
-    if (!parts)
-        return STATUS_NO_MEMORY;
-    uint32_t n = g->format->in_thought ? put_thought(g->format->thought, parts) : 0;
-    parts[n++] = *g->answer;
-    *out = (struct grammar_sequence){parts, n};
-    return STATUS_OK;
+    for (; parts->kind != CALL_PART_NONE; parts++)
+        put(out, part_for(b, parts, tool));
+}
+
+/* A call of one of the tools, or several. */
+static struct grammar_part calls_of(struct builder *b, bool one)
+{
+    const struct tool_params *t = b->g->tools;
+    const struct call_syntax *syntax = b->g->format->calls;
+    size_t n = json_array_size(t->tools);
+    struct grammar_sequence *ways = arena_array(b->arena, n + 1, sizeof *ways);
+    struct grammar_spec spec = {.alternatives = ways, .n_min = 1, .n_max = 1};
+    b->failed |= !ways;
+    for (size_t i = 0; ways && i < n; i++) {
+        const json_t *tool = json_array_get(t->tools, i);
+        const char *name = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
+        if (t->named && strcmp(name, t->named) != 0)
+            continue;
+        struct parts call = parts_new(b);
+        put_parts(b, &call, syntax->parts, tool);
+        const struct grammar_sequence q = {call.items, call.n};
+        struct grammar_sequence *kept = arena_alloc(b->arena, sizeof *kept);
+        struct grammar_part *named = arena_alloc(b->arena, sizeof *named);
+        b->failed |= !kept || !named;
+        if (!kept || !named)
+            break;
+        *kept = q;
+        *named = group_of(b, (struct grammar_spec){.alternatives = kept, .n_alternatives = 1, .name = name});
+        ways[spec.n_alternatives++] = (struct grammar_sequence){named, 1};
+    }
+    if (!one && syntax->separator) {
+        spec.n_max = CALLS_MAX;
+        spec.separator = syntax->separator;
+    }
+    return group_of(b, spec);
+}
+
+/* `begun`: its first mark has come. */
+static struct grammar_part block_of(struct builder *b, bool begun, bool one)
+{
+    const struct call_syntax *syntax = b->g->format->calls;
+    struct parts p = parts_new(b);
+    put_parts(b, &p, syntax->begin + (begun && syntax->begin[0].kind == CALL_PART_MARK), NULL);
+    put(&p, calls_of(b, one));
+    put_parts(b, &p, syntax->end, NULL);
+    return repeat(b, p, 1, 1);
+}
+
+/* ---- free text */
+
+static json_t *strings_but(const char *const *list, const char *but)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < MARKERS_MAX && list[i]; i++)
+        if (!but || strcmp(list[i], but) != 0)
+            json_array_append_new(out, json_string(list[i]));
+    return out;
+}
+
+/* What the reply takes for a call without a marker. */
+static void add_bare(json_t *list)
+{
+    static const char *const keys[] = {"name", "function", "arguments", "parameters", "type", "id"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        json_array_append_new(list, json_sprintf("{\"%s\"", keys[i]));
+        json_array_append_new(list, json_sprintf("[{\"%s\"", keys[i]));
+    }
+}
+
+/* The mark that begins a block, in the words of the format. */
+static const char *trigger_of(const struct call_syntax *s)
+{
+    return s->begin[0].kind == CALL_PART_MARK ? s->begin[0].text : s->open[0];
+}
+
+/* Free text up to a block's beginning, which the model writes; or, with `ends`, without one. `first`: the
+ * reply begins here. */
+static struct grammar_part free_text(struct builder *b, bool ends, bool first)
+{
+    const struct reply_format *f = b->g->format;
+    const char *trigger = trigger_of(f->calls);
+    json_t *said = json_object(), *not_first = json_array();
+    if (!ends)
+        json_object_set_new(said, "until", json_string(trigger));
+    json_object_set_new(said, "without", strings_but(f->calls->open, ends ? NULL : trigger));
+    if (first && f->thought)
+        json_array_append_new(not_first, json_string(f->thought->open));
+    if (first && f->calls->bare)
+        add_bare(not_first);
+    json_object_set_new(said, "not_first", not_first);
+    struct grammar_part part = part_of(GRAMMAR_FREE_TEXT, json_text(b, said));
+    json_decref(said);
+    return part;
+}
+
+static struct grammar_part thought_of(struct builder *b)
+{
+    json_t *said = json_pack("{s:s}", "until", b->g->format->thought->close);
+    struct grammar_part part = part_of(GRAMMAR_FREE_TEXT, json_text(b, said));
+    json_decref(said);
+    return part;
+}
+
+/* What may come behind a block. */
+static void put_more(struct builder *b, struct parts *out)
+{
+    const struct call_syntax *s = b->g->format->calls;
+    bool closes = false;
+    struct parts again = parts_new(b);
+    for (uint32_t i = 0; s->end[i].kind != CALL_PART_NONE; i++)
+        closes = s->end[i].kind == CALL_PART_MARK;
+    if (b->g->tools->one_call)
+        return;
+    if (closes) {
+        put(&again, free_text(b, false, false));
+        put(&again, block_of(b, true, false));
+        put(out, repeat(b, again, 0, GRAMMAR_FOREVER));
+        put(out, free_text(b, true, false));
+    } else if (s->block_separator) {
+        put(&again, part_of(GRAMMAR_LITERAL, s->block_separator));
+        put(&again, block_of(b, false, false));
+        put(out, repeat(b, again, 0, GRAMMAR_FOREVER));
+    }
+}
+
+/* ---- all */
+
+static struct grammar_part strict_of(struct builder *b)
+{
+    const struct call_syntax *s = b->g->format->calls;
+    bool one = b->g->tools->one_call;
+    struct parts quiet = parts_new(b), calls = parts_new(b), bare = parts_new(b);
+    put(&quiet, free_text(b, true, true));
+    put(&calls, free_text(b, false, true));
+    put(&calls, block_of(b, true, one));
+    put_more(b, &calls);
+    put(&bare, part_of(GRAMMAR_REGEX, SPACES));
+    put(&bare, calls_of(b, one));
+    struct grammar_sequence *ways = arena_array(b->arena, 3, sizeof *ways);
+    b->failed |= !ways;
+    if (!ways)
+        return quiet.items ? quiet.items[0] : (struct grammar_part){0};
+    ways[0] = (struct grammar_sequence){quiet.items, quiet.n};
+    ways[1] = (struct grammar_sequence){calls.items, calls.n};
+    ways[2] = (struct grammar_sequence){bare.items, bare.n};
+    bool may_be_bare = s->bare && s->begin[0].kind == CALL_PART_NONE;
+    return group_of(b, (struct grammar_spec){.alternatives = ways, .n_alternatives = may_be_bare ? 3 : 2});
+}
+
+/* A thought that the prompt has opened, or that the model may open. */
+static void put_thought(struct builder *b, struct parts *out, bool forced)
+{
+    const struct reply_format *f = b->g->format;
+    struct parts p = parts_new(b);
+    if (f->in_thought) {
+        put(out, thought_of(b));
+        if (forced)
+            put(out, part_of(GRAMMAR_REGEX, "\\n{0,2}"));
+    } else if (f->thought && !forced) {
+        put(&p, part_of(GRAMMAR_REGEX, SPACES));
+        put(&p, part_of(GRAMMAR_TOKEN, f->thought->open));
+        put(&p, thought_of(b));
+        put(out, repeat(b, p, 0, 1));
+    }
+}
+
+static struct grammar_part forced_of(struct builder *b)
+{
+    const struct tool_grammar *g = b->g;
+    struct grammar_sequence *ways = arena_array(b->arena, 2, sizeof *ways);
+    struct grammar_spec blocks = {.alternatives = ways, .n_min = 1, .n_max = 1};
+    struct parts block = parts_new(b), answer = parts_new(b);
+    bool one = g->tools->one_call || g->answer;
+    b->failed |= !ways;
+    if (ways && g->format->calls) { /* else none may come */
+        put(&block, block_of(b, false, one));
+        ways[blocks.n_alternatives++] = (struct grammar_sequence){block.items, block.n};
+    }
+    if (ways && g->answer) {
+        put(&answer, *g->answer);
+        ways[blocks.n_alternatives++] = (struct grammar_sequence){answer.items, answer.n};
+    } else if (!one && g->format->calls->block_separator) {
+        blocks.n_max = CALLS_MAX;
+        blocks.separator = g->format->calls->block_separator;
+    }
+    return group_of(b, blocks);
 }
 
 enum status tool_grammar_create(const struct tool_grammar *g, struct arena *arena, struct grammar **out,
                                 struct error *err)
 {
-    const struct tool_params *t = g->tools;
-    struct grammar_sequence *ways = arena_array(arena, json_array_size(t->tools) + 1, sizeof *ways);
-    struct grammar_spec spec = {.alternatives = ways, .n_min = 1, .n_max = 1};
-    enum status s = ways ? STATUS_OK : STATUS_NO_MEMORY;
-    for (size_t i = 0; i < json_array_size(t->tools) && s == STATUS_OK; i++) {
-        const json_t *tool = json_array_get(t->tools, i);
-        const json_t *name = json_object_get(json_object_get(tool, "function"), "name");
-        if (!t->named || strcmp(json_string_value(name), t->named) == 0)
-            s = put_call(g, tool, arena, &ways[spec.n_alternatives++]);
-    }
-    if (s == STATUS_OK && g->answer)
-        s = put_answer(g, arena, &ways[spec.n_alternatives++]);
-    if (s != STATUS_OK)
-        return fail(err, s, "no memory for the request");
-    if (!t->one_call && !g->answer && !g->format->in_thought && g->format->calls->separator) {
-        spec.n_max = CALLS_MAX;
-        spec.separator = g->format->calls->separator;
-    }
+    struct builder b = {.g = g, .arena = arena};
+    bool forced = is_forced(g);
+    struct parts all = parts_new(&b);
+    put_thought(&b, &all, forced);
+    put(&all, forced ? forced_of(&b) : strict_of(&b));
+    if (b.failed)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the request");
+    const struct grammar_sequence one = {all.items, all.n};
+    const struct grammar_spec spec = {.alternatives = &one, .n_alternatives = 1};
     return grammar_store_get(g->scope, &spec, out, err);
 }

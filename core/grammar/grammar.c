@@ -32,10 +32,15 @@ static const struct expr *token_expr(struct maker *m, const struct grammar_vocab
     return has_special(v, text, length) ? expr_seq2(m, expr_bytes(m, &mark, 1), plain) : plain;
 }
 
+static const struct expr *spec_expr(struct maker *m, const struct grammar_vocab *v,
+                                    const struct grammar_spec *spec);
+
 static const struct expr *part_expr(struct maker *m, const struct grammar_vocab *v,
                                     const struct grammar_part *part)
 {
     static const struct regex_options whole = {.spelling = SPELL_UTF8, .name = "the regular expression"};
+    if (part->kind == GRAMMAR_GROUP)
+        return spec_expr(m, v, part->text);
     const char *text = part->text ? part->text : "";
     size_t length = part->text ? part->length : 0;
     switch (part->kind) {
@@ -53,14 +58,35 @@ static const struct expr *part_expr(struct maker *m, const struct grammar_vocab 
         return choice_parse(m, text, length);
     case GRAMMAR_GBNF:
         return gbnf_parse(m, text, length);
+    case GRAMMAR_FREE_TEXT:
+        return free_text_parse(m, text, length);
+    case GRAMMAR_GROUP:
+        break;
     }
     return expr_never();
+}
+
+/* `one`, as often as the spec says. */
+static const struct expr *repeat_expr(struct maker *m, const struct grammar_spec *spec,
+                                      const struct expr *one)
+{
+    uint32_t most = spec->n_max, least = spec->n_min;
+    if (least > most || most <= 1)
+        return most == 1 && least == 0 ? expr_repeat(m, one, 0, 1) : one;
+    one = expr_call(m, rule_new(m, one));
+    if (!spec->separator)
+        return expr_repeat(m, one, least, most == GRAMMAR_FOREVER ? REPEAT_FOREVER : most);
+    const struct expr *more = expr_seq2(m, expr_text(m, spec->separator), one);
+    uint32_t further = most == GRAMMAR_FOREVER ? REPEAT_FOREVER : most - 1;
+    const struct expr *all = expr_seq2(m, one, expr_repeat(m, more, least ? least - 1 : 0, further));
+    return least ? all : expr_repeat(m, all, 0, 1);
 }
 
 static const struct expr *spec_expr(struct maker *m, const struct grammar_vocab *v,
                                     const struct grammar_spec *spec)
 {
     struct expr_list ways = {0};
+    bool fine = m->status == STATUS_OK;
     for (uint32_t i = 0; i < spec->n_alternatives && m->status == STATUS_OK; i++) {
         const struct grammar_sequence *q = &spec->alternatives[i];
         struct expr_list parts = {0};
@@ -68,22 +94,29 @@ static const struct expr *spec_expr(struct maker *m, const struct grammar_vocab 
             list_add(m, &parts, part_expr(m, v, &q->parts[k]));
         list_add(m, &ways, expr_seq(m, &parts));
     }
-    const struct expr *one = expr_alt(m, &ways);
-    uint32_t most = spec->n_max, least = spec->n_min;
-    if (least > most || most <= 1)
-        return most == 1 && least == 0 ? expr_repeat(m, one, 0, 1) : one;
-    one = expr_call(m, rule_new(m, one));
-    const struct expr *more = spec->separator ? expr_seq2(m, expr_text(m, spec->separator), one) : one;
-    const struct expr *all = expr_seq2(m, one, expr_repeat(m, more, least ? least - 1 : 0, most - 1));
-    return least ? all : expr_repeat(m, all, 0, 1);
+    if (fine && m->status != STATUS_OK && spec->name)
+        (void)fail_within(m->err, "%s", spec->name);
+    return repeat_expr(m, spec, expr_alt(m, &ways));
+}
+
+/* Bytes of all parts. */
+static size_t source_bytes(const struct grammar_spec *spec, uint32_t depth)
+{
+    size_t n = 0;
+    require(depth < GRAMMAR_GROUPS_MAX);
+    for (uint32_t i = 0; i < spec->n_alternatives; i++)
+        for (uint32_t k = 0; k < spec->alternatives[i].n_parts; k++) {
+            const struct grammar_part *part = &spec->alternatives[i].parts[k];
+            n += part->kind == GRAMMAR_GROUP ? source_bytes(part->text, depth + 1)
+                 : part->text                ? part->length
+                                             : 0;
+        }
+    return n;
 }
 
 static enum status check_sizes(const struct grammar_spec *spec, struct error *err)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; i < spec->n_alternatives; i++)
-        for (uint32_t k = 0; k < spec->alternatives[i].n_parts; k++)
-            n += spec->alternatives[i].parts[k].text ? spec->alternatives[i].parts[k].length : 0;
+    size_t n = source_bytes(spec, 0);
     return n <= GRAMMAR_SOURCE_BYTES_MAX
                ? STATUS_OK
                : fail(err, STATUS_TOO_LARGE, "it has %zu bytes, at most %u are taken", n,

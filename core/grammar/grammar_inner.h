@@ -138,6 +138,7 @@ const struct expr *gbnf_parse(struct maker *m, const char *text, size_t length);
 const struct expr *schema_parse(struct maker *m, const char *text, size_t length);
 const struct expr *json_object_expr(struct maker *m); /* any */
 const struct expr *choice_parse(struct maker *m, const char *text, size_t length);
+const struct expr *free_text_parse(struct maker *m, const char *text, size_t length);
 
 /* ---- program */
 

@@ -23,7 +23,7 @@ TEXTS = {
 }
 TOOLS = [
     {"type": "function", "function": {
-        "name": "get_weather", "description": "Weather of a city", "strict": True, "parameters": {
+        "name": "get_weather", "description": "Weather of a city", "parameters": {
             "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}}},
     {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
 ]
@@ -430,6 +430,55 @@ def test_a_voice_says_how_it_calls(tmp_path):
         status, answer = s.post("/v1/chat/completions", {**ask, "model": "nonsense"})
         assert status == 400 and "nonsense" in answer["error"]["message"]
         assert s.post("/v1/chat/completions", {"model": "nonsense", "messages": ask["messages"], "max_tokens": 1})[0] == 200
+
+
+STRICT = [{"type": "function", "function": {"name": "get_weather", "strict": True, "parameters": {
+    "type": "object", "properties": {"city": {"enum": ["Rio", "Paris"]}, "days": {"enum": [1, 2]}}, "required": ["city", "days"],
+    "additionalProperties": False}}}, TOOLS[1]]
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_strict_holds_where_calls_are_free(bird, parrots, parallel):
+    """The parrot says what it likes, but for calls that a strict tool doesn't allow."""
+    def fits(name, arguments):
+        return name == "now" or (set(arguments) == {"city", "days"} and arguments["city"] in ("Rio", "Paris") and arguments["days"] in (1, 2))
+
+    for cue, content in (("plain", TEXTS["plain"]), ("weather", None), ("think", "So it says yes."), ("thinkcall", None)):
+        body = {**ask(cue), "tools": STRICT, "parallel_tool_calls": parallel, "max_tokens": 200, "temperature": 0}
+        r = bird.chat.completions.create(**body).choices[0]
+        calls = calls_of(r.message)
+        assert all(fits(*c) for c in calls) and (parallel or len(calls) <= 1), calls
+        assert bool(calls) == (cue in ("weather", "thinkcall")) == (r.finish_reason == "tool_calls"), r
+        assert r.message.content == content or (calls and parallel), r  # behind a call that it didn't mean it's lost
+        with bird.chat.completions.stream(**{**body, "tools": [{**t, "function": {**t["function"], "strict": True}} for t in STRICT]}) as stream:
+            final = stream.get_final_completion().choices[0].message
+        assert all(fits(*c) for c in calls_of(final))
+    for seed in range(4):
+        r = bird.chat.completions.create(**{**ask("weather"), "tools": STRICT, "seed": seed, "temperature": 3, "max_tokens": 150})
+        if r.choices[0].finish_reason == "tool_calls":
+            assert all(fits(*c) for c in calls_of(r.choices[0].message))
+    # of the other APIs: the same tools, the same guarantee
+    f = STRICT[0]["function"]
+    r = bird.responses.create(model="parrot", input="Please #weather", store=False, temperature=0, max_output_tokens=200,
+                              tools=[{"type": "function", **f}])
+    assert fits("get_weather", json.loads(r.output[0].arguments)), r.output
+    status, r = parrots.post("/v1/messages", {"model": "parrot", "max_tokens": 200, "temperature": 0,
+                                              "messages": [{"role": "user", "content": "Please #weather"}],
+                                              "tools": [{"name": f["name"], "strict": True, "input_schema": f["parameters"]}]})
+    assert status == 200 and fits("get_weather", r["content"][0]["input"]), r
+
+
+def test_what_strict_cant_keep_is_named(parrots):
+    odd = {"type": "function", "function": {"name": "odd", "strict": True, "parameters": {"type": "object", "not": {}}}}
+    status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": [TOOLS[1], odd]})
+    assert status == 400 and answer["error"]["param"] == "tools" and "odd: " in answer["error"]["message"], answer
+    status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": STRICT, "guided_regex": "a+"})
+    assert status == 400 and answer["error"]["param"] == "guided_regex", answer
+    odd["function"]["strict"] = "yes"
+    status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": [odd]})
+    assert status == 400 and "strict" in answer["error"]["message"], answer
+    odd["function"]["strict"] = False
+    assert parrots.post("/v1/chat/completions", {**ask("plain"), "tools": [odd], "max_tokens": 2})[0] == 200
 
 
 def test_an_answer_in_a_form_or_a_call(bird):

@@ -289,6 +289,14 @@ static void one_call_is_enough(void **state)
     json_decref(tools);
 }
 
+static void write_parts(struct buf *out, const struct call_part *parts)
+{
+    for (; parts->kind; parts++)
+        buf_puts(out, parts->kind == CALL_PART_NAME   ? "get_weather"
+                      : parts->kind == CALL_PART_JSON ? "{\"city\": \"<x>\"}"
+                                                      : parts->text);
+}
+
 /* Each row's own way to write a call, as a grammar makes it, is read back. */
 static void what_grammars_write_is_read(void **state)
 {
@@ -301,18 +309,20 @@ static void what_grammars_write_is_read(void **state)
         struct buf text;
         buf_init(&text, 0);
         assert_non_null(f.calls);
-        for (int n = f.calls->separator ? 2 : 1; n; n--) {
-            for (size_t k = 0; k < CALL_PARTS_MAX && f.calls->parts[k].kind; k++) {
-                const struct call_part *p = &f.calls->parts[k];
-                buf_puts(&text, p->kind == CALL_PART_NAME   ? "get_weather"
-                                : p->kind == CALL_PART_JSON ? "{\"city\": \"<x>\"}"
-                                                            : p->text);
-            }
-            buf_puts(&text, n > 1 ? f.calls->separator : "");
+        const struct call_syntax *c = f.calls;
+        bool two = c->separator || c->block_separator;
+        for (int n = two ? 2 : 1; n; n--) {
+            if (n == 1 + two || c->block_separator)
+                write_parts(&text, c->begin);
+            write_parts(&text, c->parts);
+            if (n == 1 || c->block_separator)
+                write_parts(&text, c->end);
+            if (n > 1)
+                buf_puts(&text, c->separator ? c->separator : c->block_separator);
         }
         check_format(&f, text.data,
-                     f.calls->separator ? "||get_weather({\"city\": \"<x>\"})get_weather({\"city\": \"<x>\"})"
-                                        : "||get_weather({\"city\": \"<x>\"})",
+                     two ? "||get_weather({\"city\": \"<x>\"})get_weather({\"city\": \"<x>\"})"
+                         : "||get_weather({\"city\": \"<x>\"})",
                      true);
         buf_fini(&text);
     }
