@@ -134,6 +134,9 @@ struct sampling {
 #define ENGINE_CALLERS_MAX 4097U
 /* A batch caller that waited so long without being served counts as another one until it is. */
 #define ENGINE_PATIENCE_NS (10 * INT64_C(1000000000))
+/* Of a caller, and of a voice of a caller, something is started after so long, whatever else waits (the
+ * default of wait_bound_ns). */
+#define ENGINE_WAIT_BOUND_NS (30 * INT64_C(1000000000))
 
 /* An embedding instead of text: the prompt's final hidden states, behind the model's last norm. */
 enum pooling {
@@ -171,7 +174,8 @@ struct generation {
         float cost;      /* of a token, against one of the base alone; 0 counts as 1 */
         bool batch;      /* served behind callers that aren't, but not for ever: ENGINE_PATIENCE_NS */
         /* Of the KV pages, what its generations may have come to need; more of them wait until others of its
-         * own are over. One always runs. 0 counts as 1: all pages. */
+         * own are over. One always runs. So much it can have whenever it asks: callers without a share use
+         * what it leaves, and are paused for it. 0 counts as 1: all pages, none of them its own. */
         float kv_share;
     } caller;
     /* Or NULL. Scores along: this adapter is fed the same tokens, in the same steps, with KV pages of its
@@ -277,6 +281,7 @@ struct engine_options {
     bool prefix_cache_off; /* KV pages are forgotten with their sequence */
     const struct cost_model *costs; /* of this machine, for MERGED_AUTO; copied; NULL: that never merges */
     enum speculation speculation;
+    int64_t wait_bound_ns; /* 0: ENGINE_WAIT_BOUND_NS */
 };
 
 struct engine;
@@ -350,6 +355,11 @@ struct engine_stats {
     uint64_t n_drafted, n_drafts_right;       /* tokens guessed and computed; of these, those that came */
     uint64_t wait_max_ns;                     /* the longest that one has waited for its first step */
     uint64_t oldest_wait_ns;                  /* of those that wait now, the longest */
+    uint64_t wait_bound_ns;                   /* in force */
+    /* Of interactive callers and of batch ones: the longest that a generation waited for its first step, and
+     * that nothing was started of a caller's voice that waited. */
+    uint64_t class_wait_max_ns[2], voice_wait_max_ns[2];
+    uint64_t n_late; /* generations that were started out of turn because of the bound */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

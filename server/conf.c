@@ -29,6 +29,7 @@ bool conf_init(struct conf *c)
         .prefix_cache = "on",
         .act = "auto",
         .speculate = "auto",
+        .wait_bound_ms = 30000,
         .body_bytes_max = 4U << 20,
         .connections_max = 4096,
         .header_timeout_ms = 10000,

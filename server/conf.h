@@ -91,7 +91,8 @@ struct conf {
     const char *kv_type;    /* "auto", "f32", "f16", "bf16", "int8" */
     const char *act;        /* activations that meet quantised weights: "auto", "int8", "f32" */
     uint32_t n_sequences, queue_limit, context, step_tokens,
-        chunk_tokens; /* struct engine_options; 0: its default */
+        chunk_tokens;       /* struct engine_options; 0: its default */
+    uint32_t wait_bound_ms; /* the same */
     uint64_t kv_bytes;
     const char *prefix_cache; /* "on", "off", "shared" by all callers */
     const char *speculate;    /* "auto", "off" */

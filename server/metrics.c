@@ -212,6 +212,28 @@ static void put_histograms(const struct metrics *m, struct buf *out)
     }
 }
 
+static void by_class(struct buf *out, const char *name, const char *help, const uint64_t ns[2])
+{
+    buf_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", name, help, name);
+    for (int batch = 0; batch < 2; batch++)
+        buf_printf(out, "%s{class=\"%s\"} %.15g\n", name, batch ? "batch" : "interactive",
+                   (double)ns[batch] / 1e9);
+}
+
+static void put_waits(const struct engine_stats *e, struct buf *out)
+{
+    number(out, "lorikeet_wait_bound_seconds", "gauge",
+           "After so long something is started of a tenant, and of each of its voices, that waits.",
+           (double)e->wait_bound_ns / 1e9);
+    by_class(out, "lorikeet_voice_wait_max_seconds",
+             "The longest for which nothing was started of a tenant's voice that waited.",
+             e->voice_wait_max_ns);
+    by_class(out, "lorikeet_class_wait_max_seconds",
+             "The longest that a generation has waited for its start.", e->class_wait_max_ns);
+    number(out, "lorikeet_late_starts_total", "counter", "Generations started out of turn, for that bound.",
+           (double)e->n_late);
+}
+
 static void put_engine(const struct server *s, struct buf *out)
 {
     struct engine_stats e;
@@ -228,6 +250,7 @@ static void put_engine(const struct server *s, struct buf *out)
     number(out, "lorikeet_batch_wait_bound_seconds", "gauge",
            "How long interactive callers go before a batch one that waits.",
            (double)ENGINE_PATIENCE_NS / 1e9);
+    put_waits(&e, out);
     number(out, "lorikeet_steps_total", "counter", "Steps of the engine.", (double)e.n_steps);
     number(out, "lorikeet_step_seconds_total", "counter", "Time in steps.", (double)e.step_ns / 1e9);
     number(out, "lorikeet_batch_rows", "gauge", "Token rows of the last step.", (double)e.batch_rows);

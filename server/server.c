@@ -294,6 +294,7 @@ static void load_base(void *data)
                                .step_tokens = c->step_tokens,
                                .chunk_tokens = c->chunk_tokens,
                                .n_threads = c->n_threads,
+                               .wait_bound_ns = c->wait_bound_ms * NS_PER_MS,
                                .speculation =
                                    strcmp(c->speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO};
     st->status = engine_create(st->base.model, st->base.text, &o, bridge_wake, st->server->bridge,

@@ -103,6 +103,10 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .n_drafted = COUNTER(n_drafted),
         .n_drafts_right = COUNTER(n_drafts_right),
         .wait_max_ns = COUNTER(wait_max_ns),
+        .wait_bound_ns = (uint64_t)e->wait_bound_ns,
+        .class_wait_max_ns = {COUNTER(class_wait_max_ns[0]), COUNTER(class_wait_max_ns[1])},
+        .voice_wait_max_ns = {COUNTER(voice_wait_max_ns[0]), COUNTER(voice_wait_max_ns[1])},
+        .n_late = COUNTER(n_late),
     };
     uint64_t oldest_ns = COUNTER(oldest_ns), now_ns = (uint64_t)clock_now_ns();
     out->oldest_wait_ns = oldest_ns && oldest_ns < now_ns ? now_ns - oldest_ns : 0;
@@ -152,7 +156,6 @@ void engine_destroy(struct engine *e)
     mem_free(e->users);
     mem_free(e->nexts);
     mem_free(e->waiting);
-    mem_free(e->behind);
     fair_fini(&e->fair);
     mem_free(e->entries);
     mem_free(e->batch);

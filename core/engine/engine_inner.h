@@ -83,6 +83,8 @@ struct counters {
     atomic_uint_fast64_t n_drafted, n_drafts_right;
     atomic_uint_fast64_t wait_max_ns,
         oldest_ns; /* the latter: when the oldest came of those that wait; 0: none */
+    atomic_uint_fast64_t class_wait_max_ns[2], voice_wait_max_ns[2]; /* by class: interactive, batch */
+    atomic_uint_fast64_t n_late;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -96,8 +98,13 @@ struct live_slot {
     uint32_t next_free;
 };
 
-/* Of those that wait, the first so many can start in a step. */
+/* Of those that wait, the first so many can start in a step; and one that pages are due to. */
 #define STARTS_MAX 32U
+#define CHOSEN_MAX (STARTS_MAX + 1U)
+struct chosen {
+    uint32_t place; /* index of `waiting` */
+    bool late, due; /* it waited beyond the bound; it has a share of the pages, and they are within it */
+};
 
 #define ROW_NONE UINT32_MAX
 
@@ -130,6 +137,7 @@ struct engine {
     uint32_t prompt_tokens; /* in a step that step_tokens has room for, beside those who decode */
     uint32_t n_pages;       /* of the cache */
     size_t page_bytes;
+    int64_t wait_bound_ns;
 
     struct cost_model costs; /* the front's */
     bool has_costs, prefix_off;
@@ -160,18 +168,18 @@ struct engine {
     const struct model *step_model; /* that the step runs on: the base or a copy */
     struct sequence *sequences;     /* [n_sequences] */
     int32_t *token_table;           /* [n_sequences, context] */
-    /* [2 * n_sequences + STARTS_MAX, pages of a context]: sequences, their followers, and what is found for
+    /* [2 * n_sequences + CHOSEN_MAX, pages of a context]: sequences, their followers, and what is found for
      * those that wait */
     uint32_t *page_table, *found_table; /* the latter a part of it */
     uint32_t pages_of_context;
-    struct prefix_next *nexts; /* [n_nexts] the plan's; room for n_sequences + STARTS_MAX */
+    struct prefix_next *nexts; /* [n_nexts] the plan's; room for n_sequences + CHOSEN_MAX */
     uint32_t n_nexts;
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct fair fair;
-    uint32_t *behind;               /* [n_sequences + queue_limit] of `waiting`: the same caller's next one */
-    uint32_t chosen[STARTS_MAX];    /* indices of `waiting` */
-    struct schedule_entry *entries; /* [2 * n_sequences] */
+    struct chosen chosen[CHOSEN_MAX]; /* [n_chosen] */
+    uint32_t n_chosen;
+    struct schedule_entry *entries; /* [2 * n_sequences + 1] */
     struct batch_seq *batch;        /* [n_sequences + SHADOWS_MAX] sequences, behind them followers */
     struct sequence **batch_owner;  /* [n_sequences + SHADOWS_MAX] */
     uint32_t n_batch, n_followers;

@@ -95,11 +95,14 @@ static int32_t priority_of(const struct generation *g)
 
 static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
 {
-    const struct sequence *q = &e->sequences[index];
+    struct sequence *q = &e->sequences[index];
+    const struct generation *g = &q->submission->g;
+    q->keeps |= q->state == SEQUENCE_PAUSED && clock_now_ns() - q->paused_ns >= e->wait_bound_ns;
     struct schedule_entry entry = {
         .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
-        .priority = priority_of(&q->submission->g),
+        .priority = priority_of(g),
         .arrival = q->submission->id,
+        .lent = !q->keeps && fair_is_lent(&e->fair, g, e->n_pages),
         .n_known = sequence_n_known(q),
         .n_computed = q->n_computed,
         .n_pages = q->n_pages,
@@ -109,6 +112,7 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
         .hold = q->state == SEQUENCE_RUNNING && engine_prefix_holds(e, q),
     };
     if (q->state == SEQUENCE_PAUSED) {
+        entry.due = g->caller.kv_share > 0 && g->caller.kv_share < 1 && !entry.lent && !q->keeps;
         const struct prefix_want want = engine_prefix_want(q);
         entry.n_pages = engine_prefix_find(e, &want, q->pages, 0);
         entry.n_computed = entry.n_pages * KV_PAGE_TOKENS;
@@ -116,23 +120,34 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
     return entry;
 }
 
+/* One more in the plan, if its caller has room among its pages. */
+static bool choose(struct engine *e, struct chosen *c, uint32_t place, bool late)
+{
+    const struct generation *g = &e->waiting[place]->g;
+    if (!fair_take(&e->fair, g, place, e->n_pages))
+        return false;
+    *c = (struct chosen){place, late, fair_is_due(&e->fair, g, e->n_pages)};
+    return true;
+}
+
 /* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
- * theirs. */
+ * theirs, and perhaps one more that pages are due to: those before it may lack them. */
 static uint32_t choose_waiting(struct engine *e, uint32_t n)
 {
-    uint32_t k = 0;
+    uint32_t k = 0, next;
+    bool late, due = !e->fair.any_share;
     n = n < e->n_waiting ? n : e->n_waiting;
     for (uint32_t i = 0; i < n; i++)
-        e->chosen[i] = i;
-    if (!e->fair.any || n == 0)
+        e->chosen[i] = (struct chosen){.place = i};
+    if (n == 0 || !fair_plan(&e->fair, clock_now_ns()))
         return n;
-    fair_plan(&e->fair);
     for (uint32_t i = e->n_waiting; i-- > 0;)
-        e->behind[i] = fair_put(&e->fair, &e->waiting[i]->g, i);
-    int64_t now_ns = clock_now_ns();
-    for (uint32_t next; k < n && (next = fair_pick(&e->fair, now_ns)) != FAIR_NONE;)
-        if (fair_take(&e->fair, &e->waiting[next]->g, e->behind[next], e->n_pages))
-            e->chosen[k++] = next;
+        fair_put(&e->fair, &e->waiting[i]->g, i);
+    while (k < n && (next = fair_pick(&e->fair, &late)) != FAIR_NONE)
+        if (choose(e, &e->chosen[k], next, late))
+            due |= e->chosen[k++].due;
+    while (!due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE)
+        due = choose(e, &e->chosen[k], next, false) && e->chosen[k].due && ++k;
     return k;
 }
 
@@ -140,7 +155,8 @@ static uint32_t choose_waiting(struct engine *e, uint32_t n)
  * where an earlier one is about to compute what it needs next. */
 static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
 {
-    const struct submission *s = e->waiting[e->chosen[k]];
+    const struct chosen *c = &e->chosen[k];
+    const struct submission *s = e->waiting[c->place];
     const struct generation *g = &s->g;
     uint32_t n_known = generation_computes_all(g) ? g->n_prompt : g->n_prompt - 1;
     bool all = g->pooling == POOLING_MEAN || (g->n_prompt_logprobs >= 0 && g->n_prompt > 1);
@@ -149,15 +165,17 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
     const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
     uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
     return (struct schedule_entry){.state = SCHEDULE_WAITING,
-                                   .priority = priority_of(g),
+                                   .priority = c->late && !g->caller.number ? INT32_MIN : priority_of(g),
                                    .turn = g->caller.number ? k + 1 : 0,
+                                   .due = c->due,
+                                   .lent = e->fair.any_share && !c->due && !c->late,
                                    .arrival = s->id,
                                    .n_known = n_known,
                                    .n_computed = n_pages * KV_PAGE_TOKENS,
                                    .n_pages = n_pages,
                                    .pages = pages,
                                    .logits_from = from,
-                                   .index = e->n_sequences + e->chosen[k],
+                                   .index = e->n_sequences + c->place,
                                    .hold = engine_prefix_comes(e, &want, pages, n_pages)};
 }
 
@@ -182,8 +200,8 @@ static struct schedule plan(struct engine *e)
     }
     uint32_t wanted = n_decoding + e->prompt_tokens;
     s.step_tokens = wanted < e->step_tokens ? wanted : e->step_tokens;
-    uint32_t n_chosen = choose_waiting(e, s.n_slots_free < STARTS_MAX ? s.n_slots_free : STARTS_MAX);
-    for (uint32_t k = 0; k < n_chosen; k++) {
+    e->n_chosen = choose_waiting(e, s.n_slots_free < STARTS_MAX ? s.n_slots_free : STARTS_MAX);
+    for (uint32_t k = 0; k < e->n_chosen; k++) {
         s.entries[s.n_entries] = entry_of_waiting(e, k);
         s.n_entries += !s.entries[s.n_entries].hold;
     }
@@ -206,17 +224,32 @@ static void enact_pause(struct engine *e, const struct schedule_entry *p)
     require(p->index < e->n_sequences); /* who waits has nothing to give back */
     struct sequence *q = &e->sequences[p->index];
     q->state = SEQUENCE_PAUSED;
+    q->paused_ns = clock_now_ns();
     counter_add(&e->counters.n_preemptions, 1);
     sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, q->follower.active);
 }
 
-static void note_wait(struct engine *e, const struct submission *s, int64_t now_ns)
+static void note_most(atomic_uint_fast64_t *most, int64_t ns)
 {
-    atomic_uint_fast64_t *most = &e->counters.wait_max_ns;
-    uint64_t waited = (uint64_t)(now_ns - s->submitted_ns);
-    if (waited > atomic_load_explicit(most, memory_order_relaxed))
-        atomic_store_explicit(most, waited, memory_order_relaxed);
+    if (ns > 0 && (uint64_t)ns > atomic_load_explicit(most, memory_order_relaxed))
+        atomic_store_explicit(most, (uint64_t)ns, memory_order_relaxed);
+}
+
+/* It leaves the queue from this place. */
+static void note_start(struct engine *e, const struct submission *s, const struct schedule_entry *p,
+                       int64_t now_ns)
+{
+    uint32_t place = p->index - e->n_sequences;
+    int64_t waited_ns = now_ns - s->submitted_ns;
+    struct counters *c = &e->counters;
+    note_most(&c->wait_max_ns, waited_ns);
+    note_most(&c->class_wait_max_ns[s->g.caller.batch], waited_ns);
+    note_most(&c->voice_wait_max_ns[s->g.caller.batch],
+              fair_starts(&e->fair, &s->g, place, p->n_known - p->n_computed, now_ns));
+    for (uint32_t k = 0; k < e->n_chosen; k++)
+        if (e->chosen[k].place == place && e->chosen[k].late)
+            counter_add(&c->n_late, 1);
 }
 
 /* Begins or resumes, with the pages that were found. The entry is its sequence's from now on. */
@@ -227,9 +260,9 @@ static void enact_start(struct engine *e, struct schedule_entry *p)
     if (waits) {
         struct submission **s = &e->waiting[p->index - e->n_sequences];
         int64_t now_ns = clock_now_ns();
-        note_wait(e, *s, now_ns);
-        fair_starts(&e->fair, &(*s)->g, p->n_known - p->n_computed, now_ns);
+        note_start(e, *s, p, now_ns);
         sequence_begin(q, *s, e->text, now_ns);
+        q->keeps = false;
         engine_shadow_begin(e, q);
         engine_drafts_begin(e, q);
         *s = NULL;

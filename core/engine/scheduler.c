@@ -9,7 +9,12 @@
  * tokens the cache has lost by then. A paused or waiting one starts only when its known tokens
  * and one more fit beside what the running ones still need, with a page to grow for each of those: otherwise
  * it would be paused again at once. Who can't start blocks those behind it, so nobody is overtaken for ever;
- * a sequence alone always fits (the engine refuses longer ones), so the oldest always moves. */
+ * a sequence alone always fits (the engine refuses longer ones), so the oldest always moves.
+ *
+ * Some pages may be due to somebody, whose share they are, and be lent to others meanwhile (the caller says
+ * which entries are which). For one that is due those that are lent to are paused, the youngest first, as
+ * many as make room for it, or none if all of them don't; it isn't blocked by them, and when pages run out
+ * they are the first to be paused. */
 #include "scheduler.h"
 
 #include "base/error.h"
@@ -89,11 +94,16 @@ static void pause_entry(struct schedule *s, struct schedule_entry *e, uint32_t *
     e->state = SCHEDULE_PAUSED;
 }
 
-/* Frees pages until `need` are there, youngest running sequence first. False if that was entry i itself. */
+/* Frees pages until `need` are there: of those that are lent to, which are paused for an entry that isn't
+ * wherever they stand; then youngest running sequence first. False if that was entry i itself. */
 static bool make_room(struct schedule *s, uint32_t i, uint32_t need, uint32_t *budget)
 {
+    bool lent = s->entries[i].lent;
+    for (uint32_t j = s->n_entries; !lent && s->n_pages_free < need && j-- > 0;)
+        if (s->entries[j].state == SCHEDULE_RUNNING && s->entries[j].lent)
+            pause_entry(s, &s->entries[j], budget);
     for (uint32_t j = s->n_entries; s->n_pages_free < need && j-- > i;) {
-        if (s->entries[j].state != SCHEDULE_RUNNING)
+        if (s->entries[j].state != SCHEDULE_RUNNING || (lent && !s->entries[j].lent))
             continue;
         pause_entry(s, &s->entries[j], budget);
         if (j == i)
@@ -133,26 +143,59 @@ static void plan_prompt(struct schedule *s, uint32_t i, uint32_t *budget)
     give(s, e, n < fits ? n : (uint32_t)fits, budget);
 }
 
-/* Whether a waiting or paused entry can start beside those that run. */
-static bool has_room(const struct schedule *s, const struct schedule_entry *e)
+/* Pages that one that runs may still take from the others. */
+static uint32_t pages_ahead(const struct schedule *s, const struct schedule_entry *r)
+{
+    uint32_t held = r->n_pages + pages_lacking(s, r, r->n_tokens), all = pages_for(s, r->n_known + 1);
+    return 1 + (all > held ? all - held : 0);
+}
+
+/* Pages that a waiting or paused entry needs free to start beside those that run. */
+static uint64_t pages_to_start(const struct schedule *s, const struct schedule_entry *e)
 {
     uint64_t need = pages_for(s, e->n_known + 1) - e->n_pages + pages_resting(s, e);
-    for (uint32_t i = 0; i < s->n_entries; i++) {
-        const struct schedule_entry *r = &s->entries[i];
-        if (r->state != SCHEDULE_RUNNING)
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        if (s->entries[i].state == SCHEDULE_RUNNING)
+            need += pages_ahead(s, &s->entries[i]);
+    return need;
+}
+
+static bool is_taken_back(const struct schedule_entry *r)
+{
+    return r->state == SCHEDULE_RUNNING && r->lent && !r->start;
+}
+
+/* Pauses of those that are lent to, youngest first, as many as make room for e. False: all of them wouldn't,
+ * and none is. Pages may be shared, so it is tried on the counts of users first. */
+static bool take_back(struct schedule *s, const struct schedule_entry *e, uint32_t *budget)
+{
+    uint64_t ahead = 0, freed = s->n_pages_free;
+    uint32_t from = s->n_entries;
+    bool enough = false;
+    for (uint32_t j = s->n_entries; !enough && j-- > 0; from = j) {
+        const struct schedule_entry *r = &s->entries[j];
+        if (!is_taken_back(r))
             continue;
-        uint32_t held = r->n_pages + pages_lacking(s, r, r->n_tokens), all = pages_for(s, r->n_known + 1);
-        need += 1 + (all > held ? all - held : 0);
+        ahead += pages_ahead(s, r);
+        freed += let_go(s, r) + pages_lacking(s, r, r->n_tokens);
+        enough = pages_to_start(s, e) - ahead <= freed;
     }
-    return need <= s->n_pages_free;
+    for (uint32_t j = from; j < s->n_entries; j++) /* as it was */
+        for (uint32_t k = 0; s->users && is_taken_back(&s->entries[j]) && k < s->entries[j].n_pages; k++)
+            s->users[s->entries[j].pages[k]]++;
+    for (uint32_t j = s->n_entries; enough && j-- > from;)
+        if (is_taken_back(&s->entries[j]))
+            pause_entry(s, &s->entries[j], budget);
+    return enough;
 }
 
 /* False when nobody behind it may start either. Who only lacks rows of logits holds up nobody. */
-static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t budget)
+static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
-    if (budget == 0 || !has_room(s, e))
+    uint32_t n = chunk_of(s, e, *budget);
+    if (*budget == 0 || (pages_to_start(s, e) > s->n_pages_free && !(e->due && n && take_back(s, e, budget))))
         return false;
-    if (chunk_of(s, e, budget) == 0)
+    if (n == 0)
         return true;
     take_hold(s, e);
     s->n_slots_free -= e->state == SCHEDULE_WAITING;
@@ -164,7 +207,7 @@ static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t bud
 void schedule_plan(struct schedule *s)
 {
     uint32_t budget = s->step_tokens;
-    bool blocked = false;
+    bool blocked = false, lent_blocked = false;
     sort_entries(s);
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
@@ -181,11 +224,18 @@ void schedule_plan(struct schedule *s)
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
         bool no_slot = e->state == SCHEDULE_WAITING && s->n_slots_free == 0;
-        if (e->state != SCHEDULE_RUNNING && !e->pause && !no_slot && !blocked)
-            blocked = !try_start(s, e, budget);
+        bool barred = blocked || (lent_blocked && !e->due);
+        if (e->state != SCHEDULE_RUNNING && !e->pause && !no_slot && !barred && !try_start(s, e, &budget)) {
+            blocked = !e->lent;
+            lent_blocked = true;
+        }
         if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0 && !e->hold)
             plan_prompt(s, i, &budget);
     }
+    /* Whom those that are held wait for may have been lent to, and be paused now. */
+    for (uint32_t i = 0; i < s->n_entries && schedule_tokens(s) == 0; i++)
+        if (s->entries[i].state == SCHEDULE_RUNNING)
+            plan_prompt(s, i, &budget);
 }
 
 uint32_t schedule_tokens(const struct schedule *s)

@@ -21,6 +21,9 @@ struct schedule_entry {
     uint32_t logits_from;  /* positions from here to the last known one need a row of logits */
     uint32_t index;        /* the caller's */
     bool hold;             /* runs, but is given no prompt's tokens; somebody before it runs and isn't held */
+    bool due;  /* waits, and the pages that it needs are its caller's share: what is lent is taken back for it
+                */
+    bool lent; /* has, or would have, pages beyond its caller's share */
     /* the plan */
     uint32_t n_tokens; /* to compute in this step; 0: none */
     bool start;        /* was waiting or paused, runs from now on */

@@ -59,6 +59,8 @@ struct sequence {
     struct stop_hold hold;
     struct grammar_matcher matcher;     /* where its text stands in its grammar */
     int64_t started_ns, first_token_ns; /* 0: not yet */
+    int64_t paused_ns;                  /* since when, if it is */
+    bool keeps; /* it was paused for so long that its pages aren't taken back for others any more */
     struct follower follower;
     struct draft draft;
 };

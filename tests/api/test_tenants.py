@@ -566,7 +566,11 @@ def test_served_by_weight(tmp_path):
         with concurrent.futures.ThreadPoolExecutor(60) as pool:
             list(pool.map(client, range(60)))
         assert 2.7 < served[1] / served[0] < 3.3, served
-        assert "lorikeet_tenant_wait_max_seconds" in s.admin_request("GET", "/metrics")[1]
+        numbers = s.admin_request("GET", "/metrics")[1]
+        assert "lorikeet_tenant_wait_max_seconds" in numbers and "lorikeet_wait_bound_seconds 30\n" in numbers
+        for name in ("voice_wait_max", "class_wait_max"):
+            waits = [float(x) for x in re.findall(rf'lorikeet_{name}_seconds{{class="\w+"}} (\S+)', numbers)]
+            assert len(waits) == 2 and waits[0] > 0 == waits[1]
 
 
 # ---- usage

@@ -266,6 +266,89 @@ static void pages_are_shared(void **state)
     engine_destroy(e);
 }
 
+/* A crowd without a share has filled the memory when another caller comes: with a share it starts at once and
+ * is never paused, without one it waits for somebody's end. Who was paused for it says the same as ever. */
+static void a_share_can_be_had_at_any_time(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    static int32_t prompt[64];
+    m.step_time.tv_nsec = 2000000;
+    for (int with = 0; with < 2; with++) {
+        struct engine *e = engine_with(
+            &m, (struct engine_options){.n_sequences = 16, .context = 256, .kv_bytes = 40 * PAGE});
+        struct engine_stats stats = {0};
+        struct event v = {0};
+        uint64_t one = 0;
+        uint32_t n_over = 0, n_before = 0, n_tokens = 0;
+        struct generation g = plain(prompt, 64);
+        g.ignore_eos = g.cache_off = true;
+        for (uint32_t i = 0; i < 8; i++) {
+            g.max_tokens = 180;
+            g.caller = (struct generation_caller){.number = 1, .weight = 1};
+            submit(e, &g);
+        }
+        while (stats.n_preemptions == 0) { /* no more fits */
+            assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+            n_tokens += v.kind == EVENT_TOKEN;
+            n_over += v.kind == EVENT_DONE;
+            engine_stats(e, &stats);
+        }
+        g.max_tokens = 150;
+        g.caller = (struct generation_caller){.number = 2, .weight = 1, .kv_share = with ? 0.5F : 0};
+        one = submit(e, &g);
+        for (bool started = false; n_over < 9;) {
+            assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+            started |= v.kind == EVENT_STARTED && v.id == one;
+            n_tokens += v.kind == EVENT_TOKEN;
+            n_over += v.kind == EVENT_DONE;
+            n_before += v.kind == EVENT_DONE && !started;
+        }
+        assert_true(with ? n_before == 0 : n_before > 0);
+        assert_int_equal(n_tokens, 8 * 180 + 150);
+        engine_destroy(e);
+    }
+}
+
+/* A voice behind a crowd, and a caller of hardly any weight: something of either is started after the bound.
+ */
+static void nobody_waits_beyond_the_bound(void **state)
+{
+    (void)state;
+    struct model m = fake_model();
+    static const int32_t prompt[] = {1, 2, 3, 4};
+    m.step_time.tv_nsec = 500000;
+    for (int many = 0; many < 2; many++) {
+        struct engine *e = engine_with(
+            &m, (struct engine_options){.n_sequences = 1, .context = 256, .wait_bound_ns = 100 * NS_PER_MS});
+        struct generation g = plain(prompt, 4);
+        struct event v;
+        uint32_t n_before = 0;
+        g.max_tokens = 20;
+        g.ignore_eos = true;
+        for (uint32_t i = 0; i < 200; i++) {
+            g.caller = (struct generation_caller){.number = many, .weight = 1};
+            submit(e, &g);
+        }
+        g.priority = 5; /* of its own caller it would be the last one */
+        g.caller = (struct generation_caller){.number = many ? 2 : 0, .weight = 0.001F, .batch = many};
+        struct lora other = {.refs = 1, .model = &m};
+        g.lora = many ? NULL : &other;
+        uint64_t one = submit(e, &g);
+        for (v = (struct event){0}; v.id != one || v.kind != EVENT_DONE;) {
+            assert_true(engine_wait(e, &v, 20 * NS_PER_S));
+            n_before += v.kind == EVENT_DONE && v.id != one;
+        }
+        assert_true(n_before < 150);
+        struct engine_stats stats;
+        engine_stats(e, &stats);
+        assert_true(stats.wait_bound_ns == 100 * NS_PER_MS && stats.n_late >= 1);
+        assert_true(stats.voice_wait_max_ns[many] >= 100 * NS_PER_MS);
+        engine_destroy(e);
+        assert_int_equal(other.refs, 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +358,8 @@ int main(void)
         cmocka_unit_test(priority_is_within_a_caller),
         cmocka_unit_test(batch_stands_back),
         cmocka_unit_test(pages_are_shared),
+        cmocka_unit_test(a_share_can_be_had_at_any_time),
+        cmocka_unit_test(nobody_waits_beyond_the_bound),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }

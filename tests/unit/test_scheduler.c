@@ -275,6 +275,122 @@ static void shared_pages_are_free_without_users(void **state)
     assert_true(!more[1].start && shared[0] == 0 && s.n_pages_free == 2);
 }
 
+/* ---- pages that are due to some and lent to others ---- */
+
+/* Pages of 4 tokens. */
+static struct schedule_entry runs(uint64_t arrival, uint32_t n_known, uint32_t n_pages, bool lent)
+{
+    return (struct schedule_entry){.state = SCHEDULE_RUNNING,
+                                   .arrival = arrival,
+                                   .n_known = n_known,
+                                   .n_computed = n_known - 1,
+                                   .n_pages = n_pages,
+                                   .logits_from = n_known - 1,
+                                   .lent = lent};
+}
+
+static struct schedule_entry waits(uint64_t arrival, uint32_t n_known, bool due)
+{
+    return (struct schedule_entry){.state = SCHEDULE_WAITING,
+                                   .arrival = arrival,
+                                   .turn = (uint32_t)arrival,
+                                   .n_known = n_known,
+                                   .logits_from = n_known - 1,
+                                   .due = due,
+                                   .lent = !due};
+}
+
+static void what_is_lent_is_taken_back(void **state)
+{
+    (void)state;
+    /* One of three lent ones is enough: the youngest. Who isn't lent to stays, though it is younger. */
+    struct schedule_entry e[5] = {runs(1, 8, 3, true), runs(2, 8, 3, true), runs(3, 8, 3, true),
+                                  runs(4, 8, 3, false), waits(5, 7, true)};
+    struct schedule s = {64, 64, 8, 4, 1, 3, e, 5, NULL};
+    schedule_plan(&s);
+    assert_true(!e[0].pause && !e[1].pause && e[2].pause && !e[3].pause);
+    assert_true(e[4].start && e[4].n_tokens == 7);
+    /* All of them wouldn't be enough: none. */
+    struct schedule_entry few[3] = {runs(1, 8, 3, true), runs(2, 8, 2, false), waits(3, 25, true)};
+    s = (struct schedule){64, 64, 8, 4, 1, 1, few, 3, NULL};
+    schedule_plan(&s);
+    assert_true(!few[0].pause && !few[1].pause && !few[2].start);
+    /* It isn't due: none, either. */
+    struct schedule_entry not_due[2] = {runs(1, 8, 3, true), waits(2, 4, false)};
+    s = (struct schedule){64, 64, 8, 4, 1, 1, not_due, 2, NULL};
+    schedule_plan(&s);
+    assert_true(!not_due[0].pause && !not_due[1].start);
+    /* Without a place to run nobody is paused in vain. */
+    struct schedule_entry no_slot[2] = {runs(1, 8, 3, true), waits(2, 4, true)};
+    s = (struct schedule){64, 64, 8, 4, 0, 1, no_slot, 2, NULL};
+    schedule_plan(&s);
+    assert_true(!no_slot[0].pause && !no_slot[1].start);
+}
+
+static void those_that_are_due_pass_by(void **state)
+{
+    (void)state;
+    /* One that was lent to and waits for more than there is blocks its like alone. */
+    struct schedule_entry e[4] = {runs(1, 8, 2, false), waits(2, 40, false), waits(3, 4, false),
+                                  waits(4, 4, true)};
+    e[1].state = SCHEDULE_PAUSED;
+    e[1].turn = 0;
+    struct schedule s = {64, 64, 8, 4, 3, 8, e, 4, NULL};
+    schedule_plan(&s);
+    assert_true(!e[1].start && !e[2].start && e[3].start);
+    /* One that isn't lent to blocks all. */
+    struct schedule_entry b[4] = {runs(1, 8, 2, false), waits(2, 40, false), waits(3, 4, false),
+                                  waits(4, 4, true)};
+    b[1].lent = false;
+    s = (struct schedule){64, 64, 8, 4, 3, 8, b, 4, NULL};
+    schedule_plan(&s);
+    assert_true(!b[1].start && !b[2].start && !b[3].start);
+}
+
+static void who_grows_pauses_those_that_are_lent_to(void **state)
+{
+    (void)state;
+    /* The older one is lent to: it goes for the younger one's page, and not the other way round. */
+    struct schedule_entry e[2] = {runs(1, 9, 3, true), runs(2, 9, 2, false)};
+    struct schedule s = {64, 64, 8, 4, 0, 0, e, 2, NULL};
+    schedule_plan(&s);
+    assert_true(e[0].pause && e[0].n_tokens == 0 && e[1].n_tokens == 1);
+    struct schedule_entry f[2] = {runs(1, 9, 2, true), runs(2, 8, 2, false)};
+    s = (struct schedule){64, 64, 8, 4, 0, 0, f, 2, NULL};
+    schedule_plan(&s);
+    assert_true(f[0].pause && f[1].n_tokens == 1);
+    /* The last one is held, and whom it waits for must go: it computes by itself. */
+    struct schedule_entry g[2] = {runs(1, 20, 2, true), runs(2, 20, 2, false)};
+    g[0].n_computed = g[1].n_computed = 8;
+    g[1].hold = true;
+    s = (struct schedule){64, 64, 8, 4, 0, 0, g, 2, NULL};
+    schedule_plan(&s);
+    assert_true(g[0].pause && g[1].n_tokens > 0);
+}
+
+/* Two that are lent to share pages: both must go before those are free. */
+static void shared_pages_are_taken_back_together(void **state)
+{
+    (void)state;
+    static const uint32_t a[] = {0, 1, 2}, b[] = {0, 1, 3};
+    for (uint32_t more = 0; more < 2; more++) {
+        uint32_t users[5] = {2, 2, 1, 1, 0};
+        struct schedule_entry e[3] = {runs(1, 10, 3, true), runs(2, 10, 3, true),
+                                      waits(3, more ? 20 : 12, true)};
+        e[0].pages = a;
+        e[1].pages = b;
+        struct schedule s = {64, 64, 8, 4, 1, 1, e, 3, users};
+        schedule_plan(&s);
+        if (more) { /* 6 pages are needed, there are 5 */
+            assert_true(!e[0].pause && !e[1].pause && !e[2].start);
+            assert_true(users[0] == 2 && users[1] == 2 && users[2] == 1 && users[3] == 1);
+            continue;
+        }
+        assert_true(e[0].pause && e[1].pause && e[2].start && e[2].n_tokens == 12);
+        assert_true(users[0] == 0 && users[1] == 0 && users[2] == 0 && users[3] == 0 && s.n_pages_free == 2);
+    }
+}
+
 /* ---- a world of sequences that live by the plans ---- */
 
 static uint32_t next_random(uint32_t *x)
@@ -317,6 +433,8 @@ static void everybody_ends_within_all_bounds(void **state)
             uint32_t goal = 2 + next_random(&x) % (n_pages * 4 - 2), known = 1 + next_random(&x) % (goal - 1);
             lives[i] = (struct life){.n_goal = goal,
                                      .e = {.priority = (int32_t)(next_random(&x) % 3),
+                                           .lent = seed > 100 && i % 3 == 0,
+                                           .due = seed > 100 && i % 3 == 1,
                                            .arrival = i,
                                            .n_known = known,
                                            .logits_from = next_random(&x) % 4 ? known - 1 : 0}};
@@ -356,6 +474,10 @@ int main(void)
         cmocka_unit_test(plans_are_as_in_the_tables),
         cmocka_unit_test(held_prompts_wait),
         cmocka_unit_test(shared_pages_are_free_without_users),
+        cmocka_unit_test(what_is_lent_is_taken_back),
+        cmocka_unit_test(those_that_are_due_pass_by),
+        cmocka_unit_test(who_grows_pauses_those_that_are_lent_to),
+        cmocka_unit_test(shared_pages_are_taken_back_together),
         cmocka_unit_test(everybody_ends_within_all_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
