@@ -231,6 +231,8 @@ struct kernels {
     void (*peaks)(const float *x, uint32_t n, float *y);
     /* Sum of exp((x - shift) * factor), in f32 for PEAK_VALUES values at a time and in double over these. */
     double (*sum_exp)(const float *x, float shift, float factor, uint32_t n);
+    /* The same over those whose bit is set (i % 64 of word i / 64; bits from n on are 0). */
+    double (*sum_exp_masked)(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n);
     void (*expand)(const struct expand_args *a);
 };
 

@@ -11,6 +11,7 @@
 #include "completion.h"
 #include "server.h"
 #include "sse.h"
+#include "tenant_gate.h"
 #include "tool_grammar.h"
 
 /* A chat on its way to a prompt. */
@@ -256,7 +257,7 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
 {
     const struct server *s = c->server;
     const struct grammar_scope scope = {s->grammars, s->base.text->tokenizer,
-                                        model_config(s->base.model)->vocab_size, c->r->authorization};
+                                        model_config(s->base.model)->vocab_size, gate_name(c->r)};
     struct grammar_part answer;
     const char *field = tools->legacy ? "function_call" : "tool_choice";
     bool required = tools->choice == TOOL_REQUIRED;

@@ -2,7 +2,9 @@
  *
  * A store keeps the compiled grammars that were used last, up to a number of bytes, and the tree of the
  * model's vocabulary that all of them walk; the tree is made by the first worker that needs it. Callers are
- * told apart: what one has compiled, another compiles again. */
+ * told apart: what one has compiled, another compiles again; and where the bytes are all taken, only those
+ * lose what they used longest ago who have more than an equal share of them (bytes / callers that have any).
+ */
 #ifndef LK_API_GRAMMAR_H
 #define LK_API_GRAMMAR_H
 
@@ -24,7 +26,7 @@ struct grammar_scope {
     struct grammar_store *store; /* NULL: there are no grammars here */
     const struct tokenizer *tokenizer;
     uint32_t n_vocab;
-    const char *caller; /* Authorization, or NULL */
+    const char *caller; /* the tenant's name, else the key that came; NULL: none */
 };
 /* The grammar of `spec`, compiled or found; the caller's reference. Errors as grammar_compile. Thread: a
  * worker, as it may take long; waits for another call only while the vocabulary's tree is made or a list is

@@ -181,6 +181,7 @@ static enum status create_scratch(struct engine *e, struct error *err)
         if (s != STATUS_OK)
             return s;
         e->scratch[i].sum_exp = model_kernels(e->model)->sum_exp;
+        e->scratch[i].sum_exp_masked = model_kernels(e->model)->sum_exp_masked;
     }
     return STATUS_OK;
 }

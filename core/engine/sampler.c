@@ -52,8 +52,7 @@ enum status sampler_scratch_init(struct sampler_scratch *s, uint32_t n_vocab,
     s->spare = mem_array(n_vocab, sizeof *s->spare);
     s->counts = mem_array(n_vocab, sizeof *s->counts);
     s->mask = mem_array(grammar_mask_words(n_vocab), sizeof *s->mask);
-    s->peaks = mem_array(n_peaks_of(n_vocab), sizeof *s->peaks);
-    if (s->logits && s->keys && s->spare && s->counts && s->mask && s->peaks)
+    if (s->logits && s->keys && s->spare && s->counts && s->mask)
         return STATUS_OK;
     sampler_scratch_fini(s);
     return fail(err, STATUS_NO_MEMORY, "no memory to sample from a vocabulary of %u tokens", n_vocab);
@@ -66,89 +65,7 @@ void sampler_scratch_fini(struct sampler_scratch *s)
     mem_free(s->spare);
     mem_free(s->counts);
     mem_free(s->mask);
-    mem_free(s->peaks);
     *s = (struct sampler_scratch){0};
-}
-
-/* ---- the mask */
-
-#define MASK_WORDS (PEAK_VALUES / 64) /* of a block, which has a peak of its own */
-
-static void fill_banned(float *own, uint32_t n)
-{
-    static const float banned[PEAK_VALUES] = {[0 ... PEAK_VALUES - 1] = -INFINITY};
-    memcpy(own, banned, n * sizeof *own);
-}
-
-/* A block in which few may be taken. Returns its peak. */
-static float take_few(const uint64_t *mask, const float *row, float *own, uint32_t n)
-{
-    float peak = -INFINITY;
-    fill_banned(own, n);
-    for (uint32_t w = 0; w * 64 < n; w++)
-        for (uint64_t left = mask[w]; left; left &= left - 1) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(left);
-            own[i] = row[i];
-            peak = row[i] > peak ? row[i] : peak;
-        }
-    return peak;
-}
-
-/* One in which few may not. `known`: its peak before, which stays where nobody who has it goes; or NULL. */
-static float leave_few(const struct chain *c, const uint64_t *mask, const float *row, float *own,
-                       const float *known)
-{
-    bool lost = !known;
-    memcpy(own, row, PEAK_VALUES * sizeof *own);
-    for (uint32_t w = 0; w < MASK_WORDS; w++)
-        for (uint64_t left = ~mask[w]; left; left &= left - 1) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(left);
-            lost = lost || row[i] == *known;
-            own[i] = -INFINITY;
-        }
-    if (!lost)
-        return *known;
-    uint32_t best = c->scratch->argmax(own, PEAK_VALUES);
-    return best < PEAK_VALUES && own[best] > -INFINITY ? own[best] : -INFINITY;
-}
-
-/* Before everything else: a row of its own in which whoever may not be taken is -INFINITY. Its peaks are made
- * in the same pass, so that what follows skips the parts where nobody is left. Bits behind the vocabulary are
- * 0. */
-static void mask_row(struct chain *c)
-{
-    const float *row = c->ranking.row, *known = c->ranking.peaks;
-    float *own = c->scratch->logits, *peaks = c->scratch->peaks;
-    uint32_t n = c->ranking.n;
-    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
-        const uint64_t *mask = c->in->mask + begin / 64;
-        uint32_t length = n - begin < PEAK_VALUES ? n - begin : PEAK_VALUES, n_taken = 0;
-        float *peak = &peaks[begin / PEAK_VALUES];
-        for (uint32_t w = 0; w * 64 < length; w++)
-            n_taken += (uint32_t)__builtin_popcountll(mask[w]);
-        if (n_taken < PEAK_VALUES / 2 || length < PEAK_VALUES)
-            *peak = take_few(mask, row + begin, own + begin, length);
-        else
-            *peak = leave_few(c, mask, row + begin, own + begin, known ? &known[begin / PEAK_VALUES] : NULL);
-    }
-    c->ranking.row = own;
-    c->ranking.peaks = peaks;
-}
-
-/* Few tokens are ranked at once, and are all the candidates there are; many get a row. */
-#define FEW_TOKENS 4096U
-
-static void apply_mask(struct chain *c)
-{
-    uint32_t n = 0;
-    for (uint32_t w = 0; w * 64 < c->ranking.n; w++)
-        n += (uint32_t)__builtin_popcountll(c->in->mask[w]);
-    if (n > FEW_TOKENS || n >= c->ranking.n) {
-        mask_row(c);
-        return;
-    }
-    rank_masked(&c->ranking, c->in->mask);
-    c->end = c->ranking.n_sorted;
 }
 
 /* Nothing but the mask and the largest logit decide. */
@@ -159,29 +76,6 @@ static bool is_plainly_greedy(const struct sampler_input *in)
                   p->repetition_penalty != 1.0F || p->presence_penalty != 0.0F ||
                   p->frequency_penalty != 0.0F;
     return !biased && !p->order.is_set && !p->mirostat && p->temperature == 0 && !(p->dynatemp_range > 0);
-}
-
-/* What argmax says of the masked row, without making it. */
-static int32_t best_in_mask(const struct chain *c)
-{
-    const float *row = c->ranking.row, *peaks = c->ranking.peaks;
-    const uint64_t *mask = c->in->mask;
-    float best = -INFINITY;
-    int32_t id = -1;
-    for (uint32_t w = 0; w * 64 < c->ranking.n; w++) {
-        if (peaks && w % MASK_WORDS == 0 && !(peaks[w / MASK_WORDS] > best)) {
-            w += MASK_WORDS - 1;
-            continue;
-        }
-        for (uint64_t left = mask[w]; left; left &= left - 1) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(left);
-            if (row[i] > best) {
-                best = row[i];
-                id = (int32_t)i;
-            }
-        }
-    }
-    return id;
 }
 
 /* ---- bias and bans: before the chain, whatever its order, so that a banned token stays banned */
@@ -256,8 +150,12 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
         .in = in,
         .scratch = s,
         .rng = r,
-        .ranking =
-            {.row = in->logits, .peaks = in->peaks, .keys = s->keys, .spare = s->spare, .n = s->n_vocab},
+        .ranking = {.row = in->logits,
+                    .peaks = in->peaks,
+                    .mask = in->mask,
+                    .keys = s->keys,
+                    .spare = s->spare,
+                    .n = s->n_vocab},
         .end = s->n_vocab,
         .temperature = 1,
         .total = -1,
@@ -266,9 +164,9 @@ int32_t sampler_pick(const struct sampler_input *in, struct rng *r, struct sampl
     int32_t id;
     double weight;
     if (in->mask && is_plainly_greedy(in))
-        return best_in_mask(&c);
+        return rank_best(&c.ranking);
     if (in->mask)
-        apply_mask(&c);
+        rank_count_mask(&c.ranking);
     bias_and_ban(&c);
     if (in->sampling->mirostat)
         return mirostat_pick(&c);

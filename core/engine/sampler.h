@@ -22,13 +22,13 @@ struct sampler_scratch {
     uint32_t n_vocab;
     float *logits;    /* [n_vocab] a changed copy of the row */
     uint64_t *mask;   /* [grammar_mask_words(n_vocab)] for the caller */
-    float *peaks;     /* [n_peaks_of(n_vocab)] of a masked row */
     uint64_t *keys;   /* [n_vocab] candidates, best first */
     uint64_t *spare;  /* [n_vocab] while they are sorted */
     uint32_t *counts; /* [n_vocab] of the penalties, all 0 between calls */
     uint32_t (*argmax)(const float *x, uint32_t n);
     /* kernels.h's, or NULL: the plain way, which picks the same */
     double (*sum_exp)(const float *x, float shift, float factor, uint32_t n);
+    double (*sum_exp_masked)(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n);
 };
 LK_MUST_USE enum status sampler_scratch_init(struct sampler_scratch *s, uint32_t n_vocab,
                                              uint32_t (*argmax)(const float *x, uint32_t n),

@@ -107,21 +107,35 @@ static double least_logit(const struct chain *c)
     return (double)c->top - 80.0 * c->temperature;
 }
 
+/* -1: there is no kernel. */
+static double kernel_total(const struct chain *c)
+{
+    const struct sampler_scratch *s = c->scratch;
+    const struct ranking *r = &c->ranking;
+    float factor = (float)(1 / c->temperature);
+    if (r->mask)
+        return s->sum_exp_masked ? s->sum_exp_masked(r->row, r->mask, c->top, factor, r->n) : -1;
+    return s->sum_exp ? s->sum_exp(r->row, c->top, factor, r->n) : -1;
+}
+
 /* Of a whole vocabulary. The kernel's sum is off by less than a millionth, and not known where there is NaN
  * or a temperature that f32 can't divide by. */
 static double whole_total(const struct chain *c)
 {
-    const float *row = c->ranking.row;
+    const struct ranking *r = &c->ranking;
     double least = least_logit(c), sum = -1;
-    if (c->scratch->sum_exp && c->ranking.n >= LARGE_VOCABULARY && c->temperature > 1e-3 &&
-        c->temperature < 1e6)
-        sum = c->scratch->sum_exp(row, c->top, (float)(1 / c->temperature), c->ranking.n);
+    float own[PEAK_VALUES];
+    if (r->n >= LARGE_VOCABULARY && c->temperature > 1e-3 && c->temperature < 1e6)
+        sum = kernel_total(c);
     if (sum >= 1 && sum < INFINITY)
         return sum;
     sum = 0;
-    for (uint32_t i = 0; i < c->ranking.n; i++)
-        if ((double)row[i] >= least)
-            sum += chain_weight(c, row[i]);
+    for (uint32_t begin = 0; begin < r->n; begin += PEAK_VALUES) {
+        const float *x = rank_block(r, begin, own);
+        for (uint32_t i = 0; x && i < rank_block_length(r, begin); i++)
+            if ((double)x[i] >= least)
+                sum += chain_weight(c, x[i]);
+    }
     return sum;
 }
 
@@ -153,6 +167,18 @@ static float tempered(const struct chain *c, float logit)
     return c->temperature == 1.0 ? logit : bounded_logit((float)((double)logit / c->temperature));
 }
 
+static void copy_masked(const struct ranking *r, float *own)
+{
+    for (uint32_t begin = 0; begin < r->n; begin += PEAK_VALUES) {
+        const float *x = rank_block(r, begin, own + begin);
+        uint32_t n = rank_block_length(r, begin);
+        if (x && x != own + begin)
+            memcpy(own + begin, x, n * sizeof *own);
+        for (uint32_t i = 0; !x && i < n; i++)
+            own[begin + i] = -INFINITY;
+    }
+}
+
 float *chain_own_row(struct chain *c)
 {
     float *own = c->scratch->logits, logit;
@@ -160,7 +186,9 @@ float *chain_own_row(struct chain *c)
     uint32_t n = c->ranking.n;
     int32_t id;
     if (is_whole(c)) {
-        if (row != own)
+        if (c->ranking.mask)
+            copy_masked(&c->ranking, own);
+        else if (row != own)
             memcpy(own, row, n * sizeof *own);
         for (uint32_t i = 0; i < n && c->temperature != 1.0; i++)
             own[i] = tempered(c, own[i]);
@@ -173,6 +201,7 @@ float *chain_own_row(struct chain *c)
     }
     c->ranking.row = own;
     c->ranking.peaks = NULL;
+    c->ranking.mask = NULL;
     c->ranking.n_sorted = 0;
     c->ranking.last = 0;
     c->ranking.complete = false;
@@ -198,6 +227,8 @@ static uint32_t best_of_row(const struct chain *c)
 {
     const float *row = c->ranking.row, *peaks = c->ranking.peaks;
     uint32_t n = c->ranking.n;
+    if (c->ranking.mask)
+        return (uint32_t)rank_best(&c->ranking); /* -1 is behind the row */
     if (!peaks)
         return c->scratch->argmax(row, n);
     uint32_t begin = c->scratch->argmax(peaks, n_peaks_of(n)) * PEAK_VALUES;
@@ -209,18 +240,26 @@ static double scaled(const struct chain *c, float logit)
     return ((double)logit - (double)c->top) / c->temperature;
 }
 
+static void add_scaled(const struct chain *c, float logit, double least, double *sum, double *sum_a)
+{
+    if (!((double)logit >= least))
+        return;
+    double a = scaled(c, logit), w = exp(a);
+    *sum += w;
+    *sum_a += w * a;
+}
+
 /* The mean of a, weighted; the sum of the weights too. */
 static double weighted_mean(struct chain *c, double *total)
 {
     double sum = 0, sum_a = 0;
     if (is_whole(c)) {
         double least = least_logit(c);
-        for (uint32_t i = 0; i < c->ranking.n; i++) {
-            if (!((double)c->ranking.row[i] >= least))
-                continue;
-            double a = scaled(c, c->ranking.row[i]), w = exp(a);
-            sum += w;
-            sum_a += w * a;
+        float own[PEAK_VALUES];
+        for (uint32_t begin = 0; begin < c->ranking.n; begin += PEAK_VALUES) {
+            const float *x = rank_block(&c->ranking, begin, own);
+            for (uint32_t i = 0; x && i < rank_block_length(&c->ranking, begin); i++)
+                add_scaled(c, x[i], least, &sum, &sum_a);
         }
     } else {
         float logit;
@@ -242,8 +281,12 @@ static uint32_t n_candidates(struct chain *c)
     int32_t id;
     uint32_t n = 0;
     if (is_whole(c)) {
-        for (uint32_t i = 0; i < c->ranking.n; i++)
-            n += c->ranking.row[i] > -INFINITY;
+        float own[PEAK_VALUES];
+        for (uint32_t begin = 0; begin < c->ranking.n; begin += PEAK_VALUES) {
+            const float *x = rank_block(&c->ranking, begin, own);
+            for (uint32_t i = 0; x && i < rank_block_length(&c->ranking, begin); i++)
+                n += x[i] > -INFINITY;
+        }
         return n;
     }
     while (c->begin + n < c->end && rank_get(&c->ranking, c->begin + n, &logit, &id))
@@ -395,30 +438,46 @@ void sample_typ_p(struct chain *c)
 
 /* ---- top_n_sigma, xtc ---- */
 
+struct moments {
+    double mean, sum, sum_squares;
+    uint32_t n;
+};
+
+static void add_moment(struct moments *m, float logit)
+{
+    if (!(logit > -INFINITY))
+        return;
+    double d = (double)logit - m->mean;
+    m->sum += d;
+    m->sum_squares += d * d;
+    m->n++;
+}
+
+/* Around `mean`. */
+static struct moments moments_around(struct chain *c, double mean)
+{
+    struct moments m = {.mean = mean};
+    float own[PEAK_VALUES], logit;
+    int32_t id;
+    if (!is_whole(c)) {
+        for (uint32_t i = c->begin; i < c->end && rank_get(&c->ranking, i, &logit, &id); i++)
+            add_moment(&m, logit);
+        return m;
+    }
+    for (uint32_t begin = 0; begin < c->ranking.n; begin += PEAK_VALUES) {
+        const float *x = rank_block(&c->ranking, begin, own);
+        for (uint32_t i = 0; x && i < rank_block_length(&c->ranking, begin); i++)
+            add_moment(&m, x[i]);
+    }
+    return m;
+}
+
 /* The deviation of the window's logits from their mean. */
 static double logit_deviation(struct chain *c)
 {
-    double sum = 0, sum_squares = 0, mean = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        uint32_t n = 0, end = is_whole(c) ? c->ranking.n : c->end;
-        for (uint32_t i = c->begin; i < end; i++) {
-            float logit = is_whole(c) ? c->ranking.row[i] : 0;
-            int32_t id;
-            if (!is_whole(c) && !rank_get(&c->ranking, i, &logit, &id))
-                break;
-            if (!(logit > -INFINITY))
-                continue;
-            double d = (double)logit - mean;
-            sum += d;
-            sum_squares += d * d;
-            n++;
-        }
-        if (pass)
-            return n ? sqrt(sum_squares / n) : 0;
-        mean = n ? sum / n : 0;
-        sum = sum_squares = 0;
-    }
-    return 0;
+    struct moments m = moments_around(c, 0);
+    m = moments_around(c, m.n ? m.sum / m.n : 0);
+    return m.n ? sqrt(m.sum_squares / m.n) : 0;
 }
 
 void sample_top_n_sigma(struct chain *c)

@@ -48,6 +48,8 @@ bool cpu_has_neon(void);
     void put_values_##isa(const struct kv_row *r, const float *x);                                           \
     void peaks_##isa(const float *x, uint32_t n, float *y);                                                  \
     double sum_exp_##isa(const float *x, float shift, float factor, uint32_t n);                             \
+    double sum_exp_masked_##isa(const float *x, const uint64_t *mask, float shift, float factor,             \
+                                uint32_t n);                                                                 \
     void attention_##isa(const struct attention_args *a);                                                    \
     void attention_parts_##isa(const struct attention_args *a, uint32_t begin, uint32_t end, float *parts);  \
     void attention_join_##isa(const struct attention_args *a, const float *parts);                           \

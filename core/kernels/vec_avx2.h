@@ -46,6 +46,15 @@ VEC struct v16 v16_load_part(const float *p, uint32_t n)
     memcpy(whole, p, n * sizeof *p);
     return v16_load(whole);
 }
+/* Lanes whose bit is set; 0 in the others. */
+VEC struct v16 v16_keep(struct v16 x, uint32_t bits)
+{
+    const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i a = _mm256_and_si256(_mm256_set1_epi32((int)bits), lanes);
+    __m256i b = _mm256_and_si256(_mm256_set1_epi32((int)(bits >> 8)), lanes);
+    return (struct v16){_mm256_and_ps(x.a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, lanes))),
+                        _mm256_and_ps(x.b, _mm256_castsi256_ps(_mm256_cmpeq_epi32(b, lanes)))};
+}
 VEC void v16_store_part(float *p, struct v16 v, uint32_t n)
 {
     float whole[16];

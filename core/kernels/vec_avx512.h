@@ -42,6 +42,11 @@ VEC struct v16 v16_load_part(const float *p, uint32_t n)
 {
     return (struct v16){_mm512_maskz_loadu_ps(v16_mask(n), p)};
 }
+/* Lanes whose bit is set; 0 in the others. */
+VEC struct v16 v16_keep(struct v16 x, uint32_t bits)
+{
+    return (struct v16){_mm512_maskz_mov_ps((__mmask16)bits, x.f)};
+}
 VEC void v16_store(float *p, struct v16 a)
 {
     _mm512_storeu_ps(p, a.f);

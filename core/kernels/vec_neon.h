@@ -52,6 +52,14 @@ VEC struct v16 v16_load_part(const float *p, uint32_t n)
     memcpy(whole, p, n * sizeof *p);
     return v16_load(whole);
 }
+/* Lanes whose bit is set; 0 in the others. */
+VEC struct v16 v16_keep(struct v16 a, uint32_t bits)
+{
+    static const uint32_t lanes[4] = {1, 2, 4, 8};
+    uint32x4_t lane = vld1q_u32(lanes);
+    QUARTERS(struct v16, r.f[i] = vreinterpretq_f32_u32(vandq_u32(
+                             vreinterpretq_u32_f32(a.f[i]), vtstq_u32(vdupq_n_u32(bits >> 4 * i), lane))));
+}
 VEC void v16_store_part(float *p, struct v16 a, uint32_t n)
 {
     float whole[16];

@@ -227,3 +227,22 @@ double ISA_NAME(sum_exp)(const float *x, float shift, float factor, uint32_t n)
     }
     return sum;
 }
+
+double ISA_NAME(sum_exp_masked)(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n)
+{
+    struct v16 from = v16_set1(shift), by = v16_set1(factor);
+    double sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t end = n - begin < PEAK_VALUES ? n : begin + PEAK_VALUES;
+        struct v16 part = v16_set1(0);
+        for (uint32_t i = begin; i < end; i += 16) {
+            uint32_t bits = (uint32_t)(mask[i / 64] >> i % 64) & 0xFFFFU;
+            if (!bits)
+                continue;
+            struct v16 v = end - i < 16 ? load_last(x + i, end - i) : v16_load(x + i);
+            part = v16_add(part, v16_keep(v16_exp(v16_mul(v16_sub(v, from), by)), bits));
+        }
+        sum += (double)v16_sum(part);
+    }
+    return sum;
+}

@@ -154,3 +154,16 @@ double sum_exp_scalar(const float *x, float shift, float factor, uint32_t n)
     }
     return sum;
 }
+
+double sum_exp_masked_scalar(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        float lanes[LANES] = {0};
+        for (uint32_t i = begin; i < n && i < begin + PEAK_VALUES; i++)
+            if (mask[i / 64] >> i % 64 & 1)
+                lanes[i % LANES] += exp_scalar((x[i] - shift) * factor);
+        sum += (double)lanes_sum(lanes);
+    }
+    return sum;
+}

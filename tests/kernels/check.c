@@ -509,6 +509,26 @@ static void check_argmax(struct lab *lab)
     }
 }
 
+/* As if the others were -INFINITY. */
+static void check_masked_sum(struct lab *lab, const float *x, uint32_t n)
+{
+    uint64_t mask[16];
+    float without[1024];
+    bool has_nan = false;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t bit = i % 40 < 20 ? random_u64(lab) & 1 : i % 40 < 30;
+        mask[i / 64] = (i % 64 ? mask[i / 64] : 0) | bit << i % 64;
+        without[i] = bit ? x[i] : -INFINITY;
+        has_nan = has_nan || without[i] != without[i];
+    }
+    for (unsigned i = 0; i < lab->n_isas; i++) {
+        double sum = lab->isa[0][i]->sum_exp_masked(x, mask, 10.0f, 0.7f, n);
+        double want = lab->isa[0][0]->sum_exp(without, 10.0f, 0.7f, n);
+        expect(lab, has_nan ? sum != sum : sum == want, lab->isa[0][i]->isa, "sum_exp_masked",
+               "another sum than without the others");
+    }
+}
+
 /* With NaN, infinities and lengths around whole peaks. */
 static void check_peaks(struct lab *lab)
 {
@@ -536,6 +556,7 @@ static void check_peaks(struct lab *lab)
             expect(lab, s / 6 == 3 ? other != other : other == sum, lab->isa[0][i]->isa, "sum_exp",
                    "another sum than scalar");
         }
+        check_masked_sum(lab, x, n);
         guarded_destroy(&mem);
     }
 }
