@@ -155,7 +155,7 @@ static void plan_tile(const struct step_space *s, uint32_t row, uint32_t n_token
 void attend_plan_rows(struct step_space *s)
 {
     struct attend_plan *p = s->attend;
-    unsigned n_workers = team_size(s->team);
+    unsigned n_workers = team_active(s->team);
     uint64_t all = total_work(s) * p->n_kv_heads, share = UINT64_MAX;
     if (n_workers > 1)
         share = all / (PIECES_PER_WORKER * n_workers) + 1;

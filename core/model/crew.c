@@ -48,7 +48,8 @@ void step_time_end(struct step_space *s, struct step_times *out)
     for (unsigned i = 0; s->clocks && i < team_size(s->team); i++) {
         for (unsigned p = 0; p < STEP_PHASES; p++)
             out->ns[p] += s->clocks[i].ns[p];
-        out->n_barriers = s->clocks[i].n_barriers; /* the same for all */
+        if (s->clocks[i].n_barriers > out->n_barriers) /* the same for all that were active */
+            out->n_barriers = s->clocks[i].n_barriers;
     }
     mem_free(s->clocks);
     s->clocks = NULL;

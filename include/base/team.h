@@ -11,16 +11,26 @@ struct team;
 
 typedef void team_task(void *arg, unsigned worker, unsigned n_workers);
 
-/* n_threads 0: one for each core that the process may run on (affinity and cgroup quota considered). NULL: no
- * memory or no threads. */
+#define TEAM_THREADS_MAX 256U
+
+/* n_threads 0: one for each core that the process may run on (base/cpus.h). NULL: no memory or no threads. */
 struct team *team_create(unsigned n_threads);
 void team_destroy(struct team *t);
+/* Its workers, busy or not: what is kept for each worker has so many places. */
 unsigned team_size(const struct team *t);
 
-/* Runs task(arg, worker, n_workers) on all workers and returns when all have returned. */
+/* How many of them tasks run on, at first all: workers 0 to n - 1; the others sleep and cost nothing. n is 1
+ * to team_size. Thread: the owner, between two tasks. No memory is taken, and no answer may depend on it. */
+unsigned team_active(const struct team *t);
+void team_set_active(struct team *t, unsigned n);
+
+/* The kernel's number of a worker's thread, 1 to team_size - 1; 0: it hasn't begun to run. Any thread. */
+int team_tid(const struct team *t, unsigned worker);
+
+/* Runs task(arg, worker, n_workers) on all active workers and returns when all have returned. */
 void team_run(struct team *t, team_task *task, void *arg);
 
-/* Inside a task: waits until all workers are here. Everything written before is seen by all after. */
+/* Inside a task: waits until all active workers are here. Everything written before is seen by all after. */
 void team_barrier(struct team *t);
 /* The same in two halves, with work that needs nobody between them: team_wait(t, team_arrive(t)) is
  * team_barrier(t). All workers go through the same sequence of barriers, whole or in halves. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/team.h"
 #include "kernels.h"
 #include "model.h"
 
@@ -33,6 +34,7 @@ struct rig {
     struct team *team;
     struct kv_cache *kv;
     struct step_space *space;
+    bool changing; /* the number of active workers is another one in each step */
 };
 
 struct rig_line {
@@ -161,6 +163,8 @@ static inline uint64_t rig_run(struct rig *r, struct rig_line *lines, uint32_t n
         if (batch.n_seqs == 0)
             continue;
         uint64_t before = mem_count();
+        if (r->changing)
+            team_set_active(r->team, step % team_size(r->team) + 1);
         model_step(r->m, r->space, r->kv, &batch, &logits);
         n_allocations += mem_count() - before;
         for (uint32_t i = 0; i < batch.n_seqs; i++) {

@@ -1,7 +1,7 @@
 /* Batch-invariance, to the bit: what a sequence computes alone on one thread, it computes in a crowd of other
- * adapters, with its prompt in chunks, started later than others, and on more threads. Compared are all
- * logits of all positions and the greedy tokens. A crowd of one adapter after another also shows that nothing
- * of a step stays behind. */
+ * adapters, with its prompt in chunks, started later than others, on more threads, and on another number of
+ * them in each step. Compared are all logits of all positions and the greedy tokens. A crowd of one adapter
+ * after another also shows that nothing of a step stays behind. */
 #include "tests/test.h"
 
 #include "adapters.h"
@@ -119,6 +119,8 @@ static void check_invariance(const char *family, struct rig_options o)
     for (o.n_threads = 2; o.n_threads <= 3; o.n_threads++) {
         crowd_open(&more, family, &o);
         compare_crowd(&c, &more.r, more.versions, o.n_threads == 2 ? 512 : 7, o.n_threads - 2);
+        more.r.changing = true;
+        compare_crowd(&c, &more.r, more.versions, o.n_threads == 2 ? 7 : 512, 1);
         crowd_close(&more);
     }
     crowd_close(&c);

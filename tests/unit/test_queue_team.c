@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/queue.h"
@@ -128,6 +129,56 @@ static void barriers_hold_in_two_halves(void **state)
     check_team(add_up_in_halves);
 }
 
+/* Which workers ran, of how many they were told, and that a barrier is theirs alone. */
+struct called {
+    struct team *team;
+    atomic_uint n_ran[8], n_told[8], n_before;
+};
+
+static void note_call(void *arg, unsigned worker, unsigned n_workers)
+{
+    struct called *c = arg;
+    atomic_fetch_add(&c->n_ran[worker], 1);
+    atomic_store(&c->n_told[worker], n_workers);
+    atomic_fetch_add(&c->n_before, 1);
+    team_barrier(c->team);
+    if (atomic_load(&c->n_before) != n_workers)
+        atomic_store(&c->n_told[worker], 99);
+    team_barrier(c->team);
+    if (worker == 0)
+        atomic_store(&c->n_before, 0);
+}
+
+/* Fewer and more, one by one and in leaps, at once and after a rest in which all have gone to sleep. */
+static void tasks_run_on_the_active_alone(void **state)
+{
+    (void)state;
+    static const unsigned numbers[] = {8, 3, 3, 1, 1, 2, 8, 7, 5, 8, 1, 8, 4, 6, 1, 3};
+    unsigned want[8] = {0};
+    struct called c = {.team = team_create(8)};
+    assert_int_equal(team_active(c.team), 8);
+    for (unsigned i = 0; i < 200; i++) {
+        unsigned n = numbers[i % 16];
+        team_set_active(c.team, n);
+        assert_int_equal(team_active(c.team), n);
+        assert_int_equal(team_size(c.team), 8);
+        for (unsigned k = 0; k <= i % 3; k++)
+            team_run(c.team, note_call, &c);
+        for (unsigned w = 0; w < 8; w++) {
+            want[w] += w < n ? i % 3 + 1 : 0;
+            assert_int_equal(c.n_ran[w], want[w]);
+            assert_true(w >= n || c.n_told[w] == n);
+        }
+        if (i % 20 == 7)
+            usleep(2000);
+    }
+    for (unsigned w = 1; w < 8; w++)
+        assert_true(team_tid(c.team, w) > 0);
+    team_set_active(c.team, 2); /* the sleeping ones are found at the end, too */
+    team_run(c.team, note_call, &c);
+    team_destroy(c.team);
+}
+
 static void shares_cover_everything_once(void **state)
 {
     (void)state;
@@ -151,6 +202,7 @@ int main(void)
         cmocka_unit_test(queue_hands_over_everything_in_order),
         cmocka_unit_test(team_runs_on_all_and_barriers_hold),
         cmocka_unit_test(barriers_hold_in_two_halves),
+        cmocka_unit_test(tasks_run_on_the_active_alone),
         cmocka_unit_test(shares_cover_everything_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
