@@ -269,6 +269,28 @@ enum speculation {
 
 #define ENGINE_SEQUENCES 64U
 
+/* Why steps have fewer threads than the engine has; each with its name for logs and metrics. */
+#define THREAD_LIMIT_LIST(X)                                                                                 \
+    X(THREADS_ALL, "none")            /* they have all */                                                    \
+    X(THREADS_QUOTA, "quota")         /* the cgroup's quota is worth fewer CPUs */                           \
+    X(THREADS_AFFINITY, "affinity")   /* the process may run on fewer */                                     \
+    X(THREADS_DELAYED, "contention")  /* other threads had the CPUs while workers were ready */              \
+    X(THREADS_STOLEN, "steal")        /* the hypervisor ran somebody else */                                 \
+    X(THREADS_THROTTLED, "throttled") /* the quota was used up before its period was over */
+enum thread_limit {
+#define THREAD_LIMIT_ID(id, name) id,
+    THREAD_LIMIT_LIST(THREAD_LIMIT_ID)
+#undef THREAD_LIMIT_ID
+        THREAD_LIMITS
+};
+const char *thread_limit_name(enum thread_limit limit);
+
+struct engine_threads {
+    uint32_t n, n_max; /* of a step; of the engine */
+    enum thread_limit limit;
+    bool pinned; /* each stays on a CPU of its own */
+};
+
 struct engine_options {
     uint32_t n_sequences;  /* running at once; 0: ENGINE_SEQUENCES */
     uint32_t queue_limit;  /* waiting; 0: 1024 */
@@ -277,11 +299,16 @@ struct engine_options {
     const char *kv_type;   /* "auto", "f32", "f16", "bf16", "int8" */
     uint32_t step_tokens;  /* token budget of a step; 0: 64 of prompts, and one of each that decodes */
     uint32_t chunk_tokens; /* longest prompt chunk of one sequence in a step; 0: step_tokens */
-    unsigned n_threads;    /* 0: one a core */
+    unsigned n_threads;    /* 0: one a core, and fewer while others use the machine */
     bool prefix_cache_off; /* KV pages are forgotten with their sequence */
     const struct cost_model *costs; /* of this machine, for MERGED_AUTO; copied; NULL: that never merges */
     enum speculation speculation;
     int64_t wait_bound_ns; /* 0: ENGINE_WAIT_BOUND_NS */
+    bool pin_off;          /* threads are never pinned to CPUs */
+    /* The threads of a step are others from now on, or pinned or set free. Thread: one of the engine's own;
+     * may not call the engine but for engine_stats. NULL: nobody wants to know. */
+    void (*on_threads)(void *data, const struct engine_threads *now);
+    void *on_threads_data;
 };
 
 struct engine;
@@ -360,6 +387,7 @@ struct engine_stats {
      * that nothing was started of a caller's voice that waited. */
     uint64_t class_wait_max_ns[2], voice_wait_max_ns[2];
     uint64_t n_late; /* generations that were started out of turn because of the bound */
+    struct engine_threads threads;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */
 size_t kv_bytes_in_use(const struct engine *e);

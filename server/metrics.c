@@ -234,6 +234,17 @@ static void put_waits(const struct engine_stats *e, struct buf *out)
            (double)e->n_late);
 }
 
+static void put_threads(const struct engine_threads *t, struct buf *out)
+{
+    number(out, "lorikeet_threads", "gauge", "Compute threads of a step.", t->n);
+    number(out, "lorikeet_threads_max", "gauge", "Compute threads that there are.", t->n_max);
+    head(out, "lorikeet_threads_limited", "gauge", "1 for the reason why a step has fewer.");
+    for (unsigned i = 0; i < THREAD_LIMITS; i++)
+        buf_printf(out, "lorikeet_threads_limited{by=\"%s\"} %d\n", thread_limit_name((enum thread_limit)i),
+                   t->limit == (enum thread_limit)i);
+    number(out, "lorikeet_threads_pinned", "gauge", "1: each stays on a CPU of its own.", t->pinned);
+}
+
 static void put_engine(const struct server *s, struct buf *out)
 {
     struct engine_stats e;
@@ -272,6 +283,7 @@ static void put_engine(const struct server *s, struct buf *out)
            "Tokens guessed and computed beside the next one.", (double)e.n_drafted);
     number(out, "lorikeet_accepted_drafts_total", "counter", "Those of them that were right.",
            (double)e.n_drafts_right);
+    put_threads(&e.threads, out);
     number(out, "lorikeet_step_allocations_total", "counter", "Heap allocations inside steps (should be 0).",
            (double)e.step_allocations);
     number(out, "vllm:num_requests_running", "gauge", "As vLLM calls it.", e.n_running);

@@ -91,7 +91,8 @@ struct conf;
       "show /metrics to clients too; it names all adapters (true)")                                          \
     X(LIST, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
       "pages of this origin may ask, from a browser; *: of any (none)")                                      \
-    X(COUNT, "threads", n_threads, 0, 256, NULL, "N", "compute threads (0: one a core)")                     \
+    X(COUNT, "threads", n_threads, 0, 256, NULL, "N",                                                        \
+      "compute threads (0: one a core, fewer while others use the machine)")                                 \
     X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avxvnni|avx512|neon", "NAME",                              \
       "instruction set of the kernels (auto)")                                                               \
     X(CHOICE, "quant", quant, 0, 0, "auto|f32|bf16|q8_0|q4_0", "TYPE",                                       \

@@ -275,6 +275,15 @@ struct start {
     struct error err;
 };
 
+/* Thread: one of the engine's. */
+static void threads_changed(void *data, const struct engine_threads *now)
+{
+    const struct log *log = data;
+    LOG_EVENT(log, LOG_INFO, "threads of a step", LOG_NUMBER("threads", now->n), LOG_NUMBER("of", now->n_max),
+              LOG_TEXT("limited_by", thread_limit_name(now->limit)),
+              LOG_TEXT("pinned", now->pinned ? "true" : "false"));
+}
+
 static void load_base(void *data)
 {
     struct start *st = data;
@@ -295,6 +304,8 @@ static void load_base(void *data)
                                .chunk_tokens = c->chunk_tokens,
                                .n_threads = c->n_threads,
                                .wait_bound_ns = c->wait_bound_ms * NS_PER_MS,
+                               .on_threads = threads_changed,
+                               .on_threads_data = &st->server->log,
                                .speculation =
                                    strcmp(c->speculate, "off") == 0 ? SPECULATION_OFF : SPECULATION_AUTO};
     st->status = engine_create(st->base.model, st->base.text, &o, bridge_wake, st->server->bridge,

@@ -108,6 +108,7 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .voice_wait_max_ns = {COUNTER(voice_wait_max_ns[0]), COUNTER(voice_wait_max_ns[1])},
         .n_late = COUNTER(n_late),
     };
+    out->threads = engine_watch_threads(e);
     uint64_t oldest_ns = COUNTER(oldest_ns), now_ns = (uint64_t)clock_now_ns();
     out->oldest_wait_ns = oldest_ns && oldest_ns < now_ns ? now_ns - oldest_ns : 0;
 #undef COUNTER
@@ -136,10 +137,12 @@ void engine_destroy(struct engine *e)
 {
     if (!e)
         return;
+    engine_watch_stop(e);
     if (e->has_thread)
         stop_thread(e);
     for (uint32_t i = 0; e->scratch && i < team_size(e->team); i++)
         sampler_scratch_fini(&e->scratch[i]);
+    engine_watch_destroy(e->watch);
     engine_merged_fini(e);
     engine_drafts_fini(e);
     step_space_destroy(e->space);

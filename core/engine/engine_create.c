@@ -217,13 +217,15 @@ static enum status build(struct engine *e, const struct engine_options *o, struc
                     "no memory for %u sequences of %u tokens: lower n_sequences or context", e->n_sequences,
                     e->limits.context);
     if ((s = create_team(e, o->n_threads, err)) != STATUS_OK || (s = create_scratch(e, err)) != STATUS_OK ||
-        (s = engine_merged_init(e, err)) != STATUS_OK ||
+        (s = engine_watch_create(e, o, err)) != STATUS_OK || (s = engine_merged_init(e, err)) != STATUS_OK ||
         (s = engine_drafts_init(e, o->speculation, err)) != STATUS_OK)
         return s;
     struct kv_shape shape = *kv_cache_shape(e->kv);
     s = step_space_create(e->model, &shape, e->step_tokens, e->n_sequences + SHADOWS_MAX,
                           e->n_sequences + e->score_rows + SHADOWS_MAX, e->team, &e->space, err);
-    return s != STATUS_OK ? s : start_thread(e, err);
+    if (s != STATUS_OK || (s = start_thread(e, err)) != STATUS_OK)
+        return s;
+    return engine_watch_start(e, err);
 }
 
 enum status engine_create(const struct model *m, const struct text_model *text,

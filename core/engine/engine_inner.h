@@ -128,6 +128,8 @@ struct drafts {
     bool only_decodes; /* this step does */
 };
 
+struct engine_watch; /* engine_watch.c */
+
 struct engine {
     /* immutable after engine_create */
     const struct model *model;
@@ -155,6 +157,7 @@ struct engine {
     uint64_t serial;
     pthread_t thread;
     bool has_thread;
+    struct engine_watch *watch; /* NULL: one thread, nothing to decide */
 
     /* engine thread */
     struct team *team;
@@ -217,6 +220,18 @@ void engine_end_waiting(struct engine *e, struct submission *s, enum finish_reas
                         const struct error *err);
 void engine_end_sequence(struct engine *e, struct sequence *q, enum finish_reason reason,
                          const struct error *err);
+
+/* engine_watch.c: how many threads a step has, and whether they are pinned */
+LK_MUST_USE enum status engine_watch_create(struct engine *e, const struct engine_options *o,
+                                            struct error *err);
+LK_MUST_USE enum status engine_watch_start(struct engine *e, struct error *err); /* its thread */
+void engine_watch_stop(struct engine *e); /* before the engine thread ends */
+void engine_watch_destroy(struct engine_watch *w);
+/* The engine thread: it is the team's first worker; there is work again; and before a step. */
+void engine_watch_joined(struct engine *e);
+void engine_watch_busy(struct engine *e);
+void engine_watch_apply(struct engine *e);
+struct engine_threads engine_watch_threads(const struct engine *e); /* any thread */
 
 /* engine_pool.c: embeddings */
 /* What the batch that is made needs of the model. */

@@ -79,8 +79,10 @@ static bool is_idle(const struct engine *e)
 static void receive(struct engine *e)
 {
     struct message m;
-    if (is_idle(e) && queue_get_wait(e->inbox, &m, -1))
+    if (is_idle(e) && queue_get_wait(e->inbox, &m, -1)) {
+        engine_watch_busy(e);
         handle(e, &m);
+    }
     while (queue_get(e->inbox, &m))
         handle(e, &m);
 }
@@ -519,6 +521,7 @@ static void end_all(struct engine *e)
 void *engine_main(void *engine)
 {
     struct engine *e = engine;
+    engine_watch_joined(e);
     for (;;) {
         receive(e);
         /* acquire: pairs with the destroyer's release */
@@ -527,6 +530,7 @@ void *engine_main(void *engine)
         if (is_idle(e))
             continue;
         engine_merged_sync(e);
+        engine_watch_apply(e);
         step(e);
     }
     end_all(e);

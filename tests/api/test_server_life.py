@@ -175,6 +175,9 @@ def test_metrics_are_well_formed(server):
         assert len(info) == 1 and "qv_r4" in re.search(r'running_lora_adapters="([^"]*)"', info[0])[1].split(",")
         assert abs(float(info[0].split()[-1]) - time.time()) < 60
         assert "lorikeet_step_allocations_total 0" in text.splitlines()
+        threads = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("lorikeet_threads")}
+        assert 1 <= threads["lorikeet_threads"] <= threads["lorikeet_threads_max"]
+        assert sum(n for name, n in threads.items() if name.startswith("lorikeet_threads_limited{")) == 1
 
 
 def test_operators_wire_form(server):

@@ -1,13 +1,14 @@
 /* Speed of the engine in this process, one JSON line a run.
  *
  *   bench_step MODEL [--rank 16] [--sites all|qv] [--rounds 1] [--threads N] [--isa auto] [--quant auto]
- *              [--activations int8] [--predict] RUN...
+ *              [--activations int8] [--predict] [--no-pin] RUN...
  *   RUN: prefill:TOKENS[:ROWS]             ROWS prompts of so many tokens
  *        decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]   ROWS sequences that have CONTEXT tokens each (8) say TOKENS
  * more, on so many different adapters (0: the base alone)
  *
  *        pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]     the same, but the forward pass alone: no engine, no sampling
  *
+ * Threads that are left alone are pinned after some seconds (include/engine.h), but for --no-pin.
  * Runs are made in turns, --rounds times. A decode run's time is from the moment when all rows have begun to
  * the first one's end, so its steps all have ROWS rows. Adapters are random, and stored as the server does by
  * default. `bytes` is what a step must read (weights once, each adapter once, keys and values), `macs` what
@@ -47,7 +48,7 @@ struct bench {
     struct model *model;
     struct engine *engine;
     struct cost_model costs;
-    bool predict;
+    bool predict, pin_off;
     struct lora *adapters[N_ADAPTERS_MAX];
     int32_t *prompt;
     uint32_t rank, n_rounds, n_runs;
@@ -279,6 +280,7 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
                                             {"quant", required_argument, NULL, 'q'},
                                             {"activations", required_argument, NULL, 'a'},
                                             {"predict", no_argument, NULL, 'p'},
+                                            {"no-pin", no_argument, NULL, 'f'},
                                             {0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -288,6 +290,7 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
         b->n_threads = c == 't' ? n : b->n_threads;
         b->only_qv = c == 's' ? strcmp(optarg, "qv") == 0 : b->only_qv;
         b->predict = c == 'p' ? true : b->predict;
+        b->pin_off = c == 'f' ? true : b->pin_off;
         o->isa = c == 'i' ? optarg : o->isa;
         o->quant = c == 'q' ? optarg : o->quant;
         o->activations = c == 'a' ? optarg : o->activations;
@@ -313,7 +316,8 @@ static enum quant quant_of(const char *name)
 static void open_all(struct bench *b, const char *path, const struct options *o)
 {
     struct error err = {.text = "no memory"};
-    struct engine_options eo = {.n_sequences = 1, .n_threads = b->n_threads, .context = CONTEXT_USUAL};
+    struct engine_options eo = {
+        .n_sequences = 1, .n_threads = b->n_threads, .context = CONTEXT_USUAL, .pin_off = b->pin_off};
     struct team *team = team_create(b->n_threads);
     struct model_options mo = {.team = team, .quant = quant_of(o->quant)};
     enum act_mode act = strcmp(o->activations, "f32") == 0 ? ACT_MODE_F32 : ACT_MODE_INT8;

@@ -1,0 +1,361 @@
+/* A thread that looks once a second, while the engine works, at what the kernel says of the team's threads
+ * and of the machine, and decides (pace.h) how many of them the next steps have, and whether they stay on
+ * their CPUs. The engine thread reads one number before a step; it never waits for this one.
+ *
+ * Workers are pinned from here: their affinity is the kernel's business, not the step's. Each to the CPU on
+ * which it is, where no other of them is on the same core; else to the next free one, one hardware thread of
+ * each core before the second ones.
+ *
+ * While the engine is idle this thread sleeps, too. It takes no memory after its start (the engine counts).
+ */
+#include "engine_inner.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/cpus.h"
+#include "base/mem.h"
+#include "pace.h"
+
+#define LOOK_NS NS_PER_S
+#define STAT_BYTES (1U << 18) /* of /proc/stat, whose CPUs come first */
+
+struct engine_watch {
+    /* immutable */
+    unsigned n_threads;
+    void (*on_threads)(void *data, const struct engine_threads *now);
+    void *data;
+
+    /* between the threads; all relaxed but `asleep`: numbers that stand for themselves */
+    atomic_uint n_active, limit;
+    atomic_bool pinned;
+    atomic_int engine_tid;
+    atomic_bool asleep;   /* seq_cst: pairs with counters.n_live, see sleep_if_idle */
+    pthread_mutex_t lock; /* a leaf */
+    pthread_cond_t wake;
+    bool stopping; /* under the lock */
+
+    /* the watch's thread */
+    pthread_t thread;
+    bool has_thread;
+    struct pace pace;
+    struct cpu_sample sample;
+    struct thread_times times[TEAM_THREADS_MAX];
+    bool has_times;
+    uint64_t n_steps;
+    char stat[STAT_BYTES];
+};
+
+const char *thread_limit_name(enum thread_limit limit)
+{
+    static const char *const names[THREAD_LIMITS] = {
+#define THREAD_LIMIT_NAME(id, name) name,
+        THREAD_LIMIT_LIST(THREAD_LIMIT_NAME)
+#undef THREAD_LIMIT_NAME
+    };
+    require(limit < THREAD_LIMITS);
+    return names[limit];
+}
+
+/* ---- the engine's side ---- */
+
+enum status engine_watch_create(struct engine *e, const struct engine_options *o, struct error *err)
+{
+    unsigned n = team_size(e->team);
+    if (n == 1)
+        return STATUS_OK;
+    struct engine_watch *w = e->watch = mem_zalloc(sizeof *w);
+    if (!w)
+        return fail(err, STATUS_NO_MEMORY, "no memory to watch the threads");
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&w->lock, NULL);
+    w->n_threads = n;
+    w->on_threads = o->on_threads;
+    w->data = o->on_threads_data;
+    w->pace = pace_begin(n, o->n_threads != 0, !o->pin_off);
+    atomic_init(&w->n_active, n);
+    atomic_init(&w->asleep, true);
+    return STATUS_OK;
+}
+
+void engine_watch_stop(struct engine *e)
+{
+    struct engine_watch *w = e->watch;
+    if (!w || !w->has_thread)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    w->has_thread = false;
+}
+
+void engine_watch_destroy(struct engine_watch *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->wake);
+    mem_free(w);
+}
+
+void engine_watch_joined(struct engine *e)
+{
+    if (e->watch)
+        atomic_store_explicit(&e->watch->engine_tid, (int)syscall(SYS_gettid), memory_order_relaxed);
+}
+
+void engine_watch_busy(struct engine *e)
+{
+    struct engine_watch *w = e->watch;
+    if (!w || !atomic_exchange(&w->asleep, false))
+        return;
+    pthread_mutex_lock(&w->lock);
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void engine_watch_apply(struct engine *e)
+{
+    unsigned n = e->watch ? atomic_load_explicit(&e->watch->n_active, memory_order_relaxed) : 1;
+    if (e->watch && n != team_active(e->team))
+        team_set_active(e->team, n);
+}
+
+struct engine_threads engine_watch_threads(const struct engine *e)
+{
+    const struct engine_watch *w = e->watch;
+    if (!w)
+        return (struct engine_threads){.n = 1, .n_max = 1};
+    return (struct engine_threads){
+        .n = atomic_load_explicit(&w->n_active, memory_order_relaxed),
+        .n_max = w->n_threads,
+        .limit = (enum thread_limit)atomic_load_explicit(&w->limit, memory_order_relaxed),
+        .pinned = atomic_load_explicit(&w->pinned, memory_order_relaxed)};
+}
+
+/* ---- pins ---- */
+
+static int tid_of(const struct engine *e, unsigned worker)
+{
+    return worker ? team_tid(e->team, worker)
+                  : atomic_load_explicit(&e->watch->engine_tid, memory_order_relaxed);
+}
+
+/* The first n of the spread are one of each core, where there are so many cores. */
+static bool is_among(const uint16_t *cpus, unsigned n, int cpu)
+{
+    bool found = false;
+    for (unsigned i = 0; i < n; i++)
+        found = found || cpus[i] == cpu;
+    return found;
+}
+
+/* False: a thread could not be pinned, or has gone. */
+static bool pin(const struct engine *e, const cpu_set_t *allowed)
+{
+    uint16_t spread[CPU_SETSIZE];
+    unsigned n = e->watch->n_threads, n_cpus = cpus_spread("", allowed, spread);
+    cpu_set_t taken, one;
+    uint16_t at[TEAM_THREADS_MAX];
+    bool placed[TEAM_THREADS_MAX] = {false};
+    CPU_ZERO(&taken);
+    for (unsigned i = 0; i < n; i++) {
+        int cpu = cpus_thread_cpu("", tid_of(e, i));
+        placed[i] = cpu >= 0 && is_among(spread, n < n_cpus ? n : n_cpus, cpu) && !CPU_ISSET(cpu, &taken);
+        if (placed[i])
+            CPU_SET(at[i] = (uint16_t)cpu, &taken);
+    }
+    for (unsigned i = 0, next = 0; i < n; i++) {
+        while (!placed[i] && next < n_cpus && CPU_ISSET(spread[next], &taken))
+            next++;
+        if (!placed[i] && next == n_cpus)
+            return false;
+        if (!placed[i])
+            CPU_SET(at[i] = spread[next], &taken);
+        CPU_ZERO(&one);
+        CPU_SET(at[i], &one);
+        if (tid_of(e, i) == 0 || sched_setaffinity(tid_of(e, i), sizeof one, &one) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void set_free(const struct engine *e, const cpu_set_t *allowed)
+{
+    for (unsigned i = 0; i < e->watch->n_threads; i++)
+        if (tid_of(e, i))
+            sched_setaffinity(tid_of(e, i), sizeof *allowed, allowed);
+}
+
+/* ---- a look ---- */
+
+static double rate(uint64_t before, uint64_t after, double ns)
+{
+    return after > before && ns > 0 ? (double)(after - before) / ns : 0;
+}
+
+/* What the team's threads did since the last look: the sums, and the share of the time in which the busiest
+ * had work. */
+static struct thread_times look_at_threads(struct engine *e, double wall_ns, double *busy)
+{
+    struct engine_watch *w = e->watch;
+    struct thread_times sum = {0};
+    bool all = true;
+    *busy = 0;
+    for (unsigned i = 0; i < w->n_threads; i++) {
+        struct thread_times now, *before = &w->times[i];
+        all = cpus_thread_times("", tid_of(e, i), &now) && all;
+        uint64_t run_ns = now.run_ns - before->run_ns, delay_ns = now.delay_ns - before->delay_ns;
+        double share = (double)(run_ns + delay_ns) / wall_ns;
+        *before = now;
+        sum.run_ns += run_ns;
+        sum.delay_ns += delay_ns;
+        *busy = share > *busy ? share : *busy;
+    }
+    bool usable = all && w->has_times;
+    w->has_times = all;
+    if (!usable)
+        sum = (struct thread_times){0};
+    *busy = usable ? *busy : -1;
+    return sum;
+}
+
+/* Rates while the team worked. Throttled threads count as delayed by the kernel: that part is taken out. */
+static struct pace_window look(struct engine *e, const cpu_set_t *allowed)
+{
+    struct engine_watch *w = e->watch;
+    struct cpu_sample before = w->sample, *now = &w->sample;
+    now->at_ns = clock_now_ns();
+    cpus_sample("", allowed, w->stat, sizeof w->stat, now);
+    double wall_ns = (double)(now->at_ns - before.at_ns), busy;
+    struct thread_times t = look_at_threads(e, wall_ns, &busy);
+    uint64_t n_steps = atomic_load_explicit(&e->counters.n_steps, memory_order_relaxed);
+    bool has_stat = now->has_stat && before.has_stat;
+    unsigned n_allowed = (unsigned)CPU_COUNT(allowed), quota = cpus_quota("");
+    struct pace_window out = {.at_ns = now->at_ns,
+                              .busy = busy >= 0 ? busy : n_steps != w->n_steps,
+                              .spare = -1,
+                              .n_cpus = quota && quota < n_allowed ? quota : n_allowed,
+                              .has_quota = quota && quota < n_allowed};
+    w->n_steps = n_steps;
+    double worked_ns = wall_ns * out.busy, n = w->pace.n_active;
+    double throttled = rate(before.throttled_ns, now->throttled_ns, worked_ns);
+    double delayed = rate(0, t.delay_ns, worked_ns) - throttled;
+    out.stopped = throttled / n < 1 ? throttled / n : 1;
+    out.delayed = delayed > 0 ? delayed : 0;
+    if (!has_stat)
+        return out;
+    double used_ns = (double)(now->busy_ns - before.busy_ns); /* by all: of what is stolen, a part is ours */
+    double ours = busy >= 0 && (double)t.run_ns < used_ns ? (double)t.run_ns / used_ns : 1;
+    out.stolen = rate(before.stolen_ns, now->stolen_ns, worked_ns) * ours;
+    if (busy >= 0) /* what our own workers leave idle is no room for more of them */
+        out.spare = rate(before.idle_ns, now->idle_ns, wall_ns) - (n - (double)t.run_ns / wall_ns);
+    return out;
+}
+
+static void decide(struct engine *e)
+{
+    struct engine_watch *w = e->watch;
+    cpu_set_t allowed;
+    cpus_allowed(&allowed);
+    bool was_pinned = w->pace.pinned;
+    struct pace_window window = look(e, &allowed);
+    if (!pace_look(&w->pace, &window))
+        return;
+    if (w->pace.pinned && !was_pinned && !pin(e, &allowed)) {
+        w->pace.pinned = w->pace.may_pin = false; /* it isn't ours to say here */
+        set_free(e, &allowed);
+    }
+    if (was_pinned && !w->pace.pinned)
+        set_free(e, &allowed);
+    const struct engine_threads before = engine_watch_threads(e);
+    atomic_store_explicit(&w->n_active, w->pace.n_active, memory_order_relaxed);
+    atomic_store_explicit(&w->limit, w->pace.limit, memory_order_relaxed);
+    atomic_store_explicit(&w->pinned, w->pace.pinned, memory_order_relaxed);
+    const struct engine_threads now = engine_watch_threads(e);
+    bool changed = now.n != before.n || now.limit != before.limit || now.pinned != before.pinned;
+    if (changed && w->on_threads)
+        w->on_threads(w->data, &now);
+}
+
+/* ---- the thread ---- */
+
+/* The first numbers behind a sleep. */
+static void begin(struct engine *e)
+{
+    struct engine_watch *w = e->watch;
+    cpu_set_t allowed;
+    double ignored;
+    cpus_allowed(&allowed);
+    w->sample.at_ns = clock_now_ns();
+    cpus_sample("", &allowed, w->stat, sizeof w->stat, &w->sample);
+    w->n_steps = atomic_load_explicit(&e->counters.n_steps, memory_order_relaxed);
+    look_at_threads(e, 1, &ignored);
+}
+
+/* Who submits counts first, and later the engine thread looks whether we sleep; we lie down first and then
+ * look at the count. The exchanges see each other's, so one of the two sees the other. */
+static void sleep_if_idle(struct engine *e)
+{
+    atomic_exchange(&e->watch->asleep, true);
+    if (atomic_load(&e->counters.n_live) > 0)
+        atomic_store(&e->watch->asleep, false);
+}
+
+/* False: the end. */
+static bool wait_for_look(struct engine_watch *w, bool *slept)
+{
+    int64_t at_ns = clock_now_ns() + LOOK_NS;
+    struct timespec until = {.tv_sec = at_ns / NS_PER_S, .tv_nsec = at_ns % NS_PER_S};
+    *slept = false;
+    pthread_mutex_lock(&w->lock);
+    int status = 0;
+    while (!w->stopping && (atomic_load(&w->asleep) || status == 0)) {
+        if (atomic_load(&w->asleep)) {
+            *slept = true;
+            pthread_cond_wait(&w->wake, &w->lock);
+            status = ETIMEDOUT; /* what was measured before the sleep is old */
+        } else {
+            status = pthread_cond_timedwait(&w->wake, &w->lock, &until);
+        }
+    }
+    bool goes_on = !w->stopping;
+    pthread_mutex_unlock(&w->lock);
+    return goes_on;
+}
+
+static void *watch_main(void *arg)
+{
+    struct engine *e = arg;
+    bool slept;
+    while (wait_for_look(e->watch, &slept)) {
+        if (slept)
+            begin(e);
+        else
+            decide(e);
+        sleep_if_idle(e);
+    }
+    return NULL;
+}
+
+enum status engine_watch_start(struct engine *e, struct error *err)
+{
+    sigset_t all, before;
+    struct engine_watch *w = e->watch;
+    if (!w)
+        return STATUS_OK;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    w->has_thread = pthread_create(&w->thread, NULL, watch_main, e) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return w->has_thread ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "the watch's thread can't be started");
+}

@@ -1,0 +1,56 @@
+/* How many threads a step should have while others use the machine too, and whether they may stay on their
+ * CPUs. Pure: counters in, a decision out.
+ *
+ * A step's workers wait for each other at every barrier. If one of n is kept from its CPU, all stop, so n
+ * workers that together wait w seconds in a second (behind other programs, or because the hypervisor runs
+ * somebody else) go at the pace of n * (1 - w), while n - 1 that wait for nobody go at n - 1: a worker too
+ * many costs more than it gives once w > 1 / n. A quota that is used up stops all at once: there n workers go
+ * at n * (1 - stopped). A worker comes back when there is idle time for it: with what the CPU lacks to being
+ * idle, n + 1 workers would still be faster, by a margin.
+ *
+ *   fewer    two windows in a row say so; as many fewer as CPUs are missing, at least one
+ *   more     `patience` windows in a row say so (5; twice as many after each time that it was wrong)
+ *
+ * Pinned workers keep their caches and are spared a scheduler that moves them; but two programs that pin to
+ * the same CPU halve each other while other CPUs are idle. So workers are pinned only while all of them run
+ * and have waited for nobody for a while, each to the CPU on which the scheduler, who sees both programs, put
+ * it; and the first waits set them free again, before anything else is tried. */
+#ifndef LK_ENGINE_PACE_H
+#define LK_ENGINE_PACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+/* What happened between two looks, a second or so apart. Rates are seconds of CPU time in a second in which
+ * the team worked. */
+struct pace_window {
+    int64_t at_ns;   /* its end */
+    double busy;     /* share of the time in which the team worked */
+    double delayed;  /* its workers were ready, but others had the CPU */
+    double stolen;   /* the hypervisor took from them */
+    double stopped;  /* share of the time in which the cgroup's quota was used up */
+    double spare;    /* CPUs without work, beside the workers' own; below 0: unknown */
+    uint32_t n_cpus; /* that the process may use, quota considered */
+    bool has_quota;  /* and that the quota made fewer */
+};
+
+struct pace {
+    /* the decision */
+    uint32_t n_active;
+    bool pinned;
+    enum thread_limit limit; /* why n_active is less than n_max */
+    /* what it is made of; all 0 at first but these */
+    uint32_t n_max;
+    bool is_fixed; /* their number was asked for: only pinned changes */
+    bool may_pin;
+    uint32_t n_bad, n_good, patience, since_more, n_calm, pin_patience;
+    int64_t worked_ns; /* the last busy window */
+};
+
+struct pace pace_begin(uint32_t n_threads, bool is_fixed, bool may_pin);
+/* True: the decision has changed. */
+bool pace_look(struct pace *p, const struct pace_window *w);
+
+#endif
