@@ -143,7 +143,7 @@ static void read_thinking(struct turns *u, const json_t *block)
 static void read_block(struct turns *u, const char *role, const json_t *block)
 {
     struct reader *r = &u->t->in;
-    bool user = strcmp(role, "user") == 0;
+    bool user = strcmp(role, "user") == 0, model = strcmp(role, "assistant") == 0;
     const char *type = block_type(r, block, u->where);
     if (!type)
         return;
@@ -151,12 +151,23 @@ static void read_block(struct turns *u, const char *role, const json_t *block)
         add_text(u, role, block_text(r, block, "text", u->where));
     else if (user && strcmp(type, "tool_result") == 0)
         read_tool_result(u, block);
-    else if (!user && strcmp(type, "tool_use") == 0)
+    else if (model && strcmp(type, "tool_use") == 0)
         read_tool_use(u, block);
-    else if (!user && strcmp(type, "thinking") == 0)
+    else if (model && strcmp(type, "thinking") == 0)
         read_thinking(u, block);
-    else if (user || strcmp(type, "redacted_thinking") != 0) /* which nobody but its maker can read */
-        refuse_block(r, u->where, type, user ? "text and tool_result" : "text, tool_use and thinking");
+    else if (!model || strcmp(type, "redacted_thinking") != 0) /* which nobody but its maker can read */
+        refuse_block(r, u->where, type,
+                     user    ? "text and tool_result"
+                     : model ? "text, tool_use and thinking"
+                             : "text");
+}
+
+/* system: in the middle of a conversation, as Claude Code says what changes there; what stands before all of
+ * it belongs into `system`. */
+static bool is_role(const char *role, size_t index)
+{
+    return role && (strcmp(role, "user") == 0 || strcmp(role, "assistant") == 0 ||
+                    (index > 0 && strcmp(role, "system") == 0));
 }
 
 static void read_turn(struct turns *u, const json_t *m)
@@ -166,9 +177,10 @@ static void read_turn(struct turns *u, const json_t *m)
     const char *role = json_string_value(json_object_get(m, "role"));
     const json_t *content = json_object_get(m, "content");
     snprintf(u->where, sizeof u->where, "messages[%zu]", u->index);
-    if (!role || (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)) {
-        read_fail(r, STATUS_INVALID, u->where, "%s.role: found %s, expected user or assistant", u->where,
-                  describe_json(json_object_get(m, "role"), text, sizeof text));
+    if (!is_role(role, u->index)) {
+        read_fail(r, STATUS_INVALID, u->where, "%s.role: found %s, expected user%s", u->where,
+                  describe_json(json_object_get(m, "role"), text, sizeof text),
+                  u->index ? ", assistant or system" : " or assistant");
         return;
     }
     if (json_is_string(content)) {
@@ -347,11 +359,48 @@ static enum status translate_count(struct completion *c)
     return translate_any(c, true);
 }
 
+/* ---- templates that want one system message, at the beginning */
+
+static bool has_role(const json_t *message, const char *role)
+{
+    const char *is = json_string_value(json_object_get(message, "role"));
+    return is && strcmp(is, role) == 0;
+}
+
+/* Later system messages become words of the user; turns of the user that meet by it are one. False: there are
+ * none. */
+static bool fold_system(const json_t *messages)
+{
+    bool folded = false;
+    for (size_t i = 1; i < json_array_size(messages); i++) {
+        json_t *m = json_array_get(messages, i);
+        if (has_role(m, "system"))
+            folded = json_object_set_new(m, "role", json_string("user")) == 0;
+    }
+    for (size_t i = json_array_size(messages); folded && i-- > 1;) {
+        json_t *m = json_array_get(messages, i), *before = json_array_get(messages, i - 1);
+        if (!has_role(m, "user") || !has_role(before, "user"))
+            continue;
+        json_array_extend(json_object_get(before, "content"), json_object_get(m, "content"));
+        json_array_remove((json_t *)(uintptr_t)messages, i);
+    }
+    return folded;
+}
+
+static enum status parse(struct completion *c)
+{
+    enum status s = completion_parse_chat(c);
+    if (s != STATUS_INVALID || !fold_system(json_object_get(c->body, "messages")))
+        return s;
+    c->fault = (struct fault){0};
+    return completion_parse_chat(c);
+}
+
 static const struct dialect messages = {.name = "messages",
                                         .id_prefix = "msg_",
                                         .api = API_CHAT,
                                         .translate = translate,
-                                        .parse = completion_parse_chat,
+                                        .parse = parse,
                                         .render = anthropic_render,
                                         .start = anthropic_start,
                                         .chunk = anthropic_chunk,
@@ -365,7 +414,7 @@ static const struct dialect count = {.name = "count_tokens",
                                      .api = API_CHAT,
                                      .counts = true,
                                      .translate = translate_count,
-                                     .parse = completion_parse_chat,
+                                     .parse = parse,
                                      .render = completion_render_count};
 
 void api_messages(struct request *r)

@@ -99,11 +99,18 @@ static void read_message(struct items *m, const json_t *item)
         give_reasoning(m, message);
 }
 
+/* A function in a namespace has one name for the model. New. */
+static json_t *name_in(const char *space, const char *name)
+{
+    return json_sprintf("%s__%s", space, name);
+}
+
 /* Calls belong to the assistant's turn before them. */
 static void read_call(struct items *m, const json_t *item)
 {
     struct reader *r = &m->t->in;
     const char *id = text_of(r, item, "call_id", m->where), *name = text_of(r, item, "name", m->where);
+    const char *space = json_string_value(json_object_get(item, "namespace"));
     const json_t *arguments = json_object_get(item, "arguments");
     (void)text_of(r, item, "arguments", m->where);
     if (r->status != STATUS_OK)
@@ -115,8 +122,10 @@ static void read_call(struct items *m, const json_t *item)
     give_reasoning(m, turn);
     if (!json_object_get(turn, "tool_calls"))
         put_new(r, turn, "tool_calls", json_array());
-    push_new(r, json_object_get(turn, "tool_calls"), translate_call(r, id, name, arguments));
-    put_text(r, m->names, id, name);
+    json_t *full = space ? name_in(space, name) : json_string(name);
+    const char *shown = full ? json_string_value(full) : name;
+    push_new(r, json_object_get(turn, "tool_calls"), translate_call(r, id, shown, arguments));
+    put_new(r, m->names, id, full);
 }
 
 static void read_output(struct items *m, const json_t *item)
@@ -263,21 +272,59 @@ static void read_items(struct translation *t, struct responses_form *form)
 
 /* ---- tools, format */
 
-static void read_tool(struct translation *t, json_t *out, const json_t *tool, size_t index)
+struct tools {
+    struct translation *t;
+    struct responses_form *form;
+    json_t *out; /* OpenAI's of a chat */
+    char where[64];
+};
+
+/* space: whose function it is, or NULL */
+static void read_function(struct tools *u, const json_t *tool, const char *space)
 {
     static const char *const keys[] = {"name", "description", "parameters", "strict"};
-    char where[32];
-    snprintf(where, sizeof where, "tools[%zu]", index);
-    const char *type = text_of(&t->in, tool, "type", where);
+    struct reader *r = &u->t->in;
+    const char *type = text_of(r, tool, "type", u->where);
     if (strcmp(type, "function") != 0)
-        read_fail(&t->in, STATUS_UNSUPPORTED, where,
-                  "%s: tools of type \"%.40s\" are not supported, only \"function\"", where, type);
+        read_fail(r, STATUS_UNSUPPORTED, u->where,
+                  "%s: tools of type \"%.40s\" are not supported, only \"function\"", u->where, type);
     json_t *copy = json_object(), *function = json_object();
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        put_same(&t->in, function, keys[i], json_object_get(tool, keys[i]));
-    put_text(&t->in, copy, "type", "function");
-    put_new(&t->in, copy, "function", function);
-    push_new(&t->in, out, copy);
+        put_same(r, function, keys[i], json_object_get(tool, keys[i]));
+    if (space) {
+        json_t *name = name_in(space, text_of(r, tool, "name", u->where)), *parts = json_object();
+        put_text(r, parts, "namespace", space);
+        put_same(r, parts, "name", json_object_get(tool, "name"));
+        put_same(r, function, "name", name);
+        put_new(r, u->form->spaces, name ? json_string_value(name) : "", parts);
+        json_decref(name);
+    }
+    put_text(r, copy, "type", "function");
+    put_new(r, copy, "function", function);
+    push_new(r, u->out, copy);
+}
+
+/* Functions under one name, as Codex groups them. */
+static void read_namespace(struct tools *u, const json_t *tool)
+{
+    struct reader in = {.object = tool, .fault = u->t->in.fault, .status = u->t->in.status};
+    const json_t *tools = NULL;
+    char where[sizeof u->where];
+    const char *space = text_of(&in, tool, "name", u->where);
+    snprintf(where, sizeof where, "%s", u->where);
+    read_array(&in, "tools", &tools);
+    u->t->in.status = in.status;
+    for (size_t i = 0; i < json_array_size(tools) && u->t->in.status == STATUS_OK; i++) {
+        snprintf(u->where, sizeof u->where, "%.32s.tools[%zu]", where, i);
+        read_function(u, json_array_get(tools, i), space);
+    }
+}
+
+/* What its owner would do for the model, if the model asked. It can't ask for it here: the answer's `tools`
+ * don't have it. */
+static bool is_web_search(const char *type)
+{
+    return strncmp(type, "web_search", strlen("web_search")) == 0;
 }
 
 static void read_tool_choice(struct translation *t)
@@ -297,20 +344,31 @@ static void read_tool_choice(struct translation *t)
     put_new(&t->in, t->out, "tool_choice", out);
 }
 
-static void read_tools(struct translation *t)
+static void read_tools(struct translation *t, struct responses_form *form)
 {
+    struct tools u = {.t = t, .form = form, .out = json_array()};
     const json_t *tools = NULL;
+    json_t *shown = json_array();
     read_tool_choice(t);
-    if (!read_array(&t->in, "tools", &tools))
-        return;
-    json_t *out = json_array();
-    for (size_t i = 0; i < json_array_size(tools) && t->in.status == STATUS_OK; i++)
-        read_tool(t, out, json_array_get(tools, i), i);
-    if (json_array_size(out)) {
-        put_new(&t->in, t->out, "tools", out);
+    read_array(&t->in, "tools", &tools);
+    for (size_t i = 0; i < json_array_size(tools) && t->in.status == STATUS_OK; i++) {
+        const json_t *tool = json_array_get(tools, i);
+        snprintf(u.where, sizeof u.where, "tools[%zu]", i);
+        const char *type = text_of(&t->in, tool, "type", u.where);
+        if (is_web_search(type))
+            continue;
+        push_new(&t->in, shown, json_incref((json_t *)(uintptr_t)tool));
+        if (strcmp(type, "namespace") == 0)
+            read_namespace(&u, tool);
+        else
+            read_function(&u, tool, NULL);
+    }
+    put_new(&t->in, form->asked, "tools", shown);
+    if (json_array_size(u.out)) {
+        put_new(&t->in, t->out, "tools", u.out);
         return;
     }
-    json_decref(out);
+    json_decref(u.out);
     json_object_del(t->out, "tools");
 }
 
@@ -383,11 +441,12 @@ static void begin_form(struct translation *t, struct completion *c)
     struct responses_form *form = responses_form_create(c->r);
     c->form = form;
     if (form) {
-        form->asked = json_incref(c->body);
+        form->asked = json_copy(c->body);
         form->input = json_array();
+        form->spaces = json_object();
         form->stores = true;
     }
-    if (!form || !form->input || !kept_owner(c->r, form->owner))
+    if (!form || !form->asked || !form->input || !form->spaces || !kept_owner(c->r, form->owner))
         read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
     else
         read_bool(&t->in, "store", &form->stores);
@@ -409,7 +468,8 @@ static enum status translate(struct completion *c)
         json_object_del(t.out, "stream");
     translate_rename(&t, "max_output_tokens", "max_completion_tokens");
     read_format(&t);
-    read_tools(&t);
+    if (t.in.status == STATUS_OK)
+        read_tools(&t, c->form);
     read_reasoning_effort(&t);
     read_logprobs(&t);
     if (t.in.status == STATUS_OK)

@@ -18,6 +18,7 @@ static void free_form(void *data)
     struct responses_form *f = data;
     json_decref(f->asked);
     json_decref(f->input);
+    json_decref(f->spaces);
     for (uint32_t i = 0; i < f->n_items; i++) {
         buf_fini(&f->items[i].text);
         buf_fini(&f->items[i].log_probs);
@@ -88,6 +89,18 @@ static void put_text_part(struct jw *w, const struct response_item *item, bool e
     jw_end(w, '}');
 }
 
+/* As the caller knows it. */
+static void put_call_name(struct jw *w, const struct responses_form *f, const struct buf *name)
+{
+    const json_t *known = name->length ? json_object_getn(f->spaces, name->data, name->length) : NULL;
+    if (!known) {
+        put_buf(w, "name", name);
+        return;
+    }
+    jw_key_text(w, "name", json_string_value(json_object_get(known, "name")));
+    jw_key_text(w, "namespace", json_string_value(json_object_get(known, "namespace")));
+}
+
 /* status: "in_progress" shows an item that has nothing yet. */
 static void put_item(struct jw *w, const struct choice *h, const struct response_item *item,
                      const char *status)
@@ -101,7 +114,7 @@ static void put_item(struct jw *w, const struct choice *h, const struct response
     if (item->kind == ITEM_CALL) {
         const struct reply_call *call = &h->reply.calls[item->call];
         jw_key_text(w, "call_id", call->id);
-        put_buf(w, "name", &call->name);
+        put_call_name(w, h->owner->form, &call->name);
         jw_key(w, "arguments");
         jw_bytes(w, item->text.data ? item->text.data : "", empty ? 0 : item->text.length);
     } else {
@@ -314,7 +327,7 @@ static void put_done_event(struct completion *c, struct jw *w, const struct resp
     put_place(w, c->form, item);
     put_buf(w, item->kind == ITEM_CALL ? "arguments" : "text", &item->text);
     if (item->kind == ITEM_CALL)
-        put_buf(w, "name", &c->choices[0].reply.calls[item->call].name);
+        put_call_name(w, c->form, &c->choices[0].reply.calls[item->call].name);
     if (item->kind == ITEM_MESSAGE) {
         jw_key(w, "logprobs");
         jw_begin(w, '[');
@@ -358,7 +371,7 @@ static struct response_item *open_item(struct completion *c, struct jw *w, enum 
     }
     struct response_item *item = &f->items[f->n_items];
     *item = (struct response_item){.kind = kind, .call = call};
-    snprintf(item->id, sizeof item->id, "%s_%.40s_%u", prefixes[kind], f->id + 5, f->n_items);
+    snprintf(item->id, sizeof item->id, "%s_%.48s_%u", prefixes[kind], f->id + 5, f->n_items);
     buf_init(&item->text, 0);
     buf_init(&item->log_probs, 0);
     f->n_items++;

@@ -57,9 +57,10 @@ def write_safetensors(path, tensors):
         f.write(struct.pack("<Q", len(head)) + head + b"".join(t.tobytes() for t in tensors.values()))
 
 
-def make(folder, texts, template=HERMES, special=(), more=()):
+def make(folder, texts, template=HERMES, special=(), more=(), words=(), context=32768):
     """A model folder. texts: {cue: text}; "" stands for prompts that end with a line break, a marker for itself. `special`: markers
-    that are special tokens, hidden in plain output; `more`: further vocabulary."""
+    that are special tokens, hidden in plain output; `more`: further vocabulary; `words` are tokens in prompts, too, so that long ones
+    are short."""
     os.makedirs(folder)
     alphabet = bytes_alphabet()
     names = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", *special, *(f"<|cue_{c}|>" for c in texts if c and c not in special)]
@@ -78,6 +79,9 @@ def make(folder, texts, template=HERMES, special=(), more=()):
         chain += zip(tokens, tokens[1:] + [ids["<|im_end|>"]])
     for m in more:
         vocab.setdefault("".join(alphabet[b] for b in m.encode()), len(vocab))
+    for w in words:
+        vocab.setdefault(w, len(vocab))
+        vocab.setdefault(alphabet[32] + w, len(vocab))
     n = (len(vocab) + 7) // 8 * 8
     head = np.zeros((n, n), np.float32)
     head[ids["<|im_end|>"]] = 0.5
@@ -99,7 +103,7 @@ def make(folder, texts, template=HERMES, special=(), more=()):
     files = {
         "config.json": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": n, "vocab_size": n,
                         "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
-                        "head_dim": 8, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+                        "head_dim": 8, "max_position_embeddings": context, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
                         "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "float32", "bos_token_id": 1,
                         "eos_token_id": 5},
         "tokenizer_config.json": {"bos_token": "<s>", "eos_token": "<|im_end|>", "chat_template": template},
@@ -109,7 +113,7 @@ def make(folder, texts, template=HERMES, special=(), more=()):
                            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
                            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                                     "ignore_merges": False, "vocab": vocab, "merges": []}}}
+                                     "ignore_merges": bool(words), "vocab": vocab, "merges": []}}}
     for name, content in files.items():
         with open(os.path.join(folder, name), "w") as f:
             json.dump(content, f)

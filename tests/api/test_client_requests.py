@@ -1,5 +1,5 @@
 """What clients send, replayed from tests/api/requests: MODEL stands for the model's name. Those of instructor, LiteLLM
-and the AI SDK were recorded; the others, of clients that are no Python packages, are written as these clients send them."""
+and the AI SDK were recorded; Continue's in an editor are written as it sends them. More are in test_clients_recorded.py."""
 import glob, json, os, urllib.request
 
 import pytest
