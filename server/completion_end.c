@@ -90,7 +90,8 @@ static void log_end(const struct completion *c, int64_t ns)
               LOG_TEXT("voice", c->voice.adapter ? c->voice.adapter : "base"),
               LOG_TEXT("generation", c->voice.generations ? c->voice.generations : "0"),
               LOG_TEXT("tenant", c->r->caller ? c->r->caller->tenant->name : "-"),
-              LOG_TEXT("key", c->r->caller ? c->r->caller->key_id : "-"),
+              LOG_TEXT("key", c->r->caller ? c->r->caller->key_id : "-"), LOG_TEXT("client", c->r->peer),
+              LOG_TEXT("over", c->r->is_secure ? "https" : "http"),
               LOG_NUMBER("prompt_tokens", c->n_prompts ? c->prompts[0].ids.n_ids : 0),
               LOG_NUMBER("tokens", n_generated), LOG_NUMBER("ms", (double)ns / 1e6),
               LOG_TEXT("end", c->r->gone              ? "client left"

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "effect.h"
 #include "fingerprint.h"
+#include "proxies.h"
 
 #define CONF_LISTEN_MAX 8U
 #define CONF_ROOTS_MAX 16U
@@ -82,6 +83,7 @@ struct conf {
     bool metrics_public; /* GET /metrics on the data listener too (it shows all adapters' names) */
     const char *cors_origins[CONF_ROOTS_MAX]; /* pages of these may use the data listener; "*": of any */
     size_t n_cors_origins;
+    struct proxies trusted_proxies; /* that may say who the client is */
 
     /* How it computes. */
     unsigned n_threads;     /* 0: one a core */

@@ -24,7 +24,8 @@
 #include "http_socket.h"
 
 #define SWEEP_MS 500
-#define POOL_BYTES (32U << 10) /* per connection, bounds the headers */
+/* Of a connection. What half of it holds of headers is refused in our words, more in the library's. */
+#define POOL_BYTES (64U << 10)
 #define BODY_BYTES_PER_S (64 << 10)
 /* A body that is too long is read and dropped up to this multiple of the limit, so that a client which sends
  * it all before it listens gets its 413. */
@@ -234,11 +235,34 @@ static bool keep_headers(struct exchange *x)
     return true;
 }
 
+/* Who asks: the peer, or whom trusted proxies name. */
+static void put_client(struct exchange *x)
+{
+    static const struct proxies nobody;
+    const struct http_options *o = &x->http->o;
+    struct address who = x->conn->peer;
+    struct request *r = &x->r;
+    r->is_secure = x->http->secure;
+    proxies_client(o->trusted ? o->trusted : &nobody, &x->policy.forwarded, &who, &r->is_secure);
+    if (memcmp(&who, &x->conn->peer, sizeof who) != 0)
+        address_show(&who, r->peer);
+    else
+        memcpy(r->peer, x->conn->peer_text, sizeof r->peer);
+}
+
 static void refuse(struct exchange *x, int status, const char *message)
 {
     x->policy.close = true;
     if (!x->begun)
         reply_error(&x->r, status, message, NULL, NULL);
+}
+
+static size_t target_bytes(const struct request *r)
+{
+    size_t n = strlen(r->path);
+    for (const struct request_arg *a = r->args; a; a = a->next)
+        n += strlen(a->name) + strlen(a->value) + 2;
+    return n;
 }
 
 /* The first callback: headers are here, the body isn't. */
@@ -258,8 +282,9 @@ static enum MHD_Result on_headers(struct http *h, struct conn *c, const char *pa
     if (!r->path || !r->method || !keep_headers(x))
         return MHD_NO;
     MHD_get_connection_values(c->mhd, MHD_GET_ARGUMENT_KIND, on_argument, r);
-    if (r->plane == PLANE_ADMIN)
-        socket_peer(c->fd, r->peer, sizeof r->peer);
+    put_client(x);
+    r->error_form = h->o.form_of ? h->o.form_of(r->path) : ERRORS_OPENAI;
+    x->policy.target_bytes = target_bytes(r);
     char message[200];
     int status = policy_verdict(&x->policy, version, h->o.body_bytes_max, message, sizeof message);
     uint64_t announced = x->policy.content_length;
@@ -399,6 +424,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     c->http = h;
     c->mhd = mhd;
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    socket_peer(c->fd, &c->peer, c->peer_text, sizeof c->peer_text);
     c->next = h->conns;
     if (h->conns)
         h->conns->prev = c;
@@ -418,7 +444,9 @@ static void cut(struct conn *c, int status, const char *message)
         struct buf body, head;
         buf_init(&body, 0);
         buf_init(&head, 0);
-        render_error(&body, status, message, NULL, NULL);
+        struct fault f = {0};
+        snprintf(f.error.text, sizeof f.error.text, "%s", message);
+        render_fault(&body, c->current ? c->current->r.error_form : ERRORS_OPENAI, status, &f);
         buf_printf(&head,
                    "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
                    "Connection: close\r\n\r\n%s",

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "proxies.h"
 #include "request.h"
 
 struct http;
@@ -17,6 +18,8 @@ struct http_options {
     const struct log *log;
     void (*handle)(struct request *r);   /* the whole request is here */
     void (*finished)(struct request *r); /* its connection is through with it, well or not; may be NULL */
+    enum error_form (*form_of)(const char *path); /* whose errors its clients read; NULL: OpenAI's */
+    const struct proxies *trusted;                /* whose word on the client counts; NULL: nobody's */
     size_t body_bytes_max;
     uint32_t connections_max;
     uint32_t header_timeout_ms, body_timeout_ms, idle_timeout_ms, write_timeout_ms;

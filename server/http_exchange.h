@@ -42,6 +42,8 @@ struct conn {
     struct http *http;
     struct MHD_Connection *mhd;
     int fd;
+    struct address peer; /* of the connection, which may be a proxy's */
+    char peer_text[PEER_TEXT_MAX];
     uv_poll_t hangup;
     bool has_poll, watching, cut;
     struct exchange *current;

@@ -22,6 +22,9 @@ static void content_length(struct policy *p, const char *value)
 
 void policy_header(struct policy *p, const char *name, const char *value)
 {
+    p->n_headers++;
+    p->header_bytes += strlen(name) + strlen(value) + 4;
+    forward_header(&p->forwarded, name, value);
     if (!strcasecmp(name, "Transfer-Encoding")) {
         p->n_transfer_encoding++;
         p->chunked = !strcasecmp(value, "chunked");
@@ -80,10 +83,33 @@ static const char *framing_fault(const struct policy *p, const char *version)
     return NULL;
 }
 
+/* 0: they aren't too many. */
+static int size_fault(const struct policy *p, char *message, size_t message_bytes)
+{
+    if (p->target_bytes > POLICY_TARGET_BYTES_MAX) {
+        snprintf(message, message_bytes, "the URL has more than %u bytes", POLICY_TARGET_BYTES_MAX);
+        return 414;
+    }
+    if (p->n_headers > POLICY_HEADERS_MAX) {
+        snprintf(message, message_bytes, "the request has %u headers, at most %u are accepted", p->n_headers,
+                 POLICY_HEADERS_MAX);
+        return 431;
+    }
+    if (p->header_bytes > POLICY_HEADER_BYTES_MAX) {
+        snprintf(message, message_bytes, "the headers have %zu bytes, at most %u are accepted",
+                 p->header_bytes, POLICY_HEADER_BYTES_MAX);
+        return 431;
+    }
+    return 0;
+}
+
 int policy_verdict(const struct policy *p, const char *version, uint64_t body_bytes_max, char *message,
                    size_t message_bytes)
 {
+    int status = size_fault(p, message, message_bytes);
     const char *fault = framing_fault(p, version);
+    if (status)
+        return status;
     if (fault) {
         snprintf(message, message_bytes, "%s", fault);
         return 400;

@@ -8,7 +8,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proxies.h"
+
+/* Of a request: its headers, each counted with 4 bytes for ": " and the line's end; and its target. Of far
+ * more (http.c, POOL_BYTES) the HTTP library itself says that they are too many. */
+#define POLICY_HEADERS_MAX 100U
+#define POLICY_HEADER_BYTES_MAX (16U << 10)
+#define POLICY_TARGET_BYTES_MAX (8U << 10)
+
 struct policy {
+    unsigned n_headers;
+    size_t header_bytes, target_bytes; /* the latter: path and arguments, decoded; the listener counts them */
     unsigned n_transfer_encoding, n_content_length, n_host, n_authorization, n_api_key, n_adapter;
     bool chunked;          /* the last Transfer-Encoding was exactly "chunked" */
     bool bad_length;       /* Content-Length is no plain number */
@@ -16,6 +26,7 @@ struct policy {
     bool encoded;          /* Content-Encoding other than identity */
     bool close;            /* the answer must close the connection */
     uint64_t content_length;
+    struct forward_headers forwarded;
     /* borrowed from the library until its callback returns */
     const char *adapter, *origin, *request_id, *authorization, *api_key, *accept, *if_match, *if_none_match,
         *last_event_id;

@@ -19,23 +19,32 @@ uint64_t socket_received_bytes(int fd)
     return info.tcpi_bytes_received;
 }
 
-void socket_peer(int fd, char *out, size_t n)
+void socket_peer(int fd, struct address *who, char *out, size_t n)
 {
     union {
         struct sockaddr any;
         struct sockaddr_in v4;
         struct sockaddr_in6 v6;
     } a;
-    struct ucred who = {0};
-    socklen_t n_address = sizeof a, n_who = sizeof who;
+    struct ucred peer = {0};
+    socklen_t n_address = sizeof a, n_peer = sizeof peer;
+    char text[ADDRESS_TEXT_MAX] = "";
     out[0] = '\0';
+    *who = (struct address){0};
     memset(&a, 0, sizeof a);
     if (getpeername(fd, &a.any, &n_address) != 0)
         return;
+    if (a.any.sa_family == AF_UNIX) {
+        who->kind = ADDRESS_UNIX;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n_peer) == 0)
+            snprintf(out, n, "uid %u, pid %d", peer.uid, peer.pid);
+        return;
+    }
     if (a.any.sa_family == AF_INET)
-        inet_ntop(AF_INET, &a.v4.sin_addr, out, (socklen_t)n);
+        inet_ntop(AF_INET, &a.v4.sin_addr, text, sizeof text);
     else if (a.any.sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &a.v6.sin6_addr, out, (socklen_t)n);
-    else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n_who) == 0)
-        snprintf(out, n, "uid %u, pid %d", who.uid, who.pid);
+        inet_ntop(AF_INET6, &a.v6.sin6_addr, text, sizeof text);
+    if (address_parse(text, strlen(text), who))
+        address_show(who, text);
+    snprintf(out, n, "%s", text);
 }

@@ -18,6 +18,7 @@ enum kind { KIND_TEXT, KIND_CHOICE, KIND_COUNT, KIND_BYTES, KIND_DURATION, KIND_
 #define LIST_MEMBER_blend blends
 #define LIST_MEMBER_auto_rule auto_rules
 #define LIST_MEMBER_cors_origin cors_origins
+#define LIST_MEMBER_trusted_proxy trusted_proxies
 #define LIST_MEMBER_source_allow source_allow
 #define LIST_MEMBER_listen listen
 #define LIST_MEMBER_admin_listen admin_listen
@@ -217,6 +218,8 @@ static enum status add_to_list(struct conf *c, const struct option_row *r, const
         return conf_add_auto(c, value, err);
     if (strcmp(r->key, "cors-origin") == 0)
         return conf_add_cors_origin(c, value, err);
+    if (strcmp(r->key, "trusted-proxy") == 0)
+        return proxies_add(&c->trusted_proxies, value, err);
     if (strcmp(r->key, "source-allow") == 0)
         return conf_add_source_allow(c, value, err);
     if (strcmp(r->key, "listen") == 0)
@@ -257,6 +260,10 @@ void option_reset_list(struct conf *c, const char *key)
         c->n_adapter_roots = 0;
     else if (strcmp(key, "source-allow") == 0)
         c->n_source_allow = 0;
+    else if (strcmp(key, "cors-origin") == 0)
+        c->n_cors_origins = 0;
+    else if (strcmp(key, "trusted-proxy") == 0)
+        c->trusted_proxies = (struct proxies){0};
 }
 
 void options_print_help(FILE *to)

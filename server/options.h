@@ -91,6 +91,8 @@ struct conf;
       "show /metrics to clients too; it names all adapters (true)")                                          \
     X(LIST, "cors-origin", cors_origin, 0, 0, NULL, "ORIGIN",                                                \
       "pages of this origin may ask, from a browser; *: of any (none)")                                      \
+    X(LIST, "trusted-proxy", trusted_proxy, 0, 0, NULL, "NETWORK",                                           \
+      "peers whose X-Forwarded-For or Forwarded says who asks: 10.0.0.0/8, fd00::/8, unix (none)")           \
     X(COUNT, "threads", n_threads, 0, 256, NULL, "N",                                                        \
       "compute threads (0: one a core, fewer while others use the machine)")                                 \
     X(CHOICE, "isa", isa, 0, 0, "auto|scalar|avx2|avxvnni|avx512|neon", "NAME",                              \

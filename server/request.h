@@ -23,6 +23,7 @@ enum error_form { ERRORS_OPENAI, ERRORS_ANTHROPIC, ERRORS_OLLAMA };
 enum plane { PLANE_DATA = 1, PLANE_ADMIN = 2, PLANE_OPEN = 4 };
 
 #define REQUEST_ID_MAX 128U
+#define PEER_TEXT_MAX 64U
 
 struct server;
 struct caller;
@@ -46,7 +47,8 @@ struct request {
     struct caller *caller;       /* who asks, where tenants are configured (tenant_gate.h); or NULL */
     struct request_arg *args;    /* of the query */
     char id[REQUEST_ID_MAX + 1]; /* X-Request-Id: the client's or ours */
-    char peer[64];               /* who asks, on the operators' listener: "uid 0, pid 7", an address */
+    char peer[PEER_TEXT_MAX];    /* who asks: "uid 0, pid 7", an address (behind trusted proxies: theirs) */
+    bool is_secure;              /* it comes by TLS, by what those proxies say */
     const char *body;            /* NUL-terminated; never NULL */
     size_t n_body;
     int64_t started_ns;                 /* headers complete */

@@ -7,6 +7,7 @@
 
 #include "api.h"
 #include "api_render.h"
+#include "cors.h"
 #include "server.h"
 #include "tenant_gate.h"
 
@@ -140,42 +141,22 @@ const struct route *router_find(const char *method, const char *path, enum plane
     return NULL;
 }
 
-/* The page's origin is among those that may ask; of several the answer names that one alone. */
-static void allow_origin(struct request *r)
-{
-    const struct conf *c = r->server->conf;
-    bool any = false, named = false;
-    for (size_t i = 0; i < c->n_cors_origins; i++) {
-        any |= strcmp(c->cors_origins[i], "*") == 0;
-        named |= r->origin && strcmp(c->cors_origins[i], r->origin) == 0;
-    }
-    if (r->plane != PLANE_DATA || c->n_cors_origins == 0)
-        return;
-    if (!any)
-        reply_header(r, "Vary", "Origin"); /* also where it is refused: caches keep both apart */
-    if (!r->origin || (!any && !named))
-        return;
-    reply_header(r, "Access-Control-Allow-Origin", any ? "*" : r->origin);
-    reply_header(r, "Access-Control-Expose-Headers",
-                 "X-Request-Id, X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always, "
-                 "X-Adapter-Path, X-Adapter-Rule, X-Adapter-Locked");
-}
-
 static void answer_options(struct request *r, const char *allow)
 {
     reply_header(r, "Allow", allow);
-    if (r->server->conf->n_cors_origins && r->plane == PLANE_DATA) {
-        reply_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
-        reply_header(r, "Access-Control-Allow-Headers",
-                     "Content-Type, Authorization, X-Api-Key, X-Adapter, X-Request-Id, Anthropic-Version, "
-                     "Anthropic-Beta, Anthropic-Dangerous-Direct-Browser-Access, *");
-        reply_header(r, "Access-Control-Max-Age", "600");
-    }
+    cors_preflight(r, allow);
     reply_send(r, 204, NULL, NULL, 0);
 }
 
-static enum error_form error_form_of(const char *path)
+enum error_form router_error_form(const char *path)
 {
+    static const char voice[] = "/v1/m/";
+    if (strncmp(path, voice, sizeof voice - 1) == 0) {
+        const char *rest = strchr(path + sizeof voice - 1, '/');
+        path = rest ? rest : path;
+        if (strncmp(path, "/messages", 9) == 0)
+            return ERRORS_ANTHROPIC;
+    }
     return strncmp(path, "/v1/messages", 12) == 0 ? ERRORS_ANTHROPIC
            : strncmp(path, "/api/", 5) == 0       ? ERRORS_OLLAMA
                                                   : ERRORS_OPENAI;
@@ -211,12 +192,12 @@ static bool is_knock(const struct request *r)
 void router_dispatch(struct request *r)
 {
     char allow[80];
-    r->error_form = error_form_of(r->path);
-    allow_origin(r);
+    r->error_form = router_error_form(r->path);
+    cors_answer(r);
     const struct route *route = router_find(r->method, r->path, r->plane, allow, sizeof allow);
     if (!route && !allow[0]) {
         route = find_below_voice(r, allow, sizeof allow);
-        r->error_form = error_form_of(r->path);
+        r->error_form = router_error_form(r->path);
     }
     bool preflight = strcmp(r->method, "OPTIONS") == 0 && allow[0]; /* browsers send no key with it */
     if (!gate_pass(r, preflight || is_knock(r) || (route && route->planes & PLANE_OPEN)))

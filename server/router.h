@@ -21,6 +21,9 @@ const struct route *router_find(const char *method, const char *path, enum plane
 /* The table, row by row; NULL past the end. */
 const struct route *router_at(size_t index);
 
+/* Whose errors this path's clients read. Pure. */
+enum error_form router_error_form(const char *path);
+
 /* Answers the request: by its handler, or 404, 405, OPTIONS. */
 void router_dispatch(struct request *r);
 

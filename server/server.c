@@ -379,6 +379,8 @@ static enum status open_listener(struct server *s, const char *address, enum pla
                              .log = &s->log,
                              .handle = router_dispatch,
                              .finished = on_request_finished,
+                             .form_of = router_error_form,
+                             .trusted = &c->trusted_proxies,
                              .body_bytes_max = c->body_bytes_max,
                              .connections_max = c->connections_max,
                              .header_timeout_ms = c->header_timeout_ms,

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "server.h"
+#include "tenant_keeper.h"
 
 /* ---- who asks ---- */
 
@@ -46,6 +47,8 @@ static bool make_caller(struct request *r, const struct tenant_key *k, struct te
 /* The same answer for every key that isn't good, whatever the reason. */
 static void refuse_key(struct request *r, bool any)
 {
+    if (any)
+        tenant_keeper_refused(r->server->tenant_keeper, r->peer, clock_now_ns());
     reply_header(r, "WWW-Authenticate",
                  any ? "Bearer realm=\"lorikeet\", error=\"invalid_token\"" : "Bearer realm=\"lorikeet\"");
     reply_error(

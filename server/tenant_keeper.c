@@ -30,6 +30,8 @@ struct tenant_keeper {
     bool flushing;
     int64_t flushed_ns;
     struct usage_batch gathering, writing;
+    uint64_t n_refused, n_refused_told; /* keys, and those that the log tells of */
+    int64_t refused_ns;                 /* when it did last */
     /* the tenants file */
     bool reading, read_again;
     struct tenants_file file;
@@ -195,6 +197,24 @@ void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last)
     k->flushing = true;
     k->flush = (struct keep_job){.prepare = flush_prepare, .work = flush_work, .done = flush_done};
     tenant_keeper_do(k, &k->flush);
+}
+
+/* ---- keys that aren't good ---- */
+
+void tenant_keeper_refused(struct tenant_keeper *k, const char *client, int64_t now_ns)
+{
+    k->n_refused++;
+    if (k->refused_ns && now_ns - k->refused_ns < NS_PER_S)
+        return;
+    LOG_EVENT(&k->server->log, LOG_WARN, "a key was refused", LOG_TEXT("client", client),
+              LOG_NUMBER("since_last", k->n_refused - k->n_refused_told));
+    k->refused_ns = now_ns;
+    k->n_refused_told = k->n_refused;
+}
+
+uint64_t tenant_keeper_n_refused(const struct tenant_keeper *k)
+{
+    return k->n_refused;
 }
 
 /* ---- the tenants file ---- */

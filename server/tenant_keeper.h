@@ -47,4 +47,8 @@ void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last);
 /* Adds to what `row`'s hour, tenant, key, voice and version have used; hour_ms is filled in here. */
 void tenant_keeper_count(struct tenant_keeper *k, const struct usage_row *row);
 
+/* A key that isn't good was shown by this client: a line in the log, one a second at most, with how many. */
+void tenant_keeper_refused(struct tenant_keeper *k, const char *client, int64_t now_ns);
+uint64_t tenant_keeper_n_refused(const struct tenant_keeper *k); /* since the start */
+
 #endif

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "server.h"
+#include "tenant_keeper.h"
 #include "tenants.h"
 
 static const struct row {
@@ -31,6 +32,11 @@ static const struct row {
 void tenant_metrics_render(const struct server *s, struct buf *out)
 {
     const struct tenants *all = s->tenants;
+    if (tenants_closed(all))
+        buf_printf(out,
+                   "# HELP lorikeet_keys_refused_total Requests with a key that isn't good.\n"
+                   "# TYPE lorikeet_keys_refused_total counter\nlorikeet_keys_refused_total %llu\n",
+                   (unsigned long long)tenant_keeper_n_refused(s->tenant_keeper));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0] && tenants_count(all); i++) {
         const struct row *row = &rows[i];
         buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", row->name, row->help, row->name, row->type);
