@@ -2,11 +2,12 @@
  * front of the bytes that wait, takes what it can decide, and leaves the rest; it may decide nothing by how
  * many there happen to be.
  *
- *   TEXT ──marker──▶ BLOCK ──▶ OBJECT | NAME → ARGUMENTS | FUNCTION ──done──▶ BLOCK ──closing marker──▶ TEXT
- *    ▲ ▲                          └──────────── broken: its bytes are content ────────────────────────────┘
- *    └─┴── THOUGHT */
+ *   TEXT ──marker──▶ BLOCK ──▶ OBJECT | NAME → ARGUMENTS | FUNCTION | LITERAL ──done──▶ BLOCK ──closing
+ * marker──▶ TEXT ▲ ▲                          └──────────── broken: its bytes are content
+ * ────────────────────────────┘ └─┴── THOUGHT */
 #include "reply_inner.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -252,6 +253,19 @@ static enum match read_marker(struct reply *p, struct span at, size_t *taken)
     return m || open || fence || function ? MATCH_PART : MATCH_NONE;
 }
 
+/* A call in the format's own notation, which is no JSON. */
+static bool begin_styled(struct reply *p, char first)
+{
+    enum call_style style = p->format.calls->style;
+    bool is_name = isalnum((unsigned char)first) || first == '_';
+    if (style == CALLS_JSON || !is_name || (style == CALLS_PYTHON && !p->in_array && !p->is_marked) ||
+        (style == CALLS_TAGGED && p->n_in_block))
+        return false;
+    begin_call(p, style == CALLS_TAGGED ? IN_FUNCTION : IN_LITERAL);
+    p->call.is_plain = style == CALLS_TAGGED;
+    return true;
+}
+
 /* Between calls; what can't stand there ends the block. */
 static size_t read_block(struct reply *p, struct span at)
 {
@@ -273,7 +287,7 @@ static size_t read_block(struct reply *p, struct span at)
         begin_call(p, IN_OBJECT);
     else if (p->format.calls->separators[0] && !p->in_array)
         begin_call(p, IN_NAME);
-    else
+    else if (!begin_styled(p, first))
         return end_block(p, 0);
     return 0;
 }
@@ -379,6 +393,8 @@ static size_t step(struct reply *p, struct span at)
         return reply_read_arguments(p, at);
     case IN_FUNCTION:
         return reply_read_function(p, at);
+    case IN_LITERAL:
+        return reply_read_literal(p, at);
     case IN_NOTHING:
         break;
     }

@@ -20,6 +20,7 @@
 
 #define REPLY_CALLS_MAX 128U /* further ones are content */
 #define REPLY_NAME_MAX 256U
+#define LITERAL_DEPTH_MAX 64U
 
 /* A call of a tool. */
 struct reply_call {
@@ -29,15 +30,19 @@ struct reply_call {
     bool shown;           /* a stream has begun with it */
 };
 
-/* Where a call that is being read stands (reply_call.c, reply_function.c). */
+/* Where a call that is being read stands (reply_call.c, reply_function.c, reply_literal.c). */
 struct call_reader {
     struct json_scan scan;
     uint8_t state, field, nested;
     bool has_name, has_arguments;
     bool word_is_id, word_ended; /* NAME separator …: what the next word is */
     bool is_text, value_began;   /* <parameter=…>: a string; behind its first line break */
-    struct buf token;            /* a key, a name, a value that must be known whole */
-    const json_t *schema;        /* of the tool's parameters */
+    bool is_plain;               /* a name without a tag around it */
+    char quote;                  /* a literal's string: how it was opened; NUL: by the format's marker */
+    bool is_triple, is_key;
+    uint8_t depth, levels[LITERAL_DEPTH_MAX]; /* what is open in a literal */
+    struct buf token;                         /* a key, a name, a value that must be known whole */
+    const json_t *schema;                     /* of the tool's parameters */
 };
 
 enum reply_outcome { CALL_GOES_ON, CALL_DONE, CALL_BROKEN, BLOCK_DONE };

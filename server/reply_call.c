@@ -34,7 +34,7 @@ void call_reader_begin(struct call_reader *c)
 
 static enum field field_of(const char *key)
 {
-    if (strcmp(key, "name") == 0)
+    if (strcmp(key, "name") == 0 || strcmp(key, "tool_name") == 0) /* the second is Command R's */
         return FIELD_NAME;
     if (strcmp(key, "function") == 0)
         return FIELD_FUNCTION;

@@ -24,6 +24,7 @@
 #define HERMES_CALLS \
     .begin = {MARK("<tool_call>"), SPACE("\n")}, .parts = OBJECT("arguments"), \
     .end = {SPACE("\n"), MARK("</tool_call>")}, .block_separator = "\n"
+#define PYTHON_CALLS .parts = {NAME, TEXT("(**"), JSON, TEXT(")")}
 #define LIST_OF_CALLS .parts = OBJECT("arguments"), .separator = ", "
 
 /* The first row whose evidence is found counts; the last one has none and fits most. */
@@ -58,6 +59,80 @@ static const struct call_syntax syntaxes[] = {
      LIST_OF_CALLS,
      .end = {TEXT("]")},
      .short_ids = true},
+    {.names = {"functiongemma"},
+     .evidence = {"<start_function_call>"},
+     .open = {"<start_function_call>"},
+     .close = {"<end_function_call>"},
+     .style = CALLS_BRACED,
+     .quote = "<escape>",
+     .begin = {MARK("<start_function_call>")},
+     .parts = {TEXT("call:"), NAME, JSON},
+     .end = {MARK("<end_function_call>")},
+     .block_separator = ""},
+    {.names = {"command_r", "cohere_command3"},
+     .evidence = {"<|START_ACTION|>"},
+     .open = {"<|START_ACTION|>"},
+     .close = {"<|END_ACTION|>"},
+     .begin = {MARK("<|START_ACTION|>"), TEXT("[")},
+     .parts = {TEXT("{"), SPACE(""), TEXT("\"tool_name\":"), SPACE(" "), TEXT("\""), NAME, TEXT("\","),
+               SPACE(" "), TEXT("\"parameters\":"), SPACE(" "), JSON, SPACE(""), TEXT("}")},
+     .separator = ", ",
+     .end = {TEXT("]"), MARK("<|END_ACTION|>")}},
+    {.names = {"nemotron_json"},
+     .evidence = {"<TOOLCALL>"},
+     .open = {"<TOOLCALL>"},
+     .close = {"</TOOLCALL>"},
+     .begin = {MARK("<TOOLCALL>"), TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]"), MARK("</TOOLCALL>")}},
+    {.names = {"olmo3"},
+     .evidence = {"<function_calls>"},
+     .open = {"<function_calls>"},
+     .close = {"</function_calls>"},
+     .style = CALLS_PYTHON,
+     .begin = {MARK("<function_calls>"), SPACE("\n")},
+     PYTHON_CALLS,
+     .separator = "\n",
+     .end = {SPACE("\n"), MARK("</function_calls>")}},
+    {.names = {"lfm2"},
+     .evidence = {"<|tool_call_start|>"},
+     .open = {"<|tool_call_start|>"},
+     .close = {"<|tool_call_end|>"},
+     .style = CALLS_PYTHON,
+     .begin = {MARK("<|tool_call_start|>"), TEXT("[")},
+     PYTHON_CALLS,
+     .separator = ", ",
+     .end = {TEXT("]"), MARK("<|tool_call_end|>")}},
+    {.names = {"pythonic", "llama4_pythonic"}, /* Llama 3.2 and 4, Gemma 3, ToolACE: a list and nothing else */
+     .evidence = {"<|python_start|>", "func_name1("},
+     .open = {"<|python_tag|>", "<|python_start|>"},
+     .close = {"<|python_end|>"},
+     .style = CALLS_PYTHON,
+     .bare = true,
+     .begin = {TEXT("[")},
+     PYTHON_CALLS,
+     .separator = ", ",
+     .end = {TEXT("]")}},
+    {.names = {"functionary_v31"}, /* Llama 3.1's way, too, where it is told to */
+     .evidence = {"<function=example_function_name>{"},
+     .open = {"<function=", "<|python_tag|>"},
+     .begin = {MARK("<function=")},
+     .parts = {NAME, TEXT(">"), JSON},
+     .end = {TEXT("</function>")},
+     .block_separator = ""},
+    {.names = {"apriel"},
+     .evidence = {"<tool_calls>"},
+     .open = {"<tool_calls>"},
+     .close = {"</tool_calls>"},
+     .begin = {MARK("<tool_calls>"), TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]"), MARK("</tool_calls>")}},
+    {.names = {"glm45", "glm47"},
+     .evidence = {"<arg_key>"},
+     .open = {"<tool_call>"},
+     .close = {"</tool_call>"},
+     .style = CALLS_TAGGED,
+     HERMES_CALLS}, /* as qwen3_coder's */
     {.names = {"qwen3_coder", "qwen3_xml"},
      .evidence = {"<function="},
      .open = {"<tool_call>", "<function="},
@@ -165,8 +240,10 @@ uint32_t reply_format_tokens(const struct reply_format *f, const struct tokenize
         keep(&k, f->calls->close[i]);
         keep(&k, f->calls->separators[i]);
     }
-    if (f->calls)
+    if (f->calls) {
         keep(&k, f->calls->id_mark);
+        keep(&k, f->calls->quote);
+    }
     if (f->thought) {
         keep(&k, f->thought->open);
         keep(&k, f->thought->close);

@@ -31,8 +31,16 @@ struct call_part {
 #define CALL_PARTS_MAX 16U /* with one of no kind behind the last */
 #define BLOCK_PARTS_MAX 4U
 
+enum call_style {
+    CALLS_JSON,
+    CALLS_PYTHON, /* NAME(KEY=VALUE, …) */
+    CALLS_BRACED, /* call:NAME{KEY:VALUE,…} */
+    CALLS_TAGGED  /* NAME <arg_key>KEY</arg_key><arg_value>VALUE</arg_value> … */
+};
+
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
- * and arguments, an array of such, <function=NAME>…</function>, or NAME, a separator, JSON arguments. */
+ * and arguments, an array of such, <function=NAME>…</function>, NAME, a separator, JSON arguments, or what
+ * the style says. */
 struct call_syntax {
     const char *names[NAMES_MAX];      /* ours, and vLLM's for its parsers */
     const char *evidence[MARKERS_MAX]; /* a template with one of these means it */
@@ -40,6 +48,8 @@ struct call_syntax {
     const char *close[MARKERS_MAX];
     const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
     const char *id_mark;                 /* behind a name: the model's own id follows */
+    enum call_style style;               /* besides JSON, which is taken in any */
+    const char *quote;                   /* stands around strings of CALLS_BRACED */
     bool bare;                           /* a reply may begin with a call's JSON, without a marker */
     bool short_ids; /* nine letters and digits, as these templates want it; else "call_…" */
 

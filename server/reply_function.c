@@ -1,8 +1,8 @@
-/* Calls in tags, as Qwen3-Coder writes them:
+/* Calls in tags, as Qwen3-Coder writes them, and GLM:
  *
- *   <function=NAME> <parameter=KEY>
- *   value
- *   </parameter> … </function>
+ *   <function=NAME> <parameter=KEY>               NAME
+ *   value                                         <arg_key>KEY</arg_key>
+ *   </parameter> … </function>                    <arg_value>value</arg_value> …
  *
  * or with JSON between the outer tags, as Llama 3.1 does. Values are plain text; the tool's schema says which
  * of them are to be strings. Those are passed on as they come, others when they are whole: they stay strings
@@ -13,11 +13,31 @@
 #include <string.h>
 
 #include "api_render.h"
+#include "base/error.h"
 
 #define KEY_BYTES_MAX 256U
 #define VALUE_BYTES_MAX (1U << 20)
 
-enum function_state { FUNCTION_NAME, FUNCTION_BODY, FUNCTION_KEY, FUNCTION_VALUE };
+enum function_state { FUNCTION_NAME, FUNCTION_BODY, FUNCTION_KEY, FUNCTION_VALUE, FUNCTION_VALUE_OPEN };
+
+struct tags {
+    const char *body[MARKERS_MAX]; /* a key's, then those at the end: the call's own and the block's */
+    const char *key_end, *value;   /* value: NULL, if nothing stands between */
+    const char *value_ends[MARKERS_MAX];
+};
+static const struct tags coder = {.body = {"<parameter=", "</function>", "</tool_call>"},
+                                  .key_end = ">",
+                                  .value_ends = {"\n</parameter>", "</parameter>"}};
+static const struct tags glm = {.body = {"<arg_key>", "</tool_call>"},
+                                .key_end = "</arg_key>",
+                                .value = "<arg_value>",
+                                .value_ends = {"</arg_value>"}};
+
+/* A call that has begun without <function= is GLM's. */
+static const struct tags *tags_of(const struct reply *p)
+{
+    return p->call.is_plain ? &glm : &coder;
+}
 
 static size_t broken(struct reply *p)
 {
@@ -43,32 +63,51 @@ static bool is_text(const struct call_reader *c)
            (json_is_array(type) && json_array_size(type) == 1 && may_be_text(json_array_get(type, 0)));
 }
 
-/* "NAME>" or "KEY>": false until it is complete. */
-static bool read_word(struct reply *p, struct span at, size_t *taken)
+/* A word and what ends it: false until it is complete. */
+static bool read_word(struct reply *p, struct span at, const char *end, size_t *taken)
 {
     struct call_reader *c = &p->call;
     for (size_t i = 0; i < at.n; i++) {
-        *taken = i + 1;
-        if (at.s[i] == '>')
-            return true;
+        enum match m = match_marker((struct span){at.s + i, at.n - i, at.final}, end);
+        *taken = i + (m == MATCH_WHOLE ? strlen(end) : 0);
+        if (m != MATCH_NONE)
+            return m == MATCH_WHOLE;
         if (at.s[i] == '<' || at.s[i] == '\n' || c->token.length == KEY_BYTES_MAX) {
-            *taken = i;
             broken(p);
             return false;
         }
         buf_putc(&c->token, at.s[i]);
     }
+    *taken = at.n;
     return false;
+}
+
+/* A name that a line break or a tag ends. */
+static bool read_plain_name(struct reply *p, struct span at, size_t *taken)
+{
+    struct call_reader *c = &p->call;
+    size_t i = 0;
+    while (i < at.n && at.s[i] && (isalnum((unsigned char)at.s[i]) || strchr("_-.:/", at.s[i])))
+        i++;
+    buf_append(&c->token, at.s, i);
+    *taken = i;
+    bool ends = i < at.n && (is_json_space(at.s[i]) || at.s[i] == '<');
+    if ((i < at.n && !ends) || c->token.length > REPLY_NAME_MAX)
+        broken(p);
+    return ends && p->outcome == CALL_GOES_ON;
 }
 
 static size_t read_function_name(struct reply *p, struct span at)
 {
     struct call_reader *c = &p->call;
     size_t taken = 0;
-    if (!read_word(p, at, &taken))
+    bool whole = c->is_plain ? read_plain_name(p, at, &taken) : read_word(p, at, ">", &taken);
+    if (!whole)
         return taken;
-    if (!reply_call_named(p, c->token.data, c->token.length))
-        return broken(p);
+    if (!reply_call_named(p, c->token.data, c->token.length)) {
+        broken(p);
+        return c->is_plain ? taken : 0;
+    }
     c->state = FUNCTION_BODY;
     return taken;
 }
@@ -77,7 +116,7 @@ static size_t read_key(struct reply *p, struct span at)
 {
     struct call_reader *c = &p->call;
     size_t taken = 0;
-    if (!read_word(p, at, &taken))
+    if (!read_word(p, at, tags_of(p)->key_end, &taken))
         return taken;
     struct buf *out = &reply_call_now(p)->arguments;
     buf_puts(out, c->has_arguments ? ", \"" : "{\"");
@@ -86,15 +125,27 @@ static size_t read_key(struct reply *p, struct span at)
     c->is_text = is_text(c);
     buf_puts(out, c->is_text ? "\": \"" : "\": ");
     buf_clear(&c->token);
-    c->value_began = false;
-    c->state = FUNCTION_VALUE;
+    c->value_began = c->is_plain; /* no line break stands around the value */
+    c->state = tags_of(p)->value ? FUNCTION_VALUE_OPEN : FUNCTION_VALUE;
     return taken;
+}
+
+static size_t read_value_open(struct reply *p, struct span at)
+{
+    const char *tag = tags_of(p)->value;
+    require(tag != NULL); /* else no key leads here */
+    if (at.n == 0 || is_json_space(at.s[0]))
+        return at.n != 0;
+    enum match m = match_marker(at, tag);
+    if (m == MATCH_WHOLE)
+        p->call.state = FUNCTION_VALUE;
+    return m == MATCH_WHOLE ? strlen(tag) : m == MATCH_PART ? 0 : broken(p);
 }
 
 /* Something between the tags of a function. */
 static size_t read_body(struct reply *p, struct span at)
 {
-    static const char *const tags[MARKERS_MAX] = {"<parameter=", "</function>", "</tool_call>"};
+    const char *const *tags = tags_of(p)->body;
     struct call_reader *c = &p->call;
     const char *found;
     if (at.n == 0 || is_json_space(at.s[0]))
@@ -114,7 +165,7 @@ static size_t read_body(struct reply *p, struct span at)
     }
     buf_puts(&reply_call_now(p)->arguments, c->has_arguments ? "}" : "{}");
     p->outcome = CALL_DONE;
-    return found == tags[1] ? strlen(found) : 0; /* the end of the block is the block's */
+    return found == tags[1] && !c->is_plain ? strlen(found) : 0; /* the end of the block is the block's */
 }
 
 static bool is_word(const struct buf *b, const char *word)
@@ -148,7 +199,7 @@ static void put_value(struct reply *p)
 
 static size_t read_value(struct reply *p, struct span at)
 {
-    static const char *const ends[MARKERS_MAX] = {"\n</parameter>", "</parameter>"};
+    const char *const *ends = tags_of(p)->value_ends;
     struct call_reader *c = &p->call;
     const char *found;
     struct buf *out = &reply_call_now(p)->arguments;
@@ -187,6 +238,8 @@ size_t reply_read_function(struct reply *p, struct span at)
         return read_key(p, at);
     case FUNCTION_VALUE:
         return read_value(p, at);
+    case FUNCTION_VALUE_OPEN:
+        return read_value_open(p, at);
     case FUNCTION_BODY:
         break;
     }

@@ -14,6 +14,7 @@ enum reply_state {
     IN_NAME,
     IN_ARGUMENTS, /* of a call whose name came without an object around it */
     IN_FUNCTION,
+    IN_LITERAL,
     IN_NOTHING, /* what follows is dropped */
 };
 
@@ -46,5 +47,6 @@ size_t reply_read_object(struct reply *p, struct span at); /* reply_call.c */
 size_t reply_read_name(struct reply *p, struct span at);
 size_t reply_read_arguments(struct reply *p, struct span at);
 size_t reply_read_function(struct reply *p, struct span at); /* reply_function.c; behind FUNCTION_MARK */
+size_t reply_read_literal(struct reply *p, struct span at);  /* reply_literal.c */
 
 #endif

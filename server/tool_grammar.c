@@ -191,9 +191,16 @@ static json_t *strings_but(const char *const *list, const char *but)
 }
 
 /* What the reply takes for a call without a marker. */
-static void add_bare(json_t *list)
+static void add_bare(const struct tool_grammar *g, json_t *list)
 {
-    static const char *const keys[] = {"name", "function", "arguments", "parameters", "type", "id"};
+    static const char *const keys[] = {"name",       "tool_name", "function", "arguments",
+                                       "parameters", "type",      "id"};
+    const json_t *tools = g->format->calls->style == CALLS_PYTHON ? g->tools->tools : NULL;
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        json_array_append_new(list,
+                              json_sprintf("[%s(", json_string_value(json_object_get(function, "name"))));
+    }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         json_array_append_new(list, json_sprintf("{\"%s\"", keys[i]));
         json_array_append_new(list, json_sprintf("[{\"%s\"", keys[i]));
@@ -219,7 +226,7 @@ static struct grammar_part free_text(struct builder *b, bool ends, bool first)
     if (first && f->thought)
         json_array_append_new(not_first, json_string(f->thought->open));
     if (first && f->calls->bare)
-        add_bare(not_first);
+        add_bare(b->g, not_first);
     json_object_set_new(said, "not_first", not_first);
     struct grammar_part part = part_of(GRAMMAR_FREE_TEXT, json_text(b, said));
     json_decref(said);
@@ -228,7 +235,7 @@ static struct grammar_part free_text(struct builder *b, bool ends, bool first)
 
 static struct grammar_part thought_of(struct builder *b)
 {
-    json_t *said = json_pack("{s:s}", "until", b->g->format->thought->close);
+    json_t *said = json_pack("{s:s, s:b}", "until", b->g->format->thought->close, "plain", is_forced(b->g));
     struct grammar_part part = part_of(GRAMMAR_FREE_TEXT, json_text(b, said));
     json_decref(said);
     return part;
@@ -268,7 +275,7 @@ static struct grammar_part strict_of(struct builder *b)
     put(&calls, block_of(b, true, one));
     put_more(b, &calls);
     put(&bare, part_of(GRAMMAR_REGEX, SPACES));
-    put(&bare, calls_of(b, one));
+    put(&bare, block_of(b, false, one));
     struct grammar_sequence *ways = arena_array(b->arena, 3, sizeof *ways);
     b->failed |= !ways;
     if (!ways)
@@ -276,7 +283,7 @@ static struct grammar_part strict_of(struct builder *b)
     ways[0] = (struct grammar_sequence){quiet.items, quiet.n};
     ways[1] = (struct grammar_sequence){calls.items, calls.n};
     ways[2] = (struct grammar_sequence){bare.items, bare.n};
-    bool may_be_bare = s->bare && s->begin[0].kind == CALL_PART_NONE;
+    bool may_be_bare = s->bare && s->begin[0].kind != CALL_PART_MARK;
     return group_of(b, (struct grammar_spec){.alternatives = ways, .n_alternatives = may_be_bare ? 3 : 2});
 }
 

@@ -15,7 +15,7 @@
 #define NO_STATE UINT32_MAX
 #define DONE_STATE (UINT32_MAX - 1)
 
-enum ending { ENDS_NOTHING, ENDS_TEXT, ENDS_NEVER }; /* the stronger one has the higher number */
+enum ending { ENDS_NOTHING, ENDS_TEXT, ENDS_NEVER };
 
 struct trie_node {
     uint16_t child, next; /* 0: none */
@@ -37,7 +37,7 @@ struct place {
 struct free_text {
     struct maker *m;
     struct trie any, first;
-    bool until;
+    bool until, plain;
     struct place places[STATES_LIMIT];
     uint32_t rules[STATES_LIMIT];
     uint32_t n_places;
@@ -98,8 +98,7 @@ static void find_fails(struct trie *t)
             if (x->depth != depth)
                 continue;
             x->fail = depth > 1 ? follow(t, t->nodes[x->parent].fail, x->byte) : 0;
-            uint8_t inherited = t->nodes[x->fail].ends;
-            x->ends = x->ends > inherited ? x->ends : inherited;
+            x->ends = x->ends ? x->ends : t->nodes[x->fail].ends; /* a whole string before its own end */
         }
     }
 }
@@ -135,7 +134,7 @@ static bool step(const struct free_text *f, struct place *x, uint8_t byte, bool 
     *done = false;
     if (byte == SPECIAL_MARK) {
         bool fine = !x->special;
-        *x = (struct place){.special = x->any || x->begins};
+        *x = (struct place){.special = x->any || x->begins || f->plain};
         return fine;
     }
     x->any = x->special ? child_of(&f->any, x->any, byte) : follow(&f->any, x->any, byte);
@@ -210,6 +209,7 @@ const struct expr *free_text_parse(struct maker *m, const char *text, size_t len
     }
     const json_t *until = json_object_get(asked, "until");
     *f = (struct free_text){.m = m, .any.n = 1, .first.n = 1, .until = until != NULL};
+    f->plain = json_is_true(json_object_get(asked, "plain"));
     add_all(f, &f->any, json_object_get(asked, "without"), ENDS_NEVER);
     add_all(f, &f->first, json_object_get(asked, "not_first"), ENDS_NEVER);
     if (until)

@@ -493,6 +493,40 @@ def test_an_answer_in_a_form_or_a_call(bird):
     assert kinds == {"stop", "tool_calls"}
 
 
+OTHER = {
+    "pythonic": ("func_name1(", [], "[get_weather(city='São Paulo', days=2), now()]"),
+    "olmo3": ("<function_calls>", [], '<function_calls>\nget_weather(city="São Paulo", days=2)\nnow()\n</function_calls>'),
+    "gemma": ("<start_function_call>", [],
+              "<start_function_call>call:get_weather{city:<escape>São Paulo<escape>,days:2}<end_function_call>"
+              "<start_function_call>call:now{}<end_function_call>"),
+    "glm": ("<arg_key>", [], "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>São Paulo</arg_value>\n<arg_key>days</arg_key>\n"
+                             "<arg_value>2</arg_value>\n</tool_call><tool_call>now</tool_call>"),
+    "command": ("<|START_ACTION|>", ["<|START_ACTION|>", "<|END_ACTION|>"],
+                '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "São Paulo", "days": 2}},\n'
+                '    {"tool_call_id": "1", "tool_name": "now", "parameters": {}}\n]<|END_ACTION|>'),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_formats_that_are_no_plain_json(tmp_path, name):
+    """Read whole and streamed as what they mean; forced in the same format."""
+    evidence, special, text = OTHER[name]
+    template = "{# tools " + evidence + " #}{{ messages[0].content }}"
+    model = parrot.make(str(tmp_path / name), {"": text}, template=template, special=special)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        body = {"model": "parrot", "messages": [{"role": "user", "content": "x\n"}], "tools": TOOLS, "temperature": 0, "max_tokens": 300}
+        want = [("get_weather", {"city": "São Paulo", "days": 2}), ("now", {})]
+        r = bird.chat.completions.create(**body).choices[0]
+        assert calls_of(r.message) == want and r.finish_reason == "tool_calls" and r.message.content is None
+        with bird.chat.completions.stream(**body) as stream:
+            assert calls_of(stream.get_final_completion().choices[0].message) == want
+        forced = bird.chat.completions.create(**{**body, "tools": FORCED, "tool_choice": "required", "parallel_tool_calls": False})
+        assert isinstance(forced.choices[0].message.tool_calls[0].function.arguments, str)
+        for c in forced.choices[0].message.tool_calls:
+            (Clock if c.function.name == "Clock" else Forecast).model_validate_json(c.function.arguments)
+
+
 def test_a_forced_call_of_each_format_is_read(folder):
     """Markers that are special tokens come where the format has them, and a thought that the prompt opened ends first."""
     templates = {"mistral": ("[ARGS]", ["[TOOL_CALLS]", "[ARGS]"]), "llama": ("ipython", []), "granite": ("<|tool_call|>", ["<|tool_call|>"]),

@@ -24,6 +24,13 @@ static const char tools_json[] =
 #define DEEPSEEK "<｜tool▁calls▁begin｜>"
 #define GRANITE "<|tool_call|>"
 #define PHI "<|tool|>"
+#define PYTHONIC "[func_name1(params_name1=params_value1)] ipython"
+#define OLMO "<function_calls>"
+#define LFM "<|tool_call_start|>"
+#define GEMMA "<start_function_call>"
+#define GLM "<tool_call>{name}<arg_key>"
+#define COMMAND "<|START_ACTION|> <|START_THINKING|>"
+#define NEMOTRON "<TOOLCALL>"
 #define NONE "tools"
 
 struct shown {
@@ -276,6 +283,109 @@ static void others(void **state)
     check(NONE, "{\"name\": \"now\", \"arguments\": {}}", "||now({})");
 }
 
+/* Python's literals, as JSON. */
+static void pythonic(void **state)
+{
+    (void)state;
+    check(PYTHONIC, "[get_weather(city=\"New \\\"York\\\"\", days=3), now()]",
+          "||get_weather({\"city\": \"New \\\"York\\\"\", \"days\": 3})now({})");
+    check(PYTHONIC,
+          " [ now( a = True , b=None,c=false,) ,now(d={'k': [1, -2.5e3, (1, 'x',)], \"é\": {}}, e=[])\n]\n",
+          "||now({\"a\": true, \"b\": null, \"c\": false})now({\"d\": {\"k\": [1, -2.5e3, [1, \"x\"]], "
+          "\"é\": {}}, "
+          "\"e\": []})");
+    check(
+        PYTHONIC,
+        "[now(a='it\\'s \"q\"\\n\\x41\\u00e9\\U0001F600\\101\\d\ttab', b='''x'y''', c='', d=\"\"\"\"\"\", "
+        "e=1_000, f=+.5, "
+        "g=0x1F, h=5.)]",
+        "||now({\"a\": \"it's \\\"q\\\"\\n\\u0041\\u00e9\\ud83d\\ude00\\u0041\\\\d\\ttab\", \"b\": \"x'y\", "
+        "\"c\": \"\", \"d\": \"\", \"e\": 1000, \"f\": 0.5, \"g\": 31, \"h\": 5})");
+    check(PYTHONIC, "[now(**{'a': 1, \"b\": true}), now(a={1: 2, True: 'x', 'c': 'd'})] Done.",
+          "|Done.|now({\"a\": 1, \"b\": true})now({\"a\": {\"1\": 2, \"true\": \"x\", \"c\": \"d\"}})");
+    check(PYTHONIC, "<|python_tag|>[now(a=1)]", "||now({\"a\": 1})");
+    check(PYTHONIC, "<|python_tag|>other(a=1)", "||other({\"a\": 1})");
+    check("<|python_start|>", "Sure.<|python_start|>[now(a=[[1], []])]<|python_end|>",
+          "|Sure.|now({\"a\": [[1], []]})");
+    check(PYTHONIC, "[{\"name\": \"now\", \"parameters\": {}}]", "||now({})");
+    /* lists that call nothing are an answer */
+    check(PYTHONIC, "[1, 2]", "|[1, 2]|");
+    check(PYTHONIC, "[other(a=1)]", "|[other(a=1)]|");
+    check(PYTHONIC, "see [now()]", "|see [now()]|");
+    check(PYTHONIC, "[now the time](link)", "|[now the time](link)|");
+    check_whole(PYTHONIC, "[now(1)]", "|[now(1)]|");
+    check_whole(PYTHONIC, "[now(a=b)]", "|[now(a=b)]|");
+    check_whole(PYTHONIC, "[now(a=f(1))]", "|[now(a=f(1))]|");
+    check_whole(PYTHONIC, "[now(a={1})]", "|[now(a={1})]|");
+    check_whole(PYTHONIC, "[now(a='x' 'y')]", "|[now(a='x' 'y')]|");
+    check_whole(PYTHONIC, "[now(a=1]", "|[now(a=1]|");
+    check_whole(PYTHONIC, "[now(a='\\u12g4')]", "|[now(a='\\u12g4')]|");
+    check_whole(PYTHONIC, "[now(a=1_0_x)]", "|[now(a=1_0_x)]|");
+    check_whole(PYTHONIC, "[now(a=\"cut", "|[now(a=\"cut|");
+    check(OLMO, "<function_calls>\nget_weather(city='x')\nnow()\n</function_calls>",
+          "||get_weather({\"city\": \"x\"})now({})");
+    check(OLMO, "Well <function_calls>nothing</function_calls>",
+          "|Well<function_calls>nothing</function_calls>|");
+    check(LFM, "<|tool_call_start|>[now(a='b', c=\"\\/\")]<|tool_call_end|>Now.",
+          "|Now.|now({\"a\": \"b\", \"c\": \"/\"})");
+}
+
+static void gemmas(void **state)
+{
+    (void)state;
+    check(GEMMA,
+          "<start_function_call>call:get_weather{city:<escape>New "
+          "{\"York\"},<escape>,days:2}<end_function_call>",
+          "||get_weather({\"city\": \"New {\\\"York\\\"},\", \"days\": 2})");
+    check(
+        GEMMA,
+        "Ok.<start_function_call>call:now{}<end_function_call><start_function_call>call:now{a:[<escape>x<"
+        "escape>,1.5,{b:"
+        "true,c:null}],d:{},e:New York}<end_function_call>",
+        "|Ok.|now({})now({\"a\": [\"x\", 1.5, {\"b\": true, \"c\": null}], \"d\": {}, \"e\": \"New York\"})");
+    check(GEMMA,
+          "<start_function_call>call:now{\"a\": {\"b\": \"c\\u00e9\\n\"}, "
+          "<escape>d<escape>:1}<end_function_call>",
+          "||now({\"a\": {\"b\": \"c\\u00e9\\n\"}, \"d\": 1})");
+    check(GEMMA, "<start_function_call>now{}<end_function_call>",
+          "|<start_function_call>now{}<end_function_call>|");
+    check_whole(GEMMA, "<start_function_call>call:now{a:<escape>b",
+                "|<start_function_call>call:now{a:<escape>b|");
+    check_whole(GEMMA, "<start_function_call>call:now{a:(1)}", "|<start_function_call>call:now{a:(1)}|");
+}
+
+static void glms(void **state)
+{
+    (void)state;
+    check(GLM,
+          "So.\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>New "
+          "<b>\n</arg_value>\n<arg_key>days</arg_key>\n"
+          "<arg_value>2</arg_value>\n</tool_call>\n<tool_call>now</tool_call>",
+          "|So.|get_weather({\"city\": \"New <b>\\n\", \"days\": 2})now({})");
+    check(GLM, "<tool_call>get_weather<arg_key>opts</arg_key><arg_value>{\"a\": [1]}</arg_value></tool_call>",
+          "||get_weather({\"opts\": {\"a\": [1]}})");
+    check(GLM, "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "||now({})");
+    check_whole(GLM, "<tool_call>what is this</tool_call>", "|<tool_call>what is this</tool_call>|");
+    check_whole(GLM, "<tool_call>now<arg_key>a</arg_key>b", "|<tool_call>now<arg_key>a</arg_key>b|");
+    check_whole(GLM, "<tool_call>now<arg_key>a", "|<tool_call>now<arg_key>a|");
+}
+
+static void lists_in_other_tags(void **state)
+{
+    (void)state;
+    check(COMMAND,
+          "<|START_THINKING|>I will look.<|END_THINKING|><|START_ACTION|>[\n    {\"tool_call_id\": \"0\", "
+          "\"tool_name\": "
+          "\"get_weather\", \"parameters\": {\"city\": \"x\"}},\n    {\"tool_call_id\": \"1\", "
+          "\"tool_name\": \"now\", "
+          "\"parameters\": {}}\n]<|END_ACTION|>",
+          "I will look.||get_weather({\"city\": \"x\"})now({})");
+    check(NEMOTRON,
+          "<TOOLCALL>[{\"name\": \"now\", \"arguments\": {\"a\": 1}}, {\"name\": \"now\", \"arguments\": "
+          "{}}]</TOOLCALL>",
+          "||now({\"a\": 1})now({})");
+}
+
 static void one_call_is_enough(void **state)
 {
     (void)state;
@@ -301,8 +411,11 @@ static void write_parts(struct buf *out, const struct call_part *parts)
 static void what_grammars_write_is_read(void **state)
 {
     (void)state;
-    static const char *const names[] = {"deepseek", "mistral",   "mistral_list", "qwen3_coder", "hermes",
-                                        "granite",  "phi4_mini", "llama",        "any"};
+    static const char *const names[] = {"deepseek",  "mistral",       "mistral_list",    "qwen3_coder",
+                                        "hermes",    "granite",       "phi4_mini",       "llama",
+                                        "any",       "functiongemma", "olmo3",           "nemotron_json",
+                                        "command_r", "lfm2",          "functionary_v31", "apriel",
+                                        "pythonic",  "glm45"};
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct reply_format f = {.calls = call_syntax_named(names[i]), .tools = tools};
@@ -436,14 +549,38 @@ static void any_cut_gives_the_same(void **state)
                                         "-1e",
                                         "null",
                                         "<",
-                                        "{\"name\": \"now\", \"arguments\": {}}"};
+                                        "{\"name\": \"now\", \"arguments\": {}}",
+                                        "[now(",
+                                        "now(",
+                                        "a=",
+                                        ")",
+                                        "'",
+                                        "\\",
+                                        "'''",
+                                        "**{",
+                                        "(",
+                                        "True",
+                                        "1.5",
+                                        ":",
+                                        "<function_calls>",
+                                        "</function_calls>",
+                                        "<start_function_call>call:now{",
+                                        "<escape>",
+                                        "<end_function_call>",
+                                        "<tool_call>now",
+                                        "<arg_key>",
+                                        "</arg_key>",
+                                        "<arg_value>",
+                                        "</arg_value>"};
     static const char *const templates[] = {HERMES "<think>", CODER,   LLAMA, MISTRAL,
-                                            DEEPSEEK,         GRANITE, PHI,   NONE "<think>"};
+                                            DEEPSEEK,         GRANITE, PHI,   GLM,
+                                            PYTHONIC,         GEMMA,   OLMO,  NONE "<think>"};
     json_t *tools = json_loads(tools_json, 0, NULL);
     srand(7);
-    for (int round = 0; round < 6000; round++) {
+    for (int round = 0; round < 12000; round++) {
         char text[800] = "";
-        struct reply_format f = format_of(templates[rand() % 8], tools);
+        struct reply_format f =
+            format_of(templates[(size_t)rand() % (sizeof templates / sizeof *templates)], tools);
         f.in_thought = f.thought && rand() % 4 == 0;
         f.one_call = rand() % 8 == 0;
         for (int n = 1 + rand() % 14; n; n--)
@@ -535,6 +672,10 @@ int main(void)
         cmocka_unit_test(mistral),
         cmocka_unit_test(function_tags),
         cmocka_unit_test(others),
+        cmocka_unit_test(pythonic),
+        cmocka_unit_test(gemmas),
+        cmocka_unit_test(glms),
+        cmocka_unit_test(lists_in_other_tags),
         cmocka_unit_test(one_call_is_enough),
         cmocka_unit_test(what_grammars_write_is_read),
         cmocka_unit_test(reasoning),

@@ -24,6 +24,16 @@ static const char tools_json[] =
 
 /* What leads into calls, and what only looks like it. Bytes come first, special tokens last. */
 static const char *const pieces[] = {"<｜tool▁calls▁begin｜>",
+                                     "<start_function_call>",
+                                     "<function_calls>",
+                                     "[sum(",
+                                     "[now",
+                                     "**{",
+                                     ")]",
+                                     "n=",
+                                     "<|START_ACTION|>",
+                                     "<arg_key>",
+                                     "<tool_calls>",
                                      "<｜tool▁call▁begin｜>",
                                      "<tool_call>",
                                      "</tool_call>",
@@ -194,8 +204,10 @@ static uint32_t walk(struct rig *r)
 static void only_strict_calls_come(void **state)
 {
     (void)state;
-    static const char *const names[] = {"hermes",    "mistral", "mistral_list", "qwen3_coder", "granite",
-                                        "phi4_mini", "llama",   "any",          "deepseek"};
+    static const char *const names[] = {"hermes",   "mistral",       "mistral_list",    "qwen3_coder",
+                                        "granite",  "phi4_mini",     "llama",           "any",
+                                        "deepseek", "functiongemma", "olmo3",           "pythonic",
+                                        "glm45",    "command_r",     "functionary_v31", "apriel"};
     static const struct {
         bool specials, thinks, in_thought, one_call;
     } ways[] = {{false, false, false, false}, {true, true, false, false}, {true, true, true, true}};
