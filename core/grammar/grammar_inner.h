@@ -97,6 +97,13 @@ const struct expr *expr_any_text(struct maker *m, struct text_slice *texts, uint
 uint32_t rule_new(struct maker *m, const struct expr *body); /* body may be NULL and be set later */
 void rule_define(struct maker *m, uint32_t rule, const struct expr *body);
 
+/* grammar_sets.c: texts of both, and of a that b hasn't, for expressions that don't call themselves. NULL:
+ * they do, or it takes more sets than are allowed. */
+const struct expr *expr_both(struct maker *m, const struct expr *a, const struct expr *b);
+const struct expr *expr_without(struct maker *m, const struct expr *a, const struct expr *b);
+/* Whether x has a text, which is EXPR_BYTES; *known false: as above. */
+bool expr_matches(struct maker *m, const struct expr *x, const struct expr *text, bool *known);
+
 /* ---- characters */
 
 struct range {

@@ -36,11 +36,20 @@ const struct expr *jx_comma(struct maker *m, struct json_rules *j);
 /* ---- schemas */
 
 #define SCHEMA_PATH_BYTES 200U
+/* unevaluated… once it covers what was joined into its schema: then it speaks of all that isn't described. */
+#define UNEVALUATED_PROPERTIES "\x01properties"
+#define UNEVALUATED_ITEMS "\x01items"
 
 struct schema_ref {
     const json_t *target;
     uint32_t rule;
     char path[SCHEMA_PATH_BYTES];
+};
+
+/* What a reference by URI or anchor means. */
+struct schema_target {
+    const json_t *schema;
+    const char *ref; /* as it was written */
 };
 
 struct schema {
@@ -50,6 +59,8 @@ struct schema {
     json_t *made; /* an array of merged schemas, kept until the end */
     struct schema_ref *refs;
     uint32_t n_refs, refs_capacity;
+    struct schema_target *targets;
+    uint32_t n_targets, targets_capacity;
     char path[SCHEMA_PATH_BYTES]; /* of what is compiled, for errors */
     size_t n_path;
     uint32_t depth, n_merges;
@@ -65,14 +76,40 @@ const struct expr *schema_expr(struct schema *sc, const json_t *s);
 const struct expr *schema_rule(struct schema *sc, const json_t *s);
 const json_t *schema_resolve(struct schema *sc, const json_t *s); /* follows $refs without siblings */
 const json_t *schema_target(struct schema *sc, const char *ref);  /* NULL after a failure */
+void schema_find_refs(struct schema *sc);                         /* once, before anything is compiled */
+uint32_t schema_add_target(struct schema *sc, const json_t *schema, const char *ref); /* its number */
+const json_t *schema_at(const json_t *from, const char *pointer); /* "/a/b"; NULL: nothing is there */
 /* A count such as minItems; false: absent. */
 bool schema_count(struct schema *sc, const json_t *s, const char *key, uint64_t *out);
+static inline uint32_t schema_repeats(uint64_t n)
+{
+    return n < REPEAT_FOREVER ? (uint32_t)n : REPEAT_FOREVER - 1;
+}
+/* The schema with its own unevaluated… as above. */
+const json_t *schema_scoped(struct schema *sc, const json_t *s);
+void schema_shortest_real(double d, char text[40]);
 bool schema_is_annotation(const char *key);
+bool schema_is_listed(const char *key, const char *const *list);
+unsigned schema_named_types(struct schema *sc, const json_t *type);
+unsigned schema_implied_types(const json_t *s);                   /* what the keywords speak of */
+unsigned schema_types_beside(struct schema *sc, const json_t *s); /* named, or implied */
+json_t *schema_without(const json_t *s, const char *key);         /* a copy */
+/* Takes the reference, until the end; NULL after a failure, or of NULL. */
+const json_t *schema_keep(struct schema *sc, json_t *made);
 
 const struct expr *schema_string(struct schema *sc, const json_t *s);
 const struct expr *schema_number(struct schema *sc, const json_t *s, bool integer);
 const struct expr *schema_object(struct schema *sc, const json_t *s);
 const struct expr *schema_array(struct schema *sc, const json_t *s);
+/* What doesn't match, or some of it: new; NULL after a failure, named by what `asks` for it. */
+json_t *schema_opposite(struct schema *sc, const json_t *s, const char *asks);
+const struct expr *schema_constant(struct schema *sc, const json_t *v);
+/* not, if, dependent…: alternatives; NULL: there is nothing of that, or it is done with the type. */
+const struct expr *schema_logic(struct schema *sc, const json_t *s);
+const struct expr *schema_exactly_one(struct schema *sc, const json_t *s); /* oneOf's schemas overlap */
+/* Whether a value matches; false after a failure, which names keywords that can't be checked. */
+bool schema_fits(struct schema *sc, const json_t *s, const json_t *v);
+bool schema_equal(const json_t *a, const json_t *b);
 const char *schema_format_pattern(const char *format); /* NULL: not known */
 /* What both sides allow, or NULL after a failure. Kept by the schema. */
 const json_t *schema_merge(struct schema *sc, const json_t *a, const json_t *b);

@@ -8,6 +8,7 @@
  *
  * A keyword that isn't done is refused with its place. A $ref is a rule of its own, so schemas may nest in
  * themselves. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +53,7 @@ void schema_leave(struct schema *sc, size_t before)
 
 /* ---- keywords */
 
-static bool is_listed(const char *key, const char *const *list)
+bool schema_is_listed(const char *key, const char *const *list)
 {
     for (; *list; list++)
         if (strcmp(key, *list) == 0)
@@ -80,13 +81,14 @@ bool schema_is_annotation(const char *key)
                                        "xml",
                                        "externalDocs",
                                        "$anchor",
+                                       "$dynamicAnchor",
                                        "$vocabulary",
                                        "propertyOrdering",
                                        "contentEncoding",
                                        "contentMediaType",
                                        "contentSchema",
                                        NULL};
-    return strncmp(key, "x-", 2) == 0 || is_listed(key, keys);
+    return strncmp(key, "x-", 2) == 0 || schema_is_listed(key, keys);
 }
 
 static const char *const known_keys[] = {"type",
@@ -119,22 +121,30 @@ static const char *const known_keys[] = {"type",
                                          "exclusiveMinimum",
                                          "exclusiveMaximum",
                                          "multipleOf",
+                                         "contains",
+                                         "minContains",
+                                         "maxContains",
+                                         UNEVALUATED_PROPERTIES,
+                                         UNEVALUATED_ITEMS,
+                                         "not",
+                                         "if",
+                                         "then",
+                                         "else",
+                                         "dependentRequired",
+                                         "dependentSchemas",
+                                         "dependencies",
                                          NULL};
 
 static void check_keys(struct schema *sc, const json_t *s)
 {
-    static const char *const falsy_ok[] = {"unevaluatedProperties", "unevaluatedItems", NULL};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)s, key, value)
     {
-        if (schema_is_annotation(key) || is_listed(key, known_keys) ||
-            (is_listed(key, falsy_ok) && json_is_true(value)))
+        if (schema_is_annotation(key) || schema_is_listed(key, known_keys))
             continue;
         schema_fail(sc, STATUS_UNSUPPORTED, "the keyword \"%.60s\" is not supported", key);
     }
-    if (json_is_true(json_object_get(s, "uniqueItems")))
-        schema_fail(sc, STATUS_UNSUPPORTED, "the keyword \"uniqueItems\" is not supported");
 }
 
 /* Whether the schema asserts something by keywords other than these. */
@@ -143,7 +153,7 @@ static const char *other_assertion(const json_t *s, const char *const *but)
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)s, key,
-                        value) if (!schema_is_annotation(key) && !is_listed(key, but)) return key;
+                        value) if (!schema_is_annotation(key) && !schema_is_listed(key, but)) return key;
     return NULL;
 }
 
@@ -201,7 +211,7 @@ unsigned schema_types_of_value(const json_t *v)
     return d > -1e15 && d < 1e15 && d == (double)(int64_t)d ? TYPE_INTEGER : TYPE_NUMBER;
 }
 
-static unsigned named_types(struct schema *sc, const json_t *type)
+unsigned schema_named_types(struct schema *sc, const json_t *type)
 {
     unsigned types = 0;
     size_t n = json_is_array(type) ? json_array_size(type) : 1;
@@ -218,7 +228,7 @@ static unsigned named_types(struct schema *sc, const json_t *type)
 }
 
 /* What the other keywords speak of. */
-static unsigned implied_types(const json_t *s)
+unsigned schema_implied_types(const json_t *s)
 {
     static const struct {
         const char *key;
@@ -232,6 +242,10 @@ static unsigned implied_types(const json_t *s)
                    {"maxProperties", TYPE_OBJECT},
                    {"items", TYPE_ARRAY},
                    {"prefixItems", TYPE_ARRAY},
+                   {"contains", TYPE_ARRAY},
+                   {"uniqueItems", TYPE_ARRAY},
+                   {UNEVALUATED_ITEMS, TYPE_ARRAY},
+                   {UNEVALUATED_PROPERTIES, TYPE_OBJECT},
                    {"minItems", TYPE_ARRAY},
                    {"maxItems", TYPE_ARRAY},
                    {"pattern", TYPE_STRING},
@@ -248,6 +262,12 @@ static unsigned implied_types(const json_t *s)
         if (json_object_get(s, implied[i].key))
             types |= implied[i].type;
     return types ? types : TYPE_ANY;
+}
+
+unsigned schema_types_beside(struct schema *sc, const json_t *s)
+{
+    const json_t *type = json_object_get(s, "type");
+    return !s ? 0 : type ? schema_named_types(sc, type) : schema_implied_types(s);
 }
 
 static const struct expr *expr_of_types(struct schema *sc, const json_t *s, unsigned types)
@@ -274,15 +294,13 @@ static const struct expr *expr_of_types(struct schema *sc, const json_t *s, unsi
 
 /* ---- constants */
 
-static const struct expr *value_expr(struct schema *sc, const json_t *v);
-
 static const struct expr *array_value(struct schema *sc, const json_t *v)
 {
     struct expr_list l = {0};
     for (size_t i = 0; i < json_array_size(v); i++) {
         if (i)
             list_add(sc->m, &l, jx_comma(sc->m, &sc->json));
-        list_add(sc->m, &l, value_expr(sc, json_array_get(v, i)));
+        list_add(sc->m, &l, schema_constant(sc, json_array_get(v, i)));
     }
     return jx_bracketed(sc->m, &sc->json, "[", expr_seq(sc->m, &l), "]");
 }
@@ -300,27 +318,25 @@ static const struct expr *object_value(struct schema *sc, const json_t *v)
         list_add(m, &l, jx_quoted(m, expr_spelled(m, key, strlen(key), SPELL_JSON)));
         list_add(m, &l, expr_text(m, ":"));
         list_add(m, &l, jx_space(m, &sc->json));
-        list_add(m, &l, value_expr(sc, item));
+        list_add(m, &l, schema_constant(sc, item));
     }
     return jx_bracketed(m, &sc->json, "{", expr_seq(m, &l), "}");
 }
 
 /* The shortest of the usual spellings that gives the number again. */
-static const struct expr *real_value(struct schema *sc, double d)
+void schema_shortest_real(double d, char text[40])
 {
-    char text[40];
     for (int digits = 15; digits <= 17; digits++) {
         double again = 0;
-        snprintf(text, sizeof text, "%.*g", digits, d);
+        snprintf(text, 40, "%.*g", digits, d);
         if (sscanf(text, "%lf", &again) == 1 && again == d)
             break;
     }
-    return expr_text(sc->m, text);
 }
 
-static const struct expr *value_expr(struct schema *sc, const json_t *v)
+const struct expr *schema_constant(struct schema *sc, const json_t *v)
 {
-    char number[32];
+    char number[40];
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         return object_value(sc, v);
@@ -332,7 +348,8 @@ static const struct expr *value_expr(struct schema *sc, const json_t *v)
         snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
         return expr_text(sc->m, number);
     case JSON_REAL:
-        return real_value(sc, json_real_value(v));
+        schema_shortest_real(json_real_value(v), number);
+        return expr_text(sc->m, number);
     case JSON_TRUE:
         return expr_text(sc->m, "true");
     case JSON_FALSE:
@@ -353,7 +370,7 @@ static const struct expr *values_expr(struct schema *sc, const json_t *const *va
     for (size_t i = 0; i < n && texts && m->status == STATUS_OK; i++) {
         const json_t *v = values[i];
         if (!json_is_string(v)) {
-            list_add(m, &l, value_expr(sc, v));
+            list_add(m, &l, schema_constant(sc, v));
             continue;
         }
         const struct expr *x = expr_spelled(m, json_string_value(v), json_string_length(v), SPELL_JSON);
@@ -365,31 +382,17 @@ static const struct expr *values_expr(struct schema *sc, const json_t *const *va
     return expr_alt(m, &l);
 }
 
-static bool is_among(const json_t *list, const json_t *v)
-{
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (json_equal(json_array_get(list, i), v))
-            return true;
-    return false;
-}
-
+/* Those of the constants that match all that stands beside them. */
 static const struct expr *enum_expr(struct schema *sc, const json_t *s)
 {
-    static const char *const beside[] = {"type", "enum", "const", "nullable", NULL};
     const json_t *list = json_object_get(s, "enum"), *one = json_object_get(s, "const");
-    const json_t *type = json_object_get(s, "type");
-    const char *other = other_assertion(s, beside);
-    unsigned types = type ? named_types(sc, type) : (unsigned)TYPE_ANY;
-    if (other)
-        schema_fail(sc, STATUS_UNSUPPORTED, "the keyword \"%.60s\" beside \"%s\" is not supported", other,
-                    list ? "enum" : "const");
     if (list && !json_is_array(list))
         schema_fail(sc, STATUS_INVALID, "\"enum\" must be an array");
-    size_t n = list && one ? is_among(list, one) : list ? json_array_size(list) : 1, n_kept = 0;
+    size_t n = one ? 1 : json_array_size(list), n_kept = 0;
     const json_t **kept = maker_alloc(sc->m, (n + 1) * sizeof *kept);
     for (size_t i = 0; i < n && kept && sc->m->status == STATUS_OK; i++) {
         const json_t *v = one ? one : json_array_get(list, i);
-        if (schema_types_of_value(v) & types)
+        if (schema_fits(sc, s, v))
             kept[n_kept++] = v;
     }
     return sc->m->status == STATUS_OK ? values_expr(sc, kept, n_kept) : expr_never();
@@ -419,20 +422,54 @@ static const json_t *step_down(const json_t *at, const char *name, size_t length
     return *end || end == key ? NULL : json_array_get(at, index);
 }
 
-const json_t *schema_target(struct schema *sc, const char *ref)
+const json_t *schema_at(const json_t *from, const char *pointer)
 {
-    const json_t *at = sc->root;
-    if (ref[0] != '#' || (ref[1] && ref[1] != '/')) {
-        schema_fail(sc, STATUS_UNSUPPORTED,
-                    "\"$ref\" is \"%.80s\"; only places in this schema (\"#\", \"#/...\") are supported",
-                    ref);
-        return NULL;
-    }
-    for (const char *p = ref + 1; *p == '/' && at;) {
+    for (const char *p = pointer; *p == '/' && from;) {
         size_t n = strcspn(p + 1, "/");
-        at = step_down(at, p + 1, n);
+        from = step_down(from, p + 1, n);
         p += 1 + n;
     }
+    return from;
+}
+
+uint32_t schema_add_target(struct schema *sc, const json_t *schema, const char *ref)
+{
+    if (sc->n_targets == sc->targets_capacity) {
+        uint32_t capacity = sc->targets_capacity ? 2 * sc->targets_capacity : 16;
+        struct schema_target *more = maker_alloc(sc->m, capacity * sizeof *more);
+        if (!more)
+            return 0;
+        if (sc->n_targets)
+            memcpy(more, sc->targets, sc->n_targets * sizeof *more);
+        sc->targets = more;
+        sc->targets_capacity = capacity;
+    }
+    size_t n = strlen(ref) + 1;
+    char *copy = maker_alloc(sc->m, n);
+    sc->targets[sc->n_targets] = (struct schema_target){schema, copy ? memcpy(copy, ref, n) : ""};
+    return sc->n_targets++;
+}
+
+/* The one that schema_find_refs has put down; NULL: it hasn't. */
+static const struct schema_target *found_target(const struct schema *sc, const char *ref)
+{
+    char *end;
+    unsigned long id = ref[0] == '\x01' ? strtoul(ref + 1, &end, 10) : ULONG_MAX;
+    return id < sc->n_targets ? &sc->targets[id] : NULL;
+}
+
+const json_t *schema_target(struct schema *sc, const char *ref)
+{
+    const struct schema_target *found = found_target(sc, ref);
+    if (found)
+        return found->schema;
+    if (ref[0] != '#' || (ref[1] && ref[1] != '/')) {
+        schema_fail(
+            sc, STATUS_UNSUPPORTED,
+            "\"$ref\" is \"%.80s\"; only what is in this schema (\"#/...\", anchors, ids) is supported", ref);
+        return NULL;
+    }
+    const json_t *at = schema_at(sc->root, ref + 1);
     if (!at || !(json_is_object(at) || json_is_boolean(at))) {
         schema_fail(sc, STATUS_INVALID, "\"$ref\" is \"%.80s\", but there is no schema at that place", ref);
         return NULL;
@@ -487,7 +524,7 @@ static const struct expr *call_target(struct schema *sc, const json_t *target, c
 /* ---- combinations */
 
 /* Without the keyword; a new reference. */
-static json_t *without(const json_t *s, const char *key)
+json_t *schema_without(const json_t *s, const char *key)
 {
     json_t *copy = json_copy((json_t *)(uintptr_t)s);
     if (copy)
@@ -495,7 +532,7 @@ static json_t *without(const json_t *s, const char *key)
     return copy;
 }
 
-static const json_t *keep(struct schema *sc, json_t *made)
+const json_t *schema_keep(struct schema *sc, json_t *made)
 {
     if (!made || json_array_append_new(sc->made, made) != 0) {
         schema_fail(sc, STATUS_NO_MEMORY, "no memory for the schema");
@@ -506,7 +543,7 @@ static const json_t *keep(struct schema *sc, json_t *made)
 
 static const struct expr *all_of(struct schema *sc, const json_t *s)
 {
-    const json_t *list = json_object_get(s, "allOf"), *all = keep(sc, without(s, "allOf"));
+    const json_t *list = json_object_get(s, "allOf"), *all = schema_keep(sc, schema_without(s, "allOf"));
     if (!json_is_array(list) || json_array_size(list) == 0)
         schema_fail(sc, STATUS_INVALID, "\"allOf\" must be an array of schemas");
     for (size_t i = 0; i < json_array_size(list) && all && sc->m->status == STATUS_OK; i++)
@@ -514,27 +551,25 @@ static const struct expr *all_of(struct schema *sc, const json_t *s)
     return all && sc->m->status == STATUS_OK ? schema_expr(sc, all) : expr_never();
 }
 
-static void check_disjoint(struct schema *sc, const json_t *list)
+static bool are_disjoint(struct schema *sc, const json_t *list)
 {
     for (size_t i = 0; i < json_array_size(list); i++)
         for (size_t k = i + 1; k < json_array_size(list) && sc->m->status == STATUS_OK; k++)
             if (!schema_disjoint(sc, json_array_get(list, i), json_array_get(list, k), 0))
-                schema_fail(sc, STATUS_UNSUPPORTED,
-                            "\"oneOf\" is supported where its schemas evidently exclude each other; numbers "
-                            "%zu and %zu may overlap: use \"anyOf\"",
-                            i, k);
+                return false;
+    return true;
 }
 
 static const struct expr *one_of(struct schema *sc, const json_t *s, const char *key)
 {
     static const char *const nothing[] = {NULL};
-    const json_t *list = json_object_get(s, key), *rest = keep(sc, without(s, key));
+    const json_t *list = json_object_get(s, key), *rest = schema_keep(sc, schema_without(s, key));
     struct expr_list l = {0};
     char number[24];
     if (!json_is_array(list) || json_array_size(list) == 0)
         schema_fail(sc, STATUS_INVALID, "\"%s\" must be an array of schemas", key);
-    if (strcmp(key, "oneOf") == 0)
-        check_disjoint(sc, list);
+    if (strcmp(key, "oneOf") == 0 && !are_disjoint(sc, list))
+        return schema_exactly_one(sc, s);
     bool alone = !rest || !other_assertion(rest, nothing);
     for (size_t i = 0; i < json_array_size(list) && sc->m->status == STATUS_OK; i++) {
         const json_t *way = json_array_get(list, i);
@@ -557,29 +592,33 @@ static const struct expr *referred(struct schema *sc, const json_t *s)
     if (!target)
         return expr_never();
     if (!other_assertion(s, alone))
-        return call_target(sc, target, ref);
-    const json_t *rest = keep(sc, without(s, "$ref"));
+        return call_target(sc, target, found_target(sc, ref) ? found_target(sc, ref)->ref : ref);
+    const json_t *rest = schema_keep(sc, schema_without(s, "$ref"));
     const json_t *both = rest ? schema_merge(sc, target, rest) : NULL;
     return both ? schema_expr(sc, both) : expr_never();
 }
 
 static const struct expr *object_schema(struct schema *sc, const json_t *s)
 {
-    const json_t *type = json_object_get(s, "type");
+    const struct expr *x;
+    s = schema_scoped(sc, s);
+    if (!s)
+        return expr_never();
     check_keys(sc, s);
     if (json_object_get(s, "$ref"))
         return referred(sc, s);
     if (json_object_get(s, "allOf"))
         return all_of(sc, s);
+    if ((x = schema_logic(sc, s)) != NULL)
+        return x;
     if (json_object_get(s, "anyOf"))
         return one_of(sc, s, "anyOf");
     if (json_object_get(s, "oneOf"))
         return one_of(sc, s, "oneOf");
-    const struct expr *x;
     if (json_object_get(s, "enum") || json_object_get(s, "const"))
         x = enum_expr(sc, s);
     else
-        x = expr_of_types(sc, s, type ? named_types(sc, type) : implied_types(s));
+        x = expr_of_types(sc, s, schema_types_beside(sc, s));
     return json_is_true(json_object_get(s, "nullable")) ? expr_alt2(sc->m, x, expr_text(sc->m, "null")) : x;
 }
 
@@ -622,6 +661,8 @@ const struct expr *schema_parse(struct maker *m, const char *text, size_t length
     else if (!json_is_object(sc.root))
         maker_fail(m, STATUS_INVALID, "schema: expected an object");
     else
+        schema_find_refs(&sc);
+    if (m->status == STATUS_OK)
         x = call_target(&sc, sc.root, "#");
     for (uint32_t i = 0; i < sc.n_refs && maker_goes_on(m); i++) { /* the list grows meanwhile */
         uint32_t rule = sc.refs[i].rule;

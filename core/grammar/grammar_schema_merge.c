@@ -7,14 +7,6 @@
 #define MERGES_MAX 1024U
 #define DISJOINT_DEPTH 6U
 
-static bool is_one_of(const char *key, const char *const *list)
-{
-    for (; *list; list++)
-        if (strcmp(key, *list) == 0)
-            return true;
-    return false;
-}
-
 static json_t *both_types(const json_t *a, const json_t *b)
 {
     static const char *const names[] = {"null", "boolean", "number", "string", "array", "object"};
@@ -63,6 +55,16 @@ static json_t *both_lists(const json_t *a, const json_t *b, bool all)
     return out;
 }
 
+/* Alternatives, whose properties aren't seen yet. */
+static bool has_ways(const json_t *s)
+{
+    static const char *const keys[] = {"anyOf", "oneOf", "if", "dependentSchemas", "dependencies"};
+    bool has = false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        has = has || json_object_get(s, keys[i]);
+    return has;
+}
+
 /* The keys of one that the other doesn't have. */
 static const char *first_other(const json_t *of, const json_t *other)
 {
@@ -72,35 +74,147 @@ static const char *first_other(const json_t *of, const json_t *other)
     return NULL;
 }
 
-/* additionalProperties speaks of the properties beside it: another side's would change what it means. */
-static void check_closed(struct schema *sc, const json_t *a, const json_t *b)
+/* The schema of a member of this name, or NULL; additionalProperties speaks of those that aren't beside it.
+ */
+static const json_t *member_of(const json_t *s, const char *name)
 {
-    const json_t *closed = json_object_get(a, "additionalProperties");
-    const char *more = first_other(json_object_get(b, "properties"), json_object_get(a, "properties"));
-    if (closed && !json_is_true(closed) && more)
-        schema_fail(sc, STATUS_UNSUPPORTED,
-                    "\"additionalProperties\" in one of the joined schemas and the property \"%.60s\" in "
-                    "another are not supported",
-                    more);
-    if (json_object_get(a, "items") && json_object_get(b, "prefixItems"))
-        schema_fail(
-            sc, STATUS_UNSUPPORTED,
-            "\"items\" in one of the joined schemas and \"prefixItems\" in another are not supported");
+    const json_t *own = json_object_get(json_object_get(s, "properties"), name);
+    return own ? own : json_object_get(s, "additionalProperties");
 }
 
-static json_t *both_properties(struct schema *sc, const json_t *a, const json_t *b)
+static void join_named(struct schema *sc, const json_t *a, const json_t *b, const char *name, json_t *out)
 {
-    json_t *out = json_copy((json_t *)(uintptr_t)a);
+    const json_t *x = member_of(a, name), *y = member_of(b, name);
+    const json_t *both = x && y ? schema_merge(sc, x, y) : x ? x : y;
+    if (both)
+        json_object_set(out, name, (json_t *)(uintptr_t)both);
+}
+
+/* properties of both sides. */
+static void join_members(struct schema *sc, const json_t *a, const json_t *b, json_t *out)
+{
+    const json_t *sides[] = {json_object_get(a, "properties"), json_object_get(b, "properties")};
+    json_t *joined = json_object(), *value;
     const char *key;
-    json_t *value;
+    bool patterns = json_object_get(a, "patternProperties") || json_object_get(b, "patternProperties");
+    if (patterns &&
+        (json_object_get(a, "additionalProperties") || json_object_get(b, "additionalProperties")))
+        schema_fail(
+            sc, STATUS_UNSUPPORTED,
+            "\"additionalProperties\" in one of the joined schemas beside \"patternProperties\" is not "
+            "supported");
+    for (size_t i = 0; i < 2; i++)
+        if (sides[i] && !json_is_object(sides[i]))
+            schema_fail(sc, STATUS_INVALID, "\"properties\" must be an object of schemas");
+    for (size_t i = 0; i < 2; i++)
+        json_object_foreach((json_t *)(uintptr_t)sides[i], key,
+                            value) if (!json_object_get(joined, key) && sc->m->status == STATUS_OK)
+            join_named(sc, a, b, key, joined);
+    json_object_set_new(out, "properties", joined);
+}
+
+/* unevaluated… speaks of all that is joined into its own schema, and no other's. */
+static void check_unevaluated(struct schema *sc, const json_t *a, const json_t *b)
+{
+    const json_t *properties = json_object_get(a, "unevaluatedProperties"),
+                 *items = json_object_get(a, "unevaluatedItems");
+    bool more = first_other(json_object_get(b, "properties"), json_object_get(a, "properties")) ||
+                json_object_get(b, "additionalProperties") || json_object_get(b, "patternProperties") ||
+                has_ways(b);
+    bool longer = json_object_get(b, "items") || json_object_get(b, "contains") || has_ways(b) ||
+                  json_array_size(json_object_get(b, "prefixItems")) >
+                      json_array_size(json_object_get(a, "prefixItems"));
+    if (properties && !json_is_true(properties) && more)
+        schema_fail(
+            sc, STATUS_UNSUPPORTED,
+            "\"unevaluatedProperties\" in one of the joined schemas and more properties in another are "
+            "not supported");
+    if (items && !json_is_true(items) && longer)
+        schema_fail(sc, STATUS_UNSUPPORTED,
+                    "\"unevaluatedItems\" in one of the joined schemas and more items in another are not "
+                    "supported");
+}
+
+/* The schema of element i, or NULL. */
+static const json_t *element_of(const json_t *s, size_t i)
+{
+    const json_t *prefix = json_object_get(s, "prefixItems");
+    return i < json_array_size(prefix) ? json_array_get(prefix, i) : json_object_get(s, "items");
+}
+
+/* items and prefixItems together, where one of them has the latter. */
+static void join_elements(struct schema *sc, const json_t *a, const json_t *b, json_t *out)
+{
+    size_t n_a = json_array_size(json_object_get(a, "prefixItems")),
+           n_b = json_array_size(json_object_get(b, "prefixItems")), n = n_a > n_b ? n_a : n_b;
+    json_t *prefix = json_array();
+    if (json_is_array(json_object_get(a, "items")) || json_is_array(json_object_get(b, "items")))
+        schema_fail(sc, STATUS_UNSUPPORTED, "\"items\" as an array in two joined schemas is not supported");
+    for (size_t i = 0; i <= n && sc->m->status == STATUS_OK; i++) {
+        const json_t *x = element_of(a, i), *y = element_of(b, i);
+        const json_t *both = x && y ? schema_merge(sc, x, y) : x ? x : y;
+        if (both && i < n)
+            json_array_append(prefix, (json_t *)(uintptr_t)both);
+        else if (both)
+            json_object_set(out, "items", (json_t *)(uintptr_t)both);
+    }
+    json_object_set_new(out, "prefixItems", prefix);
+}
+
+/* Neither this nor that. */
+static json_t *both_nots(const json_t *a, const json_t *b)
+{
+    const json_t *x = json_object_get(a, "enum"), *y = json_object_get(b, "enum");
+    if (x && y && json_object_size(a) == 1 && json_object_size(b) == 1)
+        return json_pack("{s:o}", "enum", both_lists(x, y, true));
+    return json_pack("{s:[O,O]}", "anyOf", a, b);
+}
+
+/* One of these and one of those. */
+static json_t *both_ways(struct schema *sc, const json_t *a, const json_t *b)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < json_array_size(a); i++)
+        for (size_t k = 0; k < json_array_size(b) && sc->m->status == STATUS_OK; k++) {
+            const json_t *both = schema_merge(sc, json_array_get(a, i), json_array_get(b, k));
+            if (both && !json_is_false(both))
+                json_array_append(out, (json_t *)(uintptr_t)both);
+        }
+    if (json_array_size(out) == 0)
+        json_array_append_new(out, json_false());
+    return out;
+}
+
+static json_t *both_dependents(struct schema *sc, const json_t *a, const json_t *b)
+{
+    json_t *out = json_copy((json_t *)(uintptr_t)a), *value;
+    const char *key;
     json_object_foreach((json_t *)(uintptr_t)b, key, value)
     {
         const json_t *mine = json_object_get(a, key);
+        if (json_is_array(mine) && json_is_array(value)) {
+            json_object_set_new(out, key, both_lists(mine, value, true));
+            continue;
+        }
         const json_t *both = mine ? schema_merge(sc, mine, value) : value;
         if (both)
             json_object_set(out, key, (json_t *)(uintptr_t)both);
     }
     return out;
+}
+
+/* Of both; what doesn't fit is larger than what is supported. */
+static json_t *least_multiple(json_int_t a, json_int_t b)
+{
+    json_int_t x = a, y = b, product;
+    while (y > 0 && x > 0) {
+        json_int_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    if (x <= 0 || __builtin_mul_overflow(a / x, b, &product))
+        product = INT64_MAX;
+    return json_integer(product);
 }
 
 static json_t *larger(const json_t *a, const json_t *b, bool want_larger)
@@ -116,25 +230,50 @@ static json_t *both_of(struct schema *sc, const char *key, const json_t *a, cons
                                         "minItems", "minProperties",    NULL};
     static const char *const most[] = {"maximum",  "exclusiveMaximum", "maxLength",
                                        "maxItems", "maxProperties",    NULL};
-    static const char *const schemas[] = {"items", "additionalProperties", "propertyNames", NULL};
+    static const char *const schemas[] = {
+        "items", "additionalProperties", "propertyNames", UNEVALUATED_PROPERTIES, UNEVALUATED_ITEMS, NULL};
     if (schema_is_annotation(key) || json_equal(a, b))
         return json_incref((json_t *)(uintptr_t)a);
     if (strcmp(key, "type") == 0)
         return both_types(a, b);
     if (strcmp(key, "required") == 0 || strcmp(key, "enum") == 0)
         return both_lists(a, b, key[0] == 'r');
-    if (strcmp(key, "properties") == 0 && json_is_object(a) && json_is_object(b))
-        return both_properties(sc, a, b);
-    if (json_is_number(a) && json_is_number(b) && (is_one_of(key, least) || is_one_of(key, most)))
-        return larger(a, b, is_one_of(key, least));
-    if (is_one_of(key, schemas)) {
+    if (json_is_number(a) && json_is_number(b) &&
+        (schema_is_listed(key, least) || schema_is_listed(key, most)))
+        return larger(a, b, schema_is_listed(key, least));
+    if (schema_is_listed(key, schemas)) {
         const json_t *both = schema_merge(sc, a, b);
         return json_incref((json_t *)(uintptr_t)both);
     }
     if (strcmp(key, "nullable") == 0)
         return json_false();
+    if (strcmp(key, "multipleOf") == 0 && json_is_integer(a) && json_is_integer(b))
+        return least_multiple(json_integer_value(a), json_integer_value(b));
+    if (strcmp(key, "not") == 0)
+        return both_nots(a, b);
+    if (strcmp(key, "anyOf") == 0 && json_is_array(a) && json_is_array(b))
+        return both_ways(sc, a, b);
+    if (strncmp(key, "dependent", 9) == 0 && json_is_object(a) && json_is_object(b))
+        return both_dependents(sc, a, b);
     schema_fail(sc, STATUS_UNSUPPORTED, "\"%.60s\" in two joined schemas is not supported", key);
     return NULL;
+}
+
+const json_t *schema_scoped(struct schema *sc, const json_t *s)
+{
+    static const char *const keys[][2] = {{"unevaluatedProperties", UNEVALUATED_PROPERTIES},
+                                          {"unevaluatedItems", UNEVALUATED_ITEMS}};
+    for (size_t i = 0; i < 2 && s; i++) {
+        json_t *own = json_object_get(s, keys[i][0]), *outer = json_object_get(s, keys[i][1]);
+        if (!own)
+            continue;
+        json_t *out = schema_without(s, keys[i][0]);
+        const json_t *both = outer ? schema_merge(sc, own, outer) : own;
+        if (out && both && !json_is_true(both)) /* true says nothing */
+            json_object_set(out, keys[i][1], (json_t *)(uintptr_t)both);
+        s = schema_keep(sc, out);
+    }
+    return s;
 }
 
 /* Without a $ref or allOf at its top: those are joined in first. */
@@ -144,6 +283,9 @@ static const json_t *unfolded(struct schema *sc, const json_t *s)
     const json_t *all = json_object_get(s, "allOf"), *out = s;
     if (!ref && !json_is_array(all))
         return s;
+    s = schema_scoped(sc, s);
+    if (!s)
+        return NULL;
     json_t *rest = json_copy((json_t *)(uintptr_t)s);
     if (!rest || json_array_append_new(sc->made, rest) != 0)
         return NULL;
@@ -161,19 +303,37 @@ static const json_t *unfolded(struct schema *sc, const json_t *s)
 
 static json_t *merge_objects(struct schema *sc, const json_t *a, const json_t *b)
 {
+    const json_t *one = json_object_get(a, "const"), *other = json_object_get(b, "const");
+    if (one && other && !schema_equal(one, other))
+        return json_false();
     json_t *out = json_copy((json_t *)(uintptr_t)a), *value;
     const char *key;
-    check_closed(sc, a, b);
-    check_closed(sc, b, a);
+    check_unevaluated(sc, a, b);
+    check_unevaluated(sc, b, a);
+    bool prefix = json_object_get(a, "prefixItems") || json_object_get(b, "prefixItems");
+    if (prefix && out)
+        join_elements(sc, a, b, out);
+    bool members = json_object_get(a, "properties") || json_object_get(b, "properties");
+    if (members && out)
+        join_members(sc, a, b, out);
     json_object_foreach((json_t *)(uintptr_t)b, key, value)
     {
         const json_t *mine = json_object_get(a, key);
+        if (prefix && (strcmp(key, "items") == 0 || strcmp(key, "prefixItems") == 0))
+            continue;
+        if (members && strcmp(key, "properties") == 0)
+            continue;
         json_t *both = mine ? both_of(sc, key, mine, value) : json_incref(value);
         if (!both || sc->m->status != STATUS_OK) {
             json_decref(both);
             break;
         }
         json_object_set_new(out, key, both);
+    }
+    const json_t *type = json_object_get(out, "type");
+    if (json_is_array(type) && json_array_size(type) == 0) {
+        json_decref(out);
+        return json_false();
     }
     return out;
 }

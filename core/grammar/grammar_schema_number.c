@@ -301,14 +301,151 @@ static const struct expr *between(struct maker *m, const struct limit limits[2],
     return expr_alt2(m, positive, expr_seq2(m, expr_text(m, "-"), negative));
 }
 
+/* ---- multipleOf */
+
+#define STEP_MAX 1000U
+#define STEP_RULES_MAX 8192U
+
+/* step * 10^-n_fraction, or step * 10^n_zeros; the step doesn't end in 0. */
+struct step {
+    uint32_t step, n_fraction, n_zeros;
+};
+
+static bool step_from_text(const char *text, struct step *out)
+{
+    uint64_t n = 0;
+    long exponent = 0;
+    bool behind = false;
+    for (; *text && *text != 'e' && *text != 'E'; text++) {
+        if (*text == '.') {
+            behind = true;
+            continue;
+        }
+        if (*text < '0' || *text > '9' || n > UINT64_MAX / 100)
+            return false;
+        n = 10 * n + (uint64_t)(*text - '0');
+        exponent -= behind;
+    }
+    exponent += *text ? strtol(text + 1, NULL, 10) : 0;
+    for (; n && n % 10 == 0; n /= 10)
+        exponent++;
+    *out = (struct step){(uint32_t)n, exponent < 0 ? (uint32_t)-exponent : 0,
+                         exponent > 0 ? (uint32_t)exponent : 0};
+    return n > 0 && n <= STEP_MAX && exponent >= -(long)FRACTION && exponent < (long)WHOLE;
+}
+
+/* A rule for each rest of a division and each number of digits behind the point. */
+struct multiples {
+    struct maker *m;
+    struct step s;
+    uint32_t first;
+    char zeros[WHOLE + 1]; /* that all end in */
+};
+
+static const struct expr *rest_call(const struct multiples *x, uint32_t rest, uint32_t n_fraction)
+{
+    return expr_call(x->m, x->first + n_fraction * x->s.step + rest);
+}
+
+static const struct expr *rest_expr(const struct multiples *x, uint32_t rest, uint32_t n_fraction)
+{
+    struct maker *m = x->m;
+    struct expr_list ways = {0};
+    uint32_t last = rest;
+    for (uint32_t i = n_fraction; i < x->s.n_fraction; i++)
+        last = last * 10 % x->s.step;
+    if (last == 0)
+        list_add(m, &ways, expr_text(m, x->zeros));
+    uint32_t next = n_fraction ? n_fraction + 1 : 0;
+    for (unsigned d = 0; d <= 9 && next <= x->s.n_fraction; d++)
+        list_add(m, &ways,
+                 expr_seq2(m, digit_range(m, d, d), rest_call(x, (rest * 10 + d) % x->s.step, next)));
+    for (unsigned d = 0; d <= 9 && !n_fraction && x->s.n_fraction; d++)
+        list_add(m, &ways,
+                 expr_seq2(m, expr_text(m, "."),
+                           expr_seq2(m, digit_range(m, d, d), rest_call(x, (rest * 10 + d) % x->s.step, 1))));
+    return expr_alt(m, &ways);
+}
+
+/* All multiples, without bounds; whole ones without a point. */
+static const struct expr *multiples_of(struct maker *m, const struct step *s)
+{
+    struct multiples x = {.m = m, .s = *s};
+    struct expr_list ways = {0};
+    require(s->step > 0);
+    memset(x.zeros, '0', s->n_zeros);
+    for (uint32_t i = 0; i < s->step * (s->n_fraction + 1); i++) {
+        uint32_t rule = rule_new(m, NULL);
+        x.first = i ? x.first : rule;
+    }
+    for (uint32_t f = 0; f <= s->n_fraction && maker_goes_on(m); f++)
+        for (uint32_t rest = 0; rest < s->step; rest++)
+            rule_define(m, x.first + f * s->step + rest, rest_expr(&x, rest, f));
+    for (unsigned d = 1; d <= 9; d++)
+        list_add(m, &ways, expr_seq2(m, digit_range(m, d, d), rest_call(&x, d % s->step, 0)));
+    const struct expr *large = expr_alt(m, &ways), *small = expr_text(m, "0");
+    if (s->n_fraction)
+        small = expr_seq2(m, small, rest_call(&x, 0, 0));
+    return expr_seq2(m, expr_repeat(m, expr_text(m, "-"), 0, 1), expr_alt2(m, large, small));
+}
+
+static const struct expr *only_multiples(struct schema *sc, const json_t *value, const struct expr *numbers)
+{
+    struct step s;
+    char text[40];
+    if (json_is_integer(value))
+        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+    else
+        schema_shortest_real(json_real_value(value), text);
+    if (!json_is_number(value) || json_number_value(value) <= 0) {
+        schema_fail(sc, STATUS_INVALID, "\"multipleOf\" must be a number above 0");
+        return expr_never();
+    }
+    if (!step_from_text(text, &s) || s.step * (s.n_fraction + 1) > STEP_RULES_MAX) {
+        schema_fail(
+            sc, STATUS_UNSUPPORTED,
+            "\"multipleOf\" is supported up to %u times a power of ten, with %u digits behind the point",
+            STEP_MAX, FRACTION);
+        return expr_never();
+    }
+    const struct expr *both = expr_both(sc->m, numbers, multiples_of(sc->m, &s));
+    if (!both)
+        schema_fail(sc, STATUS_TOO_LARGE, "\"multipleOf\" beside these bounds needs too many states");
+    return both ? both : expr_never();
+}
+
+/* Those that aren't whole. */
+static const struct expr *fractions(struct schema *sc, const struct expr *numbers)
+{
+    struct maker *m = sc->m;
+    const struct expr *digits = expr_repeat(m, digit_range(m, 0, 9), 0, FRACTION - 1);
+    const struct expr *behind = expr_seq2(m, expr_text(m, "."), expr_seq2(m, digits, digit_range(m, 1, 9)));
+    const struct expr *both = expr_both(m, numbers, expr_seq2(m, jx_integer(m, &sc->json), behind));
+    if (!both)
+        schema_fail(sc, STATUS_TOO_LARGE,
+                    "numbers that aren't whole, within these bounds, need too many states");
+    return both ? both : expr_never();
+}
+
+static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer);
+
 const struct expr *schema_number(struct schema *sc, const json_t *s, bool integer)
+{
+    const json_t *step = json_object_get(s, "multipleOf");
+    const struct expr *x = numbers_between(sc, s, integer);
+    if (json_object_get(s, "not")) /* of multiples of 1 */
+        x = integer ? expr_never() : fractions(sc, x);
+    if (!step || sc->m->status != STATUS_OK)
+        return x;
+    return only_multiples(sc, step, x);
+}
+
+static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer)
 {
     struct maker *m = sc->m;
     struct limit limits[2] = {{0}};
-    const json_t *format = json_object_get(s, "format"), *step = json_object_get(s, "multipleOf");
+    const json_t *format = json_object_get(s, "format");
     const char *name = json_string_value(format);
-    if (step && !(integer && json_number_value(step) == 1.0))
-        schema_fail(sc, STATUS_UNSUPPORTED, "the keyword \"multipleOf\" is not supported");
     if (name && strcmp(name, "int32") != 0 && strcmp(name, "int64") != 0 && strcmp(name, "float") != 0 &&
         strcmp(name, "double") != 0 && json_object_get(s, "type") &&
         !json_is_array(json_object_get(s, "type")))

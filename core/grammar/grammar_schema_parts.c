@@ -1,4 +1,4 @@
-/* Objects, arrays and strings of a schema. */
+/* Objects and strings of a schema. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,11 +7,6 @@
 #define KEY_BYTES_MAX 256U /* of a property's name where other names are allowed, too */
 
 /* ---- strings */
-
-static uint32_t bounded_count(uint64_t n)
-{
-    return n < REPEAT_FOREVER ? (uint32_t)n : REPEAT_FOREVER - 1;
-}
 
 static const struct expr *pattern_string(struct schema *sc, const char *pattern, size_t length,
                                          const char *name, uint64_t least, uint64_t most)
@@ -25,6 +20,8 @@ static const struct expr *pattern_string(struct schema *sc, const char *pattern,
                     name);
     return jx_quoted(sc->m, x);
 }
+
+static const struct expr *other_string(struct schema *sc, const json_t *list, bool has_length);
 
 const struct expr *schema_string(struct schema *sc, const json_t *s)
 {
@@ -49,90 +46,12 @@ const struct expr *schema_string(struct schema *sc, const json_t *s)
         schema_fail(sc, STATUS_UNSUPPORTED, "the format \"%.60s\" is not supported",
                     json_string_value(format));
     }
+    if (json_object_get(s, "not"))
+        return other_string(sc, json_object_get(json_object_get(s, "not"), "enum"), has_least || has_most);
     if (!has_least && !has_most)
         return jx_string(sc->m, &sc->json);
-    return jx_quoted(sc->m, expr_repeat(sc->m, jx_char(sc->m, &sc->json), bounded_count(least),
-                                        has_most ? bounded_count(most) : REPEAT_FOREVER));
-}
-
-/* ---- arrays */
-
-struct elements {
-    const json_t *prefix; /* schemas of the first ones */
-    size_t n_prefix;
-    const struct expr *others; /* of those behind; EXPR_NEVER: there are none */
-    uint64_t least, most;
-};
-
-static void read_elements(struct schema *sc, const json_t *s, struct elements *e)
-{
-    const json_t *items = json_object_get(s, "items"), *others = items;
-    e->prefix = json_object_get(s, "prefixItems");
-    if (json_is_array(items)) { /* as draft 7 had it */
-        e->prefix = items;
-        others = json_object_get(s, "additionalItems");
-    }
-    if (e->prefix && !json_is_array(e->prefix))
-        schema_fail(sc, STATUS_INVALID, "\"prefixItems\" must be an array of schemas");
-    e->n_prefix = json_array_size(e->prefix);
-    e->most = UINT64_MAX;
-    schema_count(sc, s, "minItems", &e->least);
-    schema_count(sc, s, "maxItems", &e->most);
-    size_t before = schema_enter(sc, "items", NULL);
-    e->others = expr_never();
-    if (others && e->most > e->n_prefix)
-        e->others = schema_rule(sc, others);
-    else if (!others && e->n_prefix == 0)
-        e->others = jx_value(sc->m, &sc->json);
-    schema_leave(sc, before);
-    if (e->others->kind == EXPR_NEVER && e->most > e->n_prefix)
-        e->most = e->n_prefix;
-}
-
-static uint64_t above(uint64_t n, uint64_t floor)
-{
-    return n > floor ? n - floor : 0;
-}
-
-/* Those behind the first n, each behind a comma. */
-static const struct expr *others_behind(struct schema *sc, const struct elements *e, size_t n)
-{
-    uint32_t max = e->most == UINT64_MAX ? REPEAT_FOREVER : bounded_count(above(e->most, n));
-    const struct expr *one = expr_seq2(sc->m, jx_comma(sc->m, &sc->json), e->others);
-    return expr_repeat(sc->m, one, bounded_count(above(e->least, n)), max);
-}
-
-const struct expr *schema_array(struct schema *sc, const json_t *s)
-{
-    struct maker *m = sc->m;
-    struct elements e = {0};
-    char number[24];
-    read_elements(sc, s, &e);
-    if (m->status != STATUS_OK || e.least > e.most)
-        return expr_never();
-    const struct expr *inner;
-    if (e.n_prefix == 0) {
-        inner = e.most ? expr_seq2(m, e.others, others_behind(sc, &e, 1)) : expr_empty();
-        if (e.least == 0)
-            inner = expr_repeat(m, inner, 0, 1);
-        return jx_bracketed(m, &sc->json, "[", inner, "]");
-    }
-    inner = e.most > e.n_prefix ? others_behind(sc, &e, e.n_prefix) : expr_empty();
-    for (size_t i = e.n_prefix; i-- > 0 && m->status == STATUS_OK;) {
-        if (i >= e.most) {
-            inner = expr_empty();
-            continue;
-        }
-        snprintf(number, sizeof number, "%zu", i);
-        size_t before = schema_enter(sc, "prefixItems", number);
-        inner = expr_seq2(m, schema_rule(sc, json_array_get(e.prefix, i)), inner);
-        schema_leave(sc, before);
-        if (i > 0)
-            inner = expr_seq2(m, jx_comma(m, &sc->json), inner);
-        if (i >= e.least)
-            inner = expr_repeat(m, inner, 0, 1);
-    }
-    return jx_bracketed(m, &sc->json, "[", inner, "]");
+    return jx_quoted(sc->m, expr_repeat(sc->m, jx_char(sc->m, &sc->json), schema_repeats(least),
+                                        has_most ? schema_repeats(most) : REPEAT_FOREVER));
 }
 
 /* ---- objects */
@@ -196,21 +115,45 @@ static int compare_names(const struct text_slice *a, const struct text_slice *b)
     return c ? c : (a->length > b->length) - (a->length < b->length);
 }
 
+/* Puts a name in its place among the n that are sorted. */
+static void add_name(struct schema *sc, struct text_slice *names, size_t n, struct text_slice name)
+{
+    size_t at = n;
+    if (name.length > KEY_BYTES_MAX)
+        schema_fail(sc, STATUS_TOO_LARGE, "a name that is left out has more than %u bytes", KEY_BYTES_MAX);
+    for (; at > 0 && compare_names(&name, &names[at - 1]) < 0; at--)
+        names[at] = names[at - 1];
+    names[at] = name;
+}
+
 static const struct expr *other_key_of(struct schema *sc, const struct members *all)
 {
     struct text_slice *names = maker_alloc(sc->m, (all->n + 1) * sizeof *names);
-    for (size_t i = 0; i < all->n && names; i++) {
-        struct text_slice name = {all->list[i].name, strlen(all->list[i].name)};
-        size_t at = i;
-        if (name.length > KEY_BYTES_MAX)
-            schema_fail(sc, STATUS_TOO_LARGE, "a property's name has more than %u bytes", KEY_BYTES_MAX);
-        for (; at > 0 && compare_names(&name, &names[at - 1]) < 0; at--)
-            names[at] = names[at - 1];
-        names[at] = name;
-    }
+    for (size_t i = 0; i < all->n && names; i++)
+        add_name(sc, names, i, (struct text_slice){all->list[i].name, strlen(all->list[i].name)});
     if (!names || sc->m->status != STATUS_OK)
         return expr_never();
     return expr_seq2(sc->m, expr_text(sc->m, "\""), other_key(sc, names, all->n, 0));
+}
+
+/* Any string but these. */
+static const struct expr *other_string(struct schema *sc, const json_t *list, bool has_length)
+{
+    struct text_slice *names = maker_alloc(sc->m, (json_array_size(list) + 1) * sizeof *names);
+    size_t n = 0;
+    if (has_length)
+        schema_fail(sc, STATUS_UNSUPPORTED, "a length beside strings that are left out is not supported");
+    for (size_t i = 0; i < json_array_size(list) && names; i++) {
+        const json_t *v = json_array_get(list, i);
+        bool again = false;
+        for (size_t k = 0; k < i && !again; k++)
+            again = json_equal(json_array_get(list, k), v);
+        if (!again)
+            add_name(sc, names, n++, (struct text_slice){json_string_value(v), json_string_length(v)});
+    }
+    if (!names || sc->m->status != STATUS_OK)
+        return expr_never();
+    return expr_seq2(sc->m, expr_text(sc->m, "\""), other_key(sc, names, n, 0));
 }
 
 static void add_member(struct schema *sc, struct members *all, const char *name, const json_t *s)
@@ -313,7 +256,7 @@ static const struct expr *chain(struct schema *sc, const struct members *all)
     struct maker *m = sc->m;
     const struct expr *comma = jx_comma(m, &sc->json), *others = all->others;
     bool open = others->kind != EXPR_NEVER;
-    uint32_t max = all->most == UINT64_MAX ? REPEAT_FOREVER : bounded_count(all->most);
+    uint32_t max = all->most == UINT64_MAX ? REPEAT_FOREVER : schema_repeats(all->most);
     const struct expr *more = expr_seq2(m, comma, others), *after = expr_empty(), *first = expr_empty();
     if (open)
         after = expr_call(m, rule_new(m, expr_repeat(m, more, 0, REPEAT_FOREVER)));
@@ -349,6 +292,8 @@ const struct expr *schema_object(struct schema *sc, const json_t *s)
     if (properties && !json_is_object(properties))
         schema_fail(sc, STATUS_INVALID, "\"properties\" must be an object of schemas");
     others = json_object_get(s, "additionalProperties");
+    if (!others)
+        others = json_object_get(s, UNEVALUATED_PROPERTIES);
     all.list =
         maker_alloc(m, (json_object_size(properties) + json_array_size(json_object_get(s, "required")) + 1) *
                            sizeof *all.list);

@@ -139,11 +139,8 @@ static void schema_types(void **state)
     check(k, "{\"type\":\"object\"}", "{}" OR "{\"a\":[1]}", "[]");
     check(k, "{\"type\":\"array\"}", "[]" OR "[1, \"a\", {}]", "{}" OR "[1,]");
     check_refused(k, "{\"type\":\"text\"}", STATUS_INVALID, "type");
-    check_refused(k, "{\"type\":\"object\",\"properties\":{\"a\":{\"not\":{}}}}", STATUS_UNSUPPORTED,
-                  "#/properties/a: the keyword \"not\"");
     check_refused(k, "{\"type\":\"string\",\"madeUp\":1}", STATUS_UNSUPPORTED, "madeUp");
     check_refused(k, "{\"type\":\"array\",\"uniqueItems\":true}", STATUS_UNSUPPORTED, "uniqueItems");
-    check_refused(k, "{\"if\":{},\"then\":{}}", STATUS_UNSUPPORTED, "\"if\"");
 }
 
 static void schema_objects(void **state)
@@ -276,7 +273,6 @@ static void schema_numbers(void **state)
           "-10" OR "-9" OR "0");
     check(k, "{\"minimum\":3,\"maximum\":3}", "3" OR "3.0", "4" OR "2");
     check_refused(k, "{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", STATUS_INVALID, "nothing matches");
-    check_refused(k, "{\"type\":\"integer\",\"multipleOf\":3}", STATUS_UNSUPPORTED, "multipleOf");
     check_refused(k, "{\"type\":\"integer\",\"minimum\":\"a\"}", STATUS_INVALID, "minimum");
 }
 
@@ -309,7 +305,8 @@ static void schema_constants(void **state)
     check(k, "{\"const\":\"x\\\"y\\n\xC3\xA9\"}", "\"x\\\"y\\n\xC3\xA9\"", "\"x\"");
     check(k, "{\"type\":\"string\",\"enum\":[\"a\",1]}", "\"a\"", "1");
     check(k, "{\"const\":0.1}", "0.1", "0.2");
-    check_refused(k, "{\"enum\":[\"a\"],\"minLength\":2}", STATUS_UNSUPPORTED, "minLength");
+    check(k, "{\"enum\":[\"a\",\"ab\",7,[1]],\"minLength\":2,\"maximum\":6,\"minItems\":1}",
+          "\"ab\"" OR "[1]", "\"a\"" OR "7");
     check_refused(k, "{\"enum\":[]}", STATUS_INVALID, "nothing matches");
 }
 
@@ -326,8 +323,7 @@ static void schema_combinations(void **state)
           "\"object\",\"properties\":{\"t\":{\"const\":\"b\"},\"n\":{\"type\":\"integer\"}},\"required\":["
           "\"t\",\"n\"]}]}",
           "{\"t\":\"a\"}" OR "{\"t\":\"b\",\"n\":1}", "{\"t\":\"b\"}" OR "{\"t\":\"a\",\"n\":1}");
-    check_refused(k, "{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", STATUS_UNSUPPORTED,
-                  "oneOf");
+    check(k, "{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", "1.5", "1");
     check(k,
           "{\"allOf\":[{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"required\":["
           "\"a\"]},{"

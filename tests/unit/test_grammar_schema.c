@@ -1,0 +1,181 @@
+/* What JSON schemas say by more than types: opposites, conditions, counts, references by name. */
+#include "grammar_rig.h"
+
+#define OR "\x01"
+#define K GRAMMAR_JSON_SCHEMA
+
+static void opposites(void **state)
+{
+    (void)state;
+    check(K, "{\"not\":{\"type\":[\"integer\",\"string\",\"null\"]}}", "true" OR "[]" OR "{}",
+          "1" OR "\"a\"" OR "null");
+    check(K, "{\"type\":\"string\",\"not\":{\"enum\":[\"ab\",\"abc\",\"\"]}}",
+          "\"a\"" OR "\"abcd\"" OR "\"b\"", "\"ab\"" OR "\"abc\"" OR "\"\"" OR "1");
+    check(K, "{\"type\":\"integer\",\"not\":{\"enum\":[0,5]}}", "1" OR "-1" OR "6" OR "50", "0" OR "5");
+    check(K, "{\"type\":\"integer\",\"minimum\":0,\"maximum\":9,\"not\":{\"minimum\":3,\"maximum\":6}}",
+          "2" OR "7" OR "0" OR "9", "3" OR "5" OR "6" OR "10");
+    check(K, "{\"type\":\"boolean\",\"not\":{\"const\":true}}", "false", "true");
+    check(K, "{\"type\":\"string\",\"not\":{\"minLength\":3}}", "\"\"" OR "\"ab\"", "\"abc\"");
+    check(K, "{\"enum\":[1,2,\"x\"],\"not\":{\"type\":\"string\"}}", "1" OR "2", "\"x\"");
+    check(K,
+          "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"integer\"}},"
+          "\"not\":{"
+          "\"required\":[\"a\",\"b\"]}}",
+          "{}" OR "{\"a\":1}" OR "{\"b\":1}", "{\"a\":1,\"b\":1}");
+    check(K, "{\"type\":\"array\",\"not\":{\"items\":{\"type\":\"integer\"}}}", "[true]" OR "[1,null]",
+          "[]" OR "[1,2]");
+    check(K, "{\"type\":\"number\",\"not\":{\"type\":\"integer\"},\"minimum\":1,\"maximum\":3}",
+          "1.5" OR "2.001" OR "2.10001", "1" OR "2" OR "2.0" OR "3.5");
+    check_refused(K, "{\"not\":{}}", STATUS_INVALID, "nothing matches");
+    check_refused(K,
+                  "{\"type\":\"object\",\"properties\":{\"a\":{\"not\":{\"additionalProperties\":false}}}}",
+                  STATUS_UNSUPPORTED, "#/properties/a: \"not\" of a schema with \"additionalProperties\"");
+}
+
+#define KINDS                                                                                                \
+    "\"type\":\"object\",\"properties\":{\"kind\":{\"enum\":[\"a\",\"b\"]},\"n\":{\"type\":\"integer\"}},"   \
+    "\"required\":["                                                                                         \
+    "\"kind\"]"
+
+static void conditions(void **state)
+{
+    (void)state;
+    check(K,
+          "{" KINDS
+          ",\"if\":{\"properties\":{\"kind\":{\"const\":\"a\"}}},\"then\":{\"required\":[\"n\"]},\"else\":{"
+          "\"properties\":{\"n\":false}}}",
+          "{\"kind\":\"a\",\"n\":1}" OR "{\"kind\":\"b\"}", "{\"kind\":\"a\"}" OR "{\"kind\":\"b\",\"n\":1}");
+    check(K, "{\"type\":\"integer\",\"if\":{\"minimum\":10},\"then\":{\"multipleOf\":5}}",
+          "9" OR "10" OR "15", "11" OR "12");
+    check(K, "{\"type\":\"integer\",\"if\":{\"minimum\":10}}", "3" OR "12", "\"a\"");
+    check(K, "{\"type\":\"integer\",\"else\":false,\"then\":false}", "3", "\"a\"");
+    check(K,
+          "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"},\"b\":{\"type\":\"null\"}},"
+          "\"dependentRequired\":{"
+          "\"a\":[\"b\"]}}",
+          "{}" OR "{\"b\":null}" OR "{\"a\":null,\"b\":null}", "{\"a\":null}");
+    check(K,
+          "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"},\"b\":{\"type\":\"integer\"}},"
+          "\"dependentSchemas\":{"
+          "\"a\":{\"properties\":{\"b\":{\"minimum\":5}}}}}",
+          "{\"b\":1}" OR "{\"a\":null,\"b\":5}" OR "{\"a\":null}", "{\"a\":null,\"b\":4}");
+    check(K, "{\"oneOf\":[{\"type\":\"integer\",\"minimum\":2},{\"type\":\"integer\",\"maximum\":5}]}",
+          "1" OR "6", "2" OR "5");
+    check_refused(K, "{\"if\":{\"patternProperties\":{\"a\":{}}},\"then\":{}}", STATUS_UNSUPPORTED,
+                  "\"if\" of a schema with \"patternProperties\"");
+}
+
+static void elements(void **state)
+{
+    (void)state;
+    check(K, "{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"contains\":{\"minimum\":5}}",
+          "[5]" OR "[1, 9, 2]", "[]" OR "[1]" OR "[\"a\"]");
+    check(K,
+          "{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"contains\":{\"minimum\":5},\"minContains\":"
+          "2,\"maxContains\":"
+          "3,\"maxItems\":4}",
+          "[5,6]" OR "[1,5,6,7]" OR "[5,1,6]", "[5]" OR "[5,6,7,8]" OR "[1,1,5,6,7]");
+    check(K, "{\"contains\":{\"const\":1},\"minContains\":0,\"maxContains\":1}", "[]" OR "[2]" OR "[1,\"a\"]",
+          "[1,1]");
+    check(K,
+          "{\"type\":\"array\",\"items\":{\"enum\":[\"a\",\"b\",\"c\",\"a\"]},\"uniqueItems\":true,"
+          "\"minItems\":1}",
+          "[\"a\"]" OR "[\"c\",\"a\"]" OR "[\"b\",\"a\",\"c\"]",
+          "[]" OR "[\"a\",\"a\"]" OR "[\"a\",\"b\",\"a\"]");
+    check(K, "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"uniqueItems\":true,\"maxItems\":1}",
+          "[]" OR "[\"a\"]", "[\"a\",\"b\"]");
+    check(K,
+          "{\"allOf\":[{\"prefixItems\":[{\"type\":\"integer\"}],\"items\":{\"type\":\"string\"}},{"
+          "\"prefixItems\":[{"
+          "\"minimum\":3},{\"minLength\":1}],\"items\":true}]}",
+          "[3,\"a\",\"\"]" OR "[3]", "[2]" OR "[3,\"\"]" OR "[3,\"a\",1]");
+    check_refused(K, "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"uniqueItems\":true}",
+                  STATUS_UNSUPPORTED, "uniqueItems");
+    check_refused(K, "{\"contains\":{},\"minContains\":100000}", STATUS_TOO_LARGE, "contains");
+}
+
+static void multiples(void **state)
+{
+    (void)state;
+    check(K, "{\"type\":\"integer\",\"multipleOf\":7}", "0" OR "7" OR "-14" OR "700000007",
+          "1" OR "13" OR "07");
+    check(K, "{\"type\":\"number\",\"multipleOf\":0.01}", "0" OR "1.5" OR "-3.14" OR "0.07",
+          "0.001" OR "1e2");
+    check(K, "{\"type\":\"number\",\"multipleOf\":2.5}", "2.5" OR "5" OR "10" OR "-7.5" OR "5.0",
+          "1" OR "2.4" OR "7");
+    check(K, "{\"type\":\"integer\",\"multipleOf\":1000,\"minimum\":-2000,\"maximum\":12000}",
+          "-2000" OR "0" OR "1000" OR "12000", "-3000" OR "500" OR "13000" OR "10001");
+    check(K, "{\"allOf\":[{\"type\":\"integer\",\"multipleOf\":4},{\"multipleOf\":6}]}", "0" OR "12" OR "24",
+          "4" OR "6");
+    struct grammar *g =
+        compile(K, "{\"type\":\"integer\",\"multipleOf\":12,\"minimum\":-300,\"maximum\":500}");
+    for (int i = -400; i < 600; i++) {
+        char text[16];
+        int n = snprintf(text, sizeof text, "%d", i);
+        assert_int_equal(grammar_accepts(g, text, (size_t)n), i % 12 == 0 && i >= -300 && i <= 500);
+    }
+    grammar_release(g);
+    check_refused(K, "{\"type\":\"integer\",\"multipleOf\":1234567}", STATUS_UNSUPPORTED, "multipleOf");
+    check_refused(K, "{\"type\":\"integer\",\"multipleOf\":0}", STATUS_INVALID, "multipleOf");
+}
+
+static void unevaluated(void **state)
+{
+    (void)state;
+    check(K,
+          "{\"type\":\"object\",\"allOf\":[{\"properties\":{\"a\":{\"type\":\"null\"}}}],\"properties\":{"
+          "\"b\":{\"type\":"
+          "\"null\"}},\"unevaluatedProperties\":false}",
+          "{}" OR "{\"b\":null}" OR "{\"b\":null,\"a\":null}", "{\"c\":1}");
+    check(K,
+          "{\"type\":\"object\",\"anyOf\":[{\"properties\":{\"a\":{\"type\":\"null\"}},\"required\":[\"a\"]},"
+          "{\"properties\":{"
+          "\"b\":{\"type\":\"null\"}}}],\"unevaluatedProperties\":{\"type\":\"integer\"}}",
+          "{\"a\":null,\"x\":1}" OR "{\"b\":null}", "{\"a\":null,\"x\":null}");
+    check(K, "{\"prefixItems\":[true],\"allOf\":[{\"prefixItems\":[true,true]}],\"unevaluatedItems\":false}",
+          "[1]" OR "[1,2]", "[1,2,3]");
+    /* it sees nothing of the schema around it */
+    check_refused(K,
+                  "{\"allOf\":[{\"properties\":{\"a\":true},\"unevaluatedProperties\":false}],\"properties\":"
+                  "{\"b\":true}}",
+                  STATUS_UNSUPPORTED, "unevaluatedProperties");
+    check_refused(K, "{\"unevaluatedProperties\":false,\"not\":{\"properties\":{\"a\":{\"type\":\"null\"}}}}",
+                  STATUS_UNSUPPORTED, "unevaluatedProperties");
+}
+
+static void references(void **state)
+{
+    (void)state;
+    check(K, "{\"$ref\":\"#n\",\"$defs\":{\"x\":{\"$anchor\":\"n\",\"type\":\"integer\"}}}", "1", "\"a\"");
+    check(K,
+          "{\"$id\":\"http://h/dir/"
+          "root.json\",\"properties\":{\"a\":{\"$ref\":\"b.json\"},\"c\":{\"$ref\":\"/dir/b.json#/$defs/"
+          "d\"}},\"$defs\":{\"B\":{\"$id\":\"b.json\",\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/"
+          "d\"},\"$defs\":{\"d\":{"
+          "\"type\":\"integer\"}}}}}",
+          "{\"a\":[1]}" OR "{\"c\":2}", "{\"a\":[\"x\"]}" OR "{\"c\":[]}");
+    check(K,
+          "{\"$id\":\"http://h/"
+          "tree\",\"$dynamicAnchor\":\"node\",\"type\":\"object\",\"properties\":{\"next\":{\"$dynamicRef\":"
+          "\"#node\"}}}",
+          "{}" OR "{\"next\":{\"next\":{}}}", "{\"next\":1}");
+    check(K, "{\"type\":\"object\",\"properties\":{\"$ref\":{\"const\":{\"$ref\":\"#a\"}}}}",
+          "{\"$ref\":{\"$ref\":\"#a\"}}", "{\"$ref\":1}");
+    check_refused(K, "{\"$ref\":\"other.json\"}", STATUS_UNSUPPORTED, "other.json");
+    check_refused(K, "{\"$ref\":\"#nowhere\"}", STATUS_UNSUPPORTED, "#nowhere");
+    check_refused(K, "{\"$ref\":\"\\u00017\"}", STATUS_UNSUPPORTED, "$ref");
+    check_refused(K,
+                  "{\"$dynamicRef\":\"#n\",\"$defs\":{\"a\":{\"$id\":\"a\",\"$dynamicAnchor\":\"n\"},\"b\":{"
+                  "\"$dynamicAnchor\":"
+                  "\"n\"}}}",
+                  STATUS_UNSUPPORTED, "$dynamicRef");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(opposites), cmocka_unit_test(conditions),  cmocka_unit_test(elements),
+        cmocka_unit_test(multiples), cmocka_unit_test(unevaluated), cmocka_unit_test(references),
+    };
+    return cmocka_run_group_tests(tests, rig_begin, rig_end);
+}
