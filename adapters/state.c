@@ -109,6 +109,11 @@ static const char *const migrations[] = {
     "voice TEXT NOT NULL,version TEXT NOT NULL,requests INTEGER NOT NULL,tokens_in INTEGER NOT NULL,"
     "tokens_out INTEGER NOT NULL,tokens_cached INTEGER NOT NULL,"
     "PRIMARY KEY(hour_ms,tenant,key,voice,version)) STRICT,WITHOUT ROWID;",
+    "CREATE TABLE IF NOT EXISTS served(id INTEGER PRIMARY KEY AUTOINCREMENT,at_ms INTEGER NOT NULL,"
+    "request TEXT NOT NULL,tenant TEXT NOT NULL,key TEXT NOT NULL,client TEXT NOT NULL,voice TEXT NOT NULL,"
+    "version TEXT NOT NULL,digest TEXT NOT NULL,status INTEGER NOT NULL,tokens_in INTEGER NOT NULL,"
+    "tokens_out INTEGER NOT NULL) STRICT;"
+    "CREATE INDEX IF NOT EXISTS served_at ON served(at_ms);",
 };
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
 

@@ -84,6 +84,7 @@ void api_keys_rotate(struct request *r);
 void api_keys_revoke(struct request *r);
 void api_usage(struct request *r); /* api_admin_usage.c */
 void api_audit(struct request *r);
+void api_served(struct request *r);
 
 void api_openapi(struct request *r); /* openapi.c */
 

@@ -1,5 +1,6 @@
-/* GET /admin/v1/usage and /admin/v1/audit: read from the state file by a worker, behind what is being
- * written. */
+/* GET /admin/v1/usage, /admin/v1/served and /admin/v1/audit: read from the state file by a worker, behind
+ * what is being written. */
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #define USAGE_LIMIT 100000U
 #define AUDIT_LIMIT 1000U
+#define SERVED_LIMIT 100000U
 #define DAY_MS INT64_C(86400000)
 
 /* One question. In the request's memory, which it holds. */
@@ -21,7 +23,9 @@ struct question {
     struct keep_job job; /* first */
     struct request *r;
     struct usage_query usage;
+    struct served_query served;
     int64_t before; /* of the log of changes */
+    int64_t last;   /* id of the last line that was written */
     uint32_t limit, n;
     bool csv;
     struct buf out;
@@ -154,37 +158,154 @@ static void put_row(const struct usage_row *u, void *data)
     jw_end(w, '}');
 }
 
+static void begin_list(struct question *q, const char *columns)
+{
+    buf_puts(&q->out, q->csv ? columns : "{\"object\":\"list\",\"data\":[");
+}
+
+static void end_list(struct question *q, uint32_t limit)
+{
+    if (!q->csv)
+        buf_printf(&q->out, "],\"more\":%s}", q->n == limit ? "true" : "false");
+}
+
+static const char usage_columns[] =
+    "hour,tenant,key,voice,version,requests,tokens_in,tokens_out,tokens_cached\r\n";
+
 static enum status read_usage(struct keep_job *j, struct tenant_store *store, struct error *err)
 {
     struct question *q = (struct question *)j;
-    if (q->csv)
-        buf_puts(&q->out, "hour,tenant,key,voice,version,requests,tokens_in,tokens_out,tokens_cached\r\n");
-    else
-        buf_puts(&q->out, "{\"object\":\"list\",\"data\":[");
+    begin_list(q, usage_columns);
     enum status s = tenant_store_usage(store, &q->usage, put_row, q, err);
-    if (!q->csv)
-        buf_printf(&q->out, "],\"more\":%s}", q->n == q->usage.limit ? "true" : "false");
+    end_list(q, q->usage.limit);
     return s;
+}
+
+/* Without a state file: what this server has counted since its start. */
+static void answer_from_memory(struct question *q)
+{
+    begin_list(q, usage_columns);
+    tenant_keeper_usage(q->r->server->tenant_keeper, &q->usage, put_row, q);
+    end_list(q, q->usage.limit);
+    request_hold(q->r);
+    answer(&q->job, NULL);
+}
+
+/* ?format=, or the header Accept. False: it was refused. */
+static bool format_arg(struct question *q)
+{
+    const char *format = request_arg(q->r, "format"), *accept = q->r->accept;
+    q->csv = format ? strcmp(format, "csv") == 0 : accept && strstr(accept, "text/csv");
+    if (!format || q->csv || strcmp(format, "json") == 0)
+        return true;
+    admin_fail(q->r, STATUS_INVALID, "format: expected json or csv", "format", NULL);
+    return false;
 }
 
 void api_usage(struct request *r)
 {
     struct question *q = make_question(r);
-    const char *format = request_arg(r, "format");
     if (!q)
         return;
     q->usage = (struct usage_query){.tenant = request_arg(r, "tenant"),
                                     .from_ms = clock_wall_ms() - 31 * DAY_MS,
                                     .to_ms = INT64_MAX,
                                     .limit = USAGE_LIMIT};
-    if (!time_arg(r, "from", &q->usage.from_ms) || !time_arg(r, "to", &q->usage.to_ms))
+    if (!time_arg(r, "from", &q->usage.from_ms) || !time_arg(r, "to", &q->usage.to_ms) || !format_arg(q))
         return;
-    if (format && strcmp(format, "csv") != 0 && strcmp(format, "json") != 0) {
-        admin_fail(r, STATUS_INVALID, "format: expected json or csv", "format", NULL);
+    if (tenant_keeper_keeps(r->server->tenant_keeper))
+        begin(q, read_usage);
+    else
+        answer_from_memory(q);
+}
+
+/* ---- what was served ---- */
+
+static void put_served(const struct served_row *s, void *data)
+{
+    struct question *q = data;
+    struct jw *w = &q->w;
+    char at[32];
+    const char *texts[] = {s->request, s->tenant, s->key, s->client, s->voice, s->version, s->digest};
+    static const char *const names[] = {"request", "tenant", "key", "client", "voice", "version", "digest"};
+    put_time(at, s->at_ms);
+    q->n++;
+    q->last = s->id;
+    if (q->csv)
+        buf_printf(&q->out, "%lld,%s,", (long long)s->id, at);
+    for (int i = 0; i < 7 && q->csv; i++)
+        put_field(&q->out, texts[i]);
+    if (q->csv) {
+        buf_printf(&q->out, "%lld,%llu,%llu\r\n", (long long)s->status, (unsigned long long)s->n_in,
+                   (unsigned long long)s->n_out);
         return;
     }
-    q->csv = format ? strcmp(format, "csv") == 0 : r->accept && strstr(r->accept, "text/csv");
-    begin(q, read_usage);
+    jw_begin(w, '{');
+    jw_key_int(w, "id", s->id);
+    jw_key_text(w, "at", at);
+    for (int i = 0; i < 7; i++)
+        jw_key_text(w, names[i], texts[i]);
+    jw_key_int(w, "status", s->status);
+    jw_key_int(w, "tokens_in", (int64_t)s->n_in);
+    jw_key_int(w, "tokens_out", (int64_t)s->n_out);
+    jw_end(w, '}');
+}
+
+static enum status read_served(struct keep_job *j, struct tenant_store *store, struct error *err)
+{
+    struct question *q = (struct question *)j;
+    begin_list(q, "id,at,request,tenant,key,client,voice,version,digest,status,tokens_in,tokens_out\r\n");
+    enum status s = tenant_store_served(store, &q->served, put_served, q, err);
+    if (!q->csv)
+        buf_printf(&q->out, "],\"more\":%s,\"before\":%lld}", q->n == q->served.limit ? "true" : "false",
+                   (long long)q->last);
+    return s;
+}
+
+/* A whole number from 1 to `most`. False: it was refused. */
+static bool number_arg(struct request *r, const char *name, int64_t most, int64_t *out)
+{
+    const char *text = request_arg(r, name);
+    char message[120], *end;
+    if (!text)
+        return true;
+    errno = 0;
+    long long n = strtoll(text, &end, 10);
+    if (errno == 0 && text[0] >= '0' && text[0] <= '9' && !*end && n >= 1 && n <= most) {
+        *out = n;
+        return true;
+    }
+    snprintf(message, sizeof message, "%s: found \"%.30s\", expected a whole number from 1 to %lld", name,
+             text, (long long)most);
+    admin_fail(r, STATUS_INVALID, message, name, NULL);
+    return false;
+}
+
+void api_served(struct request *r)
+{
+    struct question *q = make_question(r);
+    if (!q)
+        return;
+    q->served = (struct served_query){.tenant = request_arg(r, "tenant"),
+                                      .key = request_arg(r, "key"),
+                                      .voice = request_arg(r, "voice"),
+                                      .version = request_arg(r, "version"),
+                                      .request = request_arg(r, "request"),
+                                      .to_ms = INT64_MAX,
+                                      .before = INT64_MAX};
+    if (!format_arg(q) || !time_arg(r, "from", &q->served.from_ms) || !time_arg(r, "to", &q->served.to_ms))
+        return;
+    int64_t limit = q->csv ? 10000 : 100;
+    if (!number_arg(r, "before", INT64_MAX, &q->served.before) ||
+        !number_arg(r, "limit", SERVED_LIMIT, &limit))
+        return;
+    q->served.limit = (uint32_t)limit;
+    if (r->server->conf->served_rows)
+        begin(q, read_served);
+    else
+        admin_fail(r, STATUS_UNSUPPORTED,
+                   "what was served isn't kept: start the server with --served-log N and --state FILE", NULL,
+                   "no_served_log");
 }
 
 /* ---- the log of changes ---- */
@@ -217,16 +338,12 @@ static enum status read_changes(struct keep_job *j, struct tenant_store *store, 
 void api_audit(struct request *r)
 {
     struct question *q = make_question(r);
-    const char *before = request_arg(r, "before"), *limit = request_arg(r, "limit");
+    int64_t limit = 100;
     if (!q)
         return;
-    q->before = before ? strtoll(before, NULL, 10) : INT64_MAX;
-    long n = limit ? strtol(limit, NULL, 10) : 100;
-    if (q->before < 1 || n < 1 || n > (long)AUDIT_LIMIT) {
-        admin_fail(r, STATUS_INVALID, "before and limit: expected a line's id, and at most 1000 lines",
-                   "limit", NULL);
+    q->before = INT64_MAX;
+    if (!number_arg(r, "before", INT64_MAX, &q->before) || !number_arg(r, "limit", AUDIT_LIMIT, &limit))
         return;
-    }
-    q->limit = (uint32_t)n;
+    q->limit = (uint32_t)limit;
     begin(q, read_changes);
 }

@@ -271,7 +271,8 @@ static bool is_plain(const char *text)
            strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:") == strlen(text);
 }
 
-static int show_usage(struct line *l)
+/* CSV, or with --json what the server says. */
+static int show_rows(struct line *l, const char *of)
 {
     char path[500];
     if (!is_plain(l->from) || !is_plain(l->to))
@@ -279,7 +280,7 @@ static int show_usage(struct line *l)
     const struct {
         const char *name, *value;
     } args[] = {{"tenant", l->n ? l->words[0] : NULL}, {"from", l->from}, {"to", l->to}};
-    size_t n = (size_t)snprintf(path, sizeof path, "/admin/v1/usage?format=%s", l->json ? "json" : "csv");
+    size_t n = (size_t)snprintf(path, sizeof path, "/admin/v1/%s?format=%s", of, l->json ? "json" : "csv");
     for (size_t i = 0; i < 3; i++)
         if (args[i].value)
             n += (size_t)snprintf(path + n, sizeof path - n, "&%s=%.100s", args[i].name, args[i].value);
@@ -292,6 +293,16 @@ static int show_usage(struct line *l)
         fputs(out.length ? out.data : "", stdout);
     buf_fini(&out);
     return code;
+}
+
+static int tenants_usage(struct line *l)
+{
+    return show_rows(l, "usage");
+}
+
+static int tenants_served(struct line *l)
+{
+    return show_rows(l, "served");
 }
 
 static int tenants_list(struct line *l)
@@ -397,7 +408,10 @@ static const struct verb tenant_verbs[] = {
      tenants_make, false},
     {"set", 2, 64, "NAME FIELD=VALUE...", "changes settings; FIELD= takes one away", tenants_set, false},
     {"remove", 1, 1, "NAME", "forgets it and its keys", tenants_remove, false},
-    {"usage", 0, 1, "[NAME] [--from TIME] [--to TIME]", "what was used, by hour, as CSV", show_usage, false},
+    {"usage", 0, 1, "[NAME] [--from TIME] [--to TIME]", "what was used, by hour, as CSV", tenants_usage,
+     false},
+    {"served", 0, 1, "[NAME] [--from TIME] [--to TIME]", "which version served which request, as CSV",
+     tenants_served, false},
     {"audit", 0, 0, "", "the last changes that operators have made", tenants_audit, false},
 };
 

@@ -45,34 +45,61 @@ enum status completion_may_load(struct completion *c)
     return s == STATUS_OK ? voice_own_room(c->r, a, &c->fault) : s;
 }
 
+static void count_usage(const struct completion *c, const struct usage_row *counts)
+{
+    struct usage_row row = *counts;
+    const struct caller *who = c->r->caller;
+    const char *label = c->voice.label && c->voice.label[0] ? c->voice.label : c->server->base.name;
+    snprintf(row.tenant, sizeof row.tenant, "%s", who->tenant->name);
+    snprintf(row.key, sizeof row.key, "%s", who->key_id);
+    snprintf(row.voice, sizeof row.voice, "%s", label);
+    snprintf(row.version, sizeof row.version, "%s", c->voice.generations);
+    tenant_keeper_count(c->server->tenant_keeper, &row);
+}
+
+static void log_served(const struct completion *c, const struct usage_row *counts)
+{
+    const struct request *r = c->r;
+    const struct voice *v = &c->voice;
+    struct served_row row = {.n_in = counts->n_in,
+                             .n_out = counts->n_out,
+                             .status = r->gone                 ? 499
+                                       : c->fault.error.status ? http_status_of(c->fault.error.status)
+                                                               : r->status};
+    const uint8_t *bytes = voice_digest(v);
+    snprintf(row.request, sizeof row.request, "%s", r->id);
+    snprintf(row.client, sizeof row.client, "%s", r->peer);
+    snprintf(row.tenant, sizeof row.tenant, "%s", r->caller ? r->caller->tenant->name : "");
+    snprintf(row.key, sizeof row.key, "%s", r->caller ? r->caller->key_id : "");
+    snprintf(row.voice, sizeof row.voice, "%s", v->adapter ? v->adapter : c->server->base.name);
+    snprintf(row.version, sizeof row.version, "%s", v->generations);
+    for (int i = 0; bytes && i < 32; i++)
+        snprintf(row.digest + 2 * i, 3, "%02x", bytes[i]);
+    tenant_keeper_served(c->server->tenant_keeper, &row);
+}
+
 /* Prompts are counted as usage counts them, once whatever their number of choices; those that never ran
  * aren't. */
 void completion_settle(struct completion *c)
 {
-    uint64_t n_in = 0, n_out = 0, n_cached = 0;
-    const struct caller *who = c->r->caller;
+    struct usage_row counts = {.n_requests = 1};
     bool ran = false;
-    if (!who)
-        return;
     for (uint32_t i = 0; i < c->n_choices; i++) {
         const struct choice *h = &c->choices[i];
-        n_out += h->n_generated;
+        counts.n_out += h->n_generated;
         ran |= h->started;
         if (i % c->params.n || !h->started)
             continue;
-        n_in += h->prompt->ids.n_ids;
-        n_cached += h->n_cached;
+        counts.n_in += h->prompt->ids.n_ids;
+        counts.n_cached += h->n_cached;
     }
-    gate_settle(c->r, n_in, n_out, n_cached);
-    if (ran) {
-        struct usage_row row = {.n_requests = 1, .n_in = n_in, .n_out = n_out, .n_cached = n_cached};
-        const char *label = c->voice.label && c->voice.label[0] ? c->voice.label : c->server->base.name;
-        snprintf(row.tenant, sizeof row.tenant, "%s", who->tenant->name);
-        snprintf(row.key, sizeof row.key, "%s", who->key_id);
-        snprintf(row.voice, sizeof row.voice, "%s", label);
-        snprintf(row.version, sizeof row.version, "%s", c->voice.generations);
-        tenant_keeper_count(c->server->tenant_keeper, &row);
-    }
+    if (ran && tenant_keeper_wants_served(c->server->tenant_keeper))
+        log_served(c, &counts);
+    if (!c->r->caller)
+        return;
+    gate_settle(c->r, counts.n_in, counts.n_out, counts.n_cached);
+    if (ran)
+        count_usage(c, &counts);
     gate_leave(c->r);
 }
 

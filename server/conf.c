@@ -306,6 +306,8 @@ enum status conf_finish(struct conf *c, struct error *err)
         c->n_admin_listen = 0;
     if (s == STATUS_OK)
         s = default_state(c, err);
+    if (s == STATUS_OK && c->served_rows && !c->state)
+        s = fail(err, STATUS_INVALID, "--served-log: it is kept in the state file; give --state FILE");
     if (s == STATUS_OK && c->adapters_dir)
         s = conf_add_adapter_root(c, c->adapters_dir, err);
     if (s == STATUS_OK && c->name && !adapter_name_is_valid(c->name))

@@ -65,6 +65,7 @@ struct conf {
     uint32_t rollback_percent;      /* of a version's requests that fail before it is rolled back; 0: never */
     const char *tls_cert, *tls_key; /* PEM files, for listeners that are no unix sockets; NULL: plain HTTP */
     const char *tenants_file;       /* YAML; NULL: none */
+    uint32_t served_rows;           /* lines of what was served, in the state file; 0: none */
     const char *state;              /* file of desired state; NULL: changes are forgotten at the end */
 
     /* Remote sources; NULL and 0: include/sources.h's defaults, and what the environment says. */

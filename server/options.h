@@ -81,6 +81,8 @@ struct conf;
     X(TEXT, "tls-key", tls_key, 0, 0, NULL, "FILE", "its key, PEM")                                          \
     X(TEXT, "tenants", tenants_file, 0, 0, NULL, "FILE",                                                     \
       "tenants and hashes of their keys, YAML, read again at SIGHUP; requests then need a key")              \
+    X(COUNT, "served-log", served_rows, 0, 1e9, NULL, "N",                                                   \
+      "keep which version served which request, the last N of them, in the state file (0: none)")            \
     X(COUNT, "auto-rollback", rollback_percent, 0, 100, NULL, "PERCENT",                                     \
       "failing requests of a new version that bring the one before back; 0: never (20)")                     \
     X(LIST, "listen", listen, 0, 0, NULL, "ADDRESS",                                                         \

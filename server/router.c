@@ -92,6 +92,7 @@ static const struct route routes[] = {
     {"DELETE", "/admin/v1/keys/{name}", ADMIN, api_keys_revoke},
     {"GET", "/admin/v1/usage", ADMIN, api_usage},
     {"GET", "/admin/v1/audit", ADMIN, api_audit},
+    {"GET", "/admin/v1/served", ADMIN, api_served},
     {"GET", "/livez", OPEN, api_livez},
     {"GET", "/readyz", OPEN, api_readyz},
     {"GET", "/health", OPEN, api_health},

@@ -1,8 +1,10 @@
 /* Usage gathers in memory, a row for each hour, key, voice and version, and is added to the state file every
- * few seconds in one transaction: a crash loses those seconds, never a row's half. */
+ * few seconds in one transaction, with the lines of what was served: a crash loses those seconds, never a
+ * row's half. */
 #include "tenant_keeper.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -12,14 +14,21 @@
 #include "tenants.h"
 
 #define FLUSH_EVERY_NS (3 * NS_PER_S)
-#define USAGE_ROWS_MAX 4096U /* between two writings; more is counted under no voice */
+#define SERVED_LINES_MAX 16384U /* between two writings; more is lost, and the log says how much */
 #define HOUR_MS INT64_C(3600000)
 #define DAY_HOURS 24
-#define KEPT_HOURS (400 * DAY_HOURS) /* of usage */
+#define KEPT_HOURS (400 * DAY_HOURS) /* of usage and of what was served */
+#define ANY_VOICE "*"                /* counts what there is no row for any more */
 
 struct usage_batch {
     struct usage_row *rows;
     size_t n, capacity;
+};
+
+struct served_batch {
+    struct served_row *rows;
+    size_t n, capacity;
+    uint64_t n_lost;
 };
 
 struct tenant_keeper {
@@ -30,6 +39,7 @@ struct tenant_keeper {
     bool flushing;
     int64_t flushed_ns;
     struct usage_batch gathering, writing;
+    struct served_batch served, served_writing;
     uint64_t n_refused, n_refused_told; /* keys, and those that the log tells of */
     int64_t refused_ns;                 /* when it did last */
     /* the tenants file */
@@ -104,7 +114,7 @@ bool tenant_keeper_keeps(const struct tenant_keeper *k)
 
 bool tenant_keeper_busy(const struct tenant_keeper *k)
 {
-    return k->running || k->waiting || k->reading || (k->store && k->gathering.n);
+    return k->running || k->waiting || k->reading || (k->store && (k->gathering.n || k->served.n));
 }
 
 /* ---- usage ---- */
@@ -115,29 +125,45 @@ static bool same_row(const struct usage_row *a, const struct usage_row *b)
            strcmp(a->voice, b->voice) == 0 && strcmp(a->version, b->version) == 0;
 }
 
-static struct usage_row *row_for(struct usage_batch *b, const struct usage_row *row)
+/* Room for one more. */
+static bool grow_rows(void *rows, size_t row_bytes, size_t n, size_t *capacity, size_t most)
+{
+    void **at = rows;
+    if (n < *capacity)
+        return true;
+    size_t more = *capacity ? 2 * *capacity : 64;
+    more = more < most ? more : most;
+    void *grown = n < most ? mem_realloc(*at, more * row_bytes) : NULL;
+    if (!grown)
+        return false;
+    *at = grown;
+    *capacity = more;
+    return true;
+}
+
+static struct usage_row *row_for(struct usage_batch *b, const struct usage_row *row, size_t most)
 {
     for (size_t i = b->n; i-- > 0;)
         if (same_row(&b->rows[i], row))
             return &b->rows[i];
-    if (b->n == b->capacity) {
-        size_t capacity = b->capacity ? 2 * b->capacity : 64;
-        struct usage_row *grown =
-            capacity <= USAGE_ROWS_MAX ? mem_realloc(b->rows, capacity * sizeof *grown) : NULL;
-        if (!grown)
-            return NULL;
-        b->rows = grown;
-        b->capacity = capacity;
-    }
+    if (b->n >= most ||
+        !grow_rows(&b->rows, sizeof *b->rows, b->n, &b->capacity, USAGE_ROWS_MAX + TENANTS_MAX))
+        return NULL;
     b->rows[b->n] = *row;
     struct usage_row *new = &b->rows[b->n++];
     new->n_requests = new->n_in = new->n_out = new->n_cached = 0;
     return new;
 }
 
+/* Beyond the bound a tenant has one row for all its keys and voices. */
 static void add_row(struct usage_batch *b, const struct usage_row *row)
 {
-    struct usage_row *to = row_for(b, row);
+    struct usage_row *to = row_for(b, row, USAGE_ROWS_MAX);
+    if (!to) {
+        struct usage_row any = {.hour_ms = row->hour_ms, .voice = ANY_VOICE};
+        snprintf(any.tenant, sizeof any.tenant, "%s", row->tenant);
+        to = row_for(b, &any, USAGE_ROWS_MAX + TENANTS_MAX);
+    }
     if (!to)
         return;
     to->n_requests += row->n_requests;
@@ -146,13 +172,71 @@ static void add_row(struct usage_batch *b, const struct usage_row *row)
     to->n_cached += row->n_cached;
 }
 
+/* The oldest quarter goes: rows are in the order of their hours. */
+static void forget_oldest(struct usage_batch *b)
+{
+    size_t n = b->n / 4;
+    memmove(b->rows, b->rows + n, (b->n - n) * sizeof *b->rows);
+    b->n -= n;
+}
+
 void tenant_keeper_count(struct tenant_keeper *k, const struct usage_row *row)
 {
     struct usage_row now = *row;
     now.hour_ms = clock_wall_ms() / HOUR_MS * HOUR_MS;
-    if (k->store)
-        add_row(&k->gathering, &now);
+    if (!k->store && k->gathering.n >= USAGE_ROWS_MAX)
+        forget_oldest(&k->gathering);
+    add_row(&k->gathering, &now);
 }
+
+static int in_order(const void *a, const void *b)
+{
+    const struct usage_row *x = *(const struct usage_row *const *)a, *y = *(const struct usage_row *const *)b;
+    int c = (x->hour_ms > y->hour_ms) - (x->hour_ms < y->hour_ms);
+    c = c ? c : strcmp(x->tenant, y->tenant);
+    c = c ? c : strcmp(x->key, y->key);
+    c = c ? c : strcmp(x->voice, y->voice);
+    return c ? c : strcmp(x->version, y->version);
+}
+
+void tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
+                         void (*each)(const struct usage_row *row, void *data), void *data)
+{
+    const struct usage_batch *b = &k->gathering;
+    const struct usage_row **sorted = mem_array(b->n + 1, sizeof(struct usage_row *));
+    size_t n = 0;
+    for (size_t i = 0; i < b->n && sorted; i++)
+        if (b->rows[i].hour_ms >= q->from_ms && b->rows[i].hour_ms < q->to_ms &&
+            (!q->tenant || strcmp(q->tenant, b->rows[i].tenant) == 0))
+            sorted[n++] = &b->rows[i];
+    if (n)
+        qsort(sorted, n, sizeof(struct usage_row *), in_order);
+    for (size_t i = 0; i < n && i < q->limit; i++)
+        each(sorted[i], data);
+    mem_free(sorted);
+}
+
+/* ---- what was served ---- */
+
+bool tenant_keeper_wants_served(const struct tenant_keeper *k)
+{
+    return k->store && k->server->conf->served_rows;
+}
+
+void tenant_keeper_served(struct tenant_keeper *k, const struct served_row *row)
+{
+    struct served_batch *b = &k->served;
+    if (!tenant_keeper_wants_served(k))
+        return;
+    if (!grow_rows(&b->rows, sizeof *b->rows, b->n, &b->capacity, SERVED_LINES_MAX)) {
+        b->n_lost++;
+        return;
+    }
+    b->rows[b->n] = *row;
+    b->rows[b->n++].at_ms = clock_wall_ms();
+}
+
+/* ---- to the disk ---- */
 
 static struct tenant_keeper *of_flush(struct keep_job *j)
 {
@@ -167,13 +251,41 @@ static enum status flush_prepare(struct keep_job *j, struct error *err)
     empty.n = 0;
     k->writing = k->gathering;
     k->gathering = empty;
+    struct served_batch none = k->served_writing;
+    none.n = 0;
+    none.n_lost = 0;
+    k->served_writing = k->served;
+    k->served = none;
     return STATUS_OK;
 }
 
 static enum status flush_work(struct keep_job *j, struct tenant_store *store, struct error *err)
 {
     struct tenant_keeper *k = of_flush(j);
-    return tenant_store_add_usage(store, k->writing.rows, k->writing.n, err);
+    const struct store_batch b = {.usage = k->writing.rows,
+                                  .n_usage = k->writing.n,
+                                  .served = k->served_writing.rows,
+                                  .n_served = k->served_writing.n,
+                                  .served_rows_max = k->server->conf->served_rows,
+                                  .served_from_ms = clock_wall_ms() - KEPT_HOURS * HOUR_MS};
+    return tenant_store_add(store, &b, err);
+}
+
+/* Lines that weren't written go before those that came meanwhile, as far as there is room. */
+static void served_again(struct tenant_keeper *k)
+{
+    struct served_batch *w = &k->served_writing, *b = &k->served, both;
+    w->n_lost += b->n_lost;
+    for (size_t i = 0; i < b->n; i++) {
+        if (grow_rows(&w->rows, sizeof *w->rows, w->n, &w->capacity, SERVED_LINES_MAX))
+            w->rows[w->n++] = b->rows[i];
+        else
+            w->n_lost++;
+    }
+    both = *w;
+    *w = *b;
+    *b = both;
+    w->n_lost = 0;
 }
 
 static void flush_done(struct keep_job *j, const struct error *err)
@@ -187,11 +299,19 @@ static void flush_done(struct keep_job *j, const struct error *err)
     for (size_t i = 0; i < k->writing.n && again; i++) /* the next time, with what came meanwhile */
         add_row(&k->gathering, &k->writing.rows[i]);
     k->writing.n = 0;
+    if (again)
+        served_again(k);
+    if (k->served_writing.n_lost)
+        LOG_EVENT(&k->server->log, LOG_ERROR, "lines of what was served are lost",
+                  LOG_NUMBER("lines", k->served_writing.n_lost));
+    k->served_writing.n = 0;
+    k->served_writing.n_lost = 0;
 }
 
 void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last)
 {
-    if (!k->store || k->flushing || k->gathering.n == 0 || (!last && now_ns - k->flushed_ns < FLUSH_EVERY_NS))
+    bool due = last || k->served.n > SERVED_LINES_MAX / 2 || now_ns - k->flushed_ns >= FLUSH_EVERY_NS;
+    if (!k->store || k->flushing || !due || (k->gathering.n == 0 && k->served.n == 0))
         return;
     k->flushed_ns = now_ns;
     k->flushing = true;
@@ -344,5 +464,7 @@ void tenant_keeper_destroy(struct tenant_keeper *k)
     tenants_file_fini(&k->file);
     mem_free(k->gathering.rows);
     mem_free(k->writing.rows);
+    mem_free(k->served.rows);
+    mem_free(k->served_writing.rows);
     mem_free(k);
 }

@@ -44,8 +44,17 @@ bool tenant_keeper_busy(const struct tenant_keeper *k);
 /* Once a second: usage goes to the disk every few seconds. `last`: at once. */
 void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last);
 
-/* Adds to what `row`'s hour, tenant, key, voice and version have used; hour_ms is filled in here. */
+/* Adds to what `row`'s hour, tenant, key, voice and version have used; hour_ms is filled in here. Without a
+ * state file it stays in memory, the newest USAGE_ROWS_MAX rows of it. */
+#define USAGE_ROWS_MAX 4096U
 void tenant_keeper_count(struct tenant_keeper *k, const struct usage_row *row);
+/* The same as tenant_store_usage, of what is in memory where nothing is kept. */
+void tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
+                         void (*each)(const struct usage_row *row, void *data), void *data);
+
+/* A request was served, for those who keep who served it (--served-log); at_ms is filled in here. */
+void tenant_keeper_served(struct tenant_keeper *k, const struct served_row *row);
+bool tenant_keeper_wants_served(const struct tenant_keeper *k);
 
 /* A key that isn't good was shown by this client: a line in the log, one a second at most, with how many. */
 void tenant_keeper_refused(struct tenant_keeper *k, const char *client, int64_t now_ns);

@@ -221,20 +221,54 @@ enum status tenant_store_apply(struct tenant_store *s, const struct store_change
 
 /* ---- usage ---- */
 
-enum status tenant_store_add_usage(struct tenant_store *s, const struct usage_row *rows, size_t n,
-                                   struct error *err)
+static enum status add_usage(struct tenant_store *s, const struct usage_row *u, struct error *err)
+{
+    return put(
+        s, err,
+        "INSERT INTO usage VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT(hour_ms,tenant,key,voice,version) "
+        "DO UPDATE SET requests=requests+?6,tokens_in=tokens_in+?7,tokens_out=tokens_out+?8,"
+        "tokens_cached=tokens_cached+?9",
+        "ittttiiii", u->hour_ms, u->tenant, u->key, u->voice, u->version, (int64_t)u->n_requests,
+        (int64_t)u->n_in, (int64_t)u->n_out, (int64_t)u->n_cached);
+}
+
+/* There may be thousands of them: one statement for all. */
+static enum status add_served(struct tenant_store *s, const struct store_batch *b, struct error *err)
+{
+    sqlite3_stmt *q = ask(s,
+                          "INSERT INTO served(at_ms,request,tenant,key,client,voice,version,digest,status,"
+                          "tokens_in,tokens_out) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)",
+                          "");
+    bool ok = q != NULL;
+    for (size_t i = 0; i < b->n_served && ok; i++) {
+        const struct served_row *r = &b->served[i];
+        const char *texts[] = {r->request, r->tenant, r->key, r->client, r->voice, r->version, r->digest};
+        sqlite3_bind_int64(q, 1, r->at_ms);
+        for (int k = 0; k < 7; k++)
+            sqlite3_bind_text(q, k + 2, texts[k], -1, SQLITE_STATIC);
+        sqlite3_bind_int64(q, 9, r->status);
+        sqlite3_bind_int64(q, 10, (int64_t)r->n_in);
+        sqlite3_bind_int64(q, 11, (int64_t)r->n_out);
+        ok = sqlite3_step(q) == SQLITE_DONE;
+        sqlite3_reset(q);
+    }
+    enum status st = ok ? STATUS_OK : complain(s, "writing what was served", err);
+    sqlite3_finalize(q);
+    if (st == STATUS_OK)
+        st = put(s, err, "DELETE FROM served WHERE id<=(SELECT max(id) FROM served)-?1", "i",
+                 (int64_t)b->served_rows_max);
+    if (st == STATUS_OK)
+        st = put(s, err, "DELETE FROM served WHERE at_ms<?1", "i", b->served_from_ms);
+    return st;
+}
+
+enum status tenant_store_add(struct tenant_store *s, const struct store_batch *b, struct error *err)
 {
     enum status st = run(s, "BEGIN IMMEDIATE", err);
-    for (size_t i = 0; i < n && st == STATUS_OK; i++) {
-        const struct usage_row *u = &rows[i];
-        st =
-            put(s, err,
-                "INSERT INTO usage VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT(hour_ms,tenant,key,voice,"
-                "version) DO UPDATE SET requests=requests+?6,tokens_in=tokens_in+?7,tokens_out=tokens_out+?8,"
-                "tokens_cached=tokens_cached+?9",
-                "ittttiiii", u->hour_ms, u->tenant, u->key, u->voice, u->version, (int64_t)u->n_requests,
-                (int64_t)u->n_in, (int64_t)u->n_out, (int64_t)u->n_cached);
-    }
+    for (size_t i = 0; i < b->n_usage && st == STATUS_OK; i++)
+        st = add_usage(s, &b->usage[i], err);
+    if (st == STATUS_OK && b->n_served)
+        st = add_served(s, b, err);
     return end(s, st, err);
 }
 
@@ -267,6 +301,46 @@ enum status tenant_store_usage(struct tenant_store *s, const struct usage_query 
         each(&u, data);
     }
     enum status st = code == SQLITE_DONE ? STATUS_OK : complain(s, "reading usage", err);
+    sqlite3_finalize(q);
+    return st;
+}
+
+/* ---- what was served ---- */
+
+static void served_at(sqlite3_stmt *q, struct served_row *r)
+{
+    *r = (struct served_row){.id = sqlite3_column_int64(q, 0),
+                             .at_ms = sqlite3_column_int64(q, 1),
+                             .status = sqlite3_column_int64(q, 9),
+                             .n_in = count_at(q, 10),
+                             .n_out = count_at(q, 11)};
+    snprintf(r->request, sizeof r->request, "%s", text_at(q, 2));
+    snprintf(r->tenant, sizeof r->tenant, "%s", text_at(q, 3));
+    snprintf(r->key, sizeof r->key, "%s", text_at(q, 4));
+    snprintf(r->client, sizeof r->client, "%s", text_at(q, 5));
+    snprintf(r->voice, sizeof r->voice, "%s", text_at(q, 6));
+    snprintf(r->version, sizeof r->version, "%s", text_at(q, 7));
+    snprintf(r->digest, sizeof r->digest, "%s", text_at(q, 8));
+}
+
+enum status tenant_store_served(struct tenant_store *s, const struct served_query *w,
+                                void (*each)(const struct served_row *row, void *data), void *data,
+                                struct error *err)
+{
+    static const char sql[] =
+        "SELECT id,at_ms,request,tenant,key,client,voice,version,digest,status,tokens_in,tokens_out "
+        "FROM served WHERE id<?1 AND at_ms>=?2 AND at_ms<?3 AND (?4 IS NULL OR tenant=?4) AND "
+        "(?5 IS NULL OR key=?5) AND (?6 IS NULL OR voice=?6) AND (?7 IS NULL OR version=?7) AND "
+        "(?8 IS NULL OR request=?8) ORDER BY id DESC LIMIT ?9";
+    sqlite3_stmt *q = ask(s, sql, "iiittttti", w->before, w->from_ms, w->to_ms, w->tenant, w->key, w->voice,
+                          w->version, w->request, (int64_t)w->limit);
+    struct served_row row;
+    int code = SQLITE_ERROR;
+    while (q && (code = sqlite3_step(q)) == SQLITE_ROW) {
+        served_at(q, &row);
+        each(&row, data);
+    }
+    enum status st = code == SQLITE_DONE ? STATUS_OK : complain(s, "reading what was served", err);
     sqlite3_finalize(q);
     return st;
 }

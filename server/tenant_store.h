@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "request.h"
 #include "tenants.h"
 
 #define USAGE_VOICE_MAX 160U
@@ -51,9 +52,30 @@ struct usage_row {
     char voice[USAGE_VOICE_MAX + 1], version[USAGE_VOICE_MAX + 1];
     uint64_t n_requests, n_in, n_out, n_cached;
 };
-/* Adds them to what is there. */
-LK_MUST_USE enum status tenant_store_add_usage(struct tenant_store *s, const struct usage_row *rows, size_t n,
-                                               struct error *err);
+/* Which version served a request. Lines are added and, at the far end, forgotten; nothing changes one. */
+#define SERVED_DIGEST_MAX 64U
+struct served_row {
+    int64_t id;    /* given by the store, rising */
+    int64_t at_ms; /* wall clock, at its end */
+    char request[REQUEST_ID_MAX + 1], client[PEER_TEXT_MAX];
+    char tenant[TENANT_NAME_MAX + 1], key[KEY_ID_LENGTH + 1]; /* "": there are no tenants */
+    char voice[USAGE_VOICE_MAX + 1], version[USAGE_VOICE_MAX + 1];
+    char digest[SERVED_DIGEST_MAX + 1]; /* of the version, or of the sum: X-Adapter-Digest is its beginning */
+    int64_t status;                     /* the answer's; 499: the client left */
+    uint64_t n_in, n_out;
+};
+
+/* Adds all of it to what is there, or nothing. */
+struct store_batch {
+    const struct usage_row *usage;
+    size_t n_usage;
+    const struct served_row *served;
+    size_t n_served;
+    uint64_t served_rows_max; /* that are kept */
+    int64_t served_from_ms;   /* older ones go */
+};
+LK_MUST_USE enum status tenant_store_add(struct tenant_store *s, const struct store_batch *b,
+                                         struct error *err);
 /* Forgets hours that began before. */
 LK_MUST_USE enum status tenant_store_forget_usage(struct tenant_store *s, int64_t before_ms,
                                                   struct error *err);
@@ -66,6 +88,17 @@ struct usage_query {
 LK_MUST_USE enum status tenant_store_usage(struct tenant_store *s, const struct usage_query *q,
                                            void (*each)(const struct usage_row *row, void *data), void *data,
                                            struct error *err);
+
+/* The last `limit` lines with an id below `before`, of [from_ms, to_ms), newest first; texts that aren't NULL
+ * must be equal. */
+struct served_query {
+    const char *tenant, *key, *voice, *version, *request;
+    int64_t from_ms, to_ms, before;
+    uint32_t limit;
+};
+LK_MUST_USE enum status tenant_store_served(struct tenant_store *s, const struct served_query *q,
+                                            void (*each)(const struct served_row *row, void *data),
+                                            void *data, struct error *err);
 
 /* ---- the log of changes, adapters' too ---- */
 

@@ -659,23 +659,6 @@ void voice_release(struct server *s, struct voice *v, bool failed)
     adapter_ops_room(s->adapter_ops);
 }
 
-void voice_headers(struct request *r, const struct voice *v)
-{
-    char digest[17];
-    reply_header(r, "X-Adapter", v->adapter ? v->adapter : "none");
-    reply_header(r, "X-Adapter-Generation", v->generations);
-    if (v->always)
-        reply_header(r, "X-Adapter-Always", v->always);
-    if (!v->lora)
-        return;
-    /* An adapter alone has the digest that /v1/models shows, which its files and its scale make. */
-    bool alone = v->n_members == 1 && v->members[0].version->lora == v->lora;
-    const uint8_t *bytes = alone ? v->members[0].version->digest : v->lora->digest;
-    for (size_t i = 0; i < 8; i++)
-        snprintf(digest + 2 * i, 3, "%02x", bytes[i]);
-    reply_header(r, "X-Adapter-Digest", digest);
-}
-
 enum status voices_set_default(struct server *s, const struct voice_words *numbered, struct fault *f)
 {
     struct voice_expr e = {0}, single, always;

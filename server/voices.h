@@ -66,6 +66,9 @@ const struct adapter_bundle *voice_bundle(const struct voice *v);
 /* Gives all of it back, on every path. failed: the model gave no finite numbers with it, which
  * is held against an adapter that was asked for alone, with weight 1. */
 void voice_release(struct server *s, struct voice *v, bool failed);
+/* 32 bytes: of an adapter alone the digest that /v1/models shows, which its files and its scale make, else of
+ * the sum; NULL: the base. */
+const uint8_t *voice_digest(const struct voice *v);
 /* X-Adapter, X-Adapter-Generation, X-Adapter-Digest, X-Adapter-Always. */
 void voice_headers(struct request *r, const struct voice *v);
 

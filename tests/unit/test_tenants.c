@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server.h"
 #include "state.h"
+#include "tenant_keeper.h"
 #include "tenant_store.h"
 #include "tenants.h"
 
@@ -333,6 +335,66 @@ static void see_change(const struct change_line *l, void *data)
     snprintf(k->text + n, sizeof k->text - n, "%s %s %s|", l->operation, l->object, l->by);
 }
 
+static void see_served(const struct served_row *r, void *data)
+{
+    struct kept *k = data;
+    size_t n = strlen(k->text);
+    snprintf(k->text + n, sizeof k->text - n, "%lld %lld %s %s %s|", (long long)r->id, (long long)r->at_ms,
+             r->tenant, r->voice, r->version);
+}
+
+static void add_lines(struct tenant_store *s, int64_t from, int64_t to, uint64_t most, int64_t oldest_ms)
+{
+    static struct served_row rows[8];
+    struct error err;
+    size_t n = 0;
+    for (int64_t i = from; i <= to; i++, n++) {
+        rows[n] = (struct served_row){.at_ms = i * 1000, .request = "r", .status = 200};
+        snprintf(rows[n].tenant, sizeof rows[n].tenant, i % 2 ? "a" : "b");
+        snprintf(rows[n].voice, sizeof rows[n].voice, i % 3 ? "pt" : "pt+0.5*de");
+        snprintf(rows[n].version, sizeof rows[n].version, "%d", (int)i);
+    }
+    const struct store_batch b = {
+        .served = rows, .n_served = n, .served_rows_max = most, .served_from_ms = oldest_ms};
+    assert_int_equal(tenant_store_add(s, &b, &err), STATUS_OK);
+}
+
+static void what_was_served_is_kept(struct tenant_store *s)
+{
+    static const struct {
+        struct served_query q;
+        const char *wanted;
+    } asked[] = {
+        {{NULL, NULL, NULL, NULL, NULL, 0, INT64_MAX, INT64_MAX, 2}, "6 6000 b pt+0.5*de 6|5 5000 a pt 5|"},
+        {{NULL, NULL, NULL, NULL, NULL, 0, INT64_MAX, 3, 9}, "2 2000 b pt 2|1 1000 a pt 1|"},
+        {{"a", NULL, NULL, NULL, NULL, 0, INT64_MAX, INT64_MAX, 2}, "5 5000 a pt 5|3 3000 a pt+0.5*de 3|"},
+        {{NULL, NULL, "pt+0.5*de", NULL, NULL, 0, INT64_MAX, INT64_MAX, 9},
+         "6 6000 b pt+0.5*de 6|3 3000 a pt+0.5*de 3|"},
+        {{NULL, NULL, NULL, "4", NULL, 0, INT64_MAX, INT64_MAX, 9}, "4 4000 b pt 4|"},
+        {{NULL, NULL, NULL, NULL, NULL, 2000, 4000, INT64_MAX, 9}, "3 3000 a pt+0.5*de 3|2 2000 b pt 2|"},
+        {{"a", NULL, "pt", "1", "r", 0, 9999, 9, 9}, "1 1000 a pt 1|"},
+        {{NULL, "k", NULL, NULL, NULL, 0, INT64_MAX, INT64_MAX, 9}, ""},
+        {{"' OR 1=1 --", NULL, NULL, NULL, NULL, 0, INT64_MAX, INT64_MAX, 9}, ""},
+    };
+    struct kept seen;
+    struct error err;
+    add_lines(s, 1, 6, 100, 0);
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        seen.text[0] = '\0';
+        assert_int_equal(tenant_store_served(s, &asked[i].q, see_served, &seen, &err), STATUS_OK);
+        assert_string_equal(seen.text, asked[i].wanted);
+    }
+    struct served_query all = {.to_ms = INT64_MAX, .before = INT64_MAX, .limit = 9};
+    add_lines(s, 7, 7, 3, 0); /* the last three are kept */
+    seen.text[0] = '\0';
+    assert_int_equal(tenant_store_served(s, &all, see_served, &seen, &err), STATUS_OK);
+    assert_string_equal(seen.text, "7 7000 a pt 7|6 6000 b pt+0.5*de 6|5 5000 a pt 5|");
+    add_lines(s, 8, 8, 3, 7500); /* and those that aren't too old */
+    seen.text[0] = '\0';
+    assert_int_equal(tenant_store_served(s, &all, see_served, &seen, &err), STATUS_OK);
+    assert_string_equal(seen.text, "8 8000 b pt 8|");
+}
+
 static void the_store_keeps_what_it_is_told(void **state)
 {
     (void)state;
@@ -362,7 +424,8 @@ static void the_store_keeps_what_it_is_told(void **state)
         {.hour_ms = 3600000, .tenant = "a", .voice = "pt", .n_requests = 1, .n_out = 5},
         {.hour_ms = 7200000, .tenant = "b", .voice = "pt", .n_requests = 2, .n_out = 1}};
     for (int i = 0; i < 3; i++)
-        assert_int_equal(tenant_store_add_usage(s, rows, 2, &err), STATUS_OK);
+        assert_int_equal(tenant_store_add(s, &(struct store_batch){.usage = rows, .n_usage = 2}, &err),
+                         STATUS_OK);
     tenant_store_close(s);
     assert_int_equal(tenant_store_open(path, &s, &err), STATUS_OK);
     static const struct {
@@ -381,12 +444,64 @@ static void the_store_keeps_what_it_is_told(void **state)
     seen.text[0] = '\0';
     assert_int_equal(tenant_store_usage(s, &asked[0].q, see_usage, &seen, &err), STATUS_OK);
     assert_string_equal(seen.text, "7200000 b pt 6 3|");
+    what_was_served_is_kept(s);
     const struct store_change gone = {.tenant = "a", .wall_ms = 9};
     assert_int_equal(tenant_store_apply(s, &gone, &err), STATUS_OK);
     expect_kept(s, "");
     tenant_store_close(s);
     state_close(file);
     char command[100];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+struct sum {
+    uint64_t n_rows, n_requests, n_any;
+    bool newest;
+};
+
+static void add_up(const struct usage_row *u, void *data)
+{
+    struct sum *s = data;
+    s->n_rows++;
+    s->n_requests += u->n_requests;
+    s->n_any += strcmp(u->voice, "*") == 0 ? u->n_requests : 0;
+    s->newest |= strcmp(u->voice, "voice7999") == 0;
+}
+
+/* More rows than are held at once: for the file nothing is lost but names, in memory the oldest go. */
+static void usage_is_bounded(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/tenants-XXXXXX", path[64], command[100];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/s.db", folder);
+    for (int kept = 0; kept < 2; kept++) {
+        static struct server server;
+        struct conf conf = {.state = kept ? path : NULL};
+        struct state *file = NULL;
+        struct tenant_keeper *k;
+        struct error err;
+        struct sum sum = {0};
+        server.conf = &conf;
+        server.tenants = tenants_create();
+        assert_true(!kept || state_open(path, &file, &err) == STATUS_OK);
+        if (tenant_keeper_create(&server, &k, &err) != STATUS_OK)
+            fail_msg("%s", err.text);
+        for (int i = 0; i < 8000; i++) {
+            struct usage_row row = {.tenant = "a", .key = "k", .n_requests = 1};
+            snprintf(row.voice, sizeof row.voice, "voice%d", i);
+            tenant_keeper_count(k, &row);
+        }
+        const struct usage_query all = {.to_ms = INT64_MAX, .limit = UINT32_MAX};
+        tenant_keeper_usage(k, &all, add_up, &sum);
+        assert_in_range(sum.n_rows, 3 * USAGE_ROWS_MAX / 4, USAGE_ROWS_MAX + 2);
+        assert_true(kept ? sum.n_requests == 8000 && sum.n_any >= 8000 - USAGE_ROWS_MAX - 1 : sum.newest);
+        tenant_keeper_destroy(k);
+        tenants_destroy(server.tenants);
+        if (file)
+            state_close(file);
+    }
     snprintf(command, sizeof command, "rm -r %s", folder);
     assert_int_equal(system(command), 0);
 }
@@ -402,6 +517,7 @@ int main(void)
         cmocka_unit_test(windows_hold_in_every_stretch),
         cmocka_unit_test(what_is_given_back_was_taken_then),
         cmocka_unit_test(the_store_keeps_what_it_is_told),
+        cmocka_unit_test(usage_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
