@@ -200,11 +200,15 @@ struct vocab_tree {
 #define PLAIN_CHARS_MAX 16U
 struct grammar_vocab {
     uint32_t n_vocab;
-    struct vocab_tree all, rest; /* rest: tokens that aren't plain */
+    struct vocab_tree all;
+    /* Tokens that aren't plain, by how many plain characters they begin with (the last: so many or more):
+     * only what stands behind these, so that one node is all tokens that go on alike. */
+    struct vocab_tree rest[PLAIN_CHARS_MAX + 1];
     uint64_t *plain; /* [PLAIN_CHARS_MAX + 1, words] the plain tokens of at most so many characters */
     uint32_t n_plain[PLAIN_CHARS_MAX + 1];
-    uint32_t *same;    /* [n_vocab] the next token of the same bytes, or NO_TOKEN */
-    uint32_t *offsets; /* [n_vocab + 1] of each token's bytes */
+    uint32_t *same;      /* [n_vocab] the next token of the same bytes, or NO_TOKEN */
+    uint32_t *same_rest; /* [n_vocab] the next token that ends at the same node of `rest`, or NO_TOKEN */
+    uint32_t *offsets;   /* [n_vocab + 1] of each token's bytes */
     uint8_t *bytes;
     uint64_t *drops_space; /* a bit a token: at the start of a text its leading space isn't shown */
     uint32_t n_drops_space, longest;

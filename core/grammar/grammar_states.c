@@ -17,6 +17,7 @@
 #define STATES_MAX 16384U
 #define STATE_SLOTS (2U * STATES_MAX)
 #define PAIRS_MAX (1U << 18)
+#define SEED_SLOTS 8192U
 #define ROWS_BYTES_MAX ((size_t)6 << 20)
 #define CLOSURE_MAX 8192U /* pairs of one state, and all that leads to them */
 #define CLOSURE_SLOTS (4U * CLOSURE_MAX)
@@ -38,6 +39,12 @@ struct state {
     bool may_end;
 };
 
+/* The state that a single pair leads to without a byte. */
+struct seed {
+    uint64_t pair;
+    uint32_t state; /* 0: not known */
+};
+
 #define PLAIN_DEAD STATE_DEAD        /* no plain character may come */
 #define PLAIN_MIXED (STATE_DEAD - 1) /* it depends on the character */
 
@@ -46,13 +53,14 @@ struct states {
     const struct grammar_vocab *v;
     uint64_t epoch;
     uint32_t n_frames, n_states, n_pairs, states_max;
-    struct frame *frames;  /* [FRAMES_MAX] from 1 */
-    uint32_t *frame_slots; /* [FRAME_SLOTS] */
-    struct state *states;  /* [states_max + 1] from 1 */
-    uint32_t *state_slots; /* [STATE_SLOTS] */
-    uint32_t *rows;        /* [states_max + 1, n_classes] */
-    uint64_t *pairs;       /* [PAIRS_MAX] node << 32 | frame */
-    uint64_t work;
+    struct frame *frames;     /* [FRAMES_MAX] from 1 */
+    uint32_t *frame_slots;    /* [FRAME_SLOTS] */
+    struct state *states;     /* [states_max + 1] from 1 */
+    uint32_t *state_slots;    /* [STATE_SLOTS] */
+    uint32_t *rows;           /* [states_max + 1, n_classes] */
+    uint64_t *pairs;          /* [PAIRS_MAX] node << 32 | frame */
+    struct seed *seeds;       /* [SEED_SLOTS] */
+    uint64_t work, work_most; /* pairs looked at; where the mask that is made must end */
 
     /* one closure */
     uint64_t *seen;        /* [CLOSURE_SLOTS] pairs + 1 */
@@ -99,6 +107,7 @@ enum status states_create(const struct program *p, const struct grammar_vocab *v
     s->state_slots = mem_array(STATE_SLOTS, sizeof *s->state_slots);
     s->rows = mem_array(s->states_max + 1, row_bytes);
     s->pairs = mem_array(PAIRS_MAX, sizeof *s->pairs);
+    s->seeds = mem_array(SEED_SLOTS, sizeof *s->seeds);
     s->seen = mem_array(CLOSURE_SLOTS, sizeof *s->seen);
     s->seen_used = mem_array(CLOSURE_MAX, sizeof *s->seen_used);
     s->todo = mem_array(CLOSURE_MAX, sizeof *s->todo);
@@ -107,8 +116,8 @@ enum status states_create(const struct program *p, const struct grammar_vocab *v
     s->holders = mem_array(s->n_masks, sizeof *s->holders);
     s->first_mask = mem_array(words, sizeof *s->first_mask);
     s->way = mem_array(v->longest + 2, sizeof *s->way);
-    if (s->frames && s->frame_slots && s->states && s->state_slots && s->rows && s->pairs && s->seen &&
-        s->seen_used && s->todo && s->made && s->masks && s->holders && s->first_mask && s->way)
+    if (s->frames && s->frame_slots && s->states && s->state_slots && s->rows && s->pairs && s->seeds &&
+        s->seen && s->seen_used && s->todo && s->made && s->masks && s->holders && s->first_mask && s->way)
         return STATUS_OK;
     return fail(err, STATUS_NO_MEMORY, "no memory for a grammar's states");
 }
@@ -123,6 +132,7 @@ void states_destroy(struct states *s)
     mem_free(s->state_slots);
     mem_free(s->rows);
     mem_free(s->pairs);
+    mem_free(s->seeds);
     mem_free(s->seen);
     mem_free(s->seen_used);
     mem_free(s->todo);
@@ -139,7 +149,7 @@ size_t states_bytes(const struct states *s)
 {
     return sizeof *s + s->n_frames * sizeof *s->frames + s->n_pairs * sizeof *s->pairs +
            s->n_states * (sizeof *s->states + s->p->n_classes * sizeof *s->rows) +
-           (size_t)s->n_masks_used * words_of(s) * sizeof *s->masks + 65536;
+           (size_t)s->n_masks_used * words_of(s) * sizeof *s->masks + SEED_SLOTS * sizeof *s->seeds + 65536;
 }
 
 uint64_t states_epoch(const struct states *s)
@@ -151,6 +161,7 @@ void states_reset(struct states *s)
 {
     memset(s->frame_slots, 0, FRAME_SLOTS * sizeof *s->frame_slots);
     memset(s->state_slots, 0, STATE_SLOTS * sizeof *s->state_slots);
+    memset(s->seeds, 0, SEED_SLOTS * sizeof *s->seeds);
     memset(s->holders, 0, s->n_masks * sizeof *s->holders);
     s->n_frames = s->n_states = s->n_pairs = s->start = 0;
     s->has_first = false;
@@ -305,21 +316,45 @@ uint32_t states_start(struct states *s)
     return s->start;
 }
 
-static uint32_t make_step(struct states *s, uint32_t state, uint32_t class)
+/* The pairs that a state's bytes lead to, before what follows them without a byte. Returns how many, of which
+ * *only is the last one. */
+static uint32_t seeds_of(struct states *s, uint32_t state, unsigned byte, uint64_t *only)
 {
     const struct state *x = &s->states[state];
-    unsigned byte = s->p->class_byte[class];
-    closure_begin(s);
+    uint32_t n_seeds = 0;
     s->work += x->n_pairs;
     for (uint32_t i = 0; i < x->n_pairs; i++) {
         uint64_t pair = s->pairs[x->pairs + i];
         const struct node *n = &s->p->nodes[pair >> 32];
-        if (set_has(&s->p->sets[n->a], byte) && !see(s, n->b, (uint32_t)pair))
-            return STATE_FULL;
+        if (!set_has(&s->p->sets[n->a], byte))
+            continue;
+        *only = (uint64_t)n->b << 32 | (uint32_t)pair;
+        s->todo[n_seeds++] = *only;
     }
-    if (!close_all(s))
-        return STATE_FULL;
-    uint32_t next = state_of_made(s);
+    return n_seeds;
+}
+
+static uint32_t close_seeds(struct states *s, uint32_t n_seeds)
+{
+    closure_begin(s);
+    for (uint32_t i = 0; i < n_seeds; i++) /* a seed's place is read before `see` can write there */
+        if (!see(s, (uint32_t)(s->todo[i] >> 32), (uint32_t)s->todo[i]))
+            return STATE_FULL;
+    return close_all(s) ? state_of_made(s) : STATE_FULL;
+}
+
+/* Most steps have one seed, and many have the same: the characters of a string, whatever they begin with. */
+static uint32_t make_step(struct states *s, uint32_t state, uint32_t class)
+{
+    uint64_t only = 0;
+    uint32_t n_seeds = seeds_of(s, state, s->p->class_byte[class], &only), next = STATE_DEAD;
+    struct seed *known = &s->seeds[mix(only) % SEED_SLOTS];
+    if (n_seeds == 1 && known->state && known->pair == only)
+        next = known->state;
+    else if (n_seeds)
+        next = close_seeds(s, n_seeds);
+    if (n_seeds == 1 && next != STATE_FULL)
+        *known = (struct seed){only, next};
     if (next != STATE_FULL)
         s->rows[(size_t)state * s->p->n_classes + class] = next;
     return next;
@@ -349,26 +384,32 @@ bool states_goes_on(const struct states *s, uint32_t state)
 
 /* ---- masks */
 
-static uint32_t set_tokens(const struct states *s, uint32_t token, uint64_t *mask)
+static uint32_t set_tokens(const uint32_t *same, uint32_t token, uint64_t *mask)
 {
     uint32_t n = 0;
-    for (; token != NO_TOKEN; token = s->v->same[token], n++)
+    for (; token != NO_TOKEN; token = same[token], n++)
         mask[token / 64] |= (uint64_t)1 << token % 64;
     return n;
 }
 
-/* The tokens below nodes [begin, end) of the tree that `state` allows, where the bytes above those are read
- * already; *n counts them. False: no room. */
-static bool walk(struct states *s, uint32_t state, const struct vocab_node *nodes, uint32_t begin,
-                 uint32_t end, uint64_t *mask, uint32_t *n)
+/* Nodes [begin, end) of a tree, and what follows each token in its list. */
+struct part {
+    const struct vocab_node *nodes;
+    uint32_t begin, end;
+    const uint32_t *same;
+};
+
+/* The tokens of a part that `state` allows, where the bytes above it are read already; *n counts them. False:
+ * no room. */
+static bool walk(struct states *s, uint32_t state, struct part part, uint64_t *mask, uint32_t *n)
 {
-    uint32_t base = begin < end ? nodes[begin].depth : 0;
-    uint64_t most = s->work + WORK_MAX;
+    const struct vocab_node *nodes = part.nodes;
+    uint32_t begin = part.begin, end = part.end, base = begin < end ? nodes[begin].depth : 0;
     s->way[0] = state;
     for (uint32_t i = begin; i < end;) {
         const struct vocab_node *x = &nodes[i];
         uint32_t depth = x->depth - base, next = step(s, s->way[depth], x->byte);
-        if (next == STATE_FULL || s->work > most)
+        if (next == STATE_FULL || s->work > s->work_most)
             return false;
         if (next == STATE_DEAD) {
             i = x->skip;
@@ -376,7 +417,7 @@ static bool walk(struct states *s, uint32_t state, const struct vocab_node *node
         }
         s->way[depth + 1] = next;
         if (x->token != NO_TOKEN)
-            *n += set_tokens(s, x->token, mask);
+            *n += set_tokens(part.same, x->token, mask);
         i++;
     }
     return true;
@@ -443,16 +484,18 @@ static uint32_t plain_next(struct states *s, uint32_t state)
     return all;
 }
 
-/* Plain tokens of how many characters may come, where that is all that decides; *known false: it isn't. */
-static uint32_t plain_run(struct states *s, uint32_t state, bool *known)
+/* Plain tokens of how many characters may come, where that is all that decides; *known false: it isn't. ways:
+ * the state behind each number of them. */
+static uint32_t plain_run(struct states *s, uint32_t state, uint32_t ways[PLAIN_CHARS_MAX + 1], bool *known)
 {
     uint32_t n = 0;
+    ways[0] = state;
     for (; n < PLAIN_CHARS_MAX; n++) {
         uint32_t next = plain_next(s, state);
         *known = next != PLAIN_MIXED && next != STATE_FULL;
         if (!*known || next == PLAIN_DEAD)
             return n;
-        state = next;
+        ways[n + 1] = state = next;
     }
     return n;
 }
@@ -461,12 +504,18 @@ static uint32_t plain_run(struct states *s, uint32_t state, bool *known)
 static bool fill_mask(struct states *s, uint32_t state, uint64_t *mask, uint32_t *n)
 {
     const struct grammar_vocab *v = s->v;
-    bool known = false;
-    uint32_t run = plain_run(s, state, &known);
-    const struct vocab_tree *tree = known ? &v->rest : &v->all;
+    uint32_t ways[PLAIN_CHARS_MAX + 1];
+    bool known = false, fits = true;
+    uint32_t run = plain_run(s, state, ways, &known);
+    s->work_most = s->work + WORK_MAX;
     *n = known ? v->n_plain[run] : 0;
     memcpy(mask, v->plain + (known ? run : 0) * words_of(s), words_of(s) * sizeof *mask);
-    return walk(s, state, tree->nodes, 0, tree->n_nodes, mask, n);
+    if (!known)
+        return walk(s, state, (struct part){v->all.nodes, 0, v->all.n_nodes, v->same}, mask, n);
+    for (uint32_t i = 0; i <= run && fits; i++)
+        fits =
+            walk(s, ways[i], (struct part){v->rest[i].nodes, 0, v->rest[i].n_nodes, v->same_rest}, mask, n);
+    return fits;
 }
 
 /* At the start of a text some tokens are shown without their leading space. */
@@ -486,7 +535,8 @@ static bool make_first(struct states *s, uint32_t state)
         s->states[s->holders[s->next_mask]].mask = 0;
     s->holders[s->next_mask] = 0;
     memset(short_mask, 0, words * sizeof *mask);
-    if (space < v->all.n_nodes && !walk(s, state, nodes, space + 1, nodes[space].skip, short_mask, &n))
+    struct part below = {nodes, space + 1, space < v->all.n_nodes ? nodes[space].skip : 0, v->same};
+    if (space < v->all.n_nodes && !walk(s, state, below, short_mask, &n))
         return false;
     s->n_first = 0;
     for (size_t i = 0; i < words; i++) {

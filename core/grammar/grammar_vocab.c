@@ -109,8 +109,8 @@ static uint32_t shared_bytes(const struct entry *a, const struct entry *b)
 }
 
 /* Entries are sorted and not empty. */
-static bool build_tree(struct grammar_vocab *v, struct vocab_tree *tree, const struct entry *entries,
-                       uint32_t n)
+static bool build_tree(struct vocab_tree *tree, const struct entry *entries, uint32_t n, uint32_t *same,
+                       uint32_t *longest)
 {
     size_t n_nodes = 0;
     uint32_t open[TOKEN_BYTES_MAX + 2]; /* the way to the last node */
@@ -124,7 +124,7 @@ static bool build_tree(struct grammar_vocab *v, struct vocab_tree *tree, const s
         const struct entry *e = &entries[i];
         uint32_t shared = i ? shared_bytes(&entries[i - 1], e) : 0;
         if (i && shared == e->n) { /* the same bytes again */
-            v->same[e->token] = tree->nodes[open[depth - 1]].token;
+            same[e->token] = tree->nodes[open[depth - 1]].token;
             tree->nodes[open[depth - 1]].token = e->token;
             continue;
         }
@@ -136,40 +136,61 @@ static bool build_tree(struct grammar_vocab *v, struct vocab_tree *tree, const s
                 (struct vocab_node){.token = NO_TOKEN, .depth = (uint16_t)depth, .byte = e->bytes[depth]};
         }
         tree->nodes[tree->n_nodes - 1].token = e->token;
-        v->longest = e->n > v->longest ? e->n : v->longest;
+        *longest = e->n > *longest ? e->n : *longest;
     }
     while (depth > 0)
         tree->nodes[open[--depth]].skip = tree->n_nodes;
     return true;
 }
 
-/* Characters of a plain token, or 0. */
-static uint32_t plain_length(const struct entry *e)
+/* Plain characters that a token begins with, at most PLAIN_CHARS_MAX, and their bytes. */
+static uint32_t plain_prefix(const struct entry *e, size_t *n_bytes)
 {
     size_t at = 0;
     uint32_t n = 0, c;
-    while (next_code_point((const char *)e->bytes, e->n, &at, &c)) {
-        if (c < 0x20 || c == '"' || c == '\\' || ++n > PLAIN_CHARS_MAX)
-            return 0;
+    for (*n_bytes = 0; n < PLAIN_CHARS_MAX && next_code_point((const char *)e->bytes, e->n, &at, &c); n++) {
+        if (c < 0x20 || c == '"' || c == '\\')
+            break;
+        *n_bytes = at;
     }
-    return at == e->n ? n : 0;
+    return n;
 }
 
-/* Takes the plain ones out of the entries; returns how many are left. */
-static uint32_t take_plain(struct grammar_vocab *v, struct entry *entries, uint32_t n)
+static void take_plain(struct grammar_vocab *v, uint32_t token, uint32_t length)
 {
     size_t words = grammar_mask_words(v->n_vocab);
-    uint32_t n_left = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t length = plain_length(&entries[i]), token = entries[i].token;
-        if (length == 0)
-            entries[n_left++] = entries[i];
-        for (uint32_t most = length; length && most <= PLAIN_CHARS_MAX; most++) {
-            v->plain[most * words + token / 64] |= (uint64_t)1 << token % 64;
-            v->n_plain[most]++;
-        }
+    for (uint32_t most = length; most <= PLAIN_CHARS_MAX; most++) {
+        v->plain[most * words + token / 64] |= (uint64_t)1 << token % 64;
+        v->n_plain[most]++;
     }
-    return n_left;
+}
+
+/* Plain ones into their sets, what is behind the plain beginning of the others into trees. Entries change. */
+static bool build_rest(struct grammar_vocab *v, struct entry *entries, uint32_t n)
+{
+    struct entry *rest = mem_array((size_t)n + 1, sizeof *rest);
+    uint8_t *lengths = mem_array((size_t)n + 1, 1);
+    uint32_t longest = 0;
+    bool fine = rest && lengths;
+    for (uint32_t i = 0; i < n && fine; i++) {
+        size_t n_bytes;
+        lengths[i] = (uint8_t)plain_prefix(&entries[i], &n_bytes);
+        entries[i].bytes += n_bytes;
+        entries[i].n -= (uint32_t)n_bytes;
+        if (entries[i].n == 0)
+            take_plain(v, entries[i].token, lengths[i]);
+    }
+    for (uint32_t length = 0; length <= PLAIN_CHARS_MAX && fine; length++) {
+        uint32_t n_rest = 0;
+        for (uint32_t i = 0; i < n; i++)
+            if (lengths[i] == length && entries[i].n)
+                rest[n_rest++] = entries[i];
+        qsort(rest, n_rest, sizeof *rest, compare_entries);
+        fine = build_tree(&v->rest[length], rest, n_rest, v->same_rest, &longest);
+    }
+    mem_free(rest);
+    mem_free(lengths);
+    return fine;
 }
 
 static bool build(struct grammar_vocab *v)
@@ -179,14 +200,12 @@ static bool build(struct grammar_vocab *v)
     if (!entries)
         return false;
     for (uint32_t id = 0; id < v->n_vocab; id++) {
-        v->same[id] = NO_TOKEN;
+        v->same[id] = v->same_rest[id] = NO_TOKEN;
         if (v->offsets[id + 1] > v->offsets[id])
             entries[n++] = (struct entry){v->bytes + v->offsets[id], v->offsets[id + 1] - v->offsets[id], id};
     }
     qsort(entries, n, sizeof *entries, compare_entries);
-    bool fine = build_tree(v, &v->all, entries, n);
-    n = take_plain(v, entries, n);
-    fine = fine && build_tree(v, &v->rest, entries, n);
+    bool fine = build_tree(&v->all, entries, n, v->same, &v->longest) && build_rest(v, entries, n);
     mem_free(entries);
     return fine;
 }
@@ -200,13 +219,14 @@ enum status grammar_vocab_create(const struct tokenizer *t, uint32_t n_vocab, st
     if (v) {
         v->n_vocab = n_vocab;
         v->same = mem_array((size_t)n_vocab + 1, sizeof *v->same);
+        v->same_rest = mem_array((size_t)n_vocab + 1, sizeof *v->same_rest);
         v->offsets = mem_array((size_t)n_vocab + 1, sizeof *v->offsets);
         v->drops_space = mem_array(grammar_mask_words(n_vocab), sizeof *v->drops_space);
         v->plain = mem_array((PLAIN_CHARS_MAX + 1) * grammar_mask_words(n_vocab), sizeof *v->plain);
     }
     if (s != STATUS_OK)
         return s;
-    if (!v || !v->same || !v->offsets || !v->drops_space || !v->plain || !gather(t, v) ||
+    if (!v || !v->same || !v->same_rest || !v->offsets || !v->drops_space || !v->plain || !gather(t, v) ||
         !find_dropped_spaces(t, v) || !build(v)) {
         grammar_vocab_destroy(v);
         return fail(err, STATUS_NO_MEMORY, "no memory for the tree of %u tokens", n_vocab);
@@ -220,7 +240,9 @@ void grammar_vocab_destroy(struct grammar_vocab *v)
     if (!v)
         return;
     mem_free(v->all.nodes);
-    mem_free(v->rest.nodes);
+    for (uint32_t i = 0; i <= PLAIN_CHARS_MAX; i++)
+        mem_free(v->rest[i].nodes);
+    mem_free(v->same_rest);
     mem_free(v->plain);
     mem_free(v->same);
     mem_free(v->offsets);
@@ -231,7 +253,10 @@ void grammar_vocab_destroy(struct grammar_vocab *v)
 
 size_t grammar_vocab_bytes(const struct grammar_vocab *v)
 {
-    return sizeof *v + (v->all.n_nodes + v->rest.n_nodes) * sizeof *v->all.nodes +
-           (size_t)v->n_vocab * (sizeof *v->same + sizeof *v->offsets) +
+    size_t n_nodes = v->all.n_nodes;
+    for (uint32_t i = 0; i <= PLAIN_CHARS_MAX; i++)
+        n_nodes += v->rest[i].n_nodes;
+    return sizeof *v + n_nodes * sizeof *v->all.nodes +
+           (size_t)v->n_vocab * (2 * sizeof *v->same + sizeof *v->offsets) +
            grammar_mask_words(v->n_vocab) * (PLAIN_CHARS_MAX + 2) * sizeof *v->plain + v->offsets[v->n_vocab];
 }
