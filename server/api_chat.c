@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "bundle.h"
 #include "completion.h"
+#include "prompt_cut.h"
 #include "server.h"
 #include "sse.h"
 #include "tenant_gate.h"
@@ -313,12 +314,60 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
     return r.status;
 }
 
+/* ---- prompts that are too long */
+
+/* Renders the turns from `first` on, and whether that is short enough. */
+static bool fits_from(struct completion *c, struct chat *chat, const json_t *all, size_t first,
+                      struct buf *out)
+{
+    json_object_set_new(c->body, "messages", cut_messages(all, first));
+    if (json_object_get(c->body, "functions")) /* of which tools are made each time */
+        json_object_del(c->body, "tools");
+    buf_clear(out);
+    c->fault = (struct fault){0};
+    return render_messages(chat, c->body, out, &c->fault) == STATUS_OK && prompt_fits(c, out);
+}
+
+/* The first of the places [from, to) that is late enough; `to`: none is. */
+static size_t search_place(struct completion *c, struct chat *chat, const json_t *all,
+                           const struct cut_places *p, size_t from, size_t to, struct buf *out)
+{
+    size_t end = to;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (fits_from(c, chat, all, p->at[middle], out))
+            to = middle;
+        else
+            from = middle + 1;
+    }
+    return from < end ? from : end;
+}
+
+/* Leaves out as many of the oldest turns as must be. What is still too long then has one turn. */
+static enum status cut_turns(struct completion *c, struct chat *chat, struct buf *out)
+{
+    struct cut_places p;
+    json_t *all = json_incref(json_object_get(c->body, "messages"));
+    enum status s = cut_places_find(c, all, &p);
+    if (s == STATUS_OK && p.n) {
+        size_t n = p.n_users ? p.n_users : 1, found = search_place(c, chat, all, &p, 0, n, out);
+        if (found == n) /* answers may come first where the template takes that */
+            found = search_place(c, chat, all, &p, n, p.n, out);
+        (void)fits_from(c, chat, all, p.at[found < p.n ? found : n - 1], out);
+        s = c->fault.error.status;
+    }
+    json_decref(all);
+    return s;
+}
+
 enum status completion_parse_chat(struct completion *c)
 {
     struct chat chat = {.text = c->server->base.text, .bundle = c->bundle};
     struct buf rendered;
     buf_init(&rendered, 0);
     enum status s = render_messages(&chat, c->body, &rendered, &c->fault);
+    if (s == STATUS_OK && c->cut.limit && !prompt_fits(c, &rendered))
+        s = cut_turns(c, &chat, &rendered);
     if (s == STATUS_OK)
         s = choose_format(c, &chat, &rendered);
     if (s == STATUS_OK)

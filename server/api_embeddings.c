@@ -8,6 +8,7 @@
 #include "api.h"
 #include "base/clock.h"
 #include "completion.h"
+#include "prompt_cut.h"
 #include "server.h"
 #include "translate.h"
 
@@ -17,6 +18,7 @@ enum embed_style { EMBED_OPENAI, EMBED_OLLAMA, EMBED_OLLAMA_ONE };
 struct embed_form {
     enum embed_style style;
     bool base64, raw; /* raw: not of length 1 */
+    bool cuts;        /* texts that are too long lose their ends, as Ollama has it */
     uint32_t n;       /* dimensions */
     const char *model;
 };
@@ -87,8 +89,11 @@ static enum status translate(struct completion *c, enum embed_style style)
         translate_refuse_openai(&t);
         translate_drop(&t, KEYS_OF(gone));
         read_input(&t, style == EMBED_OLLAMA_ONE ? "prompt" : "input");
-        if (style != EMBED_OPENAI)
+        form->cuts = style != EMBED_OPENAI;
+        if (form->cuts) {
             read_tagged(&t, form);
+            read_bool(&t.in, "truncate", &form->cuts);
+        }
         put_new(&t.in, t.out, "n_predict", json_integer(0));
     } else {
         read_fail(&t.in, STATUS_NO_MEMORY, NULL, "no memory for the request");
@@ -114,6 +119,9 @@ static enum status translate_ollama_one(struct completion *c)
 /* Faults name the field as this API does. */
 static enum status parse(struct completion *c)
 {
+    const struct embed_form *form = c->form;
+    if (form->cuts)
+        prompt_cut_begin(c, 0, true, UINT32_MAX);
     enum status s = completion_parse_prompts(c);
     struct error *err = &c->fault.error;
     char text[sizeof err->text];

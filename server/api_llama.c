@@ -1,6 +1,7 @@
 /* llama-server's own endpoints that clients of it call: POST /completion and /infill, GET /props, GET
  * /slots. Adapters are in api_lora.c, tokens in api_text.c. */
 #include <float.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api.h"
@@ -13,9 +14,22 @@
 
 /* ---- POST /completion */
 
+/* response_fields: paths of names. */
+static void check_fields(struct translation *t)
+{
+    char text[96];
+    const json_t *fields = NULL;
+    read_array(&t->in, "response_fields", &fields);
+    for (size_t i = 0; i < json_array_size(fields); i++)
+        if (!json_is_string(json_array_get(fields, i)))
+            read_fail(&t->in, STATUS_INVALID, "response_fields",
+                      "response_fields[%zu]: found %s, expected a string such as \"content\"", i,
+                      describe_json(json_array_get(fields, i), text, sizeof text));
+}
+
 static void begin(struct translation *t, struct completion *c)
 {
-    static const char *const refused[] = {"response_fields", "echo", "suffix", "return_progress"};
+    static const char *const refused[] = {"echo", "suffix", "return_progress"};
     int64_t n = -1;
     bool tokens = false;
     translate_begin(t, c);
@@ -24,6 +38,7 @@ static void begin(struct translation *t, struct completion *c)
     if (n < 0 && !json_object_get(t->in.object, "max_tokens"))
         put_new(&t->in, t->out, "n_predict", json_integer(-1));
     read_bool(&t->in, "return_tokens", &tokens);
+    check_fields(t);
     if (tokens || json_is_true(json_object_get(t->in.object, "stream")))
         put_new(&t->in, t->out, "return_token_ids", json_true());
 }
@@ -153,18 +168,57 @@ static void put_end(const struct completion *c, const struct choice *h, struct j
     jw_end(w, '}');
 }
 
+/* The value at a path such as "timings/prompt_n", or NULL; borrowed. */
+static const json_t *value_at(const json_t *v, const char *path)
+{
+    for (size_t n; v && *path; path += n + (path[n] != '\0')) {
+        n = strcspn(path, "/");
+        v = json_object_getn(v, path, n);
+    }
+    return v;
+}
+
+/* A whole object; of it what response_fields names, under the names that they have there. What isn't there
+ * is left out. */
+static void put_whole(struct completion *c, struct choice *h, struct buf *out)
+{
+    const json_t *fields = json_object_get(c->body, "response_fields");
+    struct buf all;
+    struct jw w = {.out = &all};
+    buf_init(&all, 0);
+    jw_begin(&w, '{');
+    put_piece(c, h, &w);
+    put_end(c, h, &w);
+    if (json_array_size(fields)) {
+        json_t *whole = json_loadb(all.data ? all.data : "", all.length, 0, NULL), *some = json_object();
+        for (size_t i = 0; i < json_array_size(fields); i++) {
+            const char *path = json_string_value(json_array_get(fields, i));
+            json_object_set(some, path, (json_t *)(uintptr_t)value_at(whole, path));
+        }
+        char *text = whole ? json_dumps(some, JSON_COMPACT) : NULL;
+        all.failed |= !text;
+        buf_clear(&all);
+        buf_puts(&all, text ? text : "");
+        free(text);
+        json_decref(whole);
+        json_decref(some);
+    }
+    buf_append(out, all.data ? all.data : "", all.length);
+    out->failed |= all.failed;
+    buf_fini(&all);
+}
+
 static void render(struct completion *c, struct buf *out)
 {
-    struct jw w = {.out = out};
     if (c->n_choices > 1)
-        jw_begin(&w, '[');
+        buf_putc(out, '[');
     for (uint32_t i = 0; i < c->n_choices; i++) {
-        jw_begin(&w, '{');
-        put_piece(c, &c->choices[i], &w);
-        put_end(c, &c->choices[i], &w);
+        if (i)
+            buf_putc(out, ',');
+        put_whole(c, &c->choices[i], out);
     }
     if (c->n_choices > 1)
-        jw_end(&w, ']');
+        buf_putc(out, ']');
 }
 
 static void chunk(struct completion *c, struct choice *h, struct buf *out)
@@ -172,11 +226,11 @@ static void chunk(struct completion *c, struct choice *h, struct buf *out)
     struct jw w = {.out = out};
     h->begun = true;
     sse_frame_begin(out);
-    jw_begin(&w, '{');
-    put_piece(c, h, &w);
     if (h->finish_reason) {
-        put_end(c, h, &w);
+        put_whole(c, h, out);
     } else {
+        jw_begin(&w, '{');
+        put_piece(c, h, &w);
         jw_key_bool(&w, "stop", false);
         if (c->params.timings)
             completion_put_timings(h, &w);

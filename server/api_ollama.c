@@ -7,15 +7,18 @@
 #include "body_defaults.h"
 #include "completion.h"
 #include "ollama_json.h"
+#include "prompt_cut.h"
 #include "server.h"
 #include "translate.h"
+
+#define KEEP_DEFAULT 4 /* Ollama's num_keep */
 
 static const struct dialect generate_raw, load;
 
 /* ---- fields of both */
 
-/* Options that are of the text; those of the runner (num_ctx, num_gpu …) have no meaning here. */
-static void read_options(struct translation *t)
+/* Options that are of the text; those of the runner (num_gpu …) have no meaning here. */
+static void read_options(struct translation *t, struct ollama_form *form)
 {
     static const char *const same[] = {"temperature",
                                        "top_k",
@@ -46,6 +49,8 @@ static void read_options(struct translation *t)
     if (read_object(&t->in, "options", &options)) {
         struct reader r = {.object = options, .fault = t->in.fault, .status = t->in.status};
         read_int(&r, "num_predict", INT32_MIN, INT32_MAX, &n);
+        read_int(&r, "num_ctx", 0, INT32_MAX, &form->num_ctx); /* 0: no wish */
+        read_int(&r, "num_keep", -1, INT32_MAX, &form->num_keep);
         t->in.status = r.status;
         for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
             put_same(&t->in, t->out, same[i], json_object_get(options, same[i]));
@@ -122,13 +127,17 @@ static void begin(struct translation *t, struct completion *c, bool generates)
     }
     c->form = form;
     form->generates = generates;
+    form->cuts = true;
+    form->num_ctx = 0;
+    form->num_keep = KEEP_DEFAULT;
+    read_bool(&t->in, "truncate", &form->cuts);
     translate_refuse(t, KEYS_OF(refused));
     translate_refuse_openai(t);
     read_model(t, form);
     translate_drop(t, KEYS_OF(gone));
     read_bool(&t->in, "stream", &stream);
     put_new(&t->in, t->out, "stream", json_boolean(stream));
-    read_options(t);
+    read_options(t, form);
     read_format(t);
     read_think(t);
 }
@@ -252,6 +261,29 @@ static enum status translate_generate(struct completion *c)
     return translate_end(&t);
 }
 
+/* ---- prompts */
+
+/* Ollama cuts what is longer than num_ctx; answers may go on beyond it. */
+static void begin_cut(struct completion *c)
+{
+    const struct ollama_form *form = c->form;
+    uint32_t limit = form->num_ctx > 0 ? (uint32_t)form->num_ctx : 0;
+    if (form->cuts)
+        prompt_cut_begin(c, limit, true, form->num_keep < 0 ? UINT32_MAX : (uint32_t)form->num_keep);
+}
+
+static enum status parse_chat(struct completion *c)
+{
+    begin_cut(c);
+    return completion_parse_chat(c);
+}
+
+static enum status parse_raw(struct completion *c)
+{
+    begin_cut(c);
+    return completion_parse_prompts(c);
+}
+
 static enum status no_prompt(struct completion *c)
 {
     return completion_add_prompts(c, 1);
@@ -263,11 +295,9 @@ static enum status no_prompt(struct completion *c)
         .defaults = defaults, .parse = FIELD_PARSE, .render = ollama_render, .chunk = ollama_chunk,          \
         .end = ollama_end, .fail = ollama_fail, .stream_type = NDJSON_TYPE, .chat_logprobs = true            \
     }
-static const struct dialect chat = OLLAMA("ollama chat", API_CHAT, translate_chat, completion_parse_chat);
-static const struct dialect generate =
-    OLLAMA("ollama generate", API_CHAT, translate_generate, completion_parse_chat);
-static const struct dialect generate_raw =
-    OLLAMA("ollama generate", API_COMPLETIONS, NULL, completion_parse_prompts);
+static const struct dialect chat = OLLAMA("ollama chat", API_CHAT, translate_chat, parse_chat);
+static const struct dialect generate = OLLAMA("ollama generate", API_CHAT, translate_generate, parse_chat);
+static const struct dialect generate_raw = OLLAMA("ollama generate", API_COMPLETIONS, NULL, parse_raw);
 static const struct dialect load = {.name = "ollama load",
                                     .id_prefix = "",
                                     .api = API_CHAT,

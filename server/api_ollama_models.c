@@ -5,6 +5,7 @@
 
 #include "api.h"
 #include "api_parse.h"
+#include "auto.h"
 #include "base/clock.h"
 #include "ollama_json.h"
 #include "registry.h"
@@ -126,6 +127,12 @@ static const struct adapter *adapter_of(const struct request *r, const char *voi
     return one ? registry_find(r->server->registry, e.terms[0].name) : NULL;
 }
 
+/* Rules may choose the voice, under a name that is no adapter's; what is said of it is the base's. */
+static bool has_auto(const struct request *r)
+{
+    return r->server->conf->n_auto_rules && gate_may_use(r, AUTO_NAME);
+}
+
 typedef void put_one(struct jw *w, const struct server *s, const struct adapter *a, const char *name);
 
 /* Those that this request may name; a tenant's own names first. */
@@ -137,6 +144,8 @@ static void put_all(struct jw *w, const struct request *r, put_one *put)
         put(w, s, adapter_of(r, spec->aliases[i].voice), spec->aliases[i].name);
     if (voice_base_allowed(r))
         put(w, s, NULL, NULL);
+    if (has_auto(r))
+        put(w, s, NULL, AUTO_NAME);
     for (size_t i = 0; i < registry_count(s->registry); i++) {
         const struct adapter *a = registry_at(s->registry, i);
         bool hidden = spec && tenant_spec_alias(spec, a->wish.name);
@@ -250,7 +259,7 @@ static enum status find_model(struct request *r, const struct adapter **a, struc
         n -= 7;
     const char *plain = name ? arena_strndup(r->arena, name, n) : NULL;
     s = in.status;
-    if (s == STATUS_OK)
+    if (s == STATUS_OK && !(plain && strcmp(plain, AUTO_NAME) == 0 && has_auto(r)))
         s = plain ? voice_single(r, plain, a, &alias, f) : fault_set(f, STATUS_NO_MEMORY, NULL, "no memory");
     if (s == STATUS_OK && alias)
         *a = adapter_of(r, alias);

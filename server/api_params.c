@@ -133,6 +133,8 @@ static void read_max_tokens(struct reader *r, enum api api, struct gen_params *p
         read_fail(r, STATUS_INVALID, "max_tokens", "max_tokens: found 0, expected at least 1");
     if (read_int(r, "min_tokens", 0, INT32_MAX, &n))
         p->min_tokens = (uint32_t)n;
+    if (read_int(r, "t_max_predict_ms", -1, INT32_MAX, &n)) /* llama-server's; below 1: no limit */
+        p->max_decode_ms = n > 0 ? (uint32_t)n : 0;
     if (p->min_tokens > p->max_tokens)
         read_fail(r, STATUS_INVALID, "min_tokens", "min_tokens: found %u, expected at most max_tokens (%u)",
                   p->min_tokens, p->max_tokens);
@@ -314,7 +316,6 @@ static void refuse_unsupported(struct reader *r, enum api api)
                                        "truncate_prompt_tokens",
                                        "logits_processors",
                                        "prompt_embeds",
-                                       "t_max_predict_ms",
                                        "post_sampling_probs"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (is_set(json_object_get(r->object, keys[i])))

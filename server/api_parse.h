@@ -45,6 +45,7 @@ struct gen_params {
     uint32_t n, n_made;  /* choices of a prompt that are shown; of which they are the best (best_of) */
     uint32_t max_tokens; /* UINT32_MAX: to the context's end */
     uint32_t min_tokens;
+    uint32_t max_decode_ms; /* from the first token, and to the next one behind a line break; 0: no limit */
     bool ignore_eos, include_stop, skip_special_tokens;
     const char **stop;
     uint32_t n_stop;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "prompt_cut.h"
 #include "response_store.h"
 #include "responses_json.h"
 #include "server.h"
@@ -208,6 +209,59 @@ enum status kept_response(struct server *s, const uint8_t owner[32], const char 
                      id);
 }
 
+static bool has_id(const json_t *item, const char *id)
+{
+    const char *is = json_string_value(json_object_get(item, "id"));
+    return is && strcmp(is, id) == 0;
+}
+
+/* What {"type": "item_reference", "id"} stands for: an item that a kept response said, whose id is in its own
+ * ("msg_RESPONSE_2"). New, or NULL after a fault. */
+static json_t *find_item(struct translation *t, const struct responses_form *form, const json_t *reference,
+                         const char *where)
+{
+    char response[RESPONSE_ID_BYTES];
+    json_t *kept = NULL, *found = NULL;
+    const char *id = text_of(&t->in, reference, "id", where), *begin = strchr(id, '_');
+    size_t n = begin ? strcspn(begin + 1, "_") : 0;
+    if (n == 0 || n >= sizeof response - strlen("resp_"))
+        read_fail(&t->in, STATUS_INVALID, where,
+                  "%s: item_reference: found the id \"%.80s\", expected that of an answer's item", where, id);
+    if (t->in.status != STATUS_OK)
+        return NULL;
+    snprintf(response, sizeof response, "resp_%.*s", (int)n, begin + 1);
+    if (kept_response(t->c->server, form->owner, response, &kept, t->in.fault) == STATUS_OK) {
+        const json_t *output = json_object_get(json_object_get(kept, "response"), "output");
+        for (size_t i = 0; i < json_array_size(output) && !found; i++)
+            if (has_id(json_array_get(output, i), id))
+                found = json_incref(json_array_get(output, i));
+    }
+    json_decref(kept);
+    if (!found)
+        read_fail(&t->in, STATUS_NOT_FOUND, "input", "Item with id '%.80s' not found.", id);
+    return found;
+}
+
+/* Its type may be missing. */
+static bool is_reference(const json_t *item)
+{
+    const char *type = json_string_value(json_object_get(item, "type"));
+    return type ? strcmp(type, "item_reference") == 0
+                : json_object_size(item) == 1 && json_object_get(item, "id") != NULL;
+}
+
+static void add_items(struct translation *t, struct responses_form *form, const json_t *input)
+{
+    char where[32];
+    for (size_t i = 0; i < json_array_size(input) && t->in.status == STATUS_OK; i++) {
+        json_t *item = json_array_get(input, i);
+        snprintf(where, sizeof where, "input[%zu]", i);
+        item = is_reference(item) ? find_item(t, form, item, where) : json_incref(item);
+        if (item)
+            push_new(&t->in, form->input, item);
+    }
+}
+
 /* Its items and what was said, before the new ones. */
 static void read_previous(struct translation *t, struct responses_form *form)
 {
@@ -242,8 +296,7 @@ static size_t collect_items(struct translation *t, struct responses_form *form)
         put_same(&t->in, item, "content", input);
         push_new(&t->in, form->input, item);
     } else if (json_is_array(input)) {
-        if (json_array_extend(form->input, (json_t *)(uintptr_t)input) != 0)
-            read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        add_items(t, form, input);
     } else {
         read_fail(&t->in, STATUS_INVALID, "input", "input: found %s, expected a string or an array of items",
                   describe_json(input, text, sizeof text));
@@ -320,11 +373,11 @@ static void read_namespace(struct tools *u, const json_t *tool)
     }
 }
 
-/* What its owner would do for the model, if the model asked. It can't ask for it here: the answer's `tools`
- * don't have it. */
-static bool is_web_search(const char *type)
+/* What its owner would do for the model, if the model asked: Codex offers it beside its own tools. It can't
+ * be asked for here, and the answer's `tools` don't have it. Alone it is wanted, and so refused. */
+static bool is_left_out(const char *type, const json_t *tools)
 {
-    return strncmp(type, "web_search", strlen("web_search")) == 0;
+    return strncmp(type, "web_search", strlen("web_search")) == 0 && json_array_size(tools) > 1;
 }
 
 static void read_tool_choice(struct translation *t)
@@ -355,7 +408,7 @@ static void read_tools(struct translation *t, struct responses_form *form)
         const json_t *tool = json_array_get(tools, i);
         snprintf(u.where, sizeof u.where, "tools[%zu]", i);
         const char *type = text_of(&t->in, tool, "type", u.where);
-        if (is_web_search(type))
+        if (is_left_out(type, tools))
             continue;
         push_new(&t->in, shown, json_incref((json_t *)(uintptr_t)tool));
         if (strcmp(type, "namespace") == 0)
@@ -452,6 +505,24 @@ static void begin_form(struct translation *t, struct completion *c)
         read_bool(&t->in, "store", &form->stores);
 }
 
+static void read_truncation(struct translation *t, struct responses_form *form)
+{
+    const char *word = "disabled";
+    read_text(&t->in, "truncation", &word);
+    if (strcmp(word, "auto") != 0 && strcmp(word, "disabled") != 0)
+        read_fail(&t->in, STATUS_INVALID, "truncation",
+                  "truncation: found \"%.40s\", expected auto or disabled", word);
+    form->cuts = strcmp(word, "auto") == 0;
+}
+
+static enum status parse(struct completion *c)
+{
+    const struct responses_form *form = c->form;
+    if (form->cuts)
+        prompt_cut_begin(c, 0, false, 0);
+    return completion_parse_chat(c);
+}
+
 static enum status translate(struct completion *c)
 {
     static const char *const refused[] = {"background", "conversation", "prompt", "modalities"};
@@ -469,6 +540,8 @@ static enum status translate(struct completion *c)
     translate_rename(&t, "max_output_tokens", "max_completion_tokens");
     read_format(&t);
     if (t.in.status == STATUS_OK)
+        read_truncation(&t, c->form);
+    if (t.in.status == STATUS_OK)
         read_tools(&t, c->form);
     read_reasoning_effort(&t);
     read_logprobs(&t);
@@ -482,7 +555,7 @@ static const struct dialect dialect = {.name = "responses",
                                        .api = API_CHAT,
                                        .waits = true,
                                        .translate = translate,
-                                       .parse = completion_parse_chat,
+                                       .parse = parse,
                                        .render = responses_render,
                                        .start = responses_start,
                                        .chunk = responses_chunk,
@@ -497,7 +570,7 @@ static const struct dialect count = {.name = "count",
                                      .counts = true,
                                      .waits = true,
                                      .translate = translate,
-                                     .parse = completion_parse_chat,
+                                     .parse = parse,
                                      .render = completion_render_count};
 
 void api_responses(struct request *r)

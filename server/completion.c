@@ -16,6 +16,7 @@
 #include "body_defaults.h"
 #include "bundle.h"
 #include "metrics.h"
+#include "prompt_cut.h"
 #include "server.h"
 #include "sse.h"
 #include "tenant_gate.h"
@@ -44,7 +45,8 @@ enum status completion_add_prompts(struct completion *c, uint32_t n)
 enum status completion_encode(struct completion *c, uint32_t index, const char *text, size_t length,
                               bool add_special)
 {
-    struct encode_options o = {.add_special = add_special, .parse_special = true, .limit_ids = c->context};
+    struct encode_options o = {
+        .add_special = add_special, .parse_special = true, .limit_ids = c->cut.tokens ? 0 : c->context};
     struct prompt *p = &c->prompts[index];
     struct error err;
     enum status s = tokenizer_encode(c->server->base.text->tokenizer, text, length, &o, &p->ids, &err);
@@ -56,6 +58,7 @@ enum status completion_encode(struct completion *c, uint32_t index, const char *
     }
     if (s != STATUS_OK)
         return fault_set(&c->fault, s, "prompt", "%s", err.text);
+    prompt_cut_ids(&c->cut, &p->ids);
     if (c->params.echo) {
         p->text = text;
         p->n_text = length;
@@ -487,6 +490,16 @@ static void on_token(struct completion *c, struct choice *h, const struct event 
         add_logprobs(c, h, e, true);
 }
 
+/* llama-server's t_max_predict_ms: what takes longer ends, but not within its first line. */
+static void end_in_time(struct completion *c, struct choice *h, const struct event *e)
+{
+    h->has_line |= e->n_text && memchr(e->text, '\n', e->n_text);
+    if (!h->has_line || h->timed_out || h->last_ns - h->first_ns <= c->params.max_decode_ms * NS_PER_MS)
+        return;
+    h->timed_out = true;
+    bridge_cancel(c->server->bridge, &h->sink);
+}
+
 /* prompt_logprobs may have asked for more of the best than logprobs did. */
 static void add_echoed(struct completion *c, struct choice *h, const struct event *e, bool known)
 {
@@ -572,7 +585,7 @@ static void on_done(struct completion *c, struct choice *h, const struct event *
     c->n_merged_tokens += e->n_merged_tokens;
     c->n_unmerged_tokens += e->n_unmerged_tokens;
     count_shadow(c, e);
-    if (e->reason == FINISH_CANCELLED) {
+    if (e->reason == FINISH_CANCELLED && (!h->timed_out || c->cancelled)) {
         if (c->r->gone)
             return;
         if (c->fault.error.status == STATUS_OK)
@@ -627,6 +640,8 @@ static void on_event(struct sink *sink, const struct event *e)
     case EVENT_TOKEN:
         h->n_reasoning += thinks || reply_is_thinking(&h->reply);
         on_token(c, h, e);
+        if (c->params.max_decode_ms)
+            end_in_time(c, h, e);
         if (c->params.stream && (reply_has_news(&h->reply) || h->ids.length || h->logprobs.items.length))
             send_chunk(c, h);
         break;

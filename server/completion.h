@@ -36,6 +36,7 @@ struct choice {
     const struct prompt *prompt;
     bool open, started, begun; /* final event outstanding; running; something was streamed */
     bool hidden;               /* others were better (best_of) */
+    bool has_line, timed_out;  /* a line break was generated; params.max_decode_ms is over */
     const char *finish_reason; /* NULL until done */
     int32_t stop_token, stop_string_index;
     struct reply reply; /* not shown yet: all of it without streaming */
@@ -48,6 +49,13 @@ struct choice {
     uint32_t n_prompt, n_generated, n_reasoning, n_cached, n_drafted, n_drafts_right;
     int64_t first_ns, last_ns; /* tokens */
     int64_t prefill_ns, decode_ns;
+};
+
+/* prompt_cut.h; all zero: what is too long is refused */
+struct prompt_cut {
+    uint32_t limit; /* tokens */
+    bool tokens;    /* the middle of a text may go */
+    uint32_t n_keep;
 };
 
 struct completion {
@@ -70,6 +78,7 @@ struct completion {
     struct voice voice;
     const struct adapter_bundle *bundle; /* the voice's, or NULL */
     uint32_t context;                    /* tokens of a sequence that this request may have */
+    struct prompt_cut cut;
     struct voice_metrics *metrics;
     struct choice *choices;
     uint32_t n_choices, n_open, n_submitted;

@@ -10,6 +10,8 @@
 struct ollama_form {
     const char *model; /* as the client named it */
     bool generates;    /* /api/generate: "response" in the place of "message" */
+    bool cuts;         /* prompts that are too long */
+    int64_t num_ctx, num_keep;
 };
 
 /* As struct dialect has them. */

@@ -26,6 +26,7 @@ struct responses_form {
     json_t *spaces; /* functions in namespaces: the model's name → {"namespace", "name"} */
     json_t *input;  /* its items, behind those of the responses before; to be kept */
     bool stores;
+    bool cuts;         /* truncation: auto */
     uint8_t owner[32]; /* of what is kept */
     struct response_item *items;
     uint32_t n_items, capacity;

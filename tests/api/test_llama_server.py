@@ -84,7 +84,31 @@ def test_infill(tmp_path):
             assert s.post("/infill", body)[0] == 400
 
 
+def test_response_fields(server):
+    ask = {"prompt": "a bird", "n_predict": 3, "ignore_eos": True, "response_fields": ["stop_type", "timings/predicted_n", "model/x", "nothing"]}
+    assert server.post("/completion", ask) == (200, {"stop_type": "limit", "timings/predicted_n": 3})
+    status, several = server.post("/completion", {**ask, "prompt": ["a", "b"], "response_fields": ["tokens_predicted"]})
+    assert (status, several) == (200, [{"tokens_predicted": 3}] * 2)
+    r = urllib.request.Request(server.url + "/completion", json.dumps({**ask, "stream": True}).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(r, timeout=60) as answer:
+        seen = [json.loads(line[6:]) for line in answer.read().decode().split("\n") if line.startswith("data: ")]
+    assert seen[-1] == {"stop_type": "limit", "timings/predicted_n": 3} and all("content" in x for x in seen[:-1])
+
+
+def test_a_limit_of_time_waits_for_a_line(tmp_path):
+    lines = parrot.make(str(tmp_path / "lines"), {"plain": "one\ntwo", "long": "xxxxxxxxx"})  # then the end, again and again
+    with Server(lines, {}, ["--threads", "1"], name="lines") as s:
+        ask = {"prompt": "<|cue_plain|>", "n_predict": 20000, "temperature": 0, "t_max_predict_ms": 1, "ignore_eos": True}
+        status, answer = s.post("/completion", ask)
+        assert status == 200 and answer["stop_type"] == "limit" and answer["content"].startswith("one\ntwo"), answer
+        assert answer["tokens_predicted"] < 20000
+        status, answer = s.post("/v1/completions", {**ask, "model": "lines", "max_tokens": 20000})
+        assert status == 200 and answer["choices"][0]["finish_reason"] == "length" and answer["usage"]["completion_tokens"] < 20000
+        status, whole = s.post("/completion", {**ask, "n_predict": 300, "prompt": "<|cue_long|>"})
+        assert status == 200 and "\n" not in whole["content"] and whole["tokens_predicted"] == 300  # no line ended
+
+
 def test_what_it_has_no_way_to_do_is_refused(server):
-    for body in ({"response_fields": ["content"]}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
+    for body in ({"response_fields": [3]}, {"post_sampling_probs": True}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
         status, answer = server.post("/completion", {"prompt": "x", **body})
         assert status == 400 and next(iter(body)) in answer["error"]["message"]

@@ -187,3 +187,63 @@ def test_past_calls_reach_the_template(server):
     assert status == 200
     assert answer["prompt_eval_count"] == server.post("/v1/chat/completions/input_tokens",
                                                       {"model": "tiny", "messages": same})[1]["input_tokens"]
+
+
+def turns_of(n):
+    return [{"role": "system", "content": "Be a bird."}] + [
+        t for i in range(n) for t in ({"role": "user", "content": f"Question {i}?"}, {"role": "assistant", "content": f"Answer {i}."})] + [
+        {"role": "user", "content": "And now?"}]
+
+
+def test_what_is_longer_than_num_ctx_loses_its_oldest_turns(server):
+    def ask(messages, options=None, **more):
+        return server.post("/api/chat", {"model": "tiny", "messages": messages, "stream": False, "options": {
+            "num_predict": 5, "temperature": 0, **(options or {})}, **more})
+    count = lambda messages: server.post("/v1/chat/completions/input_tokens", {"model": "tiny", "messages": messages})[1]["input_tokens"]
+    turns = turns_of(5)
+    whole, some = count(turns), turns[:1] + turns[7:]
+    limit = count(some) + 3
+    assert count(turns[:1] + turns[5:]) > limit
+    status, r = ask(turns, {"num_ctx": limit})
+    assert status == 200 and r["prompt_eval_count"] == count(some) <= limit < whole
+    assert r["message"]["content"] == ask(some)[1]["message"]["content"]
+    assert ask(turns)[1]["prompt_eval_count"] == whole  # no wish
+    status, r = ask([turns[-1]], {"num_ctx": 6, "num_keep": 2})
+    assert status == 200 and r["prompt_eval_count"] == 6  # of one turn: its beginning and its end
+    assert ask(turns, {"num_ctx": limit}, truncate=False)[1]["prompt_eval_count"] == whole
+    for options in ({"num_ctx": -1}, {"num_ctx": "many"}, {"num_keep": -2}):
+        status, answer = ask(turns, options)
+        assert status == 400 and next(iter(options)) in answer["error"]
+
+
+def test_what_is_longer_than_the_context_is_cut_unless_asked_not_to(server):
+    context = server.get("/props")[1]["default_generation_settings"]["n_ctx"]
+    long = "a bird and " * context
+    for path, body in (("/api/generate", {"prompt": long, "raw": True}), ("/api/generate", {"prompt": long}),
+                       ("/api/chat", {"messages": [{"role": "user", "content": long}]})):
+        ask = {"model": "tiny", "stream": False, "options": {"num_predict": 4}, **body}
+        status, r = server.post(path, ask)
+        assert status == 200 and r["prompt_eval_count"] == context - 4 and 0 < r["eval_count"] <= 4, r
+        status, r = server.post(path, {**ask, "truncate": False})
+        assert status == 400 and "context" in r["error"]
+    status, r = server.post("/api/embed", {"model": "tiny", "input": [long, "a bird"]})
+    assert status == 200 and len(r["embeddings"]) == 2 and r["prompt_eval_count"] > context - 2
+    assert server.post("/api/embed", {"model": "tiny", "input": long, "truncate": False})[0] == 400
+
+
+def test_cut_ids_are_the_first_and_the_last(server):
+    ids = server.post("/tokenize", {"model": "tiny", "content": "one bird, two birds, three birds and four more birds", "add_special": True})[1]["tokens"]
+    ask = {"model": "tiny", "raw": True, "prompt": "one bird, two birds, three birds and four more birds", "stream": False}
+    status, r = server.post("/api/generate", {**ask, "options": {"num_predict": 6, "temperature": 0, "num_ctx": 8, "num_keep": 3}})
+    same = server.post("/v1/completions", {"model": "tiny", "prompt": ids[:3] + ids[-5:], "max_tokens": 6, "temperature": 0})[1]
+    assert status == 200 and r["prompt_eval_count"] == 8 and r["response"] == same["choices"][0]["text"]
+
+
+def test_tags_have_the_voice_that_rules_choose(tmp_path):
+    from conftest import LLAMA
+    from harness import Server
+    with Server(LLAMA, {}, ["--threads", "1", "--auto", "default=none"], name="tiny") as s:
+        assert [m["name"] for m in s.get("/api/tags")[1]["models"]] == ["tiny:latest", "auto:latest"]
+        status, r = s.post("/api/chat", {"model": "auto:latest", "messages": HELLO, "stream": False, "options": {"num_predict": 2}})
+        assert status == 200 and r["model"] == "auto:latest", r
+        assert s.post("/api/show", {"model": "auto:latest"})[0] == 200

@@ -120,6 +120,43 @@ def test_streams_are_kept_and_what_isnt_asked_isnt(client):
         client.responses.retrieve(r.id)
 
 
+def test_items_of_kept_responses_may_be_named(server, client):
+    ask = dict(model="qv_r4", max_output_tokens=6, temperature=0)
+    one = client.responses.create(input="Hello", **ask)
+    whole = client.responses.create(input=[HELLO[0], one.output[0].model_dump(), {"role": "user", "content": "And?"}], **ask)
+    for reference in ({"type": "item_reference", "id": one.output[0].id}, {"id": one.output[0].id}):
+        two = client.responses.create(input=[HELLO[0], reference, {"role": "user", "content": "And?"}], **ask)
+        assert two.output_text == whole.output_text and two.usage.input_tokens == whole.usage.input_tokens
+    assert client.responses.input_items.list(two.id).data[1].content[0].text == one.output_text  # kept as the item itself
+    other = openai.OpenAI(base_url=server.url + "/v1", api_key="another", max_retries=0)
+    gone = one.output[0].id[:-1] + "7"
+    for who, item in ((other, one.output[0].id), (client, gone), (client, "msg_" + "0" * 48 + "_0")):
+        with pytest.raises(openai.NotFoundError) as e:
+            who.responses.create(input=[{"type": "item_reference", "id": item}], **ask)
+        assert item in e.value.body["message"]
+
+
+def test_truncation(server):
+    turns = [t for i in range(60) for t in ({"role": "user", "content": f"Question {i} of a long talk?"}, {"role": "assistant", "content": f"Answer {i}."})]
+    count = lambda items, **more: server.post("/v1/responses/input_tokens", {"model": "tiny", "instructions": "Be a bird.", "input": items, **more})
+    context = server.get("/props")[1]["default_generation_settings"]["n_ctx"]
+    while count(turns)[0] == 200:
+        turns *= 2
+    turns.append({"role": "user", "content": "And now?"})
+    status, answer = server.post("/v1/responses", {"model": "tiny", "input": turns, "instructions": "Be a bird.", "max_output_tokens": 5})
+    assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+    status, answer = server.post("/v1/responses", {"model": "tiny", "input": turns, "instructions": "Be a bird.", "max_output_tokens": 5, "truncation": "auto"})
+    assert status == 200 and answer["truncation"] == "auto"
+    n = answer["usage"]["input_tokens"]
+    fitting = [k for k in range(1, len(turns), 2) if count(turns[-k:])[1].get("input_tokens", context) <= context - 5]
+    assert n == count(turns[-fitting[-1]:])[1]["input_tokens"] and context - 60 < n <= context - 5  # as many turns as there is room for
+    short = server.post("/v1/responses/input_tokens", {"model": "tiny", "input": turns[-1:], "truncation": "auto"})
+    assert short == server.post("/v1/responses/input_tokens", {"model": "tiny", "input": turns[-1:]})
+    status, answer = server.post("/v1/responses", {"model": "tiny", "input": "x " * context, "truncation": "auto"})
+    assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
+    assert server.post("/v1/responses", {"model": "tiny", "input": "x", "truncation": "middle"})[0] == 400
+
+
 def test_nobody_else_sees_them(server, client):
     r = client.responses.create(model="shows_A", input="Hello", max_output_tokens=3)
     other = openai.OpenAI(base_url=server.url + "/v1", api_key="another", max_retries=0)
