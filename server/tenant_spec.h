@@ -32,6 +32,7 @@ struct tenant_alias {
 
 struct tenant_spec {
     uint32_t refs;
+    uint32_t tenant; /* its number (tenants.h), from when it is in force on; 0 before */
     struct arena *arena;
     const char *name;
     json_t *json;      /* as it was given */

@@ -15,11 +15,11 @@
 #define MINUTE_NS (60 * NS_PER_S)
 #define DAY_NS (24 * 60 * MINUTE_NS)
 
-/* Few names match what stands before a pattern's first '*', or all of it. */
+/* Few names match what stands before a pattern's first '*', or all of it. The owner is here as a number, so
+ * that a match looks at no memory that another name doesn't. */
 struct owned {
-    size_t n_literal;
+    uint32_t n_literal, owner;
     const char *pattern;
-    const struct tenant_spec *owner;
 };
 
 struct tenants {
@@ -202,7 +202,7 @@ static void list_owned(struct tenants *t)
         const struct tenant_spec *s = tenant_spec_of(t->list[i]);
         for (uint32_t k = 0; s && k < s->own_voices.n; k++) {
             const char *p = s->own_voices.items[k];
-            t->owned[t->n_owned++] = (struct owned){strcspn(p, "*"), p, s};
+            t->owned[t->n_owned++] = (struct owned){(uint32_t)strcspn(p, "*"), s->tenant, p};
         }
     }
 }
@@ -223,6 +223,8 @@ enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin 
     }
     tenant_spec_release(one->specs[origin]);
     one->specs[origin] = spec;
+    if (spec)
+        spec->tenant = one->number;
     if (owned) {
         mem_free(t->owned);
         t->owned = owned;
@@ -408,7 +410,7 @@ bool tenants_may_use(const struct tenants *t, const struct tenant_spec *spec, co
             continue;
         bool matches =
             o->pattern[o->n_literal] ? fnmatch(o->pattern, name, FNM_NOESCAPE) == 0 : o->n_literal == n_name;
-        others |= matches & (strcmp(o->owner->name, spec->name) != 0);
+        others |= matches & (o->owner != spec->tenant);
     }
     bool own = text_list_matches(&spec->own_voices, name);
     bool named = text_list_matches(&spec->voices, name) | !spec->names_voices;

@@ -2,12 +2,15 @@
  * disk. */
 #include "tests/test.h"
 
+#include <dlfcn.h>
+#include <fnmatch.h>
 #include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "server.h"
 #include "state.h"
 #include "tenant_keeper.h"
@@ -225,6 +228,53 @@ static void voices_are_whose_they_are(void **state)
 
 /* Against a list of all that was taken: never more than the limit in any stretch of the span's length, and no
  * refusal but for what the last span and a part have seen. */
+static unsigned n_fnmatch;
+
+/* The library's, counted. */
+int fnmatch(const char *pattern, const char *name, int flags)
+{
+    static int (*real)(const char *, const char *, int);
+    if (!real)
+        *(void **)(void *)&real = dlsym(RTLD_NEXT, "fnmatch");
+    n_fnmatch++;
+    return real(pattern, name, flags);
+}
+
+/* A name of somebody else's and one of nobody's are looked up by the same steps. (How long they take, and
+ * that the bytes are the same: tests/bench/bench_foreign.py, tests/api/test_tenants.py.) */
+static void a_foreign_name_is_as_much_work_as_a_missing_one(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"voice3", "voice_"}, {"team3-voice", "team3-never"}, {"de-pt-AT", "de-pt-no"}};
+    struct tenants *t = tenants_create();
+    char name[20], text[100];
+    unsigned all = 0;
+    for (int i = 0; i < 20; i++) {
+        snprintf(name, sizeof name, "t%d", i);
+        snprintf(text, sizeof text, "{\"own_voices\": [\"voice%d\", \"team%d-*\", \"de-*-AT\"]}", i, i);
+        put(t, name, FROM_STATE, text);
+    }
+    put(t, "asker", FROM_STATE, "{\"own_voices\": [\"mine-*\"], \"voices\": [\"mine-*\", \"pt\"]}");
+    const struct tenant_spec *asker = tenant_spec_of(tenants_find(t, "asker"));
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+        unsigned steps[2];
+        uint64_t allocations[2];
+        for (int k = 0; k < 2; k++) {
+            n_fnmatch = 0;
+            uint64_t before = mem_count();
+            assert_false(tenants_may_use(t, asker, pairs[i][k]));
+            allocations[k] = mem_count() - before;
+            steps[k] = n_fnmatch;
+        }
+        assert_int_equal(steps[0], steps[1]);
+        assert_true(allocations[0] == 0 && allocations[1] == 0);
+        all += steps[0];
+    }
+    assert_true(all > 0); /* it is counted */
+    tenants_destroy(t);
+}
+
 static void windows_hold_in_every_stretch(void **state)
 {
     (void)state;
@@ -514,6 +564,7 @@ int main(void)
         cmocka_unit_test(keys_are_found_by_their_text_alone),
         cmocka_unit_test(the_file_wins_and_leaves),
         cmocka_unit_test(voices_are_whose_they_are),
+        cmocka_unit_test(a_foreign_name_is_as_much_work_as_a_missing_one),
         cmocka_unit_test(windows_hold_in_every_stretch),
         cmocka_unit_test(what_is_given_back_was_taken_then),
         cmocka_unit_test(the_store_keeps_what_it_is_told),
