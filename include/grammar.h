@@ -45,7 +45,7 @@ enum grammar_kind {
     GRAMMAR_FREE_TEXT,   /* any text, special tokens too; `text` says which, as a JSON object of these:
                             "until": a string that ends it, and stands nowhere else in it
                             "without": strings that aren't in it
-                            "plain": true: no special token, but for one that ends it
+                            "plain": true: UTF-8 without U+0000, no special token but one that ends it
                             "not_first": strings that it doesn't begin with; white space in front of them and
                             behind [ and { doesn't count, and escapes are taken for what they may stand for */
     GRAMMAR_GROUP        /* text: a struct grammar_spec, instead */

@@ -258,8 +258,8 @@ static bool begin_styled(struct reply *p, char first)
 {
     enum call_style style = p->format.calls->style;
     bool is_name = isalnum((unsigned char)first) || first == '_';
-    if (style == CALLS_JSON || !is_name || (style == CALLS_PYTHON && !p->in_array && !p->is_marked) ||
-        (style == CALLS_TAGGED && p->n_in_block))
+    if (style == CALLS_JSON || style == CALLS_CODER || !is_name ||
+        (style == CALLS_PYTHON && !p->in_array && !p->is_marked) || (style == CALLS_TAGGED && p->n_in_block))
         return false;
     begin_call(p, style == CALLS_TAGGED ? IN_FUNCTION : IN_LITERAL);
     p->call.is_plain = style == CALLS_TAGGED;

@@ -37,6 +37,7 @@ struct call_reader {
     bool has_name, has_arguments;
     bool word_is_id, word_ended; /* NAME separator …: what the next word is */
     bool is_text, value_began;   /* <parameter=…>: a string; behind its first line break */
+    bool scans, scan_began;      /* the value may still be JSON */
     bool is_plain;               /* a name without a tag around it */
     char quote;                  /* a literal's string: how it was opened; NUL: by the format's marker */
     bool is_triple, is_key;

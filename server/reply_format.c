@@ -24,7 +24,9 @@
 #define HERMES_CALLS \
     .begin = {MARK("<tool_call>"), SPACE("\n")}, .parts = OBJECT("arguments"), \
     .end = {SPACE("\n"), MARK("</tool_call>")}, .block_separator = "\n"
-#define PYTHON_CALLS .parts = {NAME, TEXT("(**"), JSON, TEXT(")")}
+#define FIELDS {CALL_PART_FIELDS, NULL}
+#define PYTHON_CALLS \
+    .parts = {NAME, TEXT("(**"), JSON, TEXT(")")}, .native = {NAME, TEXT("("), FIELDS, TEXT(")")}
 #define LIST_OF_CALLS .parts = OBJECT("arguments"), .separator = ", "
 
 /* The first row whose evidence is found counts; the last one has none and fits most. */
@@ -67,6 +69,7 @@ static const struct call_syntax syntaxes[] = {
      .quote = "<escape>",
      .begin = {MARK("<start_function_call>")},
      .parts = {TEXT("call:"), NAME, JSON},
+     .native = {TEXT("call:"), NAME, TEXT("{"), FIELDS, TEXT("}")},
      .end = {MARK("<end_function_call>")},
      .block_separator = ""},
     {.names = {"command_r", "cohere_command3"},
@@ -132,12 +135,15 @@ static const struct call_syntax syntaxes[] = {
      .open = {"<tool_call>"},
      .close = {"</tool_call>"},
      .style = CALLS_TAGGED,
-     HERMES_CALLS}, /* as qwen3_coder's */
+     .native = {NAME, TEXT("\n"), FIELDS},
+     HERMES_CALLS},
     {.names = {"qwen3_coder", "qwen3_xml"},
      .evidence = {"<function="},
      .open = {"<tool_call>", "<function="},
      .close = {"</tool_call>"},
-     HERMES_CALLS}, /* no grammar has values as plain text; these models know JSON as well */
+     .style = CALLS_CODER,
+     .native = {TEXT("<function="), NAME, TEXT(">\n"), FIELDS, TEXT("</function>")},
+     HERMES_CALLS},
     {.names = {"hermes"}, /* Qwen2.5, Qwen3, SmolLM3, Granite 4, too */
      .evidence = {"<tool_call>"},
      .open = {"<tool_call>"},

@@ -22,7 +22,8 @@ enum call_part_kind {
     CALL_PART_TEXT,
     CALL_PART_SPACE, /* `text`, or another blank or line break, or none, where the model may choose */
     CALL_PART_NAME,
-    CALL_PART_JSON
+    CALL_PART_JSON,
+    CALL_PART_FIELDS /* arguments in the notation of the style */
 };
 struct call_part {
     enum call_part_kind kind;
@@ -35,7 +36,8 @@ enum call_style {
     CALLS_JSON,
     CALLS_PYTHON, /* NAME(KEY=VALUE, …) */
     CALLS_BRACED, /* call:NAME{KEY:VALUE,…} */
-    CALLS_TAGGED  /* NAME <arg_key>KEY</arg_key><arg_value>VALUE</arg_value> … */
+    CALLS_TAGGED, /* NAME <arg_key>KEY</arg_key><arg_value>VALUE</arg_value> … */
+    CALLS_CODER   /* <function=NAME><parameter=KEY>VALUE</parameter>…</function>, which is taken in any */
 };
 
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
@@ -57,8 +59,10 @@ struct call_syntax {
      * beginning of a reply, or behind open[0] */
     struct call_part begin[BLOCK_PARTS_MAX], end[BLOCK_PARTS_MAX];
     struct call_part parts[CALL_PARTS_MAX]; /* a call; JSON: its arguments */
-    const char *separator;                  /* between two calls of a block; NULL: it has only one */
-    const char *block_separator;            /* between two blocks; NULL: only one comes */
+    /* what it would rather write, where a tool's schema allows it (tool_fields.c); of no kind: `parts` */
+    struct call_part native[CALL_PARTS_MAX];
+    const char *separator;       /* between two calls of a block; NULL: it has only one */
+    const char *block_separator; /* between two blocks; NULL: only one comes */
 };
 
 struct thought_syntax {

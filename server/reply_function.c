@@ -125,6 +125,9 @@ static size_t read_key(struct reply *p, struct span at)
     c->is_text = is_text(c);
     buf_puts(out, c->is_text ? "\": \"" : "\": ");
     buf_clear(&c->token);
+    json_scan_begin(&c->scan);
+    c->scans = true;
+    c->scan_began = false;
     c->value_began = c->is_plain; /* no line break stands around the value */
     c->state = tags_of(p)->value ? FUNCTION_VALUE_OPEN : FUNCTION_VALUE;
     return taken;
@@ -182,7 +185,7 @@ static void put_value(struct reply *p)
     while (v->length && is_json_space(v->data[0]))
         buf_drop_front(v, 1);
     json_t *json = v->length ? json_loadb(v->data, v->length, JSON_DECODE_ANY, NULL) : NULL;
-    bool plain = json != NULL && !json_is_string(json);
+    bool plain = json != NULL;
     json_decref(json);
     if (is_word(v, "true") || is_word(v, "false")) { /* Python's have capitals */
         buf_puts(out, is_word(v, "true") ? "true" : "false");
@@ -194,6 +197,20 @@ static void put_value(struct reply *p)
         buf_putc(out, '"');
         json_escape(out, v->data ? v->data : "", v->length);
         buf_putc(out, '"');
+    }
+}
+
+/* A tag inside of a JSON value's string ends nothing; of a value that is no JSON any tag does. */
+static bool in_quotes(const struct call_reader *c)
+{
+    return !c->is_text && c->scans && json_scan_in_string(&c->scan);
+}
+
+static void follow_quotes(struct call_reader *c, unsigned char byte)
+{
+    if (c->scans && (c->scan_began || !is_json_space((char)byte))) {
+        c->scan_began = true;
+        c->scans = json_scan_byte(&c->scan, byte) == SCAN_MORE;
     }
 }
 
@@ -210,8 +227,12 @@ static size_t read_value(struct reply *p, struct span at)
         if (at.s[0] == '\n')
             return 1; /* the line break behind the opening tag */
     }
-    for (; i < at.n && m == MATCH_NONE; i += m == MATCH_NONE)
-        m = match_any((struct span){at.s + i, at.n - i, at.final}, ends, &found);
+    for (; i < at.n && m == MATCH_NONE; i += m == MATCH_NONE) {
+        if (!in_quotes(c))
+            m = match_any((struct span){at.s + i, at.n - i, at.final}, ends, &found);
+        if (m == MATCH_NONE && !c->is_text)
+            follow_quotes(c, (unsigned char)at.s[i]);
+    }
     if (i) {
         if (c->is_text)
             json_escape(out, at.s, i);

@@ -6,103 +6,22 @@
  * Free text has nothing in it that the reply takes for a call's beginning, so behind each beginning that
  * comes there is a block. Where a format has no mark at a block's end nothing but another block may follow,
  * since the reply would go on looking for calls. */
-#include "tool_grammar.h"
-
 #include <string.h>
+
+#include "tool_grammar_inner.h"
 
 #define CALLS_MAX 16U /* in one answer that is forced */
 #define PARTS_MAX 24U /* of one sequence */
-#define SPACES "[ \\t\\n\\r]*"
 
 /* No parameters are an empty list of them, as OpenAI says. */
 #define NO_PARAMETERS "{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}"
 
-struct builder {
-    const struct tool_grammar *g;
-    struct arena *arena;
-    bool failed; /* no memory */
-};
-
-struct parts {
-    struct grammar_part *items; /* NULL: no memory */
-    uint32_t n;
-};
-
-static struct parts parts_new(struct builder *b)
-{
-    struct parts p = {.items = arena_array(b->arena, PARTS_MAX, sizeof *p.items)};
-    b->failed |= !p.items;
-    return p;
-}
-
-static void put(struct parts *p, struct grammar_part part)
-{
-    if (p->items)
-        p->items[p->n++] = part;
-}
-
-static struct grammar_part part_of(enum grammar_kind kind, const char *text)
-{
-    return (struct grammar_part){kind, text, text ? strlen(text) : 0};
-}
-
-/* A copy of the spec, as a part. */
-static struct grammar_part group_of(struct builder *b, struct grammar_spec spec)
-{
-    struct grammar_spec *copy = arena_alloc(b->arena, sizeof *copy);
-    b->failed |= !copy;
-    if (copy)
-        *copy = spec;
-    return (struct grammar_part){GRAMMAR_GROUP, copy, 0};
-}
-
-/* One sequence, n_min to n_max times. */
-static struct grammar_part repeat(struct builder *b, struct parts p, uint32_t n_min, uint32_t n_max)
-{
-    struct grammar_sequence *q = arena_alloc(b->arena, sizeof *q);
-    b->failed |= !q;
-    if (q)
-        *q = (struct grammar_sequence){p.items, p.n};
-    return group_of(
-        b, (struct grammar_spec){.alternatives = q, .n_alternatives = 1, .n_min = n_min, .n_max = n_max});
-}
-
-static const char *json_text(struct builder *b, const json_t *v)
-{
-    size_t n = json_dumpb(v, NULL, 0, JSON_COMPACT);
-    char *text = arena_alloc(b->arena, n + 1);
-    if (!text || json_dumpb(v, text, n, JSON_COMPACT) != n) {
-        b->failed = true;
-        return NULL;
-    }
-    text[n] = '\0';
-    return text;
-}
-
 /* ---- blocks of calls */
-
-static bool is_strict(const json_t *tool)
-{
-    return json_is_true(json_object_get(json_object_get(tool, "function"), "strict"));
-}
-
-bool tools_are_strict(const json_t *tools)
-{
-    bool any = false;
-    for (size_t i = 0; i < json_array_size(tools); i++)
-        any |= is_strict(json_array_get(tools, i));
-    return any;
-}
-
-static bool is_forced(const struct tool_grammar *g)
-{
-    return g->tools->choice == TOOL_REQUIRED || g->answer;
-}
 
 static struct grammar_part arguments_of(struct builder *b, const json_t *tool)
 {
     const json_t *parameters = json_object_get(json_object_get(tool, "function"), "parameters");
-    if (!is_forced(b->g) && !is_strict(tool))
+    if (!tool_grammar_forces(b->g) && !tool_is_strict(tool))
         return part_of(GRAMMAR_JSON_OBJECT, NULL);
     return part_of(GRAMMAR_JSON_SCHEMA,
                    json_is_object(parameters) ? json_text(b, parameters) : NO_PARAMETERS);
@@ -115,13 +34,14 @@ static struct grammar_part part_for(struct builder *b, const struct call_part *p
     case CALL_PART_MARK:
         return part_of(GRAMMAR_TOKEN, part->text);
     case CALL_PART_SPACE:
-        if (!is_forced(b->g))
+        if (!tool_grammar_forces(b->g))
             return part_of(GRAMMAR_REGEX, "[ \\n]?");
         break;
     case CALL_PART_NAME:
         return part_of(GRAMMAR_LITERAL, json_string_value(name));
     case CALL_PART_JSON:
         return arguments_of(b, tool);
+    case CALL_PART_FIELDS: /* put_call does these */
     case CALL_PART_TEXT:
     case CALL_PART_NONE:
         break;
@@ -133,6 +53,17 @@ static void put_parts(struct builder *b, struct parts *out, const struct call_pa
 {
     for (; parts->kind != CALL_PART_NONE; parts++)
         put(out, part_for(b, parts, tool));
+}
+
+/* A call in the format's own notation where its arguments can be written so, else with JSON. */
+static struct grammar_sequence call_of(struct builder *b, const json_t *tool)
+{
+    const struct call_syntax *syntax = b->g->format->calls;
+    struct parts fields = parts_new(b, FIELD_PARTS_MAX), call = parts_new(b, PARTS_MAX);
+    bool native = syntax->native[0].kind != CALL_PART_NONE && put_fields(b, &fields, tool);
+    for (const struct call_part *p = native ? syntax->native : syntax->parts; p->kind != CALL_PART_NONE; p++)
+        put(&call, p->kind == CALL_PART_FIELDS ? repeat(b, fields, 1, 1) : part_for(b, p, tool));
+    return (struct grammar_sequence){call.items, call.n};
 }
 
 /* A call of one of the tools, or several. */
@@ -149,15 +80,12 @@ static struct grammar_part calls_of(struct builder *b, bool one)
         const char *name = json_string_value(json_object_get(json_object_get(tool, "function"), "name"));
         if (t->named && strcmp(name, t->named) != 0)
             continue;
-        struct parts call = parts_new(b);
-        put_parts(b, &call, syntax->parts, tool);
-        const struct grammar_sequence q = {call.items, call.n};
         struct grammar_sequence *kept = arena_alloc(b->arena, sizeof *kept);
         struct grammar_part *named = arena_alloc(b->arena, sizeof *named);
         b->failed |= !kept || !named;
         if (!kept || !named)
             break;
-        *kept = q;
+        *kept = call_of(b, tool);
         *named = group_of(b, (struct grammar_spec){.alternatives = kept, .n_alternatives = 1, .name = name});
         ways[spec.n_alternatives++] = (struct grammar_sequence){named, 1};
     }
@@ -172,7 +100,7 @@ static struct grammar_part calls_of(struct builder *b, bool one)
 static struct grammar_part block_of(struct builder *b, bool begun, bool one)
 {
     const struct call_syntax *syntax = b->g->format->calls;
-    struct parts p = parts_new(b);
+    struct parts p = parts_new(b, PARTS_MAX);
     put_parts(b, &p, syntax->begin + (begun && syntax->begin[0].kind == CALL_PART_MARK), NULL);
     put(&p, calls_of(b, one));
     put_parts(b, &p, syntax->end, NULL);
@@ -233,20 +161,12 @@ static struct grammar_part free_text(struct builder *b, bool ends, bool first)
     return part;
 }
 
-static struct grammar_part thought_of(struct builder *b)
-{
-    json_t *said = json_pack("{s:s, s:b}", "until", b->g->format->thought->close, "plain", is_forced(b->g));
-    struct grammar_part part = part_of(GRAMMAR_FREE_TEXT, json_text(b, said));
-    json_decref(said);
-    return part;
-}
-
 /* What may come behind a block. */
 static void put_more(struct builder *b, struct parts *out)
 {
     const struct call_syntax *s = b->g->format->calls;
     bool closes = false;
-    struct parts again = parts_new(b);
+    struct parts again = parts_new(b, PARTS_MAX);
     for (uint32_t i = 0; s->end[i].kind != CALL_PART_NONE; i++)
         closes = s->end[i].kind == CALL_PART_MARK;
     if (b->g->tools->one_call)
@@ -269,7 +189,8 @@ static struct grammar_part strict_of(struct builder *b)
 {
     const struct call_syntax *s = b->g->format->calls;
     bool one = b->g->tools->one_call;
-    struct parts quiet = parts_new(b), calls = parts_new(b), bare = parts_new(b);
+    struct parts quiet = parts_new(b, PARTS_MAX), calls = parts_new(b, PARTS_MAX),
+                 bare = parts_new(b, PARTS_MAX);
     put(&quiet, free_text(b, true, true));
     put(&calls, free_text(b, false, true));
     put(&calls, block_of(b, true, one));
@@ -291,15 +212,15 @@ static struct grammar_part strict_of(struct builder *b)
 static void put_thought(struct builder *b, struct parts *out, bool forced)
 {
     const struct reply_format *f = b->g->format;
-    struct parts p = parts_new(b);
+    struct parts p = parts_new(b, PARTS_MAX);
     if (f->in_thought) {
-        put(out, thought_of(b));
+        put(out, text_until(b, f->thought->close, NULL, forced));
         if (forced)
             put(out, part_of(GRAMMAR_REGEX, "\\n{0,2}"));
     } else if (f->thought && !forced) {
         put(&p, part_of(GRAMMAR_REGEX, SPACES));
         put(&p, part_of(GRAMMAR_TOKEN, f->thought->open));
-        put(&p, thought_of(b));
+        put(&p, text_until(b, f->thought->close, NULL, false));
         put(out, repeat(b, p, 0, 1));
     }
 }
@@ -309,7 +230,7 @@ static struct grammar_part forced_of(struct builder *b)
     const struct tool_grammar *g = b->g;
     struct grammar_sequence *ways = arena_array(b->arena, 2, sizeof *ways);
     struct grammar_spec blocks = {.alternatives = ways, .n_min = 1, .n_max = 1};
-    struct parts block = parts_new(b), answer = parts_new(b);
+    struct parts block = parts_new(b, PARTS_MAX), answer = parts_new(b, PARTS_MAX);
     bool one = g->tools->one_call || g->answer;
     b->failed |= !ways;
     if (ways && g->format->calls) { /* else none may come */
@@ -319,7 +240,7 @@ static struct grammar_part forced_of(struct builder *b)
     if (ways && g->answer) {
         put(&answer, *g->answer);
         ways[blocks.n_alternatives++] = (struct grammar_sequence){answer.items, answer.n};
-    } else if (!one && g->format->calls->block_separator) {
+    } else if (!one && g->format->calls && g->format->calls->block_separator) {
         blocks.n_max = CALLS_MAX;
         blocks.separator = g->format->calls->block_separator;
     }
@@ -330,8 +251,8 @@ enum status tool_grammar_create(const struct tool_grammar *g, struct arena *aren
                                 struct error *err)
 {
     struct builder b = {.g = g, .arena = arena};
-    bool forced = is_forced(g);
-    struct parts all = parts_new(&b);
+    bool forced = tool_grammar_forces(g);
+    struct parts all = parts_new(&b, PARTS_MAX);
     put_thought(&b, &all, forced);
     put(&all, forced ? forced_of(&b) : strict_of(&b));
     if (b.failed)

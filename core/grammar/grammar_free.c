@@ -30,8 +30,9 @@ struct trie {
 /* Where a text stands: in the strings that may come anywhere, and in those that may not come first. */
 struct place {
     uint16_t any, first;
-    bool begins;  /* it may still be one of `first` */
-    bool special; /* inside of a special token, which must be one of `any` */
+    bool begins;          /* it may still be one of `first` */
+    bool special;         /* inside of a special token, which must be one of `any` */
+    uint8_t more, lo, hi; /* plain text: bytes that its character still has, the next of them from lo to hi */
 };
 
 struct free_text {
@@ -128,15 +129,35 @@ static bool step_first(const struct free_text *f, struct place *x, uint8_t byte)
     return !f->first.nodes[c].ends;
 }
 
+/* Plain text is UTF-8 without U+0000, as JSON strings in grammars are. */
+static bool step_character(struct place *x, uint8_t byte)
+{
+    if (x->more) {
+        bool fine = byte >= x->lo && byte <= x->hi;
+        x->more--;
+        x->lo = x->more ? 0x80 : 0;
+        x->hi = x->more ? 0xBF : 0;
+        return fine;
+    }
+    if (byte < 0x80)
+        return byte != 0;
+    x->more = byte >= 0xF0 ? 3 : byte >= 0xE0 ? 2 : 1;
+    x->lo = byte == 0xE0 ? 0xA0 : byte == 0xF0 ? 0x90 : 0x80;
+    x->hi = byte == 0xED ? 0x9F : byte == 0xF4 ? 0x8F : 0xBF;
+    return byte >= 0xC2 && byte <= 0xF4;
+}
+
 /* False: no text goes there. *done: it ends there. */
 static bool step(const struct free_text *f, struct place *x, uint8_t byte, bool *done)
 {
     *done = false;
     if (byte == SPECIAL_MARK) {
-        bool fine = !x->special;
+        bool fine = !x->special && !x->more;
         *x = (struct place){.special = x->any || x->begins || f->plain};
         return fine;
     }
+    if (f->plain && !step_character(x, byte))
+        return false;
     x->any = x->special ? child_of(&f->any, x->any, byte) : follow(&f->any, x->any, byte);
     if ((x->special && !x->any) || f->any.nodes[x->any].ends == ENDS_NEVER)
         return false;
@@ -148,7 +169,8 @@ static uint32_t state_of(struct free_text *f, struct place x)
 {
     for (uint32_t i = 0; i < f->n_places; i++) {
         const struct place *p = &f->places[i];
-        if (p->any == x.any && p->first == x.first && p->begins == x.begins && p->special == x.special)
+        if (p->any == x.any && p->first == x.first && p->begins == x.begins && p->special == x.special &&
+            p->more == x.more && p->lo == x.lo && p->hi == x.hi)
             return i;
     }
     if (f->n_places == STATES_LIMIT) {
@@ -187,7 +209,7 @@ static const struct expr *state_expr(struct free_text *f, uint32_t state)
         if (is_new)
             list_add(f->m, &ways, way(f, to, to[b]));
     }
-    if (!f->until && !f->places[state].special)
+    if (!f->until && !f->places[state].special && !f->places[state].more)
         list_add(f->m, &ways, expr_empty());
     return expr_alt(f->m, &ways);
 }

@@ -509,7 +509,7 @@ OTHER = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_formats_that_are_no_plain_json(tmp_path, name):
-    """Read whole and streamed as what they mean; forced in the same format."""
+    """Read whole and streamed as what they mean; forced, and with strict tools, in the same format."""
     evidence, special, text = OTHER[name]
     template = "{# tools " + evidence + " #}{{ messages[0].content }}"
     model = parrot.make(str(tmp_path / name), {"": text}, template=template, special=special)
@@ -525,6 +525,10 @@ def test_formats_that_are_no_plain_json(tmp_path, name):
         assert isinstance(forced.choices[0].message.tool_calls[0].function.arguments, str)
         for c in forced.choices[0].message.tool_calls:
             (Clock if c.function.name == "Clock" else Forecast).model_validate_json(c.function.arguments)
+        r = bird.chat.completions.create(**{**body, "tools": STRICT, "parallel_tool_calls": False}).choices[0]
+        assert r.finish_reason == "tool_calls", r
+        (name, arguments), = calls_of(r.message)
+        assert name == "now" or (arguments["city"] in ("Rio", "Paris") and arguments["days"] in (1, 2))
 
 
 def test_a_forced_call_of_each_format_is_read(folder):

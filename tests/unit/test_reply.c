@@ -254,6 +254,12 @@ static void function_tags(void **state)
           "<tool_call><function=now><parameter=code>\nif a < b:\n</param\n  "
           "x</parameter></function></tool_call>",
           "||now({\"code\": \"if a < b:\\n</param\\n  x\"})");
+    check(CODER,
+          "<function=get_weather><parameter=opts>\n {\"a\": "
+          "\"</parameter>\\\"</parameter>\"}\n</parameter><parameter=days>{'a</"
+          "parameter><parameter=any>\"x\"</parameter></function>",
+          "||get_weather({\"opts\": {\"a\": \"</parameter>\\\"</parameter>\"}, \"days\": \"{'a\", \"any\": "
+          "\"x\"})");
     check_whole(CODER, "<tool_call><function=now>oops", "|<tool_call><function=now>oops|");
     check_whole(CODER, "<tool_call>\n<function=now>\n<parameter=a>\n1",
                 "|<tool_call>\n<function=now>\n<parameter=a>\n1|");
