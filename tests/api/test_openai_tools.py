@@ -469,7 +469,7 @@ def test_strict_holds_where_calls_are_free(bird, parrots, parallel):
 
 
 def test_what_strict_cant_keep_is_named(parrots):
-    odd = {"type": "function", "function": {"name": "odd", "strict": True, "parameters": {"type": "object", "not": {}}}}
+    odd = {"type": "function", "function": {"name": "odd", "strict": True, "parameters": {"type": "object", "sideways": 1}}}
     status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": [TOOLS[1], odd]})
     assert status == 400 and answer["error"]["param"] == "tools" and "odd: " in answer["error"]["message"], answer
     status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": STRICT, "guided_regex": "a+"})
