@@ -95,39 +95,61 @@ unsigned cpus_usable(void)
 
 /* ---- topology ---- */
 
-/* Which hardware thread of its core a CPU is, by a list such as "0,4" or "0-1,8-9"; 0 where it isn't told. */
-static unsigned place_in_core(const char *root, unsigned cpu)
+/* The lowest CPU of a CPU's core, by a list such as "0,4" or "0-1"; itself where that isn't told. */
+static unsigned core_of(const char *root, unsigned cpu)
 {
-    char path[128], text[SMALL_BYTES];
-    unsigned place = 0;
+    char path[128], text[128];
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", cpu);
-    if (!read_at(root, path, text, sizeof text))
-        return 0;
-    for (const char *p = text; *p >= '0' && *p <= '9';) {
-        char *end;
-        unsigned long first = strtoul(p, &end, 10), last = first;
-        if (*end == '-')
-            last = strtoul(end + 1, &end, 10);
-        for (unsigned long i = first; i <= last && i < cpu; i++)
-            place++;
-        p = *end == ',' ? end + 1 : end;
-        if (p == end)
-            break;
-    }
-    return place;
+    if (!read_at(root, path, text, sizeof text) || text[0] < '0' || text[0] > '9')
+        return cpu;
+    unsigned long first = strtoul(text, NULL, 10); /* they ascend */
+    return first < cpu ? (unsigned)first : cpu;
 }
 
-unsigned cpus_spread(const char *root, const cpu_set_t *allowed, uint16_t out[CPU_SETSIZE])
+struct places {
+    const cpu_set_t *allowed;
+    uint16_t core[CPU_SETSIZE]; /* of each allowed CPU */
+    uint16_t n_on[CPU_SETSIZE]; /* threads on each core */
+    bool taken[CPU_SETSIZE];
+};
+
+static bool take(struct places *p, int cpu, unsigned n_others, uint16_t *out)
 {
-    uint16_t place[CPU_SETSIZE];
-    unsigned n = 0, n_all = (unsigned)CPU_COUNT(allowed);
+    if (cpu < 0 || cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, p->allowed) || p->taken[cpu] ||
+        p->n_on[p->core[cpu]] > n_others)
+        return false;
+    p->taken[cpu] = true;
+    p->n_on[p->core[cpu]]++;
+    *out = (uint16_t)cpu;
+    return true;
+}
+
+static bool take_any(struct places *p, unsigned n_others, uint16_t *out)
+{
+    int cpu = 0;
+    while (cpu < CPU_SETSIZE && !take(p, cpu, n_others, out))
+        cpu++;
+    return cpu < CPU_SETSIZE;
+}
+
+bool cpus_place(const char *root, const cpu_set_t *allowed, const int *now, unsigned n, uint16_t *out)
+{
+    struct places p = {.allowed = allowed};
+    bool placed[CPU_SETSIZE] = {false};
+    unsigned n_placed = 0;
+    if (n > (unsigned)CPU_COUNT(allowed))
+        return false;
     for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        place[cpu] = CPU_ISSET(cpu, allowed) ? (uint16_t)place_in_core(root, cpu) : UINT16_MAX;
-    for (uint16_t round = 0; n < n_all; round++)
-        for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++)
-            if (place[cpu] == round)
-                out[n++] = (uint16_t)cpu;
-    return n;
+        p.core[cpu] = CPU_ISSET(cpu, allowed) ? (uint16_t)core_of(root, cpu) : 0;
+    for (unsigned n_others = 0; n_placed < n; n_others++) {
+        for (unsigned i = 0; i < n; i++) /* who may stay */
+            if (!placed[i] && take(&p, now[i], n_others, &out[i]))
+                n_placed += placed[i] = true;
+        for (unsigned i = 0; i < n; i++)
+            if (!placed[i] && take_any(&p, n_others, &out[i]))
+                n_placed += placed[i] = true;
+    }
+    return true;
 }
 
 /* ---- counters ---- */

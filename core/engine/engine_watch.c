@@ -2,9 +2,7 @@
  * and of the machine, and decides (pace.h) how many of them the next steps have, and whether they stay on
  * their CPUs. The engine thread reads one number before a step; it never waits for this one.
  *
- * Workers are pinned from here: their affinity is the kernel's business, not the step's. Each to the CPU on
- * which it is, where no other of them is on the same core; else to the next free one, one hardware thread of
- * each core before the second ones.
+ * Workers are pinned from here: their affinity is the kernel's business, not the step's.
  *
  * While the engine is idle this thread sleeps, too. It takes no memory after its start (the engine counts).
  */
@@ -150,43 +148,22 @@ static int tid_of(const struct engine *e, unsigned worker)
                   : atomic_load_explicit(&e->watch->engine_tid, memory_order_relaxed);
 }
 
-/* The first n of the spread are one of each core, where there are so many cores. */
-static bool is_among(const uint16_t *cpus, unsigned n, int cpu)
-{
-    bool found = false;
-    for (unsigned i = 0; i < n; i++)
-        found = found || cpus[i] == cpu;
-    return found;
-}
-
 /* False: a thread could not be pinned, or has gone. */
 static bool pin(const struct engine *e, const cpu_set_t *allowed)
 {
-    uint16_t spread[CPU_SETSIZE];
-    unsigned n = e->watch->n_threads, n_cpus = cpus_spread("", allowed, spread);
-    cpu_set_t taken, one;
+    unsigned n = e->watch->n_threads;
+    int now[TEAM_THREADS_MAX];
     uint16_t at[TEAM_THREADS_MAX];
-    bool placed[TEAM_THREADS_MAX] = {false};
-    CPU_ZERO(&taken);
-    for (unsigned i = 0; i < n; i++) {
-        int cpu = cpus_thread_cpu("", tid_of(e, i));
-        placed[i] = cpu >= 0 && is_among(spread, n < n_cpus ? n : n_cpus, cpu) && !CPU_ISSET(cpu, &taken);
-        if (placed[i])
-            CPU_SET(at[i] = (uint16_t)cpu, &taken);
-    }
-    for (unsigned i = 0, next = 0; i < n; i++) {
-        while (!placed[i] && next < n_cpus && CPU_ISSET(spread[next], &taken))
-            next++;
-        if (!placed[i] && next == n_cpus)
-            return false;
-        if (!placed[i])
-            CPU_SET(at[i] = spread[next], &taken);
+    for (unsigned i = 0; i < n; i++)
+        now[i] = cpus_thread_cpu("", tid_of(e, i));
+    bool done = cpus_place("", allowed, now, n, at);
+    for (unsigned i = 0; i < n && done; i++) {
+        cpu_set_t one;
         CPU_ZERO(&one);
         CPU_SET(at[i], &one);
-        if (tid_of(e, i) == 0 || sched_setaffinity(tid_of(e, i), sizeof one, &one) != 0)
-            return false;
+        done = tid_of(e, i) != 0 && sched_setaffinity(tid_of(e, i), sizeof one, &one) == 0;
     }
-    return true;
+    return done;
 }
 
 static void set_free(const struct engine *e, const cpu_set_t *allowed)

@@ -2,16 +2,19 @@
  * between phases stands a barrier, and inside a phase each worker has rows of its own, or claims columns or
  * heads piece by piece (crew_claim) and does all that follows on them:
  *
- *   rows      x += what the last half layer gave; h = norm(x); quantise h       no barrier in steps of very
- * few rows: every worker makes them for itself (crew.alone) heads     t = A h for the adapters, then q, k, v
- * = W h, += scale * B t where an adapter has something: t was complete while W h was made (low_rank); bias,
- * q/k norm, rotation; K and V into their pages heads     attention: all rows read the pages, their own step's
- * included: chunks change nothing; quantise columns   y = W_o att              (and the adapters' part
- * likewise) rows      x += y; h = norm(x); quantise h columns   gate, up = W h; act(gate) * up; quantise
- * (layers with experts: experts.c) columns   y = W_down …
+ *   rows     x += what the last half layer gave; h = norm(x); quantise h
+ *   heads    t = A h for the adapters, then q, k, v = W h, += scale * B t where an adapter has something: t
+ *            was complete while W h was made (low_rank); bias, q/k norm, rotation; K and V into their pages
+ *   heads    attention: all rows read the pages, their own step's included: chunks change nothing; quantise
+ *   columns  y = W_o att, and the adapters' part likewise
+ *   rows     x += y; h = norm(x); quantise h
+ *   columns  gate, up = W h; act(gate) * up; quantise (layers with experts: experts.c)
+ *   columns  y = W_down (act(gate) * up)
  *
- * That is five barriers a layer, seven where rows are shared out. Where q's and k's norm spans all heads, or
- * heads are no whole panels, or too few for the workers, they are finished behind one more.
+ * Behind the five of heads and columns stands a barrier. Behind rows only where they are shared out: in steps
+ * of very few rows every worker makes them for itself (crew.alone), with more that costs what the two
+ * barriers would save, or more (docs/performance.md). Where q's and k's norm spans all heads, or heads are no
+ * whole panels, or too few for the workers, they are finished behind one more.
  *
  * A row's numbers are sums over that row alone, in an order that the kernels fix: no share, no neighbour and
  * no thread count changes them. Nothing is allocated. What this file doesn't do: sampling, scheduling, page

@@ -17,9 +17,12 @@ unsigned cpus_quota(const char *root);
 /* How many threads find a core: the allowed CPUs, cut to the quota; at least 1. */
 unsigned cpus_usable(void);
 
-/* The allowed CPUs, most distant first: one hardware thread of each core, then the second of each, and so on;
- * in ascending order where the kernel doesn't tell who shares a core. Returns how many. */
-unsigned cpus_spread(const char *root, const cpu_set_t *allowed, uint16_t out[CPU_SETSIZE]);
+/* A CPU of its own for each of n threads that are on now[i] (-1: unknown), n at most CPU_SETSIZE: that one,
+ * where no other of them is on the same core; the others get free ones. A core has two of them only where
+ * there are fewer cores than threads; each CPU is a core where the kernel doesn't tell. False: fewer CPUs
+ * than threads.
+ */
+bool cpus_place(const char *root, const cpu_set_t *allowed, const int *now, unsigned n, uint16_t *out);
 
 /* Counters that only grow. */
 struct cpu_sample {

@@ -67,17 +67,17 @@ static void quotas_of_all_groups_hold(void **state)
     assert_int_equal(cpus_quota(root), 9);
 }
 
-static void cores_come_before_their_second_threads(void **state)
+static void threads_get_cores_of_their_own(void **state)
 {
     (void)state;
     cpu_set_t allowed;
-    uint16_t got[CPU_SETSIZE];
+    uint16_t got[9];
     CPU_ZERO(&allowed);
     for (unsigned cpu = 0; cpu < 8; cpu++)
         CPU_SET(cpu, &allowed);
-    assert_int_equal(cpus_spread(root, &allowed, got), 8); /* no topology: in order */
-    for (uint16_t cpu = 0; cpu < 8; cpu++)
-        assert_int_equal(got[cpu], cpu);
+    static const int where[9] = {7, 4, 4, 0, -1, 99, 1, 2, 3};
+    assert_true(cpus_place(root, &allowed, where, 3, got)); /* no topology: each CPU is a core */
+    assert_memory_equal(got, ((uint16_t[]){7, 4, 0}), 3 * sizeof *got);
     for (unsigned cpu = 0; cpu < 8; cpu++) { /* 0 and 4, 1 and 5; 2 and 3, 6 and 7 */
         static const char *const lists[8] = {"0,4\n", "1,5\n", "2-3\n", "2-3\n",
                                              "0,4\n", "1,5\n", "6-7\n", "6-7\n"};
@@ -85,14 +85,19 @@ static void cores_come_before_their_second_threads(void **state)
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", cpu);
         put(path, lists[cpu]);
     }
-    static const uint16_t want[8] = {0, 1, 2, 6, 3, 4, 5, 7};
-    assert_int_equal(cpus_spread(root, &allowed, got), 8);
-    assert_memory_equal(got, want, sizeof want);
-    CPU_CLR(0, &allowed); /* its sibling stays a second thread: whoever has 0 is on the same core */
-    assert_int_equal(cpus_spread(root, &allowed, got), 7);
-    assert_int_equal(got[0], 1);
-    put("/sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "1-9999999999999999999999,x");
-    assert_int_equal(cpus_spread(root, &allowed, got), 7);
+    assert_true(cpus_place(root, &allowed, where, 4, got)); /* 7 and 4 stay; 4 again and its sibling 0 go */
+    assert_memory_equal(got, ((uint16_t[]){7, 4, 1, 2}), 4 * sizeof *got);
+    assert_true(
+        cpus_place(root, &allowed, where, 8, got)); /* two on each; who can't have a core stays, if free */
+    assert_memory_equal(got, ((uint16_t[]){7, 4, 3, 0, 5, 6, 1, 2}), 8 * sizeof *got);
+    assert_false(cpus_place(root, &allowed, where, 9, got));
+    CPU_CLR(0, &allowed);
+    CPU_CLR(2, &allowed);
+    assert_true(cpus_place(root, &allowed, (int[]){0, 2, 3}, 3, got)); /* where they may not be */
+    assert_memory_equal(got, ((uint16_t[]){1, 4, 3}), 3 * sizeof *got);
+    put("/sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "99999999999999999999999,x");
+    put("/sys/devices/system/cpu/cpu5/topology/thread_siblings_list", "");
+    assert_true(cpus_place(root, &allowed, where, 6, got));
 }
 
 static void samples_count_the_allowed_cpus(void **state)
@@ -146,15 +151,18 @@ static void this_machine_is_read(void **state)
     (void)state;
     static char buf[1 << 18];
     cpu_set_t allowed;
-    uint16_t spread[CPU_SETSIZE];
+    uint16_t at[CPU_SETSIZE];
+    int now[CPU_SETSIZE];
     struct cpu_sample s = {0};
     cpus_allowed(&allowed);
     unsigned n = (unsigned)CPU_COUNT(&allowed);
     assert_in_range(cpus_usable(), 1, n);
-    assert_int_equal(cpus_spread("", &allowed, spread), n);
+    for (unsigned i = 0; i < n; i++)
+        now[i] = (int)(n - i);
+    assert_true(cpus_place("", &allowed, now, n, at));
     for (unsigned i = 0; i < n; i++) {
-        assert_true(CPU_ISSET(spread[i], &allowed));
-        CPU_CLR(spread[i], &allowed);
+        assert_true(CPU_ISSET(at[i], &allowed));
+        CPU_CLR(at[i], &allowed);
     }
     assert_int_equal(CPU_COUNT(&allowed), 0);
     cpus_allowed(&allowed);
@@ -331,7 +339,7 @@ int main(void)
 #define AT_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
     const struct CMUnitTest tests[] = {
         AT_ROOT(quotas_of_all_groups_hold),
-        AT_ROOT(cores_come_before_their_second_threads),
+        AT_ROOT(threads_get_cores_of_their_own),
         AT_ROOT(samples_count_the_allowed_cpus),
         AT_ROOT(threads_have_times),
         cmocka_unit_test(this_machine_is_read),
