@@ -65,19 +65,34 @@ static bool read_cgroup(const char *root, const char *cgroup, const char *name, 
     return n > 0 && (size_t)n < sizeof path && read_at(root, path, buf, n_bytes);
 }
 
+static unsigned lesser(unsigned n, long long quota, long long period)
+{
+    if (quota <= 0 || period <= 0) /* v1 says -1 where there is none */
+        return n;
+    long long cpus = quota / period + (quota % period != 0);
+    return cpus < CPU_SETSIZE && (n == 0 || cpus < n) ? (unsigned)cpus : n;
+}
+
+/* v1: where the mount's root is the group, as in a container. */
+static unsigned quota_v1(const char *root)
+{
+    char quota[64], period[64];
+    if (!read_at(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, sizeof quota) ||
+        !read_at(root, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, sizeof period))
+        return 0;
+    return lesser(0, strtoll(quota, NULL, 10), strtoll(period, NULL, 10));
+}
+
 unsigned cpus_quota(const char *root)
 {
     char path[SMALL_BYTES], text[128];
-    unsigned least = 0;
+    unsigned least = quota_v1(root);
     find_cgroup(root, path);
     for (;;) { /* the limits of those above hold, too */
         long long quota, period;
         if (read_cgroup(root, path, "cpu.max", text, sizeof text) &&
-            sscanf(text, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-            long long n = quota / period + (quota % period != 0);
-            if (n < CPU_SETSIZE && (least == 0 || n < least))
-                least = (unsigned)n;
-        }
+            sscanf(text, "%lld %lld", &quota, &period) == 2)
+            least = lesser(least, quota, period);
         char *last = strrchr(path, '/');
         if (!last)
             return least;

@@ -78,6 +78,7 @@ struct counters {
     atomic_uint n_running, n_paused, kv_pages_free, prefix_pages;
     atomic_uint_fast64_t n_steps, n_prompt_tokens, n_generated_tokens, n_preemptions;
     atomic_uint_fast64_t batch_rows, sum_batch_rows, step_ns, step_allocations;
+    atomic_uint_fast64_t step_began_ns; /* 0: none is being made */
     atomic_uint_fast64_t n_prefix_hits, n_prefix_tokens, n_prefix_evictions;
     atomic_uint_fast64_t n_merged_steps, n_merged_tokens, n_shadow_rows, n_shadow_drops;
     atomic_uint_fast64_t n_drafted, n_drafts_right;

@@ -462,6 +462,7 @@ static void run_model(struct engine *e)
 static void step(struct engine *e)
 {
     int64_t begin_ns = clock_now_ns();
+    atomic_store_explicit(&e->counters.step_began_ns, (uint64_t)begin_ns, memory_order_relaxed);
     uint64_t n_allocations = mem_count();
     struct schedule s = plan(e);
     uint32_t n_tokens = schedule_tokens(&s);
@@ -496,6 +497,7 @@ static void step(struct engine *e)
     counter_add(&c->sum_batch_rows, n_tokens);
     counter_add(&c->n_merged_steps, engine_step_is_merged(e));
     counter_add(&c->n_merged_tokens, engine_step_is_merged(e) ? n_tokens : 0);
+    atomic_store_explicit(&c->step_began_ns, 0, memory_order_relaxed);
     counter_add(&c->step_ns, (uint64_t)(clock_now_ns() - begin_ns));
     counter_add(&c->step_allocations, mem_count() - n_allocations);
     atomic_store_explicit(&c->batch_rows, n_tokens, memory_order_relaxed);

@@ -43,7 +43,7 @@ struct engine_watch {
     struct cpu_sample sample;
     struct thread_times times[TEAM_THREADS_MAX];
     bool has_times;
-    uint64_t n_steps;
+    uint64_t step_ns;
     char stat[STAT_BYTES];
 };
 
@@ -180,30 +180,33 @@ static double rate(uint64_t before, uint64_t after, double ns)
     return after > before && ns > 0 ? (double)(after - before) / ns : 0;
 }
 
-/* What the team's threads did since the last look: the sums, and the share of the time in which the busiest
- * had work. */
-static struct thread_times look_at_threads(struct engine *e, double wall_ns, double *busy)
+/* What the team's threads did since the last look. False: unknown. */
+static bool look_at_threads(struct engine *e, struct thread_times *sum)
 {
     struct engine_watch *w = e->watch;
-    struct thread_times sum = {0};
     bool all = true;
-    *busy = 0;
+    *sum = (struct thread_times){0};
     for (unsigned i = 0; i < w->n_threads; i++) {
         struct thread_times now, *before = &w->times[i];
         all = cpus_thread_times("", tid_of(e, i), &now) && all;
-        uint64_t run_ns = now.run_ns - before->run_ns, delay_ns = now.delay_ns - before->delay_ns;
-        double share = (double)(run_ns + delay_ns) / wall_ns;
+        sum->run_ns += now.run_ns - before->run_ns;
+        sum->delay_ns += now.delay_ns - before->delay_ns;
         *before = now;
-        sum.run_ns += run_ns;
-        sum.delay_ns += delay_ns;
-        *busy = share > *busy ? share : *busy;
     }
     bool usable = all && w->has_times;
     w->has_times = all;
     if (!usable)
-        sum = (struct thread_times){0};
-    *busy = usable ? *busy : -1;
-    return sum;
+        *sum = (struct thread_times){0};
+    return usable;
+}
+
+/* Time in steps so far, the one that is being made included. */
+static uint64_t time_in_steps(const struct engine *e)
+{
+    uint64_t began_ns = atomic_load_explicit(&e->counters.step_began_ns, memory_order_relaxed);
+    uint64_t ns = atomic_load_explicit(&e->counters.step_ns, memory_order_relaxed),
+             now_ns = (uint64_t)clock_now_ns();
+    return began_ns && began_ns < now_ns ? ns + now_ns - began_ns : ns;
 }
 
 /* Rates while the team worked. Throttled threads count as delayed by the kernel: that part is taken out. */
@@ -213,28 +216,31 @@ static struct pace_window look(struct engine *e, const cpu_set_t *allowed)
     struct cpu_sample before = w->sample, *now = &w->sample;
     now->at_ns = clock_now_ns();
     cpus_sample("", allowed, w->stat, sizeof w->stat, now);
-    double wall_ns = (double)(now->at_ns - before.at_ns), busy;
-    struct thread_times t = look_at_threads(e, wall_ns, &busy);
-    uint64_t n_steps = atomic_load_explicit(&e->counters.n_steps, memory_order_relaxed);
+    double wall_ns = (double)(now->at_ns - before.at_ns);
+    struct thread_times t;
+    bool has_times = look_at_threads(e, &t);
+    uint64_t step_ns = time_in_steps(e);
+    double busy = rate(w->step_ns, step_ns, wall_ns);
     bool has_stat = now->has_stat && before.has_stat;
     unsigned n_allowed = (unsigned)CPU_COUNT(allowed), quota = cpus_quota("");
     struct pace_window out = {.at_ns = now->at_ns,
-                              .busy = busy >= 0 ? busy : n_steps != w->n_steps,
+                              .busy = busy < 1 ? busy : 1,
                               .spare = -1,
                               .n_cpus = quota && quota < n_allowed ? quota : n_allowed,
                               .has_quota = quota && quota < n_allowed};
-    w->n_steps = n_steps;
+    w->step_ns = step_ns;
     double worked_ns = wall_ns * out.busy, n = w->pace.n_active;
     double throttled = rate(before.throttled_ns, now->throttled_ns, worked_ns);
     double delayed = rate(0, t.delay_ns, worked_ns) - throttled;
+    out.ran = rate(0, t.run_ns, worked_ns);
     out.stopped = throttled / n < 1 ? throttled / n : 1;
     out.delayed = delayed > 0 ? delayed : 0;
     if (!has_stat)
         return out;
     double used_ns = (double)(now->busy_ns - before.busy_ns); /* by all: of what is stolen, a part is ours */
-    double ours = busy >= 0 && (double)t.run_ns < used_ns ? (double)t.run_ns / used_ns : 1;
+    double ours = has_times && (double)t.run_ns < used_ns ? (double)t.run_ns / used_ns : 1;
     out.stolen = rate(before.stolen_ns, now->stolen_ns, worked_ns) * ours;
-    if (busy >= 0) /* what our own workers leave idle is no room for more of them */
+    if (has_times) /* what our own workers leave idle is no room for more of them */
         out.spare = rate(before.idle_ns, now->idle_ns, wall_ns) - (n - (double)t.run_ns / wall_ns);
     return out;
 }
@@ -271,12 +277,12 @@ static void begin(struct engine *e)
 {
     struct engine_watch *w = e->watch;
     cpu_set_t allowed;
-    double ignored;
+    struct thread_times ignored;
     cpus_allowed(&allowed);
     w->sample.at_ns = clock_now_ns();
     cpus_sample("", &allowed, w->stat, sizeof w->stat, &w->sample);
-    w->n_steps = atomic_load_explicit(&e->counters.n_steps, memory_order_relaxed);
-    look_at_threads(e, 1, &ignored);
+    w->step_ns = time_in_steps(e);
+    look_at_threads(e, &ignored);
 }
 
 /* Who submits counts first, and later the engine thread looks whether we sleep; we lie down first and then

@@ -8,8 +8,12 @@
 #define BAD_WINDOWS 2U          /* in a row: one may be a program that starts */
 #define PATIENCE 5U             /* windows before a worker comes back, or all are pinned */
 #define PATIENCE_MAX 320U
-#define CALM 0.05     /* delayed less than that: nobody is there but our own other threads */
-#define DISTURBED 0.1 /* pinned and delayed more than that: somebody is */
+#define TRIAL_WINDOWS 5U
+#define TRIAL_SETTLES 2U /* of them, until others have noticed */
+#define TRIAL_REST 30U
+#define NEAR_ENOUGH 0.95 /* as much as before: then with fewer */
+#define CALM 0.05        /* delayed less than that: nobody is there but our own other threads */
+#define DISTURBED 0.1    /* pinned and delayed more than that: somebody is */
 
 struct pace pace_begin(uint32_t n_threads, bool is_fixed, bool may_pin)
 {
@@ -18,6 +22,7 @@ struct pace pace_begin(uint32_t n_threads, bool is_fixed, bool may_pin)
                          .is_fixed = is_fixed,
                          .may_pin = may_pin,
                          .patience = PATIENCE,
+                         .trial_rest = TRIAL_REST,
                          .pin_patience = PATIENCE};
 }
 
@@ -72,10 +77,40 @@ static void fewer(struct pace *p, const struct pace_window *w)
 {
     double missing = w->delayed + w->stolen;
     uint32_t n = missing < 2 ? 1 : missing < p->n_active ? (uint32_t)missing : p->n_active;
+    p->n_before = p->n_active;
     p->n_active = p->n_active > n ? p->n_active - n : 1;
     p->limit = reason(w);
     p->patience = p->since_more ? twice(p->patience) : PATIENCE; /* it had just come back */
     p->since_more = p->n_good = 0;
+    p->n_trial = 1;
+    p->ran_trial = 0;
+}
+
+/* Behind the trial's last window. */
+static void judge(struct pace *p)
+{
+    double before = p->ran_bad / BAD_WINDOWS, now = p->ran_trial / (TRIAL_WINDOWS - TRIAL_SETTLES);
+    p->n_trial = p->n_bad = 0;
+    if (now >= before * NEAR_ENOUGH) {
+        p->trial_rest = TRIAL_REST;
+        return;
+    }
+    p->n_active = p->n_before;
+    p->rest = p->trial_rest;
+    p->trial_rest = twice(p->trial_rest);
+}
+
+/* True: it goes on. */
+static bool is_tried(struct pace *p, const struct pace_window *w)
+{
+    if (p->n_trial == 0)
+        return false;
+    if (p->n_trial > TRIAL_SETTLES)
+        p->ran_trial += w->ran - w->stolen;
+    if (p->n_trial++ < TRIAL_WINDOWS)
+        return true;
+    judge(p);
+    return false;
 }
 
 static void more(struct pace *p, const struct pace_window *w)
@@ -93,14 +128,17 @@ static void look_at_number(struct pace *p, const struct pace_window *w)
         p->since_more = 0; /* it was right to come back */
         p->patience = PATIENCE;
     }
-    p->n_bad = too_many(p, w) ? p->n_bad + 1 : 0;
+    bool tried = is_tried(p, w), bad = !tried && p->rest == 0 && too_many(p, w);
+    p->rest -= p->rest > 0;
+    p->ran_bad = !bad ? p->ran_bad : p->n_bad ? p->ran_bad + w->ran - w->stolen : w->ran - w->stolen;
+    p->n_bad = bad ? p->n_bad + 1 : 0;
     if (p->n_bad >= BAD_WINDOWS) {
-        p->n_bad = 0;
         fewer(p, w);
+        return;
     }
     bool room = p->n_active < most_of(p, w) && has_room(p, w);
     p->n_good = room ? p->n_good + 1 : 0;
-    if (p->n_good >= p->patience)
+    if (p->n_good >= p->patience && !tried)
         more(p, w);
 }
 
@@ -125,7 +163,8 @@ static bool look_at_pins(struct pace *p, const struct pace_window *w)
 static void forget(struct pace *p)
 {
     p->n_active = p->n_max;
-    p->n_bad = p->n_good = p->since_more = 0;
+    p->n_bad = p->n_good = p->since_more = p->n_trial = p->rest = 0;
+    p->trial_rest = TRIAL_REST;
 }
 
 bool pace_look(struct pace *p, const struct pace_window *w)

@@ -8,7 +8,13 @@
  * at n * (1 - stopped). A worker comes back when there is idle time for it: with what the CPU lacks to being
  * idle, n + 1 workers would still be faster, by a margin.
  *
- *   fewer    two windows in a row say so; as many fewer as CPUs are missing, at least one
+ * That holds if those who go leave their CPU to the others of the team. Where many programs want it, they
+ * take it, and the team only has a smaller share than before. So fewer workers are a trial: the CPU time that
+ * the team had in a second, which is what its work is made of, decides whether they stay.
+ *
+ *   fewer    two windows in a row say so; as many fewer as CPUs are missing, at least one. Taken back after
+ *            five windows if the team has less CPU time than before; the next trial is 30 windows later, and
+ *            twice as many after each that failed
  *   more     `patience` windows in a row say so (5; twice as many after each time that it was wrong)
  *
  * Pinned workers keep their caches and are spared a scheduler that moves them; but two programs that pin to
@@ -28,7 +34,8 @@
 struct pace_window {
     int64_t at_ns;   /* its end */
     double busy;     /* share of the time in which the team worked */
-    double delayed;  /* its workers were ready, but others had the CPU */
+    double ran;      /* its workers had a CPU */
+    double delayed;  /* they were ready, but others had it */
     double stolen;   /* the hypervisor took from them */
     double stopped;  /* share of the time in which the cgroup's quota was used up */
     double spare;    /* CPUs without work, beside the workers' own; below 0: unknown */
@@ -46,7 +53,9 @@ struct pace {
     bool is_fixed; /* their number was asked for: only pinned changes */
     bool may_pin;
     uint32_t n_bad, n_good, patience, since_more, n_calm, pin_patience;
-    int64_t worked_ns; /* the last busy window */
+    uint32_t n_before, n_trial, rest, trial_rest; /* windows of the trial; until the next, after a failure */
+    double ran_bad, ran_trial;                    /* in the bad windows; in the trial's last ones */
+    int64_t worked_ns;                            /* the last busy window */
 };
 
 struct pace pace_begin(uint32_t n_threads, bool is_fixed, bool may_pin);

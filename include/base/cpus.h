@@ -11,7 +11,8 @@
 /* The process's affinity: its first thread's, which nobody here pins. One CPU where it can't be asked. */
 void cpus_allowed(cpu_set_t *out);
 
-/* CPUs that the quota of the process's cgroup (v2), or of one above it, is worth, rounded up; 0: no quota. */
+/* CPUs that the quota of the process's cgroup (v2), or of one above it, is worth, rounded up; 0: no quota. Of
+ * v1 only a container's own group is seen. */
 unsigned cpus_quota(const char *root);
 
 /* How many threads find a core: the allowed CPUs, cut to the quota; at least 1. */

@@ -65,6 +65,13 @@ static void quotas_of_all_groups_hold(void **state)
     put("/sys/fs/cgroup/system.slice/cpu.max", "0 0\n");
     put("/sys/fs/cgroup/cpu.max", "rubbish\n");
     assert_int_equal(cpus_quota(root), 9);
+    put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(cpus_quota(root), 9);
+    put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "250000\n");
+    assert_int_equal(cpus_quota(root), 3);
+    put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "0\n");
+    assert_int_equal(cpus_quota(root), 9);
 }
 
 static void threads_get_cores_of_their_own(void **state)
@@ -176,14 +183,17 @@ static void this_machine_is_read(void **state)
 
 static int64_t now_ns;
 
-/* n windows like this one, a second each; whether anything changed. */
+/* n windows like this one, a second each; whether anything changed. What the team ran, unless it is said, is
+ * what workers do who all stop with each. */
 static bool look(struct pace *p, struct pace_window w, unsigned n)
 {
     bool changed = false;
     w.busy = w.busy > 0 ? w.busy : 1;
     w.n_cpus = w.n_cpus ? w.n_cpus : 8;
+    double ran = w.ran, waits = w.delayed + w.stolen < 1 ? w.delayed + w.stolen : 1;
     for (unsigned i = 0; i < n; i++) {
         w.at_ns = now_ns += NS_PER_S;
+        w.ran = ran > 0 ? ran : p->n_active * (1 - waits) * (1 - w.stopped) + w.stolen;
         changed = pace_look(p, &w) || changed;
     }
     return changed;
@@ -230,13 +240,38 @@ static void many_go_at_once(void **state)
     struct pace p = pace_begin(64, false, true);
     look(&p, (struct pace_window){.n_cpus = 64, .delayed = 16.3}, 2);
     assert_int_equal(p.n_active, 48);
-    look(&p, (struct pace_window){.n_cpus = 64, .delayed = 500}, 2);
+    look(&p, (struct pace_window){.n_cpus = 64, .delayed = 500}, 4);
+    assert_int_equal(p.n_active, 48); /* a trial */
+    look(&p, (struct pace_window){.n_cpus = 64, .delayed = 500}, 3);
     assert_int_equal(p.n_active, 1);
     look(&p, (struct pace_window){.n_cpus = 64, .spare = 30.5}, 5);
     assert_int_equal(p.n_active, 31);
     look(&p, (struct pace_window){.n_cpus = 40, .spare = 900}, 5);
     assert_int_equal(p.n_active, 40);
     assert_int_equal(p.limit, THREADS_AFFINITY);
+}
+
+/* Ten programs on two CPUs: who goes, goes for nothing. */
+static void others_may_take_what_is_given_up(void **state)
+{
+    (void)state;
+    struct pace p = pace_begin(2, false, true);
+    const struct pace_window two = {.n_cpus = 2, .delayed = 1.5, .ran = 0.35};
+    const struct pace_window one = {.n_cpus = 2, .delayed = 0.8, .ran = 0.2};
+    const struct pace_window freed_late = {.n_cpus = 2, .ran = 0.9}, at_once = {.n_cpus = 2, .ran = 0.1};
+    for (unsigned rest = 30; rest < 320; rest *= 2) {
+        assert_true(look(&p, two, 2));
+        assert_int_equal(p.n_active, 1);
+        assert_false(look(&p, one, 4));
+        assert_true(look(&p, one, 1));
+        assert_int_equal(p.n_active, 2);
+        assert_int_equal(p.limit, THREADS_ALL);
+        assert_false(look(&p, two, rest - 1));
+    }
+    assert_true(look(&p, two, 2));
+    assert_false(look(&p, at_once, 2)); /* the other one hasn't noticed yet */
+    assert_false(look(&p, freed_late, 100));
+    assert_int_equal(p.n_active, 1);
 }
 
 /* The stolen time is gone with the worker, and back with it: each time it comes back later. */
@@ -346,6 +381,7 @@ int main(void)
         cmocka_unit_test(one_busy_cpu_costs_one_worker),
         cmocka_unit_test(two_of_two_wait_for_each_other),
         cmocka_unit_test(many_go_at_once),
+        cmocka_unit_test(others_may_take_what_is_given_up),
         cmocka_unit_test(who_errs_waits_longer),
         cmocka_unit_test(a_quota_stops_all_at_once),
         cmocka_unit_test(who_is_idle_learns_nothing_and_forgets),
