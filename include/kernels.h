@@ -76,6 +76,21 @@ static inline struct act_block *acts_row(const struct acts *a, uint32_t row)
     return a->blocks + row * acts_stride(a->cols);
 }
 
+/* Rows of the next chunk of `left` rows that meet panel after panel: as even as can be, so many whose int8
+ * form takes at most n_bytes of a cache, and no more than most, but never fewer than 8 for want of either. */
+#define ACTS_CHUNK_STEP 8U
+#define ACTS_CHUNK_BYTES (192U * 1024U) /* of the second-level cache */
+static inline uint32_t acts_chunk(uint32_t cols, uint32_t left, uint32_t most, size_t n_bytes)
+{
+    size_t fit = n_bytes / (acts_stride(cols) * sizeof(struct act_block)) / ACTS_CHUNK_STEP * ACTS_CHUNK_STEP;
+    uint32_t max = fit < most ? (uint32_t)fit : most;
+    max = max < ACTS_CHUNK_STEP ? ACTS_CHUNK_STEP : max;
+    uint32_t n_chunks = (left + max - 1) / max;
+    uint32_t even = n_chunks ? (left + n_chunks - 1) / n_chunks : 0;
+    even = (even + ACTS_CHUNK_STEP - 1) / ACTS_CHUNK_STEP * ACTS_CHUNK_STEP;
+    return even < left ? even : left;
+}
+
 /* y[row, panel_begin*16 .. panel_end*16) = W x (accumulate: += scale * W x) for all rows of x; columns >=
  * w->rows are not written. y: [n_rows, y_stride] float. */
 struct matmul_args {
@@ -229,9 +244,12 @@ struct kernels {
     uint32_t (*argmax)(const float *x, uint32_t n); /* lowest index among equals; NaN never wins */
     /* y[i] = the largest of x[PEAK_VALUES * i …], -INFINITY where there are only NaN. */
     void (*peaks)(const float *x, uint32_t n, float *y);
-    /* Sum of exp((x - shift) * factor), in f32 for PEAK_VALUES values at a time and in double over these. */
-    double (*sum_exp)(const float *x, float shift, float factor, uint32_t n);
-    /* The same over those whose bit is set (i % 64 of word i / 64; bits from n on are 0). */
+    /* y[i] = the sum of exp((x - p) * factor) over the values of peak p = peaks[i]; 0 where p is -INFINITY,
+     * NaN where one of them or p's own difference is. Each exp is an f32; what adding them up in f32 loses is
+     * added too, so that the sum is theirs to about 2^-44. */
+    void (*peak_sums)(const float *x, const float *peaks, float factor, uint32_t n, double *y);
+    /* Sum of exp((x - shift) * factor) over those whose bit is set (i % 64 of word i / 64; bits from n on are
+     * 0), in f32 for PEAK_VALUES values at a time and in double over these. */
     double (*sum_exp_masked)(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n);
     void (*expand)(const struct expand_args *a);
 };

@@ -192,6 +192,8 @@ enum dtype merged_copy_type(const struct merged_copy *c);   /* that its matrices
 /* ---- one step
  * --------------------------------------------------------------------------------------------------- */
 
+#define STEP_SUMS 2U /* at most, of a row */
+
 /* A sequence's part of a step: n_tokens consecutive tokens that start at position `position`; positions
  * before it are in its pages already, and pages for the new ones have been acquired. position + n_tokens is
  * at most the configuration's max_position. */
@@ -205,6 +207,9 @@ struct batch_seq {
     /* Some rotary scalings depend on the sequence's length. Tokens of its prompt, and all tokens known so far
      * (prompt included), whatever part of them this step has; 0: no more than this step shows. */
     uint32_t n_prompt, n_known;
+    /* Its rows' sums are made for these factors, while their logits are in the cache: see step_sums. 0: none.
+     * They save work of who needs them and change no number. */
+    float sum_factors[STEP_SUMS];
 };
 
 /* What a step gives for the tokens whose logits are wanted. */
@@ -268,6 +273,9 @@ void model_step(const struct model *m, struct step_space *s, struct kv_cache *kv
 /* The peaks (kernels.h) of the rows of logits in `s`: [rows, n_peaks_of(vocab_size)], made with them and
  * valid as long; row 0 is that of logits_at 0. NULL: not known. Thread: engine. */
 const float *step_peaks(const struct step_space *s);
+/* kernels.h's peak_sums of the same rows: [rows, STEP_SUMS, n_peaks_of(vocab_size)], those of a row's i-th
+ * factor where its sequence asked for some, else what was there before. NULL: none. Thread: engine. */
+const double *step_sums(const struct step_space *s);
 
 /* The hidden states behind the last norm of the rows whose logits the last step gave, or stood for: [rows,
  * hidden_size], if its batch asked for them. Thread: engine. */

@@ -180,8 +180,7 @@ static enum status create_scratch(struct engine *e, struct error *err)
         enum status s = sampler_scratch_init(&e->scratch[i], n_vocab, model_kernels(e->model)->argmax, err);
         if (s != STATUS_OK)
             return s;
-        e->scratch[i].sum_exp = model_kernels(e->model)->sum_exp;
-        e->scratch[i].sum_exp_masked = model_kernels(e->model)->sum_exp_masked;
+        e->scratch[i].kernels = model_kernels(e->model);
     }
     return STATUS_OK;
 }

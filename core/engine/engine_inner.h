@@ -117,6 +117,7 @@ struct row {
     uint32_t depth;              /* drafts of this step that stand before it */
     uint32_t shadow;             /* the step's row of logits that the shadow gave, or ROW_NONE */
     bool non_finite;             /* no token, and the model is at fault */
+    float factors[STEP_SUMS];    /* of the sums that came with it: logprobs' and sampling's */
     enum grammar_answer grammar; /* GOES_ON without one; no token at the others */
     struct logprobs logprobs;
 };

@@ -284,6 +284,17 @@ static void forget_started(struct engine *e)
     e->n_waiting = n;
 }
 
+/* The sums that a step's rows of q come with: of factor 1 for log-probabilities, and what sampling asks for.
+ * Where rows of the prompt are scored too, the one that is sampled makes its own. */
+static void want_sums(const struct sequence *q, bool scores, float factors[STEP_SUMS])
+{
+    const struct generation *g = &q->submission->g;
+    bool logprobs = g->n_logprobs >= 0 || g->n_prompt_logprobs >= 0, plain = !scores && !g->grammar;
+    float factor = plain && !g->pooling ? sampler_sum_factor(&g->sampling) : 0;
+    factors[0] = logprobs && !g->pooling ? 1 : 0;
+    factors[1] = factor != factors[0] ? factor : 0;
+}
+
 /* Adds n tokens of a sequence and its drafts to the batch, and the rows of logits that they will give. */
 static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
 {
@@ -304,11 +315,14 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
                                                 .n_known = q->n_tokens,
                                                 .logits_begin = from - begin,
                                                 .lora_begin = q->submission->lora_begin};
+    float *factors = e->batch[e->n_batch - 1].sum_factors;
+    want_sums(q, from + 1 < g->n_prompt, factors);
     for (uint32_t p = from; p < end; p++) {
         struct row *r = &e->rows[e->n_rows++];
         r->sequence = q;
         r->shadow = ROW_NONE;
         r->non_finite = false;
+        memcpy(r->factors, factors, sizeof r->factors);
         r->scored = p + 1 < g->n_prompt && !g->pooling ? q->tokens[p + 1] : -1;
         r->depth = p < q->n_tokens ? 0 : p + 1 - q->n_tokens;
     }
@@ -321,9 +335,21 @@ static void batch_add(struct engine *e, struct sequence *q, uint32_t n)
 
 /* ---- rows ---- */
 
-static void compute_row(struct row *r, const float *logits, const float *peaks,
-                        struct sampler_scratch *scratch)
+/* Row i of a step, with sums of all factors. */
+static struct logits logits_of(const struct engine *e, uint32_t i)
 {
+    uint32_t n = model_config(e->model)->vocab_size, n_peaks = n_peaks_of(n);
+    const float *peaks = step_peaks(e->space);
+    const double *sums = step_sums(e->space);
+    return (struct logits){.row = e->logits + (size_t)i * n,
+                           .peaks = peaks ? peaks + (size_t)i * n_peaks : NULL,
+                           .sums = sums ? sums + (size_t)i * STEP_SUMS * n_peaks : NULL,
+                           .n = n};
+}
+
+static void compute_row(const struct engine *e, struct row *r, struct sampler_scratch *scratch)
+{
+    struct logits x = logits_of(e, (uint32_t)(r - e->rows));
     struct sequence *q = r->sequence;
     const struct generation *g = &q->submission->g;
     bool scores = r->scored >= 0, early = q->n_generated + r->depth < g->min_tokens;
@@ -333,8 +359,10 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
     r->grammar = masked ? engine_grammar_mask(q, r->depth, early, scratch->mask) : GRAMMAR_GOES_ON;
     if (!scores && r->grammar == GRAMMAR_GOES_ON) {
         const struct sampler_input in = {.sampling = &g->sampling,
-                                         .logits = logits,
-                                         .peaks = peaks,
+                                         .logits = x.row,
+                                         .peaks = x.peaks,
+                                         .sums = x.sums,
+                                         .factors = r->factors,
                                          .tokens = q->tokens,
                                          .n_tokens = q->n_tokens + r->depth,
                                          .n_prompt = g->n_prompt,
@@ -345,30 +373,27 @@ static void compute_row(struct row *r, const float *logits, const float *peaks,
                                          .breaks_data = q,
                                          .mirostat_mu = &q->mirostat_mu};
         r->token = sampler_pick(&in, &q->rng, scratch);
-        if (r->token >= 0 && !isfinite(logits[r->token])) /* plus infinity beats all others: no answer */
+        if (r->token >= 0 && !isfinite(x.row[r->token])) /* plus infinity beats all others: no answer */
             r->token = -1;
-        r->non_finite = r->token < 0 && !row_is_finite(logits, scratch->n_vocab);
+        r->non_finite = r->token < 0 && !row_is_finite(x.row, x.n);
     }
     r->logprobs.logprob = 0;
     r->logprobs.n_top = r->logprobs.rank = 0;
     if (n_top >= 0 && r->token >= 0)
-        logprobs_row(&(struct logits){logits, peaks, scratch->n_vocab}, r->token, (uint32_t)n_top,
-                     &r->logprobs);
+        logprobs_row(&x, r->token, (uint32_t)n_top, &r->logprobs); /* the first sums are of factor 1 */
 }
 
 /* A row, and behind it the drafts' rows as long as each was sampled: what the sampler sees is then the same
  * as if they had come one by one. */
-static void compute_drafts(struct row *r, const float *logits, const float *peaks,
-                           struct sampler_scratch *scratch)
+static void compute_drafts(const struct engine *e, struct row *r, struct sampler_scratch *scratch)
 {
     struct sequence *q = r->sequence;
     uint32_t i = 0;
-    compute_row(r, logits, peaks, scratch);
+    compute_row(e, r, scratch);
     while (i < q->draft.n && r[i].token == q->tokens[q->n_tokens + i] &&
            !sequence_is_stop_token(q, r[i].token)) {
         i++;
-        compute_row(&r[i], logits + (size_t)i * scratch->n_vocab,
-                    peaks ? peaks + (size_t)i * n_peaks_of(scratch->n_vocab) : NULL, scratch);
+        compute_row(e, &r[i], scratch);
     }
     if (q->draft.n) /* else rows of a prompt: others have more of them */
         q->draft.n_right = i;
@@ -380,17 +405,14 @@ static void compute_rows(void *arg, unsigned worker, unsigned n_workers)
 {
     struct engine *e = arg;
     struct sampler_scratch *scratch = &e->scratch[worker];
-    const float *peaks = step_peaks(e->space);
-    size_t n_peaks = n_peaks_of(scratch->n_vocab);
     for (uint32_t i = worker; i < e->n_rows; i += n_workers) {
         struct row *r = &e->rows[i];
-        const float *logits = e->logits + (size_t)i * scratch->n_vocab;
         if (r->sequence->submission->g.pooling)
             continue;
         if (r->depth == 0)
-            compute_drafts(r, logits, peaks ? peaks + i * n_peaks : NULL, scratch);
+            compute_drafts(e, r, scratch);
         if (r->shadow != ROW_NONE)
-            engine_shadow_score(r, logits, e->logits + (size_t)r->shadow * scratch->n_vocab, scratch);
+            engine_shadow_score(r, logits_of(e, i).row, logits_of(e, r->shadow).row, scratch);
     }
 }
 

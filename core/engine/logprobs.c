@@ -1,4 +1,4 @@
-/* Log-softmax in double, summed in id order, so that a row's numbers depend on the row alone. */
+/* Log-softmax, summed in id order, so that a row's numbers depend on the row alone. */
 #include "logprobs.h"
 
 #include <math.h>
@@ -28,12 +28,32 @@ static uint32_t piece_end(const struct logits *x, uint32_t begin, float least)
     return x->peaks && !(x->peaks[begin / PEAK_VALUES] > least) ? begin : end;
 }
 
+/* The n_top-th largest peak: so many logits are not below it. -INFINITY: not known. */
+static float least_of_best(const struct logits *x, uint32_t n_top)
+{
+    float best[LOGPROBS_MAX];
+    uint32_t n = 0, n_peaks = x->peaks ? n_peaks_of(x->n) : 0;
+    for (uint32_t i = 0; i < n_peaks; i++) {
+        float peak = x->peaks[i];
+        if (!(peak > (n == n_top ? best[n - 1] : -INFINITY)))
+            continue;
+        uint32_t at = n < n_top ? n++ : n - 1;
+        for (; at > 0 && peak > best[at - 1]; at--)
+            best[at] = best[at - 1];
+        best[at] = peak;
+    }
+    return n == n_top ? best[n - 1] : -INFINITY;
+}
+
 /* Scanning ids upwards and inserting only what is larger leaves equals in order of their ids. */
 static uint32_t best_tokens(const struct logits *x, uint32_t n_top, struct token_logprob *top)
 {
     uint32_t n = 0;
+    float least = n_top ? least_of_best(x, n_top) : 0;
     for (uint32_t begin = 0; begin < x->n && n_top; begin += PEAK_VALUES) {
         uint32_t end = piece_end(x, begin, n == n_top ? top[n - 1].logprob : -INFINITY);
+        if (x->peaks && x->peaks[begin / PEAK_VALUES] < least)
+            continue;
         for (uint32_t id = begin; id < end; id++) {
             float logit = x->row[id];
             if (!(logit > (n == n_top ? top[n - 1].logprob : -INFINITY)))
@@ -47,20 +67,39 @@ static uint32_t best_tokens(const struct logits *x, uint32_t n_top, struct token
     return n;
 }
 
+static uint32_t rank_of(const struct logits *x, uint32_t token)
+{
+    float own = x->row[token];
+    uint32_t n_better = 0;
+    for (uint32_t begin = 0; begin < x->n; begin += PEAK_VALUES) {
+        uint32_t end = x->n - begin < PEAK_VALUES ? x->n : begin + PEAK_VALUES;
+        if (x->peaks && x->peaks[begin / PEAK_VALUES] < own)
+            continue;
+        for (uint32_t i = begin; i < end; i++)
+            n_better += x->row[i] > own || (x->row[i] == own && i < token);
+    }
+    return n_better + 1;
+}
+
+/* NaN is no token; what else is left out is below the sum's last bit. */
+static double sum_of(const struct logits *x, float largest)
+{
+    double sum = x->sums && x->peaks ? row_mass(x, largest, 1, NULL) : 0;
+    if (sum >= 1 && sum < INFINITY)
+        return sum;
+    sum = 0;
+    for (uint32_t i = 0; i < x->n; i++)
+        if (x->row[i] - largest > -80.0F)
+            sum += exp((double)x->row[i] - (double)largest);
+    return sum;
+}
+
 void logprobs_row(const struct logits *x, int32_t token, uint32_t n_top, struct logprobs *out)
 {
     require(token >= 0 && (uint32_t)token < x->n && n_top <= LOGPROBS_MAX);
     float largest = x->peaks ? largest_of(x->peaks, n_peaks_of(x->n)) : largest_of(x->row, x->n);
-    double sum = 0;
-    float own = x->row[token];
-    uint32_t n_better = 0;
-    for (uint32_t i = 0; i < x->n; i++) {
-        n_better += x->row[i] > own || (x->row[i] == own && i < (uint32_t)token);
-        if (x->row[i] - largest > -80.0F) /* what is left out is below the sum's last bit; NaN is no token */
-            sum += exp((double)x->row[i] - (double)largest);
-    }
-    out->rank = n_better + 1;
-    double log_sum = (double)largest + log(sum);
+    out->rank = rank_of(x, (uint32_t)token);
+    double log_sum = (double)largest + log(sum_of(x, largest));
     out->logprob = bounded((double)x->row[token] - log_sum);
     out->n_top = best_tokens(x, n_top, out->top);
     for (uint32_t i = 0; i < out->n_top; i++)

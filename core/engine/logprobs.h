@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "row_mass.h"
 
 struct logprobs {
     float logprob; /* of the token */
@@ -14,14 +15,10 @@ struct logprobs {
     struct token_logprob top[LOGPROBS_MAX]; /* descending, equals by lower id */
 };
 
-struct logits {
-    const float *row;   /* [n] */
-    const float *peaks; /* largest of each PEAK_VALUES of row (kernels.h), or NULL: not known; they only save
-                           work */
-    uint32_t n;
-};
-
-/* log softmax(row)[token], and the n_top most probable tokens (fewer if not so many are possible). */
+/* log softmax(row)[token], and the n_top most probable tokens (fewer if not so many are possible). With
+ * x->sums, those of factor 1, only parts of the row are read whose peaks say so; without, all of it is summed
+ * up in double, from which the other way's numbers are a rounding away. Which of the two it is must be up to
+ * the request alone. */
 void logprobs_row(const struct logits *x, int32_t token, uint32_t n_top, struct logprobs *out);
 
 /* Whether all n values are. */

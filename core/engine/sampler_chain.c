@@ -7,10 +7,9 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "row_mass.h"
 
 #define NAMES_MAX 4U
-/* A smaller one is summed in double, which takes no time worth saving. */
-#define LARGE_VOCABULARY 4096U
 
 struct sampler_row {
     const char *names[NAMES_MAX]; /* the first is the name, the others are spellings */
@@ -71,11 +70,14 @@ const char *sampler_name(enum sampler_kind kind, char *letter)
     return rows[kind].names[0];
 }
 
+static const struct sampler_order *order_of(const struct sampling *p)
+{
+    return p->order.is_set ? &p->order : &default_order;
+}
+
 void chain_run(struct chain *c)
 {
-    const struct sampler_order *order = &c->in->sampling->order;
-    if (!order->is_set)
-        order = &default_order;
+    const struct sampler_order *order = order_of(c->in->sampling);
     for (unsigned i = 0; i < order->n && !c->greedy; i++)
         rows[order->kinds[i]].apply(c);
 }
@@ -107,26 +109,46 @@ static double least_logit(const struct chain *c)
     return (double)c->top - 80.0 * c->temperature;
 }
 
-/* -1: there is no kernel. */
-static double kernel_total(const struct chain *c)
+/* What weights of this temperature are summed up with; 0: f32 can't divide by it. */
+static float factor_of(double temperature)
 {
-    const struct sampler_scratch *s = c->scratch;
-    const struct ranking *r = &c->ranking;
-    float factor = (float)(1 / c->temperature);
-    if (r->mask)
-        return s->sum_exp_masked ? s->sum_exp_masked(r->row, r->mask, c->top, factor, r->n) : -1;
-    return s->sum_exp ? s->sum_exp(r->row, c->top, factor, r->n) : -1;
+    return temperature > 1e-3 && temperature < 1e6 ? (float)(1 / temperature) : 0;
 }
 
-/* Of a whole vocabulary. The kernel's sum is off by less than a millionth, and not known where there is NaN
+/* The sums that came with the row for this factor, or NULL. */
+static const double *known_sums(const struct chain *c, float factor)
+{
+    const struct sampler_input *in = c->in;
+    if (!in->sums || c->ranking.row != in->logits || c->ranking.mask)
+        return NULL;
+    for (size_t i = 0; i < STEP_SUMS; i++)
+        if (in->factors[i] == factor)
+            return in->sums + i * n_peaks_of(c->ranking.n);
+    return NULL;
+}
+
+/* -1: there is no kernel, or no factor for it. */
+static double kernel_total(const struct chain *c)
+{
+    const struct kernels *k = c->scratch->kernels;
+    const struct ranking *r = &c->ranking;
+    float factor = factor_of(c->temperature);
+    struct logits x = {r->row, r->peaks, NULL, r->n};
+    if (!k || !k->peak_sums || !(factor > 0))
+        return -1;
+    if (r->mask)
+        return k->sum_exp_masked(r->row, r->mask, c->top, factor, r->n);
+    x.sums = known_sums(c, factor);
+    return row_mass(&x, c->top, factor, k);
+}
+
+/* Of a whole vocabulary. The kernels' sum is off by less than a millionth, and not known where there is NaN
  * or a temperature that f32 can't divide by. */
 static double whole_total(const struct chain *c)
 {
     const struct ranking *r = &c->ranking;
-    double least = least_logit(c), sum = -1;
+    double least = least_logit(c), sum = kernel_total(c);
     float own[PEAK_VALUES];
-    if (r->n >= LARGE_VOCABULARY && c->temperature > 1e-3 && c->temperature < 1e6)
-        sum = kernel_total(c);
     if (sum >= 1 && sum < INFINITY)
         return sum;
     sum = 0;
@@ -155,6 +177,48 @@ double chain_total(struct chain *c)
     }
     c->total = sum;
     return sum;
+}
+
+/* Whether the sampler makes a row of its own, or cuts the window before anybody asks for all its weights. */
+static bool ends_whole_window(const struct sampling *p, enum sampler_kind kind)
+{
+    switch (kind) {
+    case SAMPLER_PENALTIES:
+        return p->repetition_penalty != 1.0F || p->presence_penalty != 0.0F || p->frequency_penalty != 0.0F;
+    case SAMPLER_DRY:
+        return p->dry_multiplier > 0;
+    case SAMPLER_TOP_N_SIGMA:
+        return p->top_n_sigma > 0;
+    case SAMPLER_TOP_K:
+        return p->top_k > 0;
+    case SAMPLER_TYP_P:
+        return p->typical_p > 0 && p->typical_p < 1;
+    case SAMPLER_MIN_P:
+        return p->min_p > 0;
+    default:
+        return false;
+    }
+}
+
+/* Follows the chain with a whole window, as far as it stays one. */
+float sampler_sum_factor(const struct sampling *p)
+{
+    const struct sampler_order *order = order_of(p);
+    double temperature = 1;
+    if (p->n_logit_bias || p->n_bad_words || p->allowed || p->dynatemp_range > 0 || p->mirostat == 1)
+        return 0;
+    if (p->mirostat)
+        return ends_whole_window(p, SAMPLER_PENALTIES) ? 0 : factor_of((double)p->temperature);
+    for (unsigned i = 0; i < order->n; i++) {
+        enum sampler_kind kind = order->kinds[i];
+        if (kind == SAMPLER_TEMPERATURE)
+            temperature *= (double)p->temperature;
+        if (ends_whole_window(p, kind) || temperature <= 0)
+            return 0;
+        if ((kind == SAMPLER_TOP_P && p->top_p < 1) || (kind == SAMPLER_XTC && p->xtc_probability > 0))
+            break;
+    }
+    return factor_of(temperature);
 }
 
 float bounded_logit(float x)

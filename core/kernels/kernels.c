@@ -28,7 +28,7 @@
         .add = add_##set, .scale = scale_##set, .to_f16 = to_f16_##set, .put_keys = put_keys_##set,          \
         .put_values = put_values_##set, .attention = attention_##set,                                        \
         .attention_parts = attention_parts_##set, .attention_join = attention_join_##set,                    \
-        .argmax = argmax_##set, .peaks = peaks_##set, .sum_exp = sum_exp_##set,                              \
+        .argmax = argmax_##set, .peaks = peaks_##set, .peak_sums = peak_sums_##set,                          \
         .sum_exp_masked = sum_exp_masked_##set, .expand = expand_##set,                                      \
     }
 

@@ -47,7 +47,7 @@ bool cpu_has_neon(void);
     void put_keys_##isa(const struct kv_row *r, const float *x);                                             \
     void put_values_##isa(const struct kv_row *r, const float *x);                                           \
     void peaks_##isa(const float *x, uint32_t n, float *y);                                                  \
-    double sum_exp_##isa(const float *x, float shift, float factor, uint32_t n);                             \
+    void peak_sums_##isa(const float *x, const float *peaks, float factor, uint32_t n, double *y);           \
     double sum_exp_masked_##isa(const float *x, const uint64_t *mask, float shift, float factor,             \
                                 uint32_t n);                                                                 \
     void attention_##isa(const struct attention_args *a);                                                    \

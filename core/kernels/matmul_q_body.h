@@ -47,16 +47,4 @@ VEC struct v16 block_mins(const struct panel_layout *l, const uint8_t *unit, uin
     return v16_mul(dmin, v16_load_u4(at + (size_t)(2 * i + half) * 16, true));
 }
 
-/* Rows of the next chunk, from `row` on: as even as can be, so many whose activations take at most n_bytes of
- * a cache, and no more than most, but never fewer than 8 for want of either. */
-#define CHUNK_STEP 8U
-VEC uint32_t chunk_rows(const struct matmul_args *a, uint32_t row, uint32_t most, size_t n_bytes)
-{
-    size_t fit = n_bytes / (acts_stride(a->x->cols) * sizeof(struct act_block)) / CHUNK_STEP * CHUNK_STEP;
-    uint32_t left = a->row_end - row, max = fit < most ? (uint32_t)fit : most;
-    uint32_t even = tile_rows(left, max < CHUNK_STEP ? CHUNK_STEP : max);
-    even = (even + CHUNK_STEP - 1) / CHUNK_STEP * CHUNK_STEP;
-    return even < left ? even : left;
-}
-
 #endif

@@ -44,7 +44,7 @@ VEC void panel_rows(const struct matmul_args *a, const struct panel_layout *l, u
 VEC void matmul_int8(const struct matmul_args *a, const struct panel_layout *l)
 {
     for (uint32_t row = a->row_begin; row < a->row_end;) {
-        uint32_t n_rows = chunk_rows(a, row, CHUNK_ROWS, CHUNK_BYTES);
+        uint32_t n_rows = acts_chunk(a->x->cols, a->row_end - row, CHUNK_ROWS, CHUNK_BYTES);
         for (uint32_t p = a->panel_begin; p < a->panel_end; p++)
             panel_rows(a, l, p, row, n_rows);
         row += n_rows;

@@ -143,12 +143,10 @@ static void panels(const struct matmul_args *a, tile_fn *const *tiles, uint32_t 
     }
 }
 
-#define CHUNK_BYTES (192U * 1024U) /* of activations, which stay in the second-level cache */
-
 static void matmul_int8(const struct matmul_args *a, tile_fn *const *tiles)
 {
     for (uint32_t row = a->row_begin, n; row < a->row_end; row += n) {
-        n = chunk_rows(a, row, UINT32_MAX, CHUNK_BYTES);
+        n = acts_chunk(a->x->cols, a->row_end - row, UINT32_MAX, ACTS_CHUNK_BYTES);
         panels(a, tiles, row, row + n);
     }
 }

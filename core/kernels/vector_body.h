@@ -212,20 +212,34 @@ void ISA_NAME(peaks)(const float *x, uint32_t n, float *y)
     }
 }
 
-double ISA_NAME(sum_exp)(const float *x, float shift, float factor, uint32_t n)
+/* One peak's, n values. Two lines of sums: the second has what each addition to the first has lost (Knuth,
+ * The Art of Computer Programming 2, 4.2.2 theorem B). */
+VEC double peak_sum(const float *x, float peak, float factor, uint32_t n)
 {
-    struct v16 from = v16_set1(shift), by = v16_set1(factor);
-    double sum = 0;
-    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
-        uint32_t end = n - begin < PEAK_VALUES ? n : begin + PEAK_VALUES;
-        struct v16 part = v16_set1(0);
-        for (uint32_t i = begin; i < end; i += 16) {
-            struct v16 v = end - i < 16 ? load_last(x + i, end - i) : v16_load(x + i);
-            part = v16_add(part, v16_exp(v16_mul(v16_sub(v, from), by)));
-        }
-        sum += (double)v16_sum(part);
+    struct v16 from = v16_set1(peak), by = v16_set1(factor), sum = v16_set1(0), lost = sum;
+    float sums[16], rest[16];
+    double total = 0;
+    for (uint32_t i = 0; i < n; i += 16) {
+        struct v16 v = n - i < 16 ? load_last(x + i, n - i) : v16_load(x + i);
+        struct v16 e = v16_exp(v16_mul(v16_sub(v, from), by)), next = v16_add(sum, e);
+        struct v16 added = v16_sub(next, sum), kept = v16_sub(next, added);
+        lost = v16_add(lost, v16_add(v16_sub(sum, kept), v16_sub(e, added)));
+        sum = next;
     }
-    return sum;
+    v16_store(sums, sum);
+    v16_store(rest, lost);
+    for (uint32_t i = 0; i < 16; i++)
+        total += (double)sums[i] + (double)rest[i];
+    return total;
+}
+
+void ISA_NAME(peak_sums)(const float *x, const float *peaks, float factor, uint32_t n, double *y)
+{
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t length = n - begin < PEAK_VALUES ? n - begin : PEAK_VALUES;
+        float peak = peaks[begin / PEAK_VALUES];
+        y[begin / PEAK_VALUES] = peak > -INFINITY ? peak_sum(x + begin, peak, factor, length) : 0;
+    }
 }
 
 double ISA_NAME(sum_exp_masked)(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n)

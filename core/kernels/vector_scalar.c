@@ -143,16 +143,30 @@ void peaks_scalar(const float *x, uint32_t n, float *y)
     }
 }
 
-double sum_exp_scalar(const float *x, float shift, float factor, uint32_t n)
+/* Two lines of sums: the second has what each addition to the first has lost (Knuth, The Art of Computer
+ * Programming 2, 4.2.2 theorem B). */
+static double peak_sum(const float *x, float peak, float factor, uint32_t n)
 {
-    double sum = 0;
-    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
-        float lanes[LANES] = {0};
-        for (uint32_t i = begin; i < n && i < begin + PEAK_VALUES; i++)
-            lanes[i % LANES] += exp_scalar((x[i] - shift) * factor);
-        sum += (double)lanes_sum(lanes);
+    float sums[LANES] = {0}, lost[LANES] = {0};
+    double total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        float sum = sums[i % LANES], e = exp_scalar((x[i] - peak) * factor), next = sum + e;
+        float added = next - sum, kept = next - added;
+        lost[i % LANES] += (sum - kept) + (e - added);
+        sums[i % LANES] = next;
     }
-    return sum;
+    for (uint32_t i = 0; i < LANES; i++)
+        total += (double)sums[i] + (double)lost[i];
+    return total;
+}
+
+void peak_sums_scalar(const float *x, const float *peaks, float factor, uint32_t n, double *y)
+{
+    for (uint32_t begin = 0; begin < n; begin += PEAK_VALUES) {
+        uint32_t length = n - begin < PEAK_VALUES ? n - begin : PEAK_VALUES;
+        float peak = peaks[begin / PEAK_VALUES];
+        y[begin / PEAK_VALUES] = peak > -INFINITY ? peak_sum(x + begin, peak, factor, length) : 0;
+    }
 }
 
 double sum_exp_masked_scalar(const float *x, const uint64_t *mask, float shift, float factor, uint32_t n)

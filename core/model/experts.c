@@ -114,7 +114,7 @@ static struct lora_place place_of(const struct crew *c, uint32_t layer, uint32_t
     uint32_t rows = group == LORA_GROUP_DOWN ? config->hidden_size : config->expert_intermediate_size;
     struct panels own = share_panels(c, rows);
     return (struct lora_place){
-        c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group, {own, own}};
+        c->s->pair_segments + at[0], at[1] - at[0], layer, (int32_t)expert, group, {own, own}, 0, n_pairs(c)};
 }
 
 /* low_rank_begin for all experts at once. */

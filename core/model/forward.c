@@ -116,7 +116,7 @@ static void add_feed_forward(const struct crew *c, uint32_t layer, uint32_t row)
 
 struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group)
 {
-    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group, {{0, 0}}};
+    return (struct lora_place){c->s->segments, c->s->n_segments, layer, -1, group, {{0, 0}}, 0, c->s->n_rows};
 }
 
 struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x)
@@ -201,16 +201,11 @@ static void project_qkv(const struct crew *c, const struct lora_place *p, const 
                         struct low_rank *t)
 {
     const struct step_space *s = c->s;
-    const struct model *m = c->m;
-    const struct packed *w = m->layers[p->layer].w;
-    lora_linear(c, p, LORA_SITE_Q, &w[LORA_SITE_Q], h, s->q);
-    lora_linear(c, p, LORA_SITE_K, &w[LORA_SITE_K], h, s->k);
-    lora_linear(c, p, LORA_SITE_V, &w[LORA_SITE_V], h, s->v);
-    if (!low_rank_ready(c, t))
-        return;
-    lora_expand(c, p, 0, m->q_dim, s->q);
-    lora_expand(c, p, 1, m->kv_dim, s->k);
-    lora_expand(c, p, 2, m->kv_dim, s->v);
+    const struct packed *w = c->m->layers[p->layer].w;
+    const struct product of[] = {{LORA_SITE_Q, &w[LORA_SITE_Q], h, s->q},
+                                 {LORA_SITE_K, &w[LORA_SITE_K], h, s->k},
+                                 {LORA_SITE_V, &w[LORA_SITE_V], h, s->v}};
+    lora_project(c, p, of, 3, t);
 }
 
 /* Norm and rotation of n_heads neighbouring heads of one row. */
@@ -349,11 +344,8 @@ static void project_out(const struct crew *c, uint32_t layer, enum lora_site sit
     struct lora_place p = place_in(c, layer, group);
     struct low_rank t = low_rank_begin(c, &p, x);
     uint32_t counter = claim_in(layer, group == LORA_GROUP_O ? CLAIM_O : CLAIM_DOWN);
-    while (claim_panels(c, counter, w, PANEL_ROWS, &p.own[0])) {
-        lora_linear(c, &p, site, w, x, c->s->y);
-        if (low_rank_ready(c, &t))
-            lora_expand(c, &p, 0, w->rows, c->s->y);
-    }
+    while (claim_panels(c, counter, w, PANEL_ROWS, &p.own[0]))
+        lora_project(c, &p, &(struct product){site, w, x, c->s->y}, 1, &t);
     low_rank_ready(c, &t);
 }
 
@@ -440,13 +432,9 @@ static void make_act(const struct crew *c, const struct lora_place *p, const str
     const struct packed *w = c->m->layers[p->layer].w;
     uint32_t n = c->m->config.intermediate_size, begin = p->own[0].begin * PANEL_ROWS;
     uint32_t end = p->own[0].end * PANEL_ROWS < n ? p->own[0].end * PANEL_ROWS : n;
-    if (!c->m->family->no_gate)
-        lora_linear(c, p, LORA_SITE_GATE, &w[LORA_SITE_GATE], h, s->gate);
-    lora_linear(c, p, LORA_SITE_UP, &w[LORA_SITE_UP], h, s->up);
-    if (low_rank_ready(c, t)) {
-        lora_expand(c, p, 0, n, s->gate);
-        lora_expand(c, p, 1, n, s->up);
-    }
+    const struct product of[] = {{LORA_SITE_GATE, &w[LORA_SITE_GATE], h, s->gate},
+                                 {LORA_SITE_UP, &w[LORA_SITE_UP], h, s->up}};
+    lora_project(c, p, c->m->family->no_gate ? of + 1 : of, c->m->family->no_gate ? 1 : 2, t);
     for (uint32_t row = 0; row < s->n_rows; row++)
         activate(c, p->layer, row, begin, end);
 }
@@ -501,15 +489,21 @@ static void cap_logits(const struct crew *c, struct panels own)
     }
 }
 
-/* Columns of whole peaks. */
+/* Columns of whole peaks: the rows are chosen from and summed up by these, without being read again. */
 static void find_peaks(const struct crew *c, struct panels own)
 {
     const struct step_space *s = c->s;
-    uint32_t n = c->m->config.vocab_size, begin = own.begin * PANEL_ROWS;
+    uint32_t n = c->m->config.vocab_size, n_peaks = n_peaks_of(n), begin = own.begin * PANEL_ROWS;
     uint32_t end = own.end * PANEL_ROWS < n ? own.end * PANEL_ROWS : n;
-    for (size_t row = 0; row < s->n_logit_rows; row++)
-        c->k->peaks(s->out + row * n + begin, end - begin,
-                    s->peaks + (s->batch->logits_at + row) * n_peaks_of(n) + begin / PEAK_VALUES);
+    for (size_t row = 0; row < s->n_logit_rows; row++) {
+        size_t at = s->batch->logits_at + row, peak = begin / PEAK_VALUES;
+        const float *x = s->out + row * n + begin, *factors = s->factors[row];
+        c->k->peaks(x, end - begin, s->peaks + at * n_peaks + peak);
+        for (size_t i = 0; i < STEP_SUMS; i++)
+            if (factors[i] > 0)
+                c->k->peak_sums(x, s->peaks + at * n_peaks + peak, factors[i], end - begin,
+                                s->sums + (at * STEP_SUMS + i) * n_peaks + peak);
+    }
 }
 
 static void head_in(const struct crew *c)
@@ -531,12 +525,35 @@ static void head_in(const struct crew *c)
     rows_ready(c);
 }
 
+/* The logits of p's panels and what is made of them in the cache. */
+static void head_tile(const struct crew *c, const struct lora_place *p, const struct acts *x,
+                      struct low_rank *t)
+{
+    uint32_t vocab = c->m->config.vocab_size;
+    lora_linear(c, p, LORA_SITE_LM_HEAD, &c->m->head, x, c->s->out);
+    lora_head_rows(c, p, x, vocab, c->s->out);
+    if (low_rank_ready(c, t))
+        lora_expand(c, p, 0, vocab, c->s->out);
+    cap_logits(c, p->own[0]);
+    find_peaks(c, p->own[0]);
+}
+
+/* Panels of a tile whose logits stay in a core's second-level cache: those of one peak at least. */
+#define TILE_LOGITS (32U * 1024U)
+static uint32_t head_tile_panels(uint32_t n_rows)
+{
+    uint32_t n_peaks = n_rows ? TILE_LOGITS / PEAK_VALUES / n_rows : 0;
+    return (n_peaks ? n_peaks : 1) * (PEAK_VALUES / PANEL_ROWS);
+}
+
 static void head(const struct crew *c)
 {
     const struct step_space *s = c->s;
     const struct model *m = c->m;
-    uint32_t vocab = m->config.vocab_size;
-    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1, LORA_GROUP_COUNT, {{0, 0}}};
+    uint32_t n_panels = head_tile_panels(s->n_logit_rows);
+    struct panels piece;
+    struct lora_place p = {s->head_segments, s->n_head_segments, 0, -1,
+                           LORA_GROUP_COUNT, {{0, 0}},           0, s->n_logit_rows};
     struct acts x = acts_of(c->final, s->n_logit_rows, m->config.hidden_size, c->in);
     crew_phase(c, PHASE_NORM);
     head_in(c);
@@ -544,14 +561,11 @@ static void head(const struct crew *c)
         return;
     crew_phase(c, PHASE_HEAD);
     struct low_rank t = low_rank_begin(c, &p, &x);
-    while (claim_panels(c, m->config.n_layers * N_LAYER_CLAIMS, &m->head, PEAK_VALUES, &p.own[0])) {
-        lora_linear(c, &p, LORA_SITE_LM_HEAD, &m->head, &x, s->out);
-        lora_head_rows(c, &p, &x, vocab, s->out);
-        if (low_rank_ready(c, &t))
-            lora_expand(c, &p, 0, vocab, s->out);
-        cap_logits(c, p.own[0]);
-        find_peaks(c, p.own[0]);
-    }
+    while (claim_panels(c, m->config.n_layers * N_LAYER_CLAIMS, &m->head, PEAK_VALUES, &piece))
+        for (uint32_t at = piece.begin; at < piece.end; at = p.own[0].end) {
+            p.own[0] = (struct panels){at, piece.end - at < n_panels ? piece.end : at + n_panels};
+            head_tile(c, &p, &x, &t);
+        }
     low_rank_ready(c, &t);
 }
 
@@ -587,4 +601,9 @@ const float *step_hidden(const struct step_space *s)
 const float *step_peaks(const struct step_space *s)
 {
     return s->peaks;
+}
+
+const double *step_sums(const struct step_space *s)
+{
+    return s->sums;
 }

@@ -4,7 +4,8 @@
  *   shrink   t = A x, one stacked A for all sites that read x        small: shared by (row tile, panel)
  *   linear   y = W x, W being the adapter's own where it replaces the base's                  by output
  * columns barrier  long after its first half, which stands before linear expand   y = factor * y + scale * (B
- * t + bias)                           by output columns, like linear
+ * t + bias)                           by output columns, like linear, and where many rows share an adapter,
+ * tile by tile behind it
  *
  * An adapter is one member with weight 1, a composition several: its deltas are added one after another. For
  * DoRA the delta of a column is (f - 1) W x + f scale B A x, so W x is multiplied by 1 + sum of weight * (f -
@@ -88,22 +89,36 @@ static void linear_rows(const struct crew *c, struct matmul_args a, const struct
     c->k->matmul[w->type](&a);
 }
 
+/* Those of a segment's rows that the place looks at; none: equals. */
+static void rows_at(const struct lora_place *p, const struct segment *s, uint32_t rows[2])
+{
+    rows[0] = s->row_begin > p->row_begin ? s->row_begin : p->row_begin;
+    rows[1] = s->row_end < p->row_end ? s->row_end : p->row_end;
+    if (rows[1] < rows[0])
+        rows[1] = rows[0];
+}
+
 void lora_linear(const struct crew *c, const struct lora_place *p, enum lora_site site,
                  const struct packed *w, const struct acts *x, float *y)
 {
-    uint32_t rows[2] = {p->n_segments ? p->segments[0].row_begin : 0, 0};
+    uint32_t rows[2] = {0, 0}, at[2];
     struct panels own = p->own[part_of_site[site]];
     const struct matmul_args a = {
         .x = x, .panel_begin = own.begin, .panel_end = own.end, .y = y, .y_stride = w->rows};
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct segment *s = &p->segments[i];
         const struct lora_replaced *r = p->expert < 0 ? replaced_in(s->lora, p) : NULL;
-        rows[1] = s->row_end;
+        rows_at(p, s, at);
+        if (at[0] == at[1])
+            continue;
+        if (rows[0] == rows[1])
+            rows[0] = at[0];
+        rows[1] = at[1];
         if (!r || !r->w[site].data)
             continue; /* goes on with the run of rows on the base */
-        linear_rows(c, a, w, (uint32_t[2]){rows[0], s->row_begin});
-        linear_rows(c, a, &r->w[site], (uint32_t[2]){s->row_begin, s->row_end});
-        rows[0] = s->row_end;
+        linear_rows(c, a, w, (uint32_t[2]){rows[0], at[0]});
+        linear_rows(c, a, &r->w[site], at);
+        rows[0] = at[1];
     }
     linear_rows(c, a, w, rows);
 }
@@ -300,15 +315,17 @@ static void expand_member(const struct crew *c, const struct span *s, const stru
 void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part, uint32_t out, float *y)
 {
     struct member m;
+    uint32_t rows[2];
     struct span s = own_span(p, part, out, y);
     if (s.begin == s.end)
         return;
     for (uint32_t i = 0; i < p->n_segments; i++) {
         const struct lora *l = p->segments[i].lora;
-        if (!l)
+        rows_at(p, &p->segments[i], rows);
+        if (!l || rows[0] == rows[1])
             continue;
-        s.row_begin = p->segments[i].row_begin;
-        s.row_end = p->segments[i].row_end;
+        s.row_begin = rows[0];
+        s.row_end = rows[1];
         multiply_factors(&s, l, p, part);
         for (uint32_t k = 0; member_at(l, k, &m); k++) {
             const struct lora_group *g = group_in(m.lora, p);
@@ -316,6 +333,64 @@ void lora_expand(const struct crew *c, const struct lora_place *p, unsigned part
                 expand_member(c, &s, &m, &g->part[part], next_slice(p, part, i, k));
         }
     }
+}
+
+/* ---- both ---- */
+
+/* A part of y that is still in a core's second-level cache when its product is made. */
+#define TILE_BYTES (128U * 1024U)
+#define TILE_PANELS_MIN 4U
+/* Mean rows of a segment from which its part of B is worth being read once for each tile. */
+#define SHARED_ROWS 8U
+
+/* Whether y's part is too large to stay in a cache; with adapters, only if rows mostly share one. */
+static bool wants_tiles(const struct lora_place *p, struct panels own, bool any)
+{
+    uint64_t n_rows = p->row_end - p->row_begin, n_panels = own.end - own.begin;
+    return n_rows * n_panels * PANEL_ROWS * sizeof(float) > TILE_BYTES &&
+           (!any || n_rows >= (uint64_t)SHARED_ROWS * p->n_segments);
+}
+
+/* Tile by tile: y = W x, and B's part while the tile is in the cache. Rows are cut where the product cuts
+ * them, so its order of work is the same but for the panels, of which some meet all rows of a chunk before
+ * others come: that alone makes it a little faster. t was complete while the first tile was made. */
+static void project_tiles(const struct crew *c, const struct lora_place *p, const struct product *of,
+                          struct low_rank *t)
+{
+    unsigned part = part_of_site[of->site];
+    struct panels own = p->own[part];
+    struct lora_place at = *p;
+    for (uint32_t row = p->row_begin; row < p->row_end; row = at.row_end) {
+        uint32_t n_rows = p->row_end - row;
+        if (wants_int8(c, of->w, 1)) /* else panels are the outer loop */
+            n_rows = acts_chunk(of->x->cols, n_rows, UINT32_MAX, ACTS_CHUNK_BYTES);
+        require(n_rows > 0);
+        uint32_t n_panels = TILE_BYTES / (n_rows * PANEL_ROWS * (uint32_t)sizeof(float));
+        n_panels = n_panels > TILE_PANELS_MIN ? n_panels : TILE_PANELS_MIN;
+        at.row_begin = row;
+        at.row_end = row + n_rows;
+        for (uint32_t panel = own.begin; panel < own.end; panel = at.own[part].end) {
+            at.own[part] = (struct panels){panel, own.end - panel < n_panels ? own.end : panel + n_panels};
+            lora_linear(c, &at, of->site, of->w, of->x, of->y);
+            if (low_rank_ready(c, t))
+                lora_expand(c, &at, part, of->w->rows, of->y);
+        }
+    }
+}
+
+void lora_project(const struct crew *c, const struct lora_place *p, const struct product *of, unsigned n,
+                  struct low_rank *t)
+{
+    bool tiles = false;
+    for (unsigned i = 0; i < n; i++)
+        tiles = tiles || wants_tiles(p, p->own[part_of_site[of[i].site]], t->any);
+    for (unsigned i = 0; i < n; i++)
+        if (tiles)
+            project_tiles(c, p, &of[i], t);
+        else
+            lora_linear(c, p, of[i].site, of[i].w, of[i].x, of[i].y);
+    for (unsigned i = 0; !tiles && i < n && low_rank_ready(c, t); i++)
+        lora_expand(c, p, part_of_site[of[i].site], of[i].w->rows, of[i].y);
 }
 
 /* ---- replaced vectors of a row ---- */

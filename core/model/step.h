@@ -9,7 +9,7 @@
 
 #include "model_inner.h"
 
-#define STEP_BLOCKS_MAX 56U
+#define STEP_BLOCKS_MAX 58U
 
 struct segment {
     const struct lora *lora; /* or NULL */
@@ -36,6 +36,7 @@ struct step_space {
     float *logits;          /* [n_logit_rows_max, vocab] */
     float *out;             /* this step's rows of it */
     float *peaks;           /* [n_logit_rows_max, n_peaks_of(vocab)] of logits */
+    double *sums;           /* [n_logit_rows_max, STEP_SUMS, n_peaks_of(vocab)] likewise: step_sums */
     /* int8 forms, NULL: no use for them: of what the half layers and the head read (h, final, pair), and of
      * what is made in them (att, gate) */
     struct act_block *in, *mid;
@@ -75,6 +76,7 @@ struct step_space {
     uint32_t *first_row; /* [2 * seqs] of a sequence's tokens before its adapter acts, and of those behind */
     bool *placed;        /* [2 * seqs] the same */
     uint32_t *logit_row; /* [logit rows] the row that they come from */
+    const float **factors;         /* [logit rows] sum_factors of its sequence */
     struct segment *segments;      /* [2 * seqs] over rows */
     struct segment *head_segments; /* [2 * seqs] over logit rows */
     atomic_uint *claims;           /* [n_layers * N_LAYER_CLAIMS + 1] pieces that were taken: crew_claim */
@@ -185,6 +187,7 @@ struct lora_place {
     unsigned group;
     struct panels own[3]; /* by part of the group: q k v, gate up, else the first alone; while a place's work
                              is claimed piece by piece, those of the piece */
+    uint32_t row_begin, row_end; /* no others of the segments' rows are meant (lora_shrink: all are) */
 };
 /* That of the batch's rows in a layer, no panels yet (forward.c). */
 struct lora_place place_in(const struct crew *c, uint32_t layer, enum lora_group_id group);
@@ -207,6 +210,17 @@ struct low_rank {
 };
 struct low_rank low_rank_begin(const struct crew *c, const struct lora_place *p, const struct acts *x);
 bool low_rank_ready(const struct crew *c, struct low_rank *t);
+/* A product of a place: y: [rows, w->rows]. */
+struct product {
+    enum lora_site site;
+    const struct packed *w;
+    const struct acts *x;
+    float *y;
+};
+/* y[:, own panels] = W x with the adapters' part, of n sites of the place; the same sums as lora_linear's and
+ * lora_expand's behind it. */
+void lora_project(const struct crew *c, const struct lora_place *p, const struct product *of, unsigned n,
+                  struct low_rank *t);
 /* True if any adapter of the batch has something here: the same answer for all workers. */
 bool lora_any(const struct lora_place *p);
 /* t = A x for this worker's share; read by lora_expand after a barrier. Called before lora_linear, so that

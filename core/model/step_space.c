@@ -97,6 +97,7 @@ static bool allocate_activations(struct step_space *s)
     s->final = block(s, n_logits, c->hidden_size, sizeof(float));
     s->logits = block(s, n_logits, c->vocab_size, sizeof(float));
     s->peaks = block(s, n_logits, n_peaks_of(c->vocab_size), sizeof(float));
+    s->sums = block(s, n_logits * STEP_SUMS, n_peaks_of(c->vocab_size), sizeof(double));
     if (c->n_experts)
         allocate_experts(s);
     if (!has_room_for(s, m))
@@ -122,6 +123,7 @@ static bool allocate_plan(struct step_space *s)
     s->first_row = block(s, n_seqs, 2, sizeof *s->first_row);
     s->placed = block(s, n_seqs, 2, sizeof *s->placed);
     s->logit_row = block(s, s->n_logit_rows_max, 1, sizeof *s->logit_row);
+    s->factors = block(s, s->n_logit_rows_max, 1, sizeof *s->factors);
     s->segments = block(s, n_seqs, 2, sizeof *s->segments);
     s->head_segments = block(s, n_seqs, 2, sizeof *s->head_segments);
     s->claims = block(s, (size_t)s->m->config.n_layers * N_LAYER_CLAIMS + 1, 1, sizeof *s->claims);
@@ -303,6 +305,7 @@ static void place_logit(struct step_space *s, uint32_t seq_index, uint32_t token
     if (s->n_head_segments == 0 || segments[s->n_head_segments - 1].lora != s->row_lora[row])
         segments[s->n_head_segments++] =
             (struct segment){.lora = s->row_lora[row], .row_begin = s->n_logit_rows};
+    s->factors[s->n_logit_rows] = s->batch->seqs[seq_index].sum_factors;
     s->logit_row[s->n_logit_rows++] = row;
     segments[s->n_head_segments - 1].row_end = s->n_logit_rows;
 }

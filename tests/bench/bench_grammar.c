@@ -205,8 +205,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    b->scratch.sum_exp = b->kernels->sum_exp;
-    b->scratch.sum_exp_masked = b->kernels->sum_exp_masked;
+    b->scratch.kernels = b->kernels;
     printf("vocabulary: %u tokens, tree of %.1f MB in %.0f ms\n", b->n_vocab,
            (double)grammar_vocab_bytes(b->vocab) / 1e6, (double)(clock_now_ns() - begin) / 1e6);
     bool fine = true;

@@ -1,8 +1,8 @@
 /* Speed of the engine in this process, one JSON line a run.
  *
  *   bench_step MODEL [--rank 16] [--sites all|qv] [--rounds 1] [--threads N] [--isa auto] [--quant auto]
- *              [--activations int8] [--predict] [--no-pin] RUN...
- *   RUN: prefill:TOKENS[:ROWS]             ROWS prompts of so many tokens
+ *              [--activations int8] [--predict] [--no-pin] [--temperature 0] [--top-p 1] [--logprobs -1]
+ * RUN... RUN: prefill:TOKENS[:ROWS]             ROWS prompts of so many tokens
  *        decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]   ROWS sequences that have CONTEXT tokens each (8) say TOKENS
  * more, on so many different adapters (0: the base alone)
  *
@@ -49,6 +49,8 @@ struct bench {
     struct engine *engine;
     struct cost_model costs;
     bool predict, pin_off;
+    float temperature, top_p;
+    int32_t n_logprobs; /* of each token; -1: none */
     struct lora *adapters[N_ADAPTERS_MAX];
     int32_t *prompt;
     uint32_t rank, n_rounds, n_runs;
@@ -85,13 +87,15 @@ static void submit(struct bench *b, const struct run *r)
             b->salt = b->salt * 6364136223846793005ULL + 1442695040888963407ULL;
             b->prompt[i] = (int32_t)((b->salt >> 33) % vocab);
         }
-        struct generation g = {.prompt = b->prompt,
-                               .n_prompt = r->n_prompt,
-                               .max_tokens = r->prefill ? 1 : r->n_tokens + 1,
-                               .ignore_eos = true,
-                               .n_logprobs = -1,
-                               .n_prompt_logprobs = -1,
-                               .sampling = {.top_p = 1, .repetition_penalty = 1}};
+        struct generation g = {
+            .prompt = b->prompt,
+            .n_prompt = r->n_prompt,
+            .max_tokens = r->prefill ? 1 : r->n_tokens + 1,
+            .ignore_eos = true,
+            .n_logprobs = b->n_logprobs,
+            .n_prompt_logprobs = -1,
+            .sampling = {
+                .temperature = b->temperature, .top_p = b->top_p, .repetition_penalty = 1, .seed = b->salt}};
         g.lora = r->n_adapters ? b->adapters[row % r->n_adapters] : NULL;
         uint64_t id;
         struct error err;
@@ -281,6 +285,9 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
                                             {"activations", required_argument, NULL, 'a'},
                                             {"predict", no_argument, NULL, 'p'},
                                             {"no-pin", no_argument, NULL, 'f'},
+                                            {"temperature", required_argument, NULL, 'T'},
+                                            {"top-p", required_argument, NULL, 'P'},
+                                            {"logprobs", required_argument, NULL, 'l'},
                                             {0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -291,6 +298,9 @@ static void parse(struct bench *b, struct options *o, int argc, char **argv)
         b->only_qv = c == 's' ? strcmp(optarg, "qv") == 0 : b->only_qv;
         b->predict = c == 'p' ? true : b->predict;
         b->pin_off = c == 'f' ? true : b->pin_off;
+        b->temperature = c == 'T' ? strtof(optarg, NULL) : b->temperature;
+        b->top_p = c == 'P' ? strtof(optarg, NULL) : b->top_p;
+        b->n_logprobs = c == 'l' ? atoi(optarg) : b->n_logprobs;
         o->isa = c == 'i' ? optarg : o->isa;
         o->quant = c == 'q' ? optarg : o->quant;
         o->activations = c == 'a' ? optarg : o->activations;
@@ -346,7 +356,7 @@ static void open_all(struct bench *b, const char *path, const struct options *o)
 
 int main(int argc, char **argv)
 {
-    struct bench b = {.rank = 16, .n_rounds = 1, .salt = 1};
+    struct bench b = {.rank = 16, .n_rounds = 1, .salt = 1, .top_p = 1, .n_logprobs = -1};
     struct options o = {.isa = "auto", .quant = "auto", .activations = "int8"};
     uint32_t n;
     parse(&b, &o, argc, argv);

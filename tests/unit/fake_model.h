@@ -234,6 +234,12 @@ const float *step_peaks(const struct step_space *s)
     return NULL;
 }
 
+const double *step_sums(const struct step_space *s)
+{
+    (void)s;
+    return NULL;
+}
+
 const float *step_hidden(const struct step_space *s)
 {
     return s->hidden;

@@ -632,7 +632,7 @@ static void logprobs_are_of_the_raw_row(void **state)
     (void)state;
     const float row[5] = {logf(1), logf(4), logf(2), logf(4), -INFINITY};
     struct logprobs l;
-    logprobs_row(&(struct logits){row, NULL, 5}, 2, 3, &l);
+    logprobs_row(&(struct logits){row, NULL, NULL, 5}, 2, 3, &l);
     assert_int_equal(l.n_top, 3);
     assert_float_equal(l.logprob, logf(2.0F / 11), 1e-6);
     const int32_t order[] = {1, 3, 2}; /* equals by lower id */
@@ -640,15 +640,15 @@ static void logprobs_are_of_the_raw_row(void **state)
         assert_int_equal(l.top[i].token, order[i]);
     assert_float_equal(l.top[0].logprob, logf(4.0F / 11), 1e-6);
     assert_float_equal(l.top[2].logprob, logf(2.0F / 11), 1e-6);
-    logprobs_row(&(struct logits){row, NULL, 5}, 4, 0, &l);
+    logprobs_row(&(struct logits){row, NULL, NULL, 5}, 4, 0, &l);
     assert_int_equal(l.n_top, 0);
     assert_true(l.logprob == -9999.0F);
-    logprobs_row(&(struct logits){row, NULL, 5}, 0, LOGPROBS_MAX, &l);
+    logprobs_row(&(struct logits){row, NULL, NULL, 5}, 0, LOGPROBS_MAX, &l);
     assert_int_equal(l.n_top, 4); /* an impossible token isn't listed */
     float big[100];
     for (int i = 0; i < 100; i++)
         big[i] = (float)(i * 61 % 100);
-    logprobs_row(&(struct logits){big, NULL, 100}, 0, LOGPROBS_MAX, &l);
+    logprobs_row(&(struct logits){big, NULL, NULL, 100}, 0, LOGPROBS_MAX, &l);
     assert_int_equal(l.n_top, LOGPROBS_MAX);
     for (uint32_t i = 0; i < LOGPROBS_MAX; i++)
         assert_int_equal(l.top[i].token * 61 % 100, 99 - i);
@@ -668,9 +668,9 @@ static void logprobs_sum_to_one(void **state)
         for (uint32_t i = 0; i < N; i++)
             row[i] = (float)(floor(rng_unit(&noise) * 500) / 500 * spread); /* with equals */
         row[7] = -INFINITY;
-        logprobs_row(&(struct logits){row, NULL, N}, 0, LOGPROBS_MAX, &l);
+        logprobs_row(&(struct logits){row, NULL, NULL, N}, 0, LOGPROBS_MAX, &l);
         for (int32_t i = 0; i < N; i++) {
-            logprobs_row(&(struct logits){row, NULL, N}, i, 0, &one);
+            logprobs_row(&(struct logits){row, NULL, NULL, N}, i, 0, &one);
             sum += exp((double)one.logprob);
             for (uint32_t k = 0; k < l.n_top; k++)
                 if (l.top[k].token == i)
@@ -695,7 +695,7 @@ static void peaks_change_no_token(void **state)
     const struct kernels *k;
     struct rng noise, r[2];
     assert_int_equal(kernels_select("auto", ACT_MODE_INT8, &k, NULL), STATUS_OK);
-    fast.sum_exp = k->sum_exp;
+    fast.kernels = k;
     rng_seed(&noise, 11);
     for (int round = 0; round < 60; round++) {
         double spread = round % 4 == 0 ? 0.2 : 1 + 6 * rng_unit(&noise);

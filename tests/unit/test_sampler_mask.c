@@ -72,8 +72,7 @@ static void masked_is_as_if_they_were_not_there(void **state)
     struct rows *x = mem_alloc(sizeof *x);
     assert_int_equal(kernels_select("auto", ACT_MODE_F32, &k, &err), STATUS_OK);
     assert_int_equal(sampler_scratch_init(&s, N, k->argmax, &err), STATUS_OK);
-    s.sum_exp = k->sum_exp;
-    s.sum_exp_masked = k->sum_exp_masked;
+    s.kernels = k;
     rng_seed(&r, 5);
     for (int round = 0; round < 12; round++)
         for (size_t d = 0; d < sizeof densities / sizeof *densities; d++) {
