@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fairness.h"
 #include "kv_cache.h"
 #include "prefix_cache.h"
 #include "registry.h"
@@ -25,6 +26,7 @@
 #define WRITES_MAX 64
 #define TENANTS_MAX 5
 #define MS 1000000LL
+#define WAIT_BOUND_NS (2000 * MS)
 
 /* ---- what the simulation knows of generations and names, independently of the registry */
 
@@ -108,6 +110,7 @@ struct request {
     struct adapter_version *other;
     int32_t load; /* waits for it, or -1 */
     /* the engine's */
+    struct generation g; /* as fairness sees it */
     bool in_engine, cancel, running, started;
     struct lora *lora;
     uint64_t marks[TOKENS_MAX]; /* of the positions: what their KV must hold */
@@ -157,13 +160,15 @@ struct world {
     /* engine */
     struct kv_cache *kv;
     struct prefix_cache *prefix;
+    struct fair fair;
     struct request requests[REQUESTS_MAX];
     uint64_t arrivals;
     struct sim_event events[EVENTS_MAX];
     uint64_t events_in, events_out;
     /* numbers to be shown: what a run exercised */
     uint64_t n_tokens, n_finals, n_published, n_failed, n_full, n_evicted, n_rollbacks, n_kills,
-        n_shared_pages, n_shared_loads, n_paused, n_rests, n_gone, n_waited;
+        n_shared_pages, n_shared_loads, n_paused, n_rests, n_gone, n_waited, n_late, n_taken_back;
+    int64_t voice_wait_max_ns;
     jmp_buf failed;
     char why[400];
 };

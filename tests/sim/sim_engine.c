@@ -1,7 +1,7 @@
-/* The engine: the real scheduler decides, real KV pages are shared and released by the real prefix
- * cache; the model is fake. What a
- * position's KV holds is a number that stands for all that it was computed from: base, adapter's content and
- * scale, tenant's salt, the tokens up to there. A page that another key computed shows at once. */
+/* The engine: the real scheduler and the real fairness decide, real KV pages are shared and released by the
+ * real prefix cache; the model is fake. What a position's KV holds is a number that stands for all that it
+ * was computed from: base, adapter's content and scale, tenant's salt, the tokens up to there. A page that
+ * another key computed shows at once. */
 #include <string.h>
 
 #include "scheduler.h"
@@ -34,6 +34,23 @@ void engine_submit_request(struct world *w, struct request *r)
     r->fails_at = sim_chance(w, 3) ? n + (uint32_t)sim_below(w, 5) : 0;
     r->in_engine = true;
     r->running = r->started = r->cancel = false;
+    /* Tenant 0 is everybody; of the others one has a share of the pages, and one is a batch tenant. */
+    r->g = (struct generation){.n_prompt = r->n_prompt,
+                               .max_tokens = r->n_max - r->n_prompt,
+                               .lora = r->lora,
+                               .caller = {.number = (uint32_t)r->tenant,
+                                          .weight = (float)(1 + r->tenant % 2),
+                                          .batch = r->tenant % 4 == 3,
+                                          .kv_share = r->tenant % 3 == 1 ? 0.5F : 0}};
+    fair_arrives(&w->fair, &r->g, w->now_ns);
+}
+
+static void leave_fairness(struct world *w, const struct request *r)
+{
+    if (r->started)
+        fair_ends(&w->fair, &r->g);
+    else
+        fair_leaves(&w->fair, &r->g);
 }
 
 static void put_event(struct world *w, const struct request *r, enum event_type type, uint64_t content)
@@ -53,6 +70,7 @@ static void release_pages(struct world *w, struct request *r)
 static void finish(struct world *w, struct request *r, enum event_type how)
 {
     release_pages(w, r);
+    leave_fairness(w, r);
     lora_release(r->lora);
     r->lora = NULL;
     r->in_engine = false;
@@ -155,6 +173,7 @@ static void compute(struct world *w, struct request *r, uint32_t n_tokens)
     }
     uint64_t content = r->lora ? r->lora->n_parameters : 0;
     put_event(w, r, SIM_TOKEN, content);
+    fair_generates(&w->fair, &r->g, 1);
     if (r->n_known + 1 >= r->n_max)
         finish(w, r, SIM_DONE);
     else
@@ -174,6 +193,11 @@ static void apply_start(struct world *w, const struct schedule_entry *e)
 {
     struct request *r = &w->requests[e->index];
     CHECK(w, !r->running && r->n_pages == 0, "a start that is none");
+    if (!r->started) {
+        int64_t gap_ns = fair_starts(&w->fair, &r->g, e->index, r->n_known - r->n_computed, w->now_ns);
+        w->voice_wait_max_ns = gap_ns > w->voice_wait_max_ns ? gap_ns : w->voice_wait_max_ns;
+        w->n_late += gap_ns >= WAIT_BOUND_NS;
+    }
     r->running = r->started = true;
     share_prefix(w, r, e->n_pages);
 }
@@ -188,17 +212,68 @@ static void apply_tokens(struct world *w, const struct schedule_entry *e)
 static struct schedule_entry entry_of(struct world *w, uint32_t index)
 {
     struct request *r = &w->requests[index];
-    uint32_t n_found = r->running ? 0 : find_prefix(w, r);
-    return (struct schedule_entry){.state = r->running   ? SCHEDULE_RUNNING
-                                            : r->started ? SCHEDULE_PAUSED
-                                                         : SCHEDULE_WAITING,
-                                   .arrival = r->arrival,
-                                   .n_known = r->n_known,
-                                   .n_computed = r->running ? r->n_computed : n_found * KV_PAGE_TOKENS,
-                                   .n_pages = r->running ? r->n_pages : n_found,
-                                   .pages = r->pages,
-                                   .logits_from = r->n_known - 1,
-                                   .index = index};
+    uint32_t n_found = r->running ? 0 : find_prefix(w, r), n_pages = kv_cache_n_pages(w->kv);
+    struct schedule_entry e = {.state = r->running   ? SCHEDULE_RUNNING
+                                        : r->started ? SCHEDULE_PAUSED
+                                                     : SCHEDULE_WAITING,
+                               .arrival = r->arrival,
+                               .n_known = r->n_known,
+                               .n_computed = r->running ? r->n_computed : n_found * KV_PAGE_TOKENS,
+                               .n_pages = r->running ? r->n_pages : n_found,
+                               .pages = r->pages,
+                               .logits_from = r->n_known - 1,
+                               .index = index};
+    e.lent = fair_is_lent(&w->fair, &r->g, n_pages);
+    e.due = e.state == SCHEDULE_PAUSED && r->g.caller.kv_share > 0 && !e.lent;
+    return e;
+}
+
+/* Those that wait, in the order that fairness gives them: a place of its plan is a request's index. */
+static void add_waiting(struct world *w, struct schedule *s)
+{
+    uint32_t n_pages = kv_cache_n_pages(w->kv), place, first = UINT32_MAX;
+    bool late, is_first_late = false;
+    int64_t oldest_ns = INT64_MAX;
+    (void)fair_plan(&w->fair, w->now_ns);
+    for (uint32_t i = REQUESTS_MAX; i-- > 0;)
+        if (w->requests[i].in_engine && !w->requests[i].started)
+            fair_put(&w->fair, &w->requests[i].g, i);
+    for (uint32_t k = 1; (place = fair_pick(&w->fair, &late)) != FAIR_NONE;) {
+        struct request *r = &w->requests[place];
+        CHECK(w, r->in_engine && !r->started, "who doesn't wait is next");
+        if (!fair_take(&w->fair, &r->g, place, n_pages))
+            continue;
+        struct schedule_entry e = entry_of(w, place);
+        e.turn = k++;
+        e.due = fair_is_due(&w->fair, &r->g, n_pages);
+        e.lent = w->fair.any_share && !e.due && !late;
+        s->entries[s->n_entries++] = e;
+        is_first_late |= first == UINT32_MAX && late;
+        first = first == UINT32_MAX ? place : first;
+    }
+    /* Nobody who waits beyond the bound stands behind one that does for less, or for no time at all. */
+    for (uint32_t i = 0; i < w->fair.n_waiting; i++) {
+        const struct fair_caller *c = &w->fair.callers[w->fair.waiting[i]];
+        oldest_ns = !c->full && c->served_ns < oldest_ns ? c->served_ns : oldest_ns;
+    }
+    if (first == UINT32_MAX || w->fair.n_since + 1 < FAIR_LATE_EVERY || w->now_ns - oldest_ns < WAIT_BOUND_NS)
+        return;
+    CHECK(w, is_first_late && w->fair.callers[w->requests[first].g.caller.number].served_ns <= oldest_ns,
+          "request %u is next, another caller waits for %lld ms", first,
+          (long long)(w->now_ns - oldest_ns) / MS);
+}
+
+/* Nobody's own pages are taken while others' are lent, and what is due isn't blocked by what is lent. */
+static void check_pauses(struct world *w, const struct schedule *s)
+{
+    bool lent_runs = false;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        lent_runs |= s->entries[i].state == SCHEDULE_RUNNING && s->entries[i].lent && !s->entries[i].start;
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        const struct schedule_entry *e = &s->entries[i];
+        w->n_taken_back += e->pause && e->lent;
+        CHECK(w, !e->pause || e->lent || !lent_runs, "a tenant's own pages are taken while others' are lent");
+    }
 }
 
 void engine_step(struct world *w)
@@ -218,11 +293,14 @@ void engine_step(struct world *w)
         if (!r->in_engine)
             continue;
         s.n_slots_free -= r->started;
-        entries[s.n_entries++] = entry_of(w, i);
+        if (r->started)
+            entries[s.n_entries++] = entry_of(w, i);
     }
+    add_waiting(w, &s);
     s.n_pages_free = prefix_cache_n_free(w->prefix);
     memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);
+    check_pauses(w, &s);
     for (uint32_t i = 0; i < s.n_entries; i++) /* pauses first: others have their pages */
         if (s.entries[i].pause)
             apply_pause(w, &s.entries[i]);
@@ -247,6 +325,7 @@ void engine_drop_everything(struct world *w)
     for (struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++) {
         if (r->in_engine) {
             release_pages(w, r);
+            leave_fairness(w, r);
             lora_release(r->lora);
         }
         *r = (struct request){0};

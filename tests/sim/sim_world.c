@@ -147,6 +147,7 @@ void world_open(struct world *w, uint64_t seed)
     uint32_t n_pages = PAGES_MAX + (uint32_t)sim_below(w, sim_chance(w, 50) ? 4 : 24);
     CHECK(w, kv_cache_create(&shape, n_pages, &w->kv, &err) == STATUS_OK, "%s", err.text);
     CHECK(w, prefix_cache_create(w->kv, seed, &w->prefix, &err) == STATUS_OK, "%s", err.text);
+    CHECK(w, fair_init(&w->fair, ENGINE_CALLERS_MAX, REQUESTS_MAX, WAIT_BOUND_NS), "no memory");
     operator_kill(w);
     for (uint32_t i = 0; i < w->n_names; i++) {
         struct adapter_wish wish;
@@ -165,6 +166,7 @@ void world_close(struct world *w)
         registry_destroy(w->registry);
     }
     operator_forget(w, true);
+    fair_fini(&w->fair);
     prefix_cache_destroy(w->prefix);
     kv_cache_destroy(w->kv);
     free(w->generations);
