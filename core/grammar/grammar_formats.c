@@ -20,6 +20,12 @@
 #define COUNT "[0-9]{1,4}"
 #define DATE_SPAN "(?:" COUNT "Y(?:" COUNT "M(?:" COUNT "D)?)?|" COUNT "M(?:" COUNT "D)?|" COUNT "D)"
 #define TIME_SPAN "T(?:" COUNT "H(?:" COUNT "M(?:" COUNT "S)?)?|" COUNT "M(?:" COUNT "S)?|" COUNT "S)"
+#define PART "[A-Za-z0-9]{1,30}"
+#define EMAIL "^[A-Za-z0-9_+-]{1,32}(?:\\.[A-Za-z0-9_+-]{1,32}){0,3}@" HOST "$"
+#define SITE "[a-z][a-z0-9+.-]{0,15}://" HOST "(?::[0-9]{1,4})?"
+#define PATH "(?:/[A-Za-z0-9._~-]{0,64}){0,16}"
+#define BEHIND "(?:\\?[A-Za-z0-9._~=&-]{0,128})?(?:#[A-Za-z0-9._~-]{0,64})?"
+#define POINTER "(?:/(?:[^/~\"\\\\\\x00-\\x1f]|~[01])*)*"
 #define HEX(n) "[0-9a-fA-F]{" n "}"
 
 static const struct {
@@ -31,15 +37,21 @@ static const struct {
     {"duration", "^P(?:" COUNT "W|" DATE_SPAN "(?:" TIME_SPAN ")?|" TIME_SPAN ")$"},
     {"uuid", "^" HEX("8") "-" HEX("4") "-" HEX("4") "-" HEX("4") "-" HEX("12") "$"},
     {"uuid4", "^" HEX("8") "-" HEX("4") "-4" HEX("3") "-[89abAB]" HEX("3") "-" HEX("12") "$"},
-    {"email", "^[A-Za-z0-9_+-]{1,32}(?:\\.[A-Za-z0-9_+-]{1,32}){0,3}@" HOST "$"},
+    {"email", EMAIL},
     {"hostname", "^" LABEL "(?:\\." LABEL "){0,3}$"},
     {"ipv4", "^" BYTE "(?:\\." BYTE "){3}$"},
     {"ipv6", "^(?:(?:" GROUP ":){7}" GROUP "|(?:" GROUP ":){6}:" GROUP "|(?:" GROUP ":){5}(?::" GROUP
              "){1,2}|(?:" GROUP ":){4}(?::" GROUP "){1,3}|(?:" GROUP ":){3}(?::" GROUP "){1,4}|(?:" GROUP
              ":){2}(?::" GROUP "){1,5}|" GROUP ":(?::" GROUP "){1,6}|:(?::" GROUP "){1,7}|::)$"},
-    {"uri", "^[a-z][a-z0-9+.-]{0,15}://" HOST "(?::[0-9]{1,4})?(?:/[A-Za-z0-9._~-]{0,64}){0,16}"
-            "(?:\\?[A-Za-z0-9._~=&-]{0,128})?(?:#[A-Za-z0-9._~-]{0,64})?$"},
-    {"json-pointer", "^(?:/(?:[^/~\"\\\\\\x00-\\x1f]|~[01])*)*$"},
+    {"idn-email", EMAIL},
+    {"idn-hostname", "^" PART "(?:-" PART ")?(?:\\." PART "){0,3}$"},
+    {"uri", "^" SITE PATH BEHIND "$"},
+    {"iri", "^" SITE PATH BEHIND "$"},
+    {"uri-reference", "^(?:" SITE ")?" PATH BEHIND "$"},
+    {"iri-reference", "^(?:" SITE ")?" PATH BEHIND "$"},
+    {"uri-template", "^(?:" SITE ")?(?:/(?:[A-Za-z0-9._~-]{0,64}|\\{[a-z]{1,32}\\})){0,16}$"},
+    {"json-pointer", "^" POINTER "$"},
+    {"relative-json-pointer", "^(?:0|[1-9]{1,4})(?:#|" POINTER ")$"},
 };
 
 const char *schema_format_pattern(const char *format)

@@ -38,6 +38,7 @@ const struct expr *jx_comma(struct maker *m, struct json_rules *j);
 #define SCHEMA_PATH_BYTES 200U
 /* unevaluated… once it covers what was joined into its schema: then it speaks of all that isn't described. */
 #define UNEVALUATED_PROPERTIES "\x01properties"
+#define JOINED_PATTERNS "\x01patterns" /* an array of patterns that hold beside `pattern` */
 #define UNEVALUATED_ITEMS "\x01items"
 
 struct schema_ref {
@@ -63,7 +64,8 @@ struct schema {
     uint32_t n_targets, targets_capacity;
     char path[SCHEMA_PATH_BYTES]; /* of what is compiled, for errors */
     size_t n_path;
-    uint32_t depth, n_merges;
+    uint32_t depth, n_merges, n_opposites;
+    size_t n_joined; /* keys in all that was joined */
 };
 
 void schema_fail(struct schema *sc, enum status s, const char *format, ...)
@@ -97,6 +99,16 @@ json_t *schema_without(const json_t *s, const char *key);         /* a copy */
 /* Takes the reference, until the end; NULL after a failure, or of NULL. */
 const json_t *schema_keep(struct schema *sc, json_t *made);
 
+/* Between the quotes; n: fewest and most characters. name: in errors. */
+const struct expr *schema_pattern(struct schema *sc, const char *pattern, size_t length, const char *name,
+                                  uint64_t n[2]);
+/* Strings (all with their quotes, or all without) that don't match the pattern, which is `matches`, however
+ * it is read; NULL: it takes too many states. */
+const struct expr *schema_cut_pattern(struct schema *sc, const struct expr *strings, const char *pattern,
+                                      size_t length, const struct expr *matches);
+/* Any string but these, with its quotes; sorts them. */
+const struct expr *schema_other_string(struct schema *sc, struct text_slice *names, size_t n);
+bool schema_is_string_not(const json_t * not ); /* which schema_string can leave out */
 const struct expr *schema_string(struct schema *sc, const json_t *s);
 const struct expr *schema_number(struct schema *sc, const json_t *s, bool integer);
 const struct expr *schema_object(struct schema *sc, const json_t *s);

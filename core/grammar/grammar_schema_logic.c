@@ -9,6 +9,7 @@
 
 #include "grammar_json.h"
 
+#define OPPOSITES_MAX 2048U
 #define GAPS_MAX 32U /* numbers that are left out */
 
 /* The schemas that are refused, with what asks for that in front of errors. */
@@ -217,6 +218,8 @@ static void outside_keyword(struct opposite *o, const json_t *s, const char *key
         json_decref(list);
     } else if (strcmp(key, "anyOf") == 0 || strcmp(key, "allOf") == 0) {
         outside_list(o, value, key[1] == 'n');
+    } else if (strcmp(key, "pattern") == 0) {
+        add_way(o, json_pack("{s:s, s:{s:O}}", "type", "string", "not", "pattern", value));
     } else if (strcmp(key, "multipleOf") == 0 && json_number_value(value) == 1.0) {
         add_fractions(o);
     } else if (strcmp(key, "not") == 0) {
@@ -245,10 +248,10 @@ json_t *schema_opposite(struct schema *sc, const json_t *s, const char *asks)
         schema_fail(sc, STATUS_INVALID, "a schema must be an object, true or false");
         return NULL;
     }
-    if (sc->depth >= GRAMMAR_DEPTH_MAX) {
-        schema_fail(sc, STATUS_TOO_LARGE, "schemas are nested deeper than %u", GRAMMAR_DEPTH_MAX);
+    if (sc->depth >= GRAMMAR_DEPTH_MAX || ++sc->n_opposites > OPPOSITES_MAX)
+        schema_fail(sc, STATUS_TOO_LARGE, "\"%s\" of too many schemas, or of one that contains itself", asks);
+    if (!maker_goes_on(sc->m))
         return NULL;
-    }
     sc->depth++;
     o.ways = json_array();
     json_object_foreach((json_t *)(uintptr_t)s, key, value) if (sc->m->status == STATUS_OK)
@@ -436,7 +439,6 @@ const struct expr *schema_exactly_one(struct schema *sc, const json_t *s)
 static bool is_plain_not(const json_t *s)
 {
     const json_t *type = json_object_get(s, "type"), *not = json_object_get(s, "not");
-    const json_t *list = json_object_get(not, "enum");
     if (json_is_array(type) && json_array_size(type) == 1)
         type = json_array_get(type, 0);
     const char *name = json_is_string(type) ? json_string_value(type) : "";
@@ -444,10 +446,7 @@ static bool is_plain_not(const json_t *s)
         return false;
     if (strcmp(name, "number") == 0 || strcmp(name, "integer") == 0)
         return json_number_value(json_object_get(not, "multipleOf")) == 1.0;
-    bool plain = strcmp(name, "string") == 0 && json_is_array(list);
-    for (size_t i = 0; i < json_array_size(list) && plain; i++)
-        plain = json_is_string(json_array_get(list, i));
-    return plain;
+    return strcmp(name, "string") == 0 && schema_is_string_not(not );
 }
 
 const struct expr *schema_logic(struct schema *sc, const json_t *s)

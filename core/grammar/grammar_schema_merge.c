@@ -5,6 +5,7 @@
 #include "grammar_json.h"
 
 #define MERGES_MAX 1024U
+#define JOINED_MAX ((size_t)1 << 17)
 #define DISJOINT_DEPTH 6U
 
 static json_t *both_types(const json_t *a, const json_t *b)
@@ -82,6 +83,27 @@ static const json_t *member_of(const json_t *s, const char *name)
     return own ? own : json_object_get(s, "additionalProperties");
 }
 
+/* Where patterns stand beside additionalProperties, what another side brings may be none of what that speaks
+ * of: only names that nobody may have can be joined. */
+static void check_patterns(struct schema *sc, const json_t *a, const json_t *b)
+{
+    const json_t *patterns = json_object_get(a, "patternProperties"),
+                 *more = json_object_get(a, "additionalProperties");
+    const json_t *own = json_object_get(a, "properties");
+    const char *name;
+    json_t *value;
+    bool fine = !more || !json_object_get(b, "patternProperties");
+    json_object_foreach(json_object_get(b, "properties"), name, value) fine =
+        fine && (!more || !patterns || json_is_false(value) || json_object_get(own, name));
+    if (patterns && json_object_get(b, "additionalProperties"))
+        fine = false;
+    if (!fine)
+        schema_fail(
+            sc, STATUS_UNSUPPORTED,
+            "\"additionalProperties\" beside \"patternProperties\" in one of the joined schemas and more "
+            "properties in another are not supported");
+}
+
 static void join_named(struct schema *sc, const json_t *a, const json_t *b, const char *name, json_t *out)
 {
     const json_t *x = member_of(a, name), *y = member_of(b, name);
@@ -96,13 +118,6 @@ static void join_members(struct schema *sc, const json_t *a, const json_t *b, js
     const json_t *sides[] = {json_object_get(a, "properties"), json_object_get(b, "properties")};
     json_t *joined = json_object(), *value;
     const char *key;
-    bool patterns = json_object_get(a, "patternProperties") || json_object_get(b, "patternProperties");
-    if (patterns &&
-        (json_object_get(a, "additionalProperties") || json_object_get(b, "additionalProperties")))
-        schema_fail(
-            sc, STATUS_UNSUPPORTED,
-            "\"additionalProperties\" in one of the joined schemas beside \"patternProperties\" is not "
-            "supported");
     for (size_t i = 0; i < 2; i++)
         if (sides[i] && !json_is_object(sides[i]))
             schema_fail(sc, STATUS_INVALID, "\"properties\" must be an object of schemas");
@@ -241,6 +256,8 @@ static json_t *both_of(struct schema *sc, const char *key, const json_t *a, cons
     if (json_is_number(a) && json_is_number(b) &&
         (schema_is_listed(key, least) || schema_is_listed(key, most)))
         return larger(a, b, schema_is_listed(key, least));
+    if (strcmp(key, "patternProperties") == 0 && json_is_object(a) && json_is_object(b))
+        return both_dependents(sc, a, b);
     if (schema_is_listed(key, schemas)) {
         const json_t *both = schema_merge(sc, a, b);
         return json_incref((json_t *)(uintptr_t)both);
@@ -301,6 +318,24 @@ static const json_t *unfolded(struct schema *sc, const json_t *s)
     return out;
 }
 
+/* Where two patterns must match, the one of `b` stands beside. */
+static void join_patterns(struct schema *sc, const json_t *a, const json_t *b, json_t *out)
+{
+    json_t *x = json_object_get(a, "pattern"), *y = json_object_get(b, "pattern");
+    const json_t *lists[] = {json_object_get(a, JOINED_PATTERNS), json_object_get(b, JOINED_PATTERNS)};
+    bool two = x && y && !json_equal(x, y);
+    if (!two && !lists[0] && !lists[1])
+        return;
+    if (two && (!json_is_string(x) || !json_is_string(y)))
+        schema_fail(sc, STATUS_INVALID, "\"pattern\" must be a string");
+    json_t *all = json_array();
+    for (size_t i = 0; i < 2; i++)
+        json_array_extend(all, (json_t *)(uintptr_t)lists[i]);
+    if (two)
+        json_array_append(all, y);
+    json_object_set_new(out, JOINED_PATTERNS, all);
+}
+
 static json_t *merge_objects(struct schema *sc, const json_t *a, const json_t *b)
 {
     const json_t *one = json_object_get(a, "const"), *other = json_object_get(b, "const");
@@ -308,6 +343,8 @@ static json_t *merge_objects(struct schema *sc, const json_t *a, const json_t *b
         return json_false();
     json_t *out = json_copy((json_t *)(uintptr_t)a), *value;
     const char *key;
+    check_patterns(sc, a, b);
+    check_patterns(sc, b, a);
     check_unevaluated(sc, a, b);
     check_unevaluated(sc, b, a);
     bool prefix = json_object_get(a, "prefixItems") || json_object_get(b, "prefixItems");
@@ -321,7 +358,8 @@ static json_t *merge_objects(struct schema *sc, const json_t *a, const json_t *b
         const json_t *mine = json_object_get(a, key);
         if (prefix && (strcmp(key, "items") == 0 || strcmp(key, "prefixItems") == 0))
             continue;
-        if (members && strcmp(key, "properties") == 0)
+        if ((members && strcmp(key, "properties") == 0) || strcmp(key, JOINED_PATTERNS) == 0 ||
+            (mine && strcmp(key, "pattern") == 0))
             continue;
         json_t *both = mine ? both_of(sc, key, mine, value) : json_incref(value);
         if (!both || sc->m->status != STATUS_OK) {
@@ -330,6 +368,10 @@ static json_t *merge_objects(struct schema *sc, const json_t *a, const json_t *b
         }
         json_object_set_new(out, key, both);
     }
+    join_patterns(sc, a, b, out);
+    sc->n_joined += json_object_size(out) + json_object_size(json_object_get(out, "properties"));
+    if (sc->n_joined > JOINED_MAX)
+        schema_fail(sc, STATUS_TOO_LARGE, "too many properties are joined with others");
     const json_t *type = json_object_get(out, "type");
     if (json_is_array(type) && json_array_size(type) == 0) {
         json_decref(out);

@@ -427,12 +427,12 @@ static const struct expr *fractions(struct schema *sc, const struct expr *number
     return both ? both : expr_never();
 }
 
-static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer);
+static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer, bool digits_only);
 
 const struct expr *schema_number(struct schema *sc, const json_t *s, bool integer)
 {
     const json_t *step = json_object_get(s, "multipleOf");
-    const struct expr *x = numbers_between(sc, s, integer);
+    const struct expr *x = numbers_between(sc, s, integer, json_object_get(s, "not"));
     if (json_object_get(s, "not")) /* of multiples of 1 */
         x = integer ? expr_never() : fractions(sc, x);
     if (!step || sc->m->status != STATUS_OK)
@@ -440,7 +440,8 @@ const struct expr *schema_number(struct schema *sc, const json_t *s, bool intege
     return only_multiples(sc, step, x);
 }
 
-static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer)
+/* digits_only: without exponents, and no more digits than a double holds. */
+static const struct expr *numbers_between(struct schema *sc, const json_t *s, bool integer, bool digits_only)
 {
     struct maker *m = sc->m;
     struct limit limits[2] = {{0}};
@@ -455,10 +456,12 @@ static const struct expr *numbers_between(struct schema *sc, const json_t *s, bo
         return expr_never();
     if (!limits[0].given && !limits[1].given) {
         bool narrow = name && strcmp(name, "int32") == 0;
-        if (!narrow)
+        if (!narrow && !digits_only)
             return integer ? jx_integer(m, &sc->json) : jx_number(m, &sc->json);
-        (void)limit_from_text("-2147483648", &limits[0]);
-        (void)limit_from_text("2147483647", &limits[1]);
+        if (narrow) {
+            (void)limit_from_text("-2147483648", &limits[0]);
+            (void)limit_from_text("2147483647", &limits[1]);
+        }
     }
     complete(limits);
     return between(m, limits, integer);

@@ -130,6 +130,19 @@ static bool fits_list(struct schema *sc, const char *key, const json_t *list, co
     return key[1] == 'l' ? n == json_array_size(list) : key[1] == 'n' && key[0] == 'a' ? n > 0 : n == 1;
 }
 
+static bool fits_pattern(struct schema *sc, const json_t *pattern, const json_t *v)
+{
+    uint64_t n[2];
+    bool known = false;
+    const struct expr *text = expr_spelled(sc->m, json_string_value(v), json_string_length(v), SPELL_JSON);
+    const struct expr *x =
+        schema_pattern(sc, json_string_value(pattern), json_string_length(pattern), "pattern", n);
+    bool fits = sc->m->status == STATUS_OK && expr_matches(sc->m, x, text, &known);
+    if (!known)
+        schema_fail(sc, STATUS_TOO_LARGE, "\"pattern\" needs too many states to check a constant");
+    return fits;
+}
+
 static bool fits_keyword(struct schema *sc, const json_t *s, const char *key, const json_t *asked,
                          const json_t *v)
 {
@@ -163,6 +176,8 @@ static bool fits_keyword(struct schema *sc, const json_t *s, const char *key, co
         return !json_is_array(v) || fits_items(sc, s, v);
     if (schema_is_annotation(key) || strcmp(key, "nullable") == 0)
         return true;
+    if (json_is_string(v) && json_is_string(asked) && strcmp(key, "pattern") == 0)
+        return fits_pattern(sc, asked, v);
     if (!json_is_string(v) && (strcmp(key, "pattern") == 0 || strcmp(key, "format") == 0))
         return true;
     schema_fail(sc, STATUS_UNSUPPORTED, "the keyword \"%.60s\" beside \"enum\" or \"const\" is not supported",
@@ -175,7 +190,7 @@ bool schema_fits(struct schema *sc, const json_t *s, const json_t *v)
     const char *key;
     json_t *asked;
     bool fits = true;
-    if (sc->m->status != STATUS_OK || json_is_boolean(s))
+    if (json_is_boolean(s) || !maker_goes_on(sc->m))
         return json_is_true(s);
     if (sc->depth >= GRAMMAR_DEPTH_MAX || !json_is_object(s)) {
         schema_fail(sc, STATUS_UNSUPPORTED, "a constant can't be checked against what stands beside it");

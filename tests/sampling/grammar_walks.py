@@ -44,7 +44,8 @@ class Maker:
                  "^(a|bc){2,3}|z$", "^.{3}$", "\\D\\W\\s"])}
         if way == 2:
             return {"type": "string", "format": r.choice(["date", "time", "date-time", "uuid", "ipv4", "ipv6", "email",
-                                                          "hostname", "duration", "uri"])}
+                                                          "hostname", "duration", "uri", "uri-reference", "iri", "idn-email",
+                                                          "idn-hostname", "uri-template", "json-pointer", "relative-json-pointer"])}
         if way == 3:
             return {"enum": r.sample(["a", "ab", "abc", "é\n", '"', "\\", "", "x" * 20], r.randrange(1, 5))}
         return {"type": "string"}
@@ -125,7 +126,7 @@ class Maker:
         s = r.choice([self.object, self.object, lambda d: self.number(), lambda d: self.string(), self.array,
                       lambda d: {"enum": [1, 2, "a", "ab", None, True, [1], {"a": 1}]}])(1)
         for _ in range(r.randrange(1, 3)):
-            way, (a, b) = r.randrange(10), r.sample(["a", "ab", "b"], 2)
+            way, (a, b) = r.randrange(13), r.sample(["a", "ab", "b"], 2)
             if way == 0:
                 s["not"] = self.small()
             elif way == 1:
@@ -149,7 +150,19 @@ class Maker:
                 s.pop("additionalProperties", None)
                 s["unevaluatedProperties"] = r.choice([False, {"type": "null"}])
                 s["anyOf"] = [{"properties": {a: self.number()}}, {"properties": {b: True}, "required": [b]}]
-            elif way == 8:
+            elif way == 8 and s.get("type") == "string":
+                s.pop("format", None)
+                s.update({"minLength": r.randrange(3), "maxLength": r.randrange(3, 9), "not": r.choice(
+                    [{"pattern": "[0-9]"}, {"enum": ["aa", "", "é"]}, {"pattern": "^[a-z]{3}"}]),
+                    "allOf": [{"pattern": r.choice(["[a-z]", "^.{2}", "\\W|a$"])}]})
+            elif way == 9 and s.get("type") == "object":
+                s["patternProperties"] = {"^a": self.number(), r.choice(["b$", "[0-9]", "^.$"]): {"type": ["integer", "string"]}}
+            elif way == 10 and s.get("type") == "object":
+                s["minProperties"] = r.randrange(len(s["properties"]) + 1)
+                s["maxProperties"] = s["minProperties"] + r.randrange(3)
+            elif way == 11 and s.get("type") == "object":
+                s["propertyNames"] = r.choice([{"maxLength": 2}, {"pattern": "^[a-z]*$"}, {"not": {"enum": ["a", "zz"]}}])
+            elif way == 12:
                 s = {"type": "array", "items": {"enum": r.sample([1, 2, "a", "b", None, True, [1]], 4)}, "uniqueItems": True,
                      "minItems": r.randrange(4)}
             else:
@@ -172,7 +185,7 @@ def walks(args):
         if got["status"] == "INVALID" and "nothing matches" in got["error"]:
             refused += 1
             continue
-        if got["status"] == "UNSUPPORTED" and any(k in json.dumps(schema) for k in ("not", "if", "oneOf", "contains", "allOf")):
+        if got["status"] == "UNSUPPORTED" and any(k in json.dumps(schema) for k in ("not", "if", "oneOf", "contains", "allOf", "patternProp")):
             unsupported += 1
             continue
         if got["status"] != "OK":

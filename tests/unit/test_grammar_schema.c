@@ -135,6 +135,8 @@ static void unevaluated(void **state)
     check(K, "{\"prefixItems\":[true],\"allOf\":[{\"prefixItems\":[true,true]}],\"unevaluatedItems\":false}",
           "[1]" OR "[1,2]", "[1,2,3]");
     /* it sees nothing of the schema around it */
+    check_refused(K, "{\"allOf\":[{\"additionalProperties\":false},{\"patternProperties\":{\"a\":true}}]}",
+                  STATUS_UNSUPPORTED, "additionalProperties");
     check_refused(K,
                   "{\"allOf\":[{\"properties\":{\"a\":true},\"unevaluatedProperties\":false}],\"properties\":"
                   "{\"b\":true}}",
@@ -171,11 +173,58 @@ static void references(void **state)
                   STATUS_UNSUPPORTED, "$dynamicRef");
 }
 
+static void patterns(void **state)
+{
+    (void)state;
+    check(K, "{\"type\":\"string\",\"pattern\":\"^[a-z]+$\",\"minLength\":2,\"maxLength\":4}",
+          "\"ab\"" OR "\"abcd\"", "\"a\"" OR "\"abcde\"" OR "\"aB\"");
+    check(K, "{\"allOf\":[{\"pattern\":\"a\"},{\"pattern\":\"b\"}],\"maxLength\":3}", "\"ab\"" OR "\"bxa\"",
+          "\"a\"" OR "\"b\"" OR "\"bxxa\"");
+    check(K, "{\"type\":\"string\",\"not\":{\"pattern\":\"[0-9]\"}}", "\"\"" OR "\"ab\\n\xC3\xA9\"",
+          "\"a1\"");
+    check(K, "{\"type\":\"string\",\"pattern\":\"^a*$\",\"not\":{\"enum\":[\"aa\",\"b\"]}}",
+          "\"a\"" OR "\"aaa\"", "\"aa\"" OR "\"b\"");
+    check(K, "{\"type\":\"string\",\"format\":\"hostname\",\"maxLength\":3,\"pattern\":\"^a\"}", "\"a.b\"",
+          "\"b\"" OR "\"a.bc\"");
+    check(K, "{\"enum\":[\"a\",\"ab\",3],\"pattern\":\"b\"}", "\"ab\"" OR "3", "\"a\"");
+    check_refused(K, "{\"type\":\"string\",\"pattern\":\"(a|b)*a(a|b){14}\",\"maxLength\":40}",
+                  STATUS_TOO_LARGE, "maxLength");
+}
+
+static void names(void **state)
+{
+    (void)state;
+    check(K,
+          "{\"type\":\"object\",\"properties\":{\"ab\":{\"type\":\"integer\"},\"x\":{\"type\":\"null\"}},"
+          "\"patternProperties\":{\"^a\":{\"minimum\":5},\"b$\":{\"maximum\":7}}}",
+          "{\"ab\":6,\"x\":null}" OR "{\"a\":9}" OR "{\"bb\":1}" OR "{\"aab\":7}",
+          "{\"ab\":4}" OR "{\"ab\":8}" OR "{\"a\":1}" OR "{\"aab\":8}" OR "{\"y\":1}" OR "{\"\\u0061b\":1}");
+    check(K, "{\"patternProperties\":{\"^a\":true},\"additionalProperties\":{\"type\":\"null\"}}",
+          "{\"a\":1,\"b\":null}", "{\"b\":1}");
+    check(K,
+          "{\"properties\":{\"a\":true,\"long\":true},\"propertyNames\":{\"maxLength\":2},"
+          "\"additionalProperties\":true}",
+          "{\"a\":1}" OR "{\"b\":1,\"cc\":2}", "{\"long\":1}" OR "{\"abc\":1}");
+    check(K, "{\"required\":[\"ab\"],\"patternProperties\":{\"^a\":{\"type\":\"integer\"}}}", "{\"ab\":1}",
+          "{}" OR "{\"ab\":null}");
+    check(K,
+          "{\"properties\":{\"a\":{\"type\":\"null\"},\"b\":{\"type\":\"null\"},\"c\":{\"type\":\"null\"}},"
+          "\"minProperties\":2,\"maxProperties\":2}",
+          "{\"a\":null,\"c\":null}" OR "{\"b\":null,\"c\":null}",
+          "{\"a\":null}" OR "{\"a\":null,\"b\":null,\"c\":null}");
+    check(K,
+          "{\"properties\":{\"a\":{\"type\":\"null\"}},\"required\":[\"a\"],\"additionalProperties\":true,"
+          "\"minProperties\":2,\"maxProperties\":3}",
+          "{\"a\":null,\"x\":1}" OR "{\"a\":null,\"x\":1,\"y\":1}",
+          "{\"a\":null}" OR "{\"x\":1,\"y\":1}" OR "{\"a\":null,\"x\":1,\"y\":1,\"z\":1}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opposites), cmocka_unit_test(conditions),  cmocka_unit_test(elements),
         cmocka_unit_test(multiples), cmocka_unit_test(unevaluated), cmocka_unit_test(references),
+        cmocka_unit_test(patterns),  cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, rig_begin, rig_end);
 }
