@@ -122,8 +122,9 @@ def test_several_choices_and_adapters_in_one_step(client):
 
 
 @pytest.mark.parametrize("body, named", [
-    ({"response_format": schema_format({"type": "object", "not": {}})}, "not"),
-    ({"response_format": schema_format({"properties": {"a": {"multipleOf": 3}}})}, "#/properties/a"),
+    ({"response_format": schema_format({"type": "object", "not": {}})}, "nothing matches"),
+    ({"response_format": schema_format({"type": "object", "not": {"oneOf": [{}]}})}, "\"not\" of a schema with \"oneOf\""),
+    ({"response_format": schema_format({"properties": {"a": {"madeUp": 3}}})}, "#/properties/a"),
     ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, "name"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}}, "name"),
     ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "schema"),
