@@ -56,7 +56,7 @@ struct grammar_part {
     size_t length;
 };
 #define GRAMMAR_FOREVER UINT32_MAX
-#define GRAMMAR_GROUPS_MAX 16U /* groups in groups */
+#define GRAMMAR_GROUPS_MAX 64U /* groups in groups: more is a bug */
 /* Parts one behind the other. */
 struct grammar_sequence {
     const struct grammar_part *parts;

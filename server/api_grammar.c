@@ -5,8 +5,12 @@
 
 #include <string.h>
 
+#include "format.h"
+#include "structural_tag.h"
+
 #define NAME_CHARACTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 #define NAME_MAX_BYTES 64U
+#define TAGS_DEPTH_MAX 64U
 
 struct found {
     struct reader *r;
@@ -14,6 +18,11 @@ struct found {
     const char *field; /* the first one that asks; NULL: none */
     struct grammar_part part;
 };
+
+static void drop_json(void *v)
+{
+    json_decref(v);
+}
 
 /* Absent, or said to be nothing. */
 static bool asks(const json_t *v)
@@ -84,6 +93,26 @@ static void take_choice(struct found *f, const char *field, const json_t *v)
                   describe_json(v, text, sizeof text));
 }
 
+/* Structural tags, or their JSON in a string. */
+static void take_tags(struct found *f, const char *field, const json_t *v)
+{
+    json_t *read = NULL;
+    if (!is_first(f, field))
+        return;
+    if (json_is_string(v)) {
+        struct error err;
+        if (json_parse(json_string_value(v), json_string_length(v), field, TAGS_DEPTH_MAX, &read, &err) !=
+            STATUS_OK)
+            read_fail(f->r, STATUS_INVALID, field, "%s", err.text);
+        else if (arena_on_end(f->arena, drop_json, read) != 0) {
+            json_decref(read);
+            read_fail(f->r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+        }
+    }
+    if (f->r->status == STATUS_OK)
+        read_structural_tag(f->r, f->arena, field, read ? read : v, &f->part);
+}
+
 /* ---- OpenAI's */
 
 static void check_schema_name(struct reader *r, const json_t *name)
@@ -135,9 +164,12 @@ static void take_format(struct found *f, const json_t *format)
             f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
     } else if (strcmp(name, "json_schema") == 0) {
         take_named_schema(f, json_object_get(format, "json_schema"));
+    } else if (strcmp(name, "structural_tag") == 0) { /* vLLM's */
+        take_tags(f, "response_format.structural_tag", format);
     } else if (strcmp(name, "text") != 0) {
         read_fail(f->r, STATUS_UNSUPPORTED, "response_format.type",
-                  "response_format.type: found %s, expected \"text\", \"json_object\" or \"json_schema\"",
+                  "response_format.type: found %s, expected \"text\", \"json_object\", \"json_schema\" or "
+                  "\"structural_tag\"",
                   describe_json(type, text, sizeof text));
     }
 }
@@ -171,6 +203,8 @@ static void take_structured(struct found *f, const json_t *all)
             take_choice(f, "structured_outputs.choice", v);
         else if (strcmp(key, "grammar") == 0)
             take_text(f, "structured_outputs.grammar", GRAMMAR_GBNF, v);
+        else if (strcmp(key, "structural_tag") == 0)
+            take_tags(f, "structured_outputs.structural_tag", v);
         else if (strcmp(key, "json_object") == 0 && is_first(f, "structured_outputs.json_object"))
             f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
         else if (f->r->status == STATUS_OK)

@@ -481,6 +481,46 @@ def test_what_strict_cant_keep_is_named(parrots):
     assert parrots.post("/v1/chat/completions", {**ask("plain"), "tools": [odd], "max_tokens": 2})[0] == 200
 
 
+SCHEMA = {"type": "object", "properties": {"name": {"const": "get_weather"}, "arguments": {
+    "type": "object", "properties": {"city": {"type": "string"}, "days": {"const": 1}}, "required": ["city", "days"]}},
+    "required": ["name", "arguments"]}
+TAG = {"begin": "<tool_call>\n", "end": "\n</tool_call>"}
+
+
+@pytest.mark.parametrize("extra", [
+    {"response_format": {"type": "structural_tag", "triggers": ["<tool_call>"], "structures": [{**TAG, "schema": SCHEMA}]}},
+    {"structured_outputs": {"structural_tag": json.dumps({"type": "structural_tag", "triggers": ["<tool_", "<oth"], "structures": [
+        {**TAG, "schema": SCHEMA}, {"begin": "<other>", "schema": {}, "end": ""}]})}},
+    {"structured_outputs": {"structural_tag": {"type": "structural_tag", "format": {
+        "type": "triggered_tags", "triggers": ["<tool_call>"], "stop_after_first": True,
+        "tags": [{"type": "tag", **TAG, "content": {"type": "json_schema", "json_schema": SCHEMA}}]}}}},
+    {"response_format": {"type": "structural_tag", "format": {"type": "sequence", "elements": [
+        {"type": "regex", "pattern": " ?"}, {"type": "or", "elements": [
+            {"type": "tag", **TAG, "content": {"type": "json_schema", "json_schema": SCHEMA}}, {"type": "const_string", "value": "no"}]}]}}},
+])
+def test_structural_tags_hold_inside_of_free_text(bird, extra):
+    def said(cue):
+        return bird.chat.completions.create(model="parrot", messages=[{"role": "user", "content": "Please #" + cue}], temperature=0,
+                                            max_tokens=120, extra_body={**extra, "reasoning_format": "none"}).choices[0].message.content
+
+    text = said("weather")
+    inner = text[text.index("<tool_call>\n") + len("<tool_call>\n"):text.index("\n</tool_call>")]
+    assert json.loads(inner) == {"name": "get_weather", "arguments": {"city": "São Paulo", "days": 1}}
+    if "sequence" not in json.dumps(extra):
+        assert said("plain") == TEXTS["plain"] and said("think") == TEXTS["think"]
+
+
+@pytest.mark.parametrize("value, word", [
+    ({"triggers": ["<a>"]}, "structures"), ({"structures": [{**TAG, "schema": {}}]}, "triggers"),
+    ({"structures": [{**TAG, "schema": {}}], "triggers": ["<b>"]}, "begin"),
+    ({"structures": [{**TAG, "schema": {"sideways": 1}}], "triggers": ["<tool_call>"]}, "sideways"),
+    ({"format": {"type": "qwen_xml_parameter"}}, "qwen_xml_parameter"), ({"format": {"type": "tag", **TAG}}, "format"),
+    ({"format": json.loads('{"type": "sequence", "elements": [' * 20 + '{"type": "any_text"}' + "]}" * 20)}, "nested")])
+def test_structural_tags_are_refused_by_name(parrots, value, word):
+    status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": None, "response_format": {"type": "structural_tag", **value}})
+    assert status == 400 and word in answer["error"]["message"], answer
+
+
 def test_an_answer_in_a_form_or_a_call(bird):
     """response_format beside tools: either comes."""
     kinds = set()
