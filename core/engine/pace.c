@@ -44,6 +44,12 @@ static bool too_many(const struct pace *p, const struct pace_window *w)
     return p->n_active > 1 && n * (1 - waits(w)) * (1 - w->stopped) < n - 1;
 }
 
+/* Of a CPU that is shared fairly a worker gets a third or less: another would take its place. */
+static bool outnumbered(const struct pace_window *w)
+{
+    return w->ran > 0 && w->ran < w->delayed / 2;
+}
+
 static bool has_room(const struct pace *p, const struct pace_window *w)
 {
     double missing = w->spare < 0 ? 0 : 1 - w->spare;
@@ -128,7 +134,7 @@ static void look_at_number(struct pace *p, const struct pace_window *w)
         p->since_more = 0; /* it was right to come back */
         p->patience = PATIENCE;
     }
-    bool tried = is_tried(p, w), bad = !tried && p->rest == 0 && too_many(p, w);
+    bool tried = is_tried(p, w), bad = !tried && p->rest == 0 && too_many(p, w) && !outnumbered(w);
     p->rest -= p->rest > 0;
     p->ran_bad = !bad ? p->ran_bad : p->n_bad ? p->ran_bad + w->ran - w->stolen : w->ran - w->stolen;
     p->n_bad = bad ? p->n_bad + 1 : 0;

@@ -9,8 +9,9 @@
  * idle, n + 1 workers would still be faster, by a margin.
  *
  * That holds if those who go leave their CPU to the others of the team. Where many programs want it, they
- * take it, and the team only has a smaller share than before. So fewer workers are a trial: the CPU time that
- * the team had in a second, which is what its work is made of, decides whether they stay.
+ * take it, and the team only has a smaller share than before. With two or more others to a CPU, which workers
+ * that are ready see as a third of the time or less, that is certain, and nothing is done. Else fewer workers
+ * are on trial: the CPU time that the team has in a second, which is what its work is made of, decides.
  *
  *   fewer    two windows in a row say so; as many fewer as CPUs are missing, at least one. Taken back after
  *            five windows if the team has less CPU time than before; the next trial is 30 windows later, and

@@ -251,13 +251,13 @@ static void many_go_at_once(void **state)
     assert_int_equal(p.limit, THREADS_AFFINITY);
 }
 
-/* Ten programs on two CPUs: who goes, goes for nothing. */
+/* A few programs on two CPUs: who goes, goes for nothing. With ten of them it isn't even tried. */
 static void others_may_take_what_is_given_up(void **state)
 {
     (void)state;
     struct pace p = pace_begin(2, false, true);
-    const struct pace_window two = {.n_cpus = 2, .delayed = 1.5, .ran = 0.35};
-    const struct pace_window one = {.n_cpus = 2, .delayed = 0.8, .ran = 0.2};
+    const struct pace_window two = {.n_cpus = 2, .delayed = 1.1, .ran = 0.8};
+    const struct pace_window one = {.n_cpus = 2, .delayed = 0.6, .ran = 0.5};
     const struct pace_window freed_late = {.n_cpus = 2, .ran = 0.9}, at_once = {.n_cpus = 2, .ran = 0.1};
     for (unsigned rest = 30; rest < 320; rest *= 2) {
         assert_true(look(&p, two, 2));
@@ -268,6 +268,7 @@ static void others_may_take_what_is_given_up(void **state)
         assert_int_equal(p.limit, THREADS_ALL);
         assert_false(look(&p, two, rest - 1));
     }
+    assert_false(look(&p, (struct pace_window){.n_cpus = 2, .delayed = 1.6, .ran = 0.4}, 50));
     assert_true(look(&p, two, 2));
     assert_false(look(&p, at_once, 2)); /* the other one hasn't noticed yet */
     assert_false(look(&p, freed_late, 100));
