@@ -163,7 +163,7 @@ static bool read_node(struct part p, struct address *out)
 {
     const char *end = p.at + p.length, *colon = memchr(p.at, ':', p.length), *close;
     const char *port = NULL;
-    if (p.length && p.at[0] == '[') {
+    if (p.at[0] == '[') {
         close = memchr(p.at, ']', p.length);
         if (!close || (close + 1 < end && close[1] != ':'))
             return false;
@@ -185,7 +185,7 @@ static bool read_node(struct part p, struct address *out)
 static bool step(const struct proxies *p, struct part node, struct address *who)
 {
     struct address next;
-    if (!read_node(node, &next))
+    if (node.length == 0 || !read_node(node, &next))
         return false;
     *who = next;
     return proxies_trust(p, who);
@@ -248,7 +248,7 @@ static bool read_pair(const char **s, struct part *name, struct part *value)
 
 static bool is_word(struct part p, const char *word)
 {
-    return p.length == strlen(word) && strncasecmp(p.at, word, p.length) == 0;
+    return p.at && p.length == strlen(word) && strncasecmp(p.at, word, p.length) == 0;
 }
 
 /* The elements of one line. False: it isn't right, and nothing of the header is believed. */

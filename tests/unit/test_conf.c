@@ -80,6 +80,8 @@ static void bad_files_get_their_line(void **state)
         {"auto:\n  - pt\n", ":1: ", "WHEN=VOICE"},
         {"cors-origin:\n  - https://a.example/x\n", ":1: ", "an origin without a path"},
         {"cors-origin:\n  - a.example\n", ":1: ", "an origin without a path"},
+        {"trusted-proxy:\n  - 10.0.0.1/8\n", ":1: ", "bits set behind its prefix"},
+        {"trusted-proxy:\n  - localhost\n", ":1: ", "expected an address, a network"},
         {"auto:\n  - percent:101=a\n", ":1: ", "percent:0 to percent:100"},
         {"auto:\n  - Pt=a\n", ":1: ", "a language's code"},
         {"auto:\n  - pt=a+\n", ":1: ", "a name is missing"},
