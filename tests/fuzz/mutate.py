@@ -40,6 +40,14 @@ GRAMMAR_SEEDS = [
      '"string"],"format":"date-time","maxLength":40}},"additionalProperties":{"$ref":"#"}}],"minProperties":1}'),
     ("json_schema", '{"oneOf":[{"type":"array","prefixItems":[{"type":"boolean"},{}],"items":{"type":"string","maxLength":9},"minItems":1,'
      '"maxItems":5},{"type":"integer"}],"$defs":{"a":{"$ref":"#/$defs/a"}}}'),
+    ("json_schema", '{"$id":"http://h/a","type":"object","properties":{"k":{"enum":["a","b"]},"n":{"type":"integer","multipleOf":12,"maximum":'
+     '500}},"if":{"properties":{"k":{"const":"a"}}},"then":{"required":["n"]},"else":{"not":{"required":["n"]}},"dependentRequired":{"n":["k"]},'
+     '"unevaluatedProperties":false,"minProperties":1,"maxProperties":3,"$defs":{"x":{"$anchor":"y","type":"string"}}}'),
+    ("json_schema", '{"oneOf":[{"type":"array","items":{"type":"integer"},"contains":{"minimum":5},"minContains":2,"maxContains":3,"maxItems":6},'
+     '{"type":"array","items":{"enum":["a","b",1,null]},"uniqueItems":true,"minItems":1},{"type":"string","pattern":"^a.*b$","minLength":3,'
+     '"maxLength":9,"not":{"pattern":"c|\\\\d"},"format":"hostname"}]}'),
+    ("json_schema", '{"allOf":[{"patternProperties":{"^a":{"type":"number","multipleOf":0.5},"b$":{"$ref":"#/$defs/s"}},"propertyNames":{"maxLength":4}},'
+     '{"properties":{"ab":{"minimum":1}},"additionalProperties":{"$dynamicRef":"#n"}}],"$defs":{"s":{"$dynamicAnchor":"n","not":{"enum":["x",2,{}]}}}}'),
     ("regex", r"^(?:(a|b)*?c{2,5}|[^\d\s\u00e9-\uffff]+)\.\w?$"), ("regex", r"((\d{1,3}\.){3}\d|[\[\]a-f-])+|.x"),
     ("gbnf", 'root ::= (expr "=" term "\\n")+\nexpr ::= term ([-+*/] term)* # x\nterm ::= [0-9]{1,3} | "(" expr ")" | "é\\x41"'),
     ("gbnf", 'root ::= a b{2,} | [^\\]"a-]* .\na ::= "" | "x" a\nb ::= ( "y" | root )? "z"'), ("choice", '["a","ab","é",""]'),
