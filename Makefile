@@ -57,7 +57,7 @@ CORE_SRC    := $(filter-out $(FOREIGN),$(wildcard core/*/*.c))
 ADAPTER_SRC := $(wildcard adapters/*.c)
 SERVER_SRC  := $(filter-out server/main.c,$(wildcard server/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c tests/golden/test_*.c)
-PROGRAM_SRC := $(UNIT_SRC) tests/kernels/check.c $(wildcard tests/bench/*.c tests/sampling/*.c)
+PROGRAM_SRC := tests/kernels/check.c $(wildcard tests/bench/*.c tests/sampling/*.c)
 OBJ          = $(patsubst %.c,$(B)/%.o,$(1))
 UNIT_BIN    := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 PROGRAM_BIN := $(patsubst %.c,$(B)/%,$(PROGRAM_SRC))
@@ -84,8 +84,10 @@ $(B)/lib%.a:
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# Places of variables in long unrolled code take longer to find than the code itself.
-$(B)/%_avx2.o $(B)/%_avxvnni.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking
+# Places of variables in long unrolled code take longer to find than the code itself; so do AddressSanitizer's checks
+# where they aren't calls, and checks of pointers that it makes too.
+UNROLLED_asan := --param asan-instrumentation-with-call-threshold=0 -fno-sanitize=null,alignment,object-size
+$(B)/%_avx2.o $(B)/%_avxvnni.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking $(UNROLLED_$(BUILD))
 $(B)/%_avx2.o: ISA = $(ISA_avx2)
 $(B)/%_avxvnni.o: ISA = $(ISA_avxvnni)
 $(B)/%_avx512.o: ISA = $(ISA_avx512)

@@ -3,13 +3,19 @@
 # Last line: N passed, N failed, N skipped
 set -uo pipefail
 cd "$(dirname "$0")/.."
-passed=0 failed=0 skipped=0
 jobs=$(nproc)
-logs=build/test-logs
-count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
+logs=build/test-logs counts=build/test-logs/counts
+count() { echo "$1 $2 $3" >>$counts; } # a line for each part: they run beside each other
 
 sh tests/deps.sh product tests || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 mkdir -p $logs
+: >$counts
+
+# beside COMMAND…: in the background, as many at once as there are processors; what it says comes in one piece
+beside() {
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+    { said=$("$@" 2>&1); [ -z "$said" ] || printf '%s\n' "$said"; } &
+}
 
 # build VARIANT TARGETS…: a failed build is one failure, and what depends on it fails with it
 build() {
@@ -74,22 +80,25 @@ script() {
     count "$p" "$f" "$s"
 }
 
+# Unit tests are built with sanitizers only.
 if build release all programs; then
-    script check bash tests/check.sh quick
-    for t in build/release/tests/kernels/check; do [ -x $t ] && script kernels $t; done
+    beside script check bash tests/check.sh quick
+    beside script kernels build/release/tests/kernels/check
+    wait
 fi
-if build asan build/asan/lorikeet unit; then
-    for t in build/asan/tests/unit/test_* build/asan/tests/golden/test_*; do
-        [ -x "$t" ] && [ ! -d "$t" ] && case $t in *.*) ;; *) unit asan "$t" ;; esac
+units() { # units VARIANT: each of its test programs
+    local t
+    for t in build/"$1"/tests/unit/test_* build/"$1"/tests/golden/test_*; do
+        case ${t##*/} in *.*) ;; *) [ -f "$t" ] && [ -x "$t" ] && beside unit "$1" "$t" ;; esac
     done
-fi
+    wait
+}
+build asan build/asan/lorikeet unit && units asan
 # Rooms with threads of their own, once more under ThreadSanitizer.
-if build tsan build/tsan/lorikeet $(ls tests/unit/test_{queue,team,engine,registry}*.c 2>/dev/null | sed 's|^|build/tsan/|; s|\.c$||'); then
-    for t in build/tsan/tests/unit/test_*; do
-        [ -x "$t" ] && [ ! -d "$t" ] && case $t in *.*) ;; *) unit tsan "$t" ;; esac
-    done
-fi
-for s in tests/suites/*.sh; do [ -f "$s" ] && script "$(basename "$s" .sh)" bash "$s"; done
+build tsan build/tsan/lorikeet $(ls tests/unit/test_{queue,team,engine,registry}*.c 2>/dev/null | sed 's|^|build/tsan/|; s|\.c$||') && units tsan
+for s in tests/suites/*.sh; do beside script "$(basename "$s" .sh)" bash "$s"; done
+wait
 
+read -r passed failed skipped < <(awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0}' $counts)
 echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ] && [ $passed -gt 0 ]
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
