@@ -2,8 +2,11 @@
 venv=build/venv
 stamp=$venv/$(sha256sum tests/api/requirements.txt | cut -c1-16)
 python=$venv/bin/python
-if [ ! -f "$stamp" ]; then
+install_packages() { # suites run beside each other: the first installs, the others wait for it
+    flock 8
+    [ -f "$stamp" ] && return
     echo "Installing into $venv: $(tr '\n' ' ' <tests/api/requirements.txt)"
-    python3 -m venv --clear $venv && $venv/bin/pip install --quiet -r tests/api/requirements.txt && touch "$stamp" ||
-        { echo "pip could not install what the tests need"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-fi
+    python3 -m venv --clear $venv && $venv/bin/pip install --quiet -r tests/api/requirements.txt && touch "$stamp"
+}
+mkdir -p build
+install_packages 8>build/venv.lock || { echo "pip could not install what the tests need"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
