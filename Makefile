@@ -84,10 +84,8 @@ $(B)/lib%.a:
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# Places of variables in long unrolled code take longer to find than the code itself; so do AddressSanitizer's checks
-# where they aren't calls, and checks of pointers that it makes too.
-UNROLLED_asan := --param asan-instrumentation-with-call-threshold=0 -fno-sanitize=null,alignment,object-size
-$(B)/%_avx2.o $(B)/%_avxvnni.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking $(UNROLLED_$(BUILD))
+# Places of variables in long unrolled code take longer to find than the code itself.
+$(B)/%_avx2.o $(B)/%_avxvnni.o $(B)/%_avx512.o $(B)/%_neon.o: CFLAGS += -fno-var-tracking
 $(B)/%_avx2.o: ISA = $(ISA_avx2)
 $(B)/%_avxvnni.o: ISA = $(ISA_avxvnni)
 $(B)/%_avx512.o: ISA = $(ISA_avx512)

@@ -86,16 +86,22 @@ if build release all programs; then
     beside script kernels build/release/tests/kernels/check
     wait
 fi
-units() { # units VARIANT: each of its test programs
+programs() { # programs FOLDER: the test programs in it
     local t
-    for t in build/"$1"/tests/unit/test_* build/"$1"/tests/golden/test_*; do
-        case ${t##*/} in *.*) ;; *) [ -f "$t" ] && [ -x "$t" ] && beside unit "$1" "$t" ;; esac
+    for t in "$1"/test_*; do
+        case ${t##*/} in *.*) ;; *) [ -f "$t" ] && [ -x "$t" ] && echo "$t" ;; esac
     done
-    wait
 }
-build asan build/asan/lorikeet unit && units asan
+# Programs whose threads wait for each other by spinning run alone: two at once take longer than one after the other.
+if build asan build/asan/lorikeet unit; then
+    for t in $(programs build/asan/tests/unit); do beside unit asan "$t"; done
+    wait
+    for t in $(programs build/asan/tests/golden); do unit asan "$t"; done
+fi
 # Rooms with threads of their own, once more under ThreadSanitizer.
-build tsan build/tsan/lorikeet $(ls tests/unit/test_{queue,team,engine,registry}*.c 2>/dev/null | sed 's|^|build/tsan/|; s|\.c$||') && units tsan
+if build tsan build/tsan/lorikeet $(ls tests/unit/test_{queue,team,engine,registry}*.c 2>/dev/null | sed 's|^|build/tsan/|; s|\.c$||'); then
+    for t in $(programs build/tsan/tests/unit); do unit tsan "$t"; done
+fi
 for s in tests/suites/*.sh; do beside script "$(basename "$s" .sh)" bash "$s"; done
 wait
 
