@@ -98,9 +98,11 @@ if build asan build/asan/lorikeet unit; then
     wait
     for t in $(programs build/asan/tests/golden); do unit asan "$t"; done
 fi
-# Rooms with threads of their own, once more under ThreadSanitizer.
-if build tsan build/tsan/lorikeet $(ls tests/unit/test_{queue,team,engine,registry}*.c 2>/dev/null | sed 's|^|build/tsan/|; s|\.c$||'); then
-    for t in $(programs build/tsan/tests/unit); do unit tsan "$t"; done
+# Rooms with threads of their own, once more under ThreadSanitizer; test_engine_model's models are asked over HTTP there.
+tsan=$(for t in tests/unit/test_{queue,team,engine,registry}*.c; do [ -f "$t" ] && echo "build/tsan/${t%.c}"; done | grep -v test_engine_model)
+# shellcheck disable=SC2086
+if build tsan build/tsan/lorikeet $tsan; then
+    for t in $tsan; do unit tsan "$t"; done
 fi
 for s in tests/suites/*.sh; do beside script "$(basename "$s" .sh)" bash "$s"; done
 wait
