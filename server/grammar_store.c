@@ -53,8 +53,9 @@ struct grammar_store *grammar_store_create(size_t limit_bytes)
 static void forget_owner(struct grammar_store *s, struct owner *o)
 {
     struct owner **at = &s->owners;
-    while (*at != o)
+    while (*at && *at != o)
         at = &(*at)->next;
+    require(*at); /* a grammar's owner is in the list */
     *at = o->next;
     s->n_owners--;
     mem_free(o);
@@ -64,8 +65,9 @@ static void forget_owner(struct grammar_store *s, struct owner *o)
 static void forget(struct grammar_store *s, struct kept *k)
 {
     struct kept **at = &s->first;
-    while (*at != k)
+    while (*at && *at != k)
         at = &(*at)->next;
+    require(*at); /* only what is kept is forgotten */
     *at = k->next;
     if (--k->owner->n_kept == 0)
         forget_owner(s, k->owner);
