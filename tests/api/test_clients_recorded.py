@@ -16,9 +16,9 @@ from harness import Server
 FILES = sorted(glob.glob(os.path.join(os.path.dirname(os.path.abspath(__file__)), "recorded", "*.json")))
 NAMES = [n for n in (os.path.basename(f)[:-5] for f in FILES) if not n.endswith("_generate")]
 CALLS = {  # what a client's prompt has behind "#": the call that the model writes
-    "readit": ("Read", {"file_path": "/home/user/project/notes.txt"}),
+    "readit": ("Read", {"file_path": "HOME/project/notes.txt"}),
     "execit": ("exec_command", {"cmd": "cat notes.txt"}),
-    "contread": ("Read", {"filepath": "/home/user/project/notes.txt"}),
+    "contread": ("Read", {"filepath": "HOME/project/notes.txt"}),
     "weather": ("get_weather", {"city": "São Paulo", "days": 2}),
     "song": ("birds__sing", {"n": 2}),  # sing, of the namespace "birds"
 }

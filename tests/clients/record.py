@@ -3,19 +3,20 @@
     python3 tests/clients/record.py --listen 9000 --to http://127.0.0.1:8080 --into FOLDER [--model NAME] [--filler]
 
 Requests become FOLDER/NN_PATH.json ({"method", "path", "headers", "body"}), as the tests that replay them read them. The model's
-name becomes MODEL; secrets, and whatever names a machine or a session, become zeros. --filler: words of long texts become others of the
+name becomes MODEL, a home folder HOME; secrets, and whatever names a machine or a session, become zeros. --filler: words of long texts become others of the
 same length, markup and punctuation stay: prompts of somebody's product are not ours to pass on, but their form is what a server meets."""
 import argparse, http.client, http.server, json, os, re, sys, threading, urllib.parse
 
 SECRET = {"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"}
 OF_THE_CONNECTION = {"host", "content-length", "connection", "transfer-encoding", "keep-alive", "expect"}
 IDENTITY = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|\b[0-9a-f]{32,}\b")
+HOME = re.compile(r"(?:/home|/Users|[A-Z]:\\Users)[/\\][\w.-]+|(?<!\w)/root\b")
 WORDS = ["a", "by", "fly", "wing", "perch", "parrot", "feather", "wingspan"]  # by length; replays know them as tokens
 LONG = 60  # characters of a text that may be somebody's words
 
 
 def zeros(text):
-    return IDENTITY.sub(lambda m: re.sub("[0-9a-fA-F]", "0", m.group()), text)
+    return IDENTITY.sub(lambda m: re.sub("[0-9a-fA-F]", "0", m.group()), HOME.sub("HOME", text))
 
 
 def other_words(text):
