@@ -33,12 +33,7 @@ static inline struct tokenizer *made_tokenizer(void)
     put_byte_tokens(&b);
     for (size_t i = 0; i < N_MADE_PIECES; i++)
         buf_printf(&b, ",\"%s\":%zu", made_pieces[i], 256 + i);
-    buf_puts(&b,
-             "}},\"normalizer\":null,\"pre_tokenizer\":null,\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
-             "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}}");
-    struct tokenizer *t = open_json(b.data);
-    buf_fini(&b);
-    return t;
+    return open_byte_tokenizer(&b, "null", "null");
 }
 
 static struct tokenizer *rig_tokenizer;

@@ -49,6 +49,19 @@ static inline void put_byte_tokens(struct buf *b)
         buf_printf(b, "%s\"<0x%02X>\":%d", i ? "," : "", i, i);
 }
 
+/* Opens what `b` has of a tokenizer's JSON, up to its vocabulary's last member, with the rest; frees `b`. */
+static inline struct tokenizer *open_byte_tokenizer(struct buf *b, const char *normalizer,
+                                                    const char *pre_tokenizer)
+{
+    buf_printf(b,
+               "}},\"normalizer\":%s,\"pre_tokenizer\":%s,\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
+               "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}}",
+               normalizer, pre_tokenizer);
+    struct tokenizer *t = open_json(b->data);
+    buf_fini(b);
+    return t;
+}
+
 /* A tokenizer whose only tokens are bytes: encoding and decoding shows what its steps did to a text. */
 static inline struct tokenizer *open_steps(const char *normalizer, const char *pre_tokenizer)
 {
@@ -56,13 +69,7 @@ static inline struct tokenizer *open_steps(const char *normalizer, const char *p
     buf_init(&b, 0);
     buf_puts(&b, "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[],\"vocab\":{");
     put_byte_tokens(&b);
-    buf_printf(&b,
-               "}},\"normalizer\":%s,\"pre_tokenizer\":%s,\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
-               "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}}",
-               normalizer, pre_tokenizer);
-    struct tokenizer *t = open_json(b.data);
-    buf_fini(&b);
-    return t;
+    return open_byte_tokenizer(&b, normalizer, pre_tokenizer);
 }
 
 /* The text that comes back; NULL-terminated in `out`. */

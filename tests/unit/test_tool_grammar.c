@@ -104,12 +104,7 @@ static struct tokenizer *make_tokenizer(bool with_specials)
     for (size_t i = 0; i < N_PIECES; i++)
         buf_printf(&b, ",\"%s%s\":%zu", pieces[i],
                    with_specials && strcmp(pieces[i], "[ARGS]") == 0 ? "x" : "", 256 + i);
-    buf_puts(&b,
-             "}},\"normalizer\":null,\"pre_tokenizer\":null,\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
-             "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]}}");
-    struct tokenizer *t = open_json(b.data);
-    buf_fini(&b);
-    return t;
+    return open_byte_tokenizer(&b, "null", "null");
 }
 
 struct rig {
