@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "made_files.h"
 #include "server.h"
 #include "state.h"
 #include "tenant_keeper.h"
@@ -448,12 +449,12 @@ static void what_was_served_is_kept(struct tenant_store *s)
 static void the_store_keeps_what_it_is_told(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/tenants-XXXXXX", path[64];
+    struct folder folder = folder_make();
+    char path[96];
     struct state *file;
     struct tenant_store *s;
     struct error err;
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/s.db", folder);
+    snprintf(path, sizeof path, "%s/s.db", folder.path);
     if (state_open(path, &file, &err) != STATUS_OK || tenant_store_open(path, &s, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     struct tenant_key k = {.id = "0123456789ab", .tenant = "a", .name = "prod", .digest = {9}};
@@ -500,9 +501,7 @@ static void the_store_keeps_what_it_is_told(void **state)
     expect_kept(s, "");
     tenant_store_close(s);
     state_close(file);
-    char command[100];
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    assert_int_equal(system(command), 0);
+    folder_remove(&folder);
 }
 
 struct sum {
@@ -523,9 +522,9 @@ static void add_up(const struct usage_row *u, void *data)
 static void usage_is_bounded(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/tenants-XXXXXX", path[64], command[100];
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/s.db", folder);
+    struct folder folder = folder_make();
+    char path[96];
+    snprintf(path, sizeof path, "%s/s.db", folder.path);
     for (int kept = 0; kept < 2; kept++) {
         static struct server server;
         struct conf conf = {.state = kept ? path : NULL};
@@ -552,8 +551,7 @@ static void usage_is_bounded(void **state)
         if (file)
             state_close(file);
     }
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    assert_int_equal(system(command), 0);
+    folder_remove(&folder);
 }
 
 int main(void)
