@@ -12,7 +12,7 @@ void prompt_cut_begin(struct completion *c, uint32_t limit, bool tokens, uint32_
 /* Whether the text's prompt needn't be cut; STATUS_NO_MEMORY is in c->fault. */
 bool prompt_fits(struct completion *c, const struct buf *rendered);
 
-/* Where messages may begin when older ones are left out: at `users` turns of the user (the first is all there
+/* Where messages may begin when older ones are left out: at n_users turns of the user (the first is all there
  * is), then, behind the last of them, at answers. */
 struct cut_places {
     size_t *at; /* in the arena */

@@ -2,9 +2,11 @@
  * front of the bytes that wait, takes what it can decide, and leaves the rest; it may decide nothing by how
  * many there happen to be.
  *
- *   TEXT ──marker──▶ BLOCK ──▶ OBJECT | NAME → ARGUMENTS | FUNCTION | LITERAL ──done──▶ BLOCK ──closing
- * marker──▶ TEXT ▲ ▲                          └──────────── broken: its bytes are content
- * ────────────────────────────┘ └─┴── THOUGHT */
+ *   TEXT ──marker──▶ BLOCK ──▶ CALL ──done──▶ BLOCK ──closing marker──▶ TEXT
+ *    ▲ ▲                        └─────── broken: its bytes are content ────┘
+ *    └─┴── THOUGHT
+ *
+ * CALL: OBJECT | NAME → ARGUMENTS | FUNCTION | LITERAL */
 #include "reply_inner.h"
 
 #include <ctype.h>

@@ -1,8 +1,8 @@
 /* Calls whose arguments are literals of another language, made JSON as they come:
  *
- *   NAME(KEY=VALUE, …)         values as Python writes them: 'text', True, None, [1, 2], (1, 2), {'a': 1}; or
- * all arguments as one dictionary, NAME(**{…}) call:NAME{KEY:VALUE,…}     Gemma's: strings stand between
- * markers, keys are bare
+ *   NAME(KEY=VALUE, …)         values as Python writes them: 'text', True, None, [1, 2], {'a': 1}
+ *   NAME(**{…})                the same, all of them as one dictionary
+ *   call:NAME{KEY:VALUE,…}     Gemma's: strings stand between markers, keys are bare
  *
  * JSON's own spelling is taken in both. What isn't a literal, such as a variable, is no call. */
 #include "reply_inner.h"

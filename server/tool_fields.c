@@ -56,10 +56,12 @@ static bool has_only(const json_t *schema, const char *const *keys, size_t n)
     static const char *const annotations[] = {ANNOTATIONS};
     const char *key;
     json_t *v;
-    json_object_foreach(
-        (json_t *)(uintptr_t)schema, key,
-        v) if (!is_among(key, keys, n) &&
-               !is_among(key, annotations, sizeof annotations / sizeof annotations[0])) return false;
+    json_object_foreach((json_t *)(uintptr_t)schema, key, v)
+    {
+        if (!is_among(key, keys, n) &&
+            !is_among(key, annotations, sizeof annotations / sizeof annotations[0]))
+            return false;
+    }
     return true;
 }
 

@@ -26,7 +26,7 @@ struct grammar_part part_of(enum grammar_kind kind, const char *text); /* text i
 struct grammar_part group_of(struct builder *b, struct grammar_spec spec);
 /* One sequence, n_min to n_max times. */
 struct grammar_part repeat(struct builder *b, struct parts p, uint32_t n_min, uint32_t n_max);
-/* One of up to four sequences; those without items are empty texts. */
+/* One of n sequences; those without items are empty texts. */
 struct grammar_part either(struct builder *b, const struct parts *ways, uint32_t n);
 /* JSON as text, the arena's; NULL: no memory, and b->failed. */
 const char *json_text(struct builder *b, const json_t *v);
