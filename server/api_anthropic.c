@@ -7,6 +7,7 @@
 
 #include "anthropic_json.h"
 #include "api.h"
+#include "body_defaults.h"
 #include "completion.h"
 #include "sse.h"
 #include "translate.h"
@@ -361,28 +362,22 @@ static enum status translate_count(struct completion *c)
 
 /* ---- templates that want one system message, at the beginning */
 
-static bool has_role(const json_t *message, const char *role)
-{
-    const char *is = json_string_value(json_object_get(message, "role"));
-    return is && strcmp(is, role) == 0;
-}
-
 /* Later system messages become words of the user; turns of the user that meet by it are one. False: there are
  * none. */
-static bool fold_system(const json_t *messages)
+static bool fold_system(json_t *messages)
 {
     bool folded = false;
     for (size_t i = 1; i < json_array_size(messages); i++) {
         json_t *m = json_array_get(messages, i);
-        if (has_role(m, "system"))
+        if (message_has_role(m, "system"))
             folded = json_object_set_new(m, "role", json_string("user")) == 0;
     }
     for (size_t i = json_array_size(messages); folded && i-- > 1;) {
         json_t *m = json_array_get(messages, i), *before = json_array_get(messages, i - 1);
-        if (!has_role(m, "user") || !has_role(before, "user"))
+        if (!message_has_role(m, "user") || !message_has_role(before, "user"))
             continue;
         json_array_extend(json_object_get(before, "content"), json_object_get(m, "content"));
-        json_array_remove((json_t *)(uintptr_t)messages, i);
+        json_array_remove(messages, i);
     }
     return folded;
 }

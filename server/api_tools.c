@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "body_defaults.h"
 #include "reply.h"
 
 #define LEGACY_ID                                                                                            \
@@ -316,24 +317,18 @@ bool arguments_to_text(json_t *messages)
 
 /* ---- templates that take one call a message */
 
-static bool has_role(const json_t *m, const char *role)
-{
-    const char *is = json_string_value(json_object_get(m, "role"));
-    return is && strcmp(is, role) == 0;
-}
-
 /* Takes the result of a call out of those that stand from `at` on; the next one if none has its id. */
 static json_t *take_result(json_t *messages, size_t at, const json_t *call)
 {
     const json_t *id = json_object_get(call, "id");
     size_t found = at;
-    for (size_t i = at; id && has_role(json_array_get(messages, i), "tool"); i++)
+    for (size_t i = at; id && message_has_role(json_array_get(messages, i), "tool"); i++)
         if (json_equal(json_object_get(json_array_get(messages, i), "tool_call_id"), id)) {
             found = i;
             break;
         }
     json_t *m = json_array_get(messages, found);
-    if (!has_role(m, "tool"))
+    if (!message_has_role(m, "tool"))
         return NULL;
     json_incref(m);
     json_array_remove(messages, found);
@@ -430,7 +425,7 @@ static bool results_to_text(json_t *messages)
     bool open = false; /* the message before is made of results */
     for (size_t i = 0; i < json_array_size(messages); i++) {
         json_t *m = json_array_get(messages, i);
-        bool result = has_role(m, "tool");
+        bool result = message_has_role(m, "tool");
         if (json_object_get(m, "tool_calls") && !calls_to_text(m))
             return false;
         if (result && !open) {
@@ -443,7 +438,7 @@ static bool results_to_text(json_t *messages)
             if (!ok)
                 return false;
             open = true;
-        } else if (result || (open && has_role(m, "user"))) {
+        } else if (result || (open && message_has_role(m, "user"))) {
             bool ok = result ? join(messages, i, "<tool_response>\n", "\n</tool_response>")
                              : join(messages, i, "", "");
             if (!ok)
@@ -472,7 +467,7 @@ static void describe_tools(struct buf *b, const json_t *tools)
 static json_t *message_of(json_t *messages, const char *role)
 {
     for (size_t i = 0; i < json_array_size(messages); i++)
-        if (has_role(json_array_get(messages, i), role))
+        if (message_has_role(json_array_get(messages, i), role))
             return json_array_get(messages, i);
     json_array_insert_new(messages, 0, json_pack("{s:s, s:s}", "role", role, "content", ""));
     return json_array_get(messages, 0);

@@ -63,15 +63,20 @@ bool body_apply_numbers(json_t *body, const struct body_default *list)
 
 /* ---- the system prompt */
 
-static bool is_system(const json_t *message)
+bool message_has_role(const json_t *message, const char *role)
 {
-    const char *role = json_string_value(json_object_get(message, "role"));
-    return role && (strcmp(role, "system") == 0 || strcmp(role, "developer") == 0);
+    const char *is = json_string_value(json_object_get(message, "role"));
+    return is && strcmp(is, role) == 0;
+}
+
+bool message_is_system(const json_t *message)
+{
+    return message_has_role(message, "system") || message_has_role(message, "developer");
 }
 
 bool body_has_system(const json_t *body)
 {
-    return is_system(json_array_get(json_object_get(body, "messages"), 0));
+    return message_is_system(json_array_get(json_object_get(body, "messages"), 0));
 }
 
 static json_t *joined(const char *text, const json_t *theirs)

@@ -21,6 +21,8 @@ bool body_put(json_t *body, const char *key, const json_t *value);
  * False: no memory. */
 bool body_put_system(json_t *body, const char *text);
 bool body_has_system(const json_t *body);
+bool message_has_role(const json_t *message, const char *role);
+bool message_is_system(const json_t *message); /* or the developer's, which is another word for it */
 
 /* A number for a field; a list of them ends with a NULL. */
 struct body_default {

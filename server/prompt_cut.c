@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "body_defaults.h"
 #include "server.h"
 
 void prompt_cut_begin(struct completion *c, uint32_t limit, bool tokens, uint32_t n_keep)
@@ -27,17 +28,6 @@ bool prompt_fits(struct completion *c, const struct buf *rendered)
     return s == STATUS_OK;
 }
 
-static bool has_role(const json_t *message, const char *role)
-{
-    const char *is = json_string_value(json_object_get(message, "role"));
-    return is && strcmp(is, role) == 0;
-}
-
-static bool is_system(const json_t *message)
-{
-    return has_role(message, "system") || has_role(message, "developer");
-}
-
 enum status cut_places_find(struct completion *c, const json_t *messages, struct cut_places *out)
 {
     size_t n = json_array_size(messages), last = 0;
@@ -45,11 +35,11 @@ enum status cut_places_find(struct completion *c, const json_t *messages, struct
     if (!out->at)
         return fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for the messages");
     for (size_t i = 0; i < n; i++)
-        if (has_role(json_array_get(messages, i), "user"))
+        if (message_has_role(json_array_get(messages, i), "user"))
             out->at[out->n_users++] = last = i;
     out->n = out->n_users;
     for (size_t i = last + 1; i < n; i++)
-        if (has_role(json_array_get(messages, i), "assistant"))
+        if (message_has_role(json_array_get(messages, i), "assistant"))
             out->at[out->n++] = i;
     return STATUS_OK;
 }
@@ -59,7 +49,7 @@ json_t *cut_messages(const json_t *messages, size_t first)
     json_t *out = json_array();
     for (size_t i = 0; i < json_array_size(messages); i++) {
         json_t *m = json_array_get(messages, i);
-        if ((i >= first || is_system(m)) && json_array_append(out, m) != 0) {
+        if ((i >= first || message_is_system(m)) && json_array_append(out, m) != 0) {
             json_decref(out);
             return NULL;
         }
