@@ -190,7 +190,8 @@ static void put_whole(struct completion *c, struct choice *h, struct buf *out)
     put_piece(c, h, &w);
     put_end(c, h, &w);
     if (json_array_size(fields)) {
-        json_t *whole = json_loadb(all.data ? all.data : "", all.length, 0, NULL), *some = json_object();
+        json_t *whole = json_loadb(all.data ? all.data : "", all.length, JSON_ALLOW_NUL, NULL),
+               *some = json_object();
         for (size_t i = 0; i < json_array_size(fields); i++) {
             const char *path = json_string_value(json_array_get(fields, i));
             json_object_set(some, path, (json_t *)(uintptr_t)value_at(whole, path));
