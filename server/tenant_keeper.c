@@ -125,20 +125,17 @@ static bool same_row(const struct usage_row *a, const struct usage_row *b)
            strcmp(a->voice, b->voice) == 0 && strcmp(a->version, b->version) == 0;
 }
 
-/* Room for one more. */
-static bool grow_rows(void *rows, size_t row_bytes, size_t n, size_t *capacity, size_t most)
+/* The rows with room for one more, perhaps elsewhere now; NULL: there is none, and they stay. */
+static void *grown_rows(void *rows, size_t row_bytes, size_t n, size_t *capacity, size_t most)
 {
-    void **at = rows;
     if (n < *capacity)
-        return true;
+        return rows;
     size_t more = *capacity ? 2 * *capacity : 64;
     more = more < most ? more : most;
-    void *grown = n < most ? mem_realloc(*at, more * row_bytes) : NULL;
-    if (!grown)
-        return false;
-    *at = grown;
-    *capacity = more;
-    return true;
+    void *grown = n < most ? mem_realloc(rows, more * row_bytes) : NULL;
+    if (grown)
+        *capacity = more;
+    return grown;
 }
 
 static struct usage_row *row_for(struct usage_batch *b, const struct usage_row *row, size_t most)
@@ -146,9 +143,12 @@ static struct usage_row *row_for(struct usage_batch *b, const struct usage_row *
     for (size_t i = b->n; i-- > 0;)
         if (same_row(&b->rows[i], row))
             return &b->rows[i];
-    if (b->n >= most ||
-        !grow_rows(&b->rows, sizeof *b->rows, b->n, &b->capacity, USAGE_ROWS_MAX + TENANTS_MAX))
+    struct usage_row *rows =
+        b->n < most ? grown_rows(b->rows, sizeof *rows, b->n, &b->capacity, USAGE_ROWS_MAX + TENANTS_MAX)
+                    : NULL;
+    if (!rows)
         return NULL;
+    b->rows = rows;
     b->rows[b->n] = *row;
     struct usage_row *new = &b->rows[b->n++];
     new->n_requests = new->n_in = new->n_out = new->n_cached = 0;
@@ -223,17 +223,23 @@ bool tenant_keeper_wants_served(const struct tenant_keeper *k)
     return k->store && k->server->conf->served_rows;
 }
 
-void tenant_keeper_served(struct tenant_keeper *k, const struct served_row *row)
+static void add_line(struct served_batch *b, const struct served_row *row)
 {
-    struct served_batch *b = &k->served;
-    if (!tenant_keeper_wants_served(k))
-        return;
-    if (!grow_rows(&b->rows, sizeof *b->rows, b->n, &b->capacity, SERVED_LINES_MAX)) {
+    struct served_row *rows = grown_rows(b->rows, sizeof *rows, b->n, &b->capacity, SERVED_LINES_MAX);
+    if (!rows) {
         b->n_lost++;
         return;
     }
-    b->rows[b->n] = *row;
-    b->rows[b->n++].at_ms = clock_wall_ms();
+    b->rows = rows;
+    rows[b->n++] = *row;
+}
+
+void tenant_keeper_served(struct tenant_keeper *k, const struct served_row *row)
+{
+    struct served_row now = *row;
+    now.at_ms = clock_wall_ms();
+    if (tenant_keeper_wants_served(k))
+        add_line(&k->served, &now);
 }
 
 /* ---- to the disk ---- */
@@ -276,12 +282,8 @@ static void served_again(struct tenant_keeper *k)
 {
     struct served_batch *w = &k->served_writing, *b = &k->served, both;
     w->n_lost += b->n_lost;
-    for (size_t i = 0; i < b->n; i++) {
-        if (grow_rows(&w->rows, sizeof *w->rows, w->n, &w->capacity, SERVED_LINES_MAX))
-            w->rows[w->n++] = b->rows[i];
-        else
-            w->n_lost++;
-    }
+    for (size_t i = 0; i < b->n; i++)
+        add_line(w, &b->rows[i]);
     both = *w;
     *w = *b;
     *b = both;
