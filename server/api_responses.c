@@ -16,6 +16,7 @@
 #include "translate.h"
 
 #define KEPT_BYTES_MAX ((size_t)64 << 20)
+#define REFERENCES_MAX 1000U /* of a request: each is a file that is read */
 
 struct items {
     struct translation *t;
@@ -253,6 +254,13 @@ static bool is_reference(const json_t *item)
 static void add_items(struct translation *t, struct responses_form *form, const json_t *input)
 {
     char where[32];
+    size_t n_references = 0;
+    for (size_t i = 0; i < json_array_size(input); i++)
+        n_references += is_reference(json_array_get(input, i));
+    if (n_references > REFERENCES_MAX)
+        read_fail(&t->in, STATUS_INVALID, "input",
+                  "input: found %zu items of type item_reference, at most %u are taken", n_references,
+                  REFERENCES_MAX);
     for (size_t i = 0; i < json_array_size(input) && t->in.status == STATUS_OK; i++) {
         json_t *item = json_array_get(input, i);
         snprintf(where, sizeof where, "input[%zu]", i);

@@ -192,6 +192,7 @@ def test_counts(server):
     ({"input": []}, "input"),
     ({"input": 3}, "input"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "item_reference"),
+    ({"input": [{"id": "msg_x_1"}] * 1001}, "at most 1000"),
     ({"input": [{"role": "bird", "content": "x"}]}, "input[0].role"),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input_image"),
     ({"input": [{"type": "function_call", "call_id": "a", "name": "f"}]}, "arguments"),
