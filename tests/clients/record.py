@@ -10,7 +10,7 @@ import argparse, http.client, http.server, json, os, re, sys, threading, urllib.
 SECRET = {"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"}
 OF_THE_CONNECTION = {"host", "content-length", "connection", "transfer-encoding", "keep-alive", "expect"}
 IDENTITY = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}|\b[0-9a-f]{32,}\b")
-HOME = re.compile(r"(?:/home|/Users|[A-Z]:\\Users)[/\\][\w.-]+|(?<!\w)/root\b")
+HOME = re.compile(r"(?:/home|/Users|[A-Z]:\\Users)[/\\][\w.-]+|(?<!\w)/root(?=/)")
 WORDS = ["a", "by", "fly", "wing", "perch", "parrot", "feather", "wingspan"]  # by length; replays know them as tokens
 LONG = 60  # characters of a text that may be somebody's words
 
