@@ -147,3 +147,6 @@ def test_a_grammar_of_the_voice(tmp_path):
         assert text() in ("yes!", "no!") and text(seed=3) in ("yes!", "no!")
         assert text(guided_choice=["maybe"]) == "maybe" # the caller's own wins
         assert text(response_format={"type": "text"}) in ("yes!", "no!")
+        sing = {"name": "sing", "parameters": {"type": "object"}}
+        said = text(tools=[{"type": "function", "function": sing}], temperature=0)
+        assert said not in ("yes!", "no!") and text(functions=[sing], temperature=0) == said  # calls must be possible
