@@ -1,11 +1,11 @@
 /* Low-rank math for a mixed batch: y += scale * B (A x), each row with its own adapter (Punica, arXiv
  * 2310.18547; here by segments, as rows of one adapter stand side by side).
  *
- *   shrink   t = A x, one stacked A for all sites that read x        small: shared by (row tile, panel)
- *   linear   y = W x, W being the adapter's own where it replaces the base's                  by output
- * columns barrier  long after its first half, which stands before linear expand   y = factor * y + scale * (B
- * t + bias)                           by output columns, like linear, and where many rows share an adapter,
- * tile by tile behind it
+ *   shrink   t = A x, one stacked A for all sites that read x; small: shared by (row tile, panel)
+ *   linear   y = W x, W being the adapter's own where it replaces the base's; by output columns
+ *   barrier  long after its first half, which stands before linear
+ *   expand   y = factor * y + scale * (B t + bias); by output columns, like linear, and where many rows share
+ *            an adapter, tile by tile behind it
  *
  * An adapter is one member with weight 1, a composition several: its deltas are added one after another. For
  * DoRA the delta of a column is (f - 1) W x + f scale B A x, so W x is multiplied by 1 + sum of weight * (f -

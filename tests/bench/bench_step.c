@@ -2,11 +2,12 @@
  *
  *   bench_step MODEL [--rank 16] [--sites all|qv] [--rounds 1] [--threads N] [--isa auto] [--quant auto]
  *              [--activations int8] [--predict] [--no-pin] [--temperature 0] [--top-p 1] [--logprobs -1]
- * RUN... RUN: prefill:TOKENS[:ROWS]             ROWS prompts of so many tokens
- *        decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]   ROWS sequences that have CONTEXT tokens each (8) say TOKENS
- * more, on so many different adapters (0: the base alone)
+ *              RUN...
  *
- *        pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]     the same, but the forward pass alone: no engine, no sampling
+ *   prefill:TOKENS[:ROWS]                   ROWS prompts of so many tokens
+ *   decode:ROWS:ADAPTERS:TOKENS[:CONTEXT]   ROWS sequences that have CONTEXT tokens each (8) say TOKENS more,
+ *                                           on so many different adapters (0: the base alone)
+ *   pass:ROWS:ADAPTERS:TOKENS[:CONTEXT]     the same, but the forward pass alone: no engine, no sampling
  *
  * Threads that are left alone are pinned after some seconds (include/engine.h), but for --no-pin.
  * Runs are made in turns, --rounds times. A decode run's time is from the moment when all rows have begun to
