@@ -1,9 +1,9 @@
 /* Scales of F8_E4M3 weights in safetensors: W = value * scale, in f32, rounded once.
  *
- *     X.weight_scale       one number, or one a row: [], [1], [rows], [rows, 1]; blocks where the
- * configuration has a block size (compressed-tensors) X.weight_scale_inv   the same, blocks of 128 x 128
- * unless the configuration says otherwise: [ceil(rows/128), ceil(cols/128)]. In spite of the name it
- * multiplies.
+ *   X.weight_scale      one number, or one a row: [], [1], [rows], [rows, 1]; blocks where the configuration
+ *                       has a block size (compressed-tensors)
+ *   X.weight_scale_inv  the same, blocks of 128 x 128 unless the configuration says otherwise:
+ *                       [ceil(rows/128), ceil(cols/128)]. In spite of the name it multiplies.
  *
  * A weight without either has scale 1. Scales of activations and of the KV cache stand beside them in such
  * files; they tell how to round what we don't round. */
