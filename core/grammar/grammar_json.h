@@ -139,6 +139,7 @@ enum json_types {
     TYPE_ANY = 127
 };
 unsigned schema_type_bit(const char *name); /* 0: there is none */
+json_t *schema_type_names(unsigned types);  /* an array, new; NULL: no memory */
 unsigned schema_types_of_value(const json_t *v);
 
 #endif

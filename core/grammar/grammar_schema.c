@@ -189,6 +189,18 @@ unsigned schema_type_bit(const char *name)
     return 0;
 }
 
+json_t *schema_type_names(unsigned types)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof type_names / sizeof *type_names; i++) {
+        unsigned bits = schema_type_bit(type_names[i].name);
+        bool in_number = bits == TYPE_INTEGER && (types & TYPE_NUMBER);
+        if ((types & bits) == bits && !in_number)
+            json_array_append_new(list, json_string(type_names[i].name));
+    }
+    return list;
+}
+
 unsigned schema_types_of_value(const json_t *v)
 {
     switch (json_typeof(v)) {

@@ -40,22 +40,10 @@ static void refuse(struct opposite *o, const char *keyword)
 
 /* ---- types and constants */
 
-static json_t *names_of_types(unsigned types)
-{
-    static const char *const names[] = {"null", "boolean", "number", "string", "array", "object"};
-    json_t *list = json_array();
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if ((types & schema_type_bit(names[i])) == schema_type_bit(names[i]))
-            json_array_append_new(list, json_string(names[i]));
-    if ((types & TYPE_INTEGER) && !(types & TYPE_NUMBER))
-        json_array_append_new(list, json_string("integer"));
-    return list;
-}
-
 static void add_types(struct opposite *o, unsigned types)
 {
     if (types)
-        add_way(o, json_pack("{s:o}", "type", names_of_types(types)));
+        add_way(o, json_pack("{s:o}", "type", schema_type_names(types)));
 }
 
 static void add_fractions(struct opposite *o)
@@ -348,7 +336,7 @@ static const json_t *beside(struct schema *sc, const json_t *s, const char *cons
         json_object_del(rest, keys[i]);
     unsigned types = rest ? schema_implied_types(rest) : 0;
     if (rest && types != TYPE_ANY && !json_object_get(rest, "type"))
-        json_object_set_new(rest, "type", names_of_types(types));
+        json_object_set_new(rest, "type", schema_type_names(types));
     return schema_keep(sc, rest);
 }
 
@@ -412,7 +400,7 @@ static const struct expr *dependent(struct schema *sc, const json_t *s, const ch
     unsigned types = schema_types_beside(sc, rest) & ~(unsigned)TYPE_OBJECT;
     if (rest && types) /* it speaks of objects alone */
         add_joined(sc, &l, schema_keep(sc, schema_without(rest, key)),
-                   schema_keep(sc, json_pack("{s:o}", "type", names_of_types(types))), NULL);
+                   schema_keep(sc, json_pack("{s:o}", "type", schema_type_names(types))), NULL);
     return expr_alt(sc->m, &l);
 }
 

@@ -10,7 +10,6 @@
 
 static json_t *both_types(const json_t *a, const json_t *b)
 {
-    static const char *const names[] = {"null", "boolean", "number", "string", "array", "object"};
     unsigned types = TYPE_ANY, mine;
     const json_t *sides[] = {a, b};
     for (int i = 0; i < 2; i++) {
@@ -23,13 +22,7 @@ static json_t *both_types(const json_t *a, const json_t *b)
         }
         types &= mine;
     }
-    json_t *list = json_array();
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if ((types & schema_type_bit(names[i])) == schema_type_bit(names[i]))
-            json_array_append_new(list, json_string(names[i]));
-    if ((types & TYPE_INTEGER) && !(types & TYPE_NUMBER))
-        json_array_append_new(list, json_string("integer"));
-    return list;
+    return schema_type_names(types);
 }
 
 static json_t *both_lists(const json_t *a, const json_t *b, bool all)
