@@ -189,7 +189,7 @@ static void outside_list(struct opposite *o, const json_t *list, bool of_all)
     add_way(o, json_pack("{s:o}", of_all ? "allOf" : "anyOf", all));
 }
 
-static void outside_keyword(struct opposite *o, const json_t *s, const char *key, json_t *value)
+static void outside_keyword(struct opposite *o, const char *key, json_t *value)
 {
     static const char *const elsewhere[] = {
         "minLength",     "maxLength", "minItems", "maxItems",         "minProperties",
@@ -219,7 +219,6 @@ static void outside_keyword(struct opposite *o, const json_t *s, const char *key
     } else if (!schema_is_listed(key, elsewhere) && !schema_is_annotation(key)) {
         refuse(o, key);
     }
-    (void)s;
 }
 
 /* What doesn't match `s`, or some of it; a new reference, NULL after a failure. */
@@ -243,7 +242,7 @@ json_t *schema_opposite(struct schema *sc, const json_t *s, const char *asks)
     sc->depth++;
     o.ways = json_array();
     json_object_foreach((json_t *)(uintptr_t)s, key, value) if (sc->m->status == STATUS_OK)
-        outside_keyword(&o, s, key, value);
+        outside_keyword(&o, key, value);
     outside_count(&o, s, "string", lengths);
     outside_count(&o, s, "array", items);
     outside_count(&o, s, "object", members);
