@@ -6,11 +6,13 @@
 
 #define DEPTH_MAX 6U /* of formats; each makes up to six groups in each other (GRAMMAR_GROUPS_MAX) */
 #define LIST_MAX 64U /* elements, tags, triggers */
+#define BUILT_BYTES_MAX ((size_t)4 << 20) /* tags are built for each trigger: they multiply */
 
 struct builder {
     struct reader *r;
     struct arena *arena;
     const char *field;
+    size_t n_built; /* bytes */
 };
 
 static void refuse(struct builder *b, enum status s, const char *what, const json_t *found)
@@ -22,6 +24,12 @@ static void refuse(struct builder *b, enum status s, const char *what, const jso
 
 static void *take(struct builder *b, size_t n, size_t bytes)
 {
+    b->n_built += n * bytes;
+    if (b->n_built > BUILT_BYTES_MAX) {
+        read_fail(b->r, STATUS_TOO_LARGE, b->field, "%s: its tags and triggers make more than %zu bytes",
+                  b->field, BUILT_BYTES_MAX);
+        return NULL;
+    }
     void *p = arena_array(b->arena, n, bytes);
     if (!p)
         read_fail(b->r, STATUS_NO_MEMORY, NULL, "no memory for the request");
@@ -83,6 +91,8 @@ static struct grammar_part repeat(struct builder *b, struct grammar_part part, u
 static struct grammar_part free_text(struct builder *b, const json_t *without, const char *until)
 {
     json_t *said = json_object(), *list = json_array();
+    if (without && !json_is_array(without))
+        refuse(b, STATUS_INVALID, "excludes: expected an array of texts", without);
     for (size_t i = 0; i < json_array_size(without); i++) {
         const char *s = json_string_value(json_array_get(without, i));
         if (!s || !s[0])
@@ -254,7 +264,7 @@ static struct grammar_part read_format(struct builder *b, const json_t *format, 
 void read_structural_tag(struct reader *r, struct arena *arena, const char *field, const json_t *value,
                          struct grammar_part *out)
 {
-    struct builder b = {r, arena, field};
+    struct builder b = {r, arena, field, 0};
     const json_t *format = json_object_get(value, "format");
     *out = (struct grammar_part){0};
     if (format)

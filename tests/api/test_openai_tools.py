@@ -510,11 +510,20 @@ def test_structural_tags_hold_inside_of_free_text(bird, extra):
         assert said("plain") == TEXTS["plain"] and said("think") == TEXTS["think"]
 
 
+def in_triggers(depth):
+    """A tag that begins with each of 64 triggers, in another such tag, and so on: 64 ** depth of them."""
+    content = {"type": "any_text"}
+    for _ in range(depth):
+        content = {"type": "triggered_tags", "triggers": ["<a>"] * 64, "tags": [{"begin": "<a>", "content": content, "end": "</a>"}]}
+    return content
+
+
 @pytest.mark.parametrize("value, word", [
     ({"triggers": ["<a>"]}, "structures"), ({"structures": [{**TAG, "schema": {}}]}, "triggers"),
     ({"structures": [{**TAG, "schema": {}}], "triggers": ["<b>"]}, "begin"),
     ({"structures": [{**TAG, "schema": {"sideways": 1}}], "triggers": ["<tool_call>"]}, "sideways"),
     ({"format": {"type": "qwen_xml_parameter"}}, "qwen_xml_parameter"), ({"format": {"type": "tag", **TAG}}, "format"),
+    ({"format": {"type": "any_text", "excludes": "<b>"}}, "excludes"), ({"format": in_triggers(6)}, "triggers make more than"),
     ({"format": json.loads('{"type": "sequence", "elements": [' * 20 + '{"type": "any_text"}' + "]}" * 20)}, "nested")])
 def test_structural_tags_are_refused_by_name(parrots, value, word):
     status, answer = parrots.post("/v1/chat/completions", {**ask("plain"), "tools": None, "response_format": {"type": "structural_tag", **value}})
