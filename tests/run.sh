@@ -11,10 +11,14 @@ sh tests/deps.sh product tests || { echo "0 passed, 1 failed, 0 skipped"; exit 1
 mkdir -p $logs
 : >$counts
 
-# beside COMMAND…: in the background, as many at once as there are processors; what it says comes in one piece
+# beside PART…: in the background, as many at once as there are processors; what it says comes in one piece. A part that
+# ends before it has counted is a failure.
 beside() {
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-    { said=$("$@" 2>&1); [ -z "$said" ] || printf '%s\n' "$said"; } &
+    {
+        said=$("$@" 2>&1) || { said+=$'\n'"FAIL $*: ended early"; count 0 1 0; }
+        printf '%s\n' "$said"
+    } &
 }
 
 # build VARIANT TARGETS…: a failed build is one failure, and what depends on it fails with it
