@@ -381,6 +381,8 @@ static const struct expr *dependent(struct schema *sc, const json_t *s, const ch
     const char *name = json_object_iter_key(first);
     json_t *asked = json_object_iter_value(first), *others = json_copy(all);
     json_object_del(others, name);
+    if (!others)
+        schema_fail(sc, STATUS_NO_MEMORY, "no memory for \"%s\"", key);
     if (json_object_size(others)) {
         json_t *more = schema_without(rest, "");
         json_object_set(more, key, others);
