@@ -247,7 +247,8 @@ static enum status publish(struct task *t)
         s = registry_register(r, &l->wish, NULL, &l->err);
     l->unchanged = p.unchanged;
     l->generation_now = p.generation;
-    l->version = p.version;
+    /* Held until the answer is written: the name may be gone before its state is on the disk. */
+    l->version = t->version = p.version ? adapter_acquire(p.version) : NULL;
     l->created = before == 0;
     l->replaced = before != 0 && a->stable != before;
     return s;
