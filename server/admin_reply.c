@@ -178,7 +178,7 @@ enum status admin_load(struct request *r, const struct load_order *o, struct err
     return s;
 }
 
-enum status admin_remove(struct request *r, const char *name,
+enum status admin_remove(struct request *r, const char *name, uint64_t *revision,
                          void (*done)(enum status s, const struct error *err, void *data), struct error *err)
 {
     enum status s = registry_remove(r->server->registry, name, err);
@@ -186,6 +186,8 @@ enum status admin_remove(struct request *r, const char *name,
         return fail(err, STATUS_UNAVAILABLE, "adapter '%s' is being loaded; try again in a moment", name);
     if (s != STATUS_OK)
         return s;
+    if (revision)
+        *revision = registry_revision(r->server->registry);
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter removed", LOG_TEXT("adapter", name));
     request_hold(r);
     adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0}, done, r);

@@ -40,9 +40,9 @@ struct load_order admin_order(struct request *r, const char *name,
                               void (*done)(struct load_order *o, void *data));
 /* adapter_ops_load, holding the request, which `done` releases. */
 LK_MUST_USE enum status admin_load(struct request *r, const struct load_order *o, struct error *err);
-/* Removes a name and keeps that; `done` gets the request, held, and releases it. STATUS_NOT_FOUND;
- * STATUS_UNAVAILABLE: it is being loaded. */
-LK_MUST_USE enum status admin_remove(struct request *r, const char *name,
+/* Removes a name and keeps that; `done` gets the request, held, and releases it. revision (or NULL): of this
+ * removal, set before `done`. STATUS_NOT_FOUND; STATUS_UNAVAILABLE: it is being loaded. */
+LK_MUST_USE enum status admin_remove(struct request *r, const char *name, uint64_t *revision,
                                      void (*done)(enum status s, const struct error *err, void *data),
                                      struct error *err);
 /* Parses the body and does `what` with it; a failure is answered by `refuse`. */

@@ -128,7 +128,7 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     r->state = arena_strdup(r->arena, name);
     if (!r->state)
         return fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
-    enum status s = admin_remove(r, name, unloaded, &f->error);
+    enum status s = admin_remove(r, name, NULL, unloaded, &f->error);
     if (s == STATUS_NOT_FOUND)
         return fault_set(f, s, NULL, "The lora adapter '%.80s' cannot be found.", name);
     return s;

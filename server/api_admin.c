@@ -249,6 +249,7 @@ void api_admin_merge(struct request *r)
 static void removed(enum status s, const struct error *err, void *data)
 {
     struct request *r = data;
+    const uint64_t *revision = r->state;
     if (s != STATUS_OK) {
         admin_fail(r, s, err->text, NULL, "not_persisted");
     } else {
@@ -257,7 +258,7 @@ static void removed(enum status s, const struct error *err, void *data)
         struct jw w = {.out = &out};
         jw_begin(&w, '{');
         jw_key_text(&w, "removed", admin_name(r));
-        jw_key_int(&w, "revision", (int64_t)registry_revision(r->server->registry));
+        jw_key_int(&w, "revision", (int64_t)*revision);
         jw_end(&w, '}');
         reply_json(r, 200, &out);
         buf_fini(&out);
@@ -272,7 +273,9 @@ void api_admin_delete(struct request *r)
     struct error err;
     if (!name)
         return;
-    enum status s = admin_remove(r, name, removed, &err);
+    uint64_t *revision = r->state = arena_alloc(r->arena, sizeof *revision);
+    enum status s = revision ? admin_remove(r, name, revision, removed, &err)
+                             : fail(&err, STATUS_NO_MEMORY, "no memory for the request");
     if (s != STATUS_OK)
         admin_fail(r, s, err.text, NULL, s == STATUS_UNAVAILABLE ? "busy" : NULL);
 }

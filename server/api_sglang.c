@@ -74,7 +74,7 @@ static enum status unload(struct request *r, const json_t *body, struct fault *f
     read_text(&rd, "lora_name", &name);
     if (rd.status != STATUS_OK)
         return rd.status;
-    return admin_remove(r, name ? name : "", unloaded, &f->error);
+    return admin_remove(r, name ? name : "", NULL, unloaded, &f->error);
 }
 
 void api_sglang_load(struct request *r)

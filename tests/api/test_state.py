@@ -1,5 +1,5 @@
 """What survives a restart: desired state in --state FILE, and how it meets the command line and the folder."""
-import os, resource, shutil, sqlite3, time
+import os, resource, shutil, sqlite3, threading, time
 
 import pytest
 
@@ -194,6 +194,30 @@ def test_what_the_disk_has_no_room_for_is_not_acknowledged(serve, tmp_path):
     with serve() as server:
         assert [a["name"] for a in server.admin("GET", API)[1]["data"]] == ["de", "pt"]
         assert say(server, "pt") == "AA" and get(server, "pt")["pinned"] is False
+
+
+def test_a_removal_tells_its_own_revision(serve):
+    """Not that of what others changed before its answer was written: who compares revisions would take it for the later change."""
+    with serve() as server:
+        done = threading.Event()
+
+        def change_others():
+            while not done.is_set():
+                server.admin("PUT", f"{API}/other", {"source": "shows_A"})
+                server.admin("DELETE", f"{API}/other")
+        threads = [threading.Thread(target=change_others) for _ in range(3)]
+        for t in threads:
+            t.start()
+        told, start = [], server.admin("GET", API)[1]["revision"]
+        for i in range(40):
+            put(server, f"n{i}", "B")
+            told.append((f"n{i}", server.admin("DELETE", f"{API}/n{i}")[1]["revision"]))
+        done.set()
+        for t in threads:
+            t.join()
+        changes = server.admin("GET", f"{API}?since={start}")[1]
+        assert changes["complete"] and told == [(c["name"], c["revision"]) for c in changes["changes"]
+                                                if c["kind"] == "removed" and c["name"] != "other"]
 
 
 def test_without_a_file_the_log_says_so():
