@@ -104,9 +104,10 @@ class Ledger:
             self.n_acknowledged += 1
             adapter = answer.get("adapter", answer)
             if op.kind == "remove":
-                self.names[op.name] = (answer["revision"], None)
+                if answer["revision"] >= self.names.get(op.name, (0, None))[0]:
+                    self.names[op.name] = (answer["revision"], None)
             elif adapter is None:
-                return  # somebody else removed it before this answer was written
+                self.acknowledge_removed(op)
             else:
                 self.acknowledge(op, answer, adapter)
             self.revision = max(self.revision, self.names.get(op.name, (0, None))[0])
@@ -128,6 +129,14 @@ class Ledger:
                 own["generation"] = answer["generation"]
         if revision >= known:
             self.names[op.name] = (revision, own)
+
+    def acknowledge_removed(self, op):
+        """Somebody else's removal is in force before this answer was written. Has it no answer yet, it may not be on the disk;
+        this change is."""
+        if any(o.kind == "remove" for o in self.hanging[op.name]):
+            known = self.names.get(op.name, (0, None))[0]
+            self.names[op.name] = (known, op.after(op.before, self.digests))
+            self.blurred[op.name] = known
 
     def see(self, adapter):
         """A generation is one content, in this run and the next."""
@@ -251,6 +260,8 @@ def work_and_kill(server, ledger, rng):
     for t in threads:
         t.start()
     time.sleep(rng.uniform(0.02, 0.5))
+    if server.process.poll() is not None:
+        ledger.odd.append("the server ended by itself:\n" + server.log()[-6000:])
     server.kill()
     done.set()
     for t in threads:
