@@ -84,10 +84,10 @@ def make(folder, texts, template=HERMES, special=(), more=(), words=(), context=
         vocab.setdefault(alphabet[32] + w, len(vocab))
     n = (len(vocab) + 7) // 8 * 8
     head = np.zeros((n, n), np.float32)
-    head[ids["<|im_end|>"]] = 0.5
+    head[ids["<|im_end|>"]] = 2  # rows are scaled by √n before: sampled at temperature 1, no token but the next has a chance
     for a, b in chain:
-        assert head[:, a].max() <= 0.5, "a token has two that follow"
-        head[b, a] = 1
+        assert head[:, a].max() <= 2, "a token has two that follow"
+        head[b, a] = 4
     zeros = lambda *shape: np.zeros(shape, np.float32)
     ones = np.ones(n, np.float32)
     layer = "model.layers.0."
