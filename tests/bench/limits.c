@@ -5,9 +5,10 @@
  *
  * read_gbs: each thread reads a part of its own of a buffer far above the caches, in order, with prefetch.
  * int8_gmacs: products of 8 bits added up in 32, by the best instructions that are there (`int8_by`):
- * vpdpbusd; or vpmaddubsw, vpmaddwd and vpaddd. int8_pairs_gmacs: the multiplication alone (vpmaddubsw), the
- * limit of sums that stay in 16 bits for a while. f32_gmacs: vfmadd. Medians. Elsewhere than on x86-64 plain
- * C loops stand in. */
+ * vpdpbusd; or vpmaddubsw, vpmaddwd and vpaddd. int8_signed_gmacs: the same for two signed bytes, one of
+ * which is spread from memory: what weights of 8 bits take, without VNNI vpbroadcastd and vpsignb more.
+ * int8_pairs_gmacs: the multiplication alone (vpmaddubsw), the limit of sums that stay in 16 bits for a
+ * while. f32_gmacs: vfmadd. Medians. Elsewhere than on x86-64 plain C loops stand in. */
 #include <getopt.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -25,8 +26,9 @@
 #define THREADS_MAX 256U
 #define PREFETCH_BYTES 4096U
 
-enum kind { READ, INT8, INT8_PAIRS, F32, N_KINDS };
-static const char *const names[N_KINDS] = {"read_gbs", "int8_gmacs", "int8_pairs_gmacs", "f32_gmacs"};
+enum kind { READ, INT8, INT8_SIGNED, INT8_PAIRS, F32, N_KINDS };
+static const char *const names[N_KINDS] = {"read_gbs", "int8_gmacs", "int8_signed_gmacs", "int8_pairs_gmacs",
+                                           "f32_gmacs"};
 
 struct probe {
     pthread_barrier_t barrier;
@@ -63,11 +65,21 @@ __attribute__((target("avx2"))) static uint64_t read_part(const uint8_t *p, uint
     "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
         "xmm12", "xmm13", "xmm14", "xmm15"
 #define LOOP(body, n)                                                                                        \
-    __asm__ volatile("vzeroall\n1:\n" body "dec %0\njnz 1b\nvzeroupper\n" : "+r"(n) : : "cc", CLOBBERED)
+    __asm__ volatile("vzeroall\n1:\n" body "dec %0\njnz 1b\nvzeroupper\n"                                    \
+                     : "+r"(n)                                                                               \
+                     : "m"(spread)                                                                           \
+                     : "cc", CLOBBERED)
 #define MADDUBS_MADDWD(r)                                                                                    \
     "vpmaddubsw %%ymm14,%%ymm15,%%ymm8\n"                                                                    \
     "vpmaddwd %%ymm13,%%ymm8,%%ymm8\n"                                                                       \
     "vpaddd %%ymm8,%%ymm" r ",%%ymm" r "\n"
+#define SIGNED_MADDUBS_MADDWD(r)                                                                             \
+    "vpbroadcastd %1,%%ymm8\n"                                                                               \
+    "vpsignb %%ymm14,%%ymm8,%%ymm8\n"                                                                        \
+    "vpmaddubsw %%ymm8,%%ymm15,%%ymm8\n"                                                                     \
+    "vpmaddwd %%ymm13,%%ymm8,%%ymm8\n"                                                                       \
+    "vpaddd %%ymm8,%%ymm" r ",%%ymm" r "\n"
+#define SPREAD_DPBUSD(r) "vpbroadcastd %1,%%zmm8\nvpdpbusd %%zmm8,%%zmm15,%%zmm" r "\n"
 #define MADDUBS(r) "vpmaddubsw %%ymm14,%%ymm15,%%ymm" r "\n"
 #define DPBUSD(r) "vpdpbusd %%zmm14,%%zmm15,%%zmm" r "\n"
 #define FMADD(r) "vfmadd231ps %%ymm14,%%ymm15,%%ymm" r "\n"
@@ -80,7 +92,16 @@ static bool has_vnni(void)
 /* Multiply-adds of n passes. */
 static double multiply(enum kind kind, uint64_t n)
 {
+    static const int32_t spread = 0x01010101;
     double passes = (double)n * 8;
+    if (kind == INT8_SIGNED && has_vnni()) {
+        LOOP(EIGHT(SPREAD_DPBUSD), n);
+        return passes * 64;
+    }
+    if (kind == INT8_SIGNED) {
+        LOOP(EIGHT(SIGNED_MADDUBS_MADDWD), n);
+        return passes * 32;
+    }
     if (kind == INT8 && has_vnni()) {
         LOOP(EIGHT(DPBUSD), n);
         return passes * 64;
