@@ -23,8 +23,7 @@ struct model;
 /* [A-Za-z0-9][A-Za-z0-9._-]{0,63} */
 bool adapter_name_is_valid(const char *name);
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- loading ---- */
 
 struct adapter_report {
     char format[24];      /* "peft", "gguf", "mlx" */
@@ -142,8 +141,7 @@ LK_MUST_USE enum status adapter_inspect(const char *path, struct adapter_report 
  * adapter). */
 bool adapter_is_at(const char *path);
 
-/* ---- a directory of adapters
- * ------------------------------------------------------------------------------------------ */
+/* ---- a directory of adapters ---- */
 
 /* Calls found(name, path, data) for each adapter directly below `dir` (folder with adapter_config.json → its
  * name; X.gguf → X). Entries with bad names or that are no adapters are reported to skipped(entry, why,

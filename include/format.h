@@ -18,8 +18,7 @@
 
 struct json_t; /* jansson's value */
 
-/* ---- tensors of a file, or of a folder's shards
- * -------------------------------------------------------------- */
+/* ---- tensors of a file, or of a folder's shards ---- */
 
 #define TENSOR_DIMS_MAX 4
 
@@ -108,8 +107,7 @@ LK_MUST_USE enum status tensor_read(const struct tensors *t, const struct tensor
  * nothing. */
 const void *tensor_data(const struct tensors *t, const struct tensor *tensor);
 
-/* ---- writing tensor files: all tensors are declared first, then their bytes follow in that order
- * ------------------------------------ */
+/* ---- writing tensor files: all tensors are declared first, then their bytes follow in that order ---- */
 
 struct out_place; /* base/out.h */
 struct tensor_writer;
@@ -158,8 +156,7 @@ LK_MUST_USE enum status tensor_writer_put(struct tensor_writer *w, const void *b
 LK_MUST_USE enum status tensor_writer_finish(struct tensor_writer *w, struct error *err);
 void tensor_writer_close(struct tensor_writer *w); /* finished or not; NULL is fine */
 
-/* ---- GGUF
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- GGUF ---- */
 
 struct gguf; /* an open GGUF v2/v3 file: metadata and tensors. Immutable after opening. */
 
@@ -199,8 +196,7 @@ bool gguf_describe(const struct gguf *g, size_t index, const char **key, char *v
  * tensor that holds row `hf_row` of the Hugging Face tensor, for n_heads heads of head_dim rows. */
 uint64_t gguf_rope_row(uint64_t hf_row, uint32_t n_heads, uint32_t head_dim);
 
-/* ---- config.json and GGUF hyperparameters, one description
- * ------------------------------------------------------ */
+/* ---- config.json and GGUF hyperparameters, one description ---- */
 
 #define CONFIG_LAYERS_MAX 256
 #define CONFIG_EOS_MAX 16

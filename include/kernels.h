@@ -262,8 +262,7 @@ void cpu_describe(char *dst, size_t dst_bytes);
 LK_MUST_USE enum status kernels_select(const char *limit, enum act_mode act_mode, const struct kernels **out,
                                        struct error *err);
 
-/* ---- packing
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- packing ---- */
 
 /* Bytes of a packed [rows, cols] matrix and its geometry (data stays NULL). STATUS_UNSUPPORTED for a type
  * without a kernel; STATUS_MISMATCH if cols is not whole blocks. */
@@ -279,16 +278,14 @@ void packed_set_scales(const struct packed *w, uint32_t row, const float *scales
 /* One row back as floats, exactly the values that the matmul uses: embeddings, tests. y: [cols]. */
 void packed_row_f32(const struct packed *w, uint32_t row, float *y);
 
-/* ---- conversion of plain rows (the definition of each stored type)
- * --------------------------------------------------- */
+/* ---- conversion of plain rows (the definition of each stored type) ---- */
 
 /* n_values floats from a stored row; exact per the block layout. */
 void dequantize_row(enum dtype type, const void *src, uint64_t n_values, float *y);
 /* Floats to a stored row: F32 F16 BF16 Q8_0 Q4_0 (ggml's reference rounding). False for other types. */
 bool quantize_row(enum dtype type, const float *x, uint64_t n_values, void *dst);
 
-/* ---- dense products outside a step: merging, DoRA's norms
- * ------------------------------------------------------- */
+/* ---- dense products outside a step: merging, DoRA's norms ---- */
 
 /* y += scale * B A by OpenBLAS, in the calling thread. b: [rows, k], a: [k, cols], y: [rows, cols], row-major
  * without gaps; sizes below 2^31, 0 changes nothing. |error| of a value <= (k + 4) * 2^-24 * (|scale| sum

@@ -16,8 +16,7 @@
 
 struct model;
 
-/* ---- places in a base
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- places in a base ---- */
 
 /* The matrix products of the pass. A family that stores some of them as one fused tensor (phi3's qkv_proj,
  * gpt2's c_attn) has them apart in memory: each output row is a sum of its own. */
@@ -72,8 +71,7 @@ struct model_module {
         in; /* LINEAR: the whole weight is [out, in] (never transposed, even if the file has it so) */
 };
 
-/* ---- what an adapter is built from; all of it borrowed during lora_build, rows in Hugging Face order
- * -------- */
+/* ---- what an adapter is built from; borrowed during lora_build, rows in Hugging Face order ---- */
 
 /* One A/B pair, row-major. EMBED: e += scale * B a, where `a` is [in, rank]: a row for each token (the
  * transpose of PEFT's lora_embedding_A). */
@@ -137,8 +135,7 @@ struct lora_spec {
     size_t n_invocation;
 };
 
-/* ---- in memory
- * --------------------------------------------------------------------------------------------------------------
+/* ---- in memory ----
  */
 
 /* Sites that read the same input share one stacked A, so that t = A x is computed once for all of them. */

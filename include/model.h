@@ -112,8 +112,7 @@ void model_module_path(const struct model *m, const struct model_module *module,
  * if it is stored quantised, where the values are not the file's. */
 bool model_weight_row(const struct model *m, const struct model_module *module, uint32_t row, float *y);
 
-/* ---- merging
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- merging ---- */
 
 /* What a merged copy is. Norms are Frobenius', over all merged matrices together. */
 struct merge_report {
@@ -143,8 +142,7 @@ LK_MUST_USE enum status model_merge(const struct model *base, struct lora *l, en
  * the base's. */
 const struct merge_report *model_merge_report(const struct model *m);
 
-/* ---- out of memory again: the tensors of a Hugging Face folder with this model in it
- * ---------------------------------------------- */
+/* ---- out of memory again: the tensors of a Hugging Face folder with this model in it ---- */
 
 struct model_export;
 struct export_tensor {
@@ -189,8 +187,7 @@ const struct model *merged_copy_model(const struct merged_copy *c);
 struct lora *merged_copy_lora(const struct merged_copy *c); /* the adapter inside; the copy has a reference */
 enum dtype merged_copy_type(const struct merged_copy *c);   /* that its matrices are stored as */
 
-/* ---- one step
- * --------------------------------------------------------------------------------------------------- */
+/* ---- one step ---- */
 
 #define STEP_SUMS 2U /* at most, of a row */
 

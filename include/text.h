@@ -16,8 +16,7 @@ struct model_files;
 struct gguf;
 struct json_t;
 
-/* ---- tokenizer
- * --------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer ---- */
 
 struct tokenizer;
 
@@ -63,8 +62,7 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* The id of a token by its exact vocabulary text ("<|im_end|>"), or -1. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t length);
 
-/* ---- streaming detokeniser
- * ---------------------------------------------------------------------------------------- */
+/* ---- streaming detokeniser ---- */
 
 /* Turns ids into text as they come. The concatenation of all output equals tokenizer_decode of all ids. One
  * exception: a run of byte-fallback tokens that is no UTF-8 as a whole is all U+FFFD in tokenizer_decode,
@@ -88,8 +86,7 @@ size_t detokenizer_push(struct detokenizer *d, int32_t id, char *dst);
 size_t detokenizer_end(struct detokenizer *d, char *dst); /* flushes an unfinished character as U+FFFD */
 size_t detokenizer_bound(const struct tokenizer *t);      /* most bytes that one push can write */
 
-/* ---- chat template
- * -------------------------------------------------------------------------------------------------- */
+/* ---- chat template ---- */
 
 /* A Jinja template, compiled; the dialect is that of transformers' apply_chat_template
  * (ImmutableSandboxedEnvironment with trim_blocks and lstrip_blocks, loopcontrols, tojson, raise_exception,
@@ -117,8 +114,7 @@ LK_MUST_USE enum status chat_template_render(const struct chat_template *t, cons
                                              int64_t now_ms, const struct template_limits *limits,
                                              struct buf *out, struct error *err);
 
-/* ---- all of a model's text, opened together
- * ------------------------------------------------------------------------- */
+/* ---- all of a model's text, opened together ---- */
 
 struct text_model {
     struct tokenizer *tokenizer;

@@ -32,8 +32,7 @@ bool eval_window_at(const struct eval_text *t, size_t index, struct eval_window 
 /* Tokens that are scored. */
 size_t eval_n_scored(const struct eval_text *t);
 
-/* ---- one way of computing: a model, an adapter or none, pages and scratch for one window
- * ------------------------------ */
+/* ---- one way of computing: a model, an adapter or none, pages and scratch for one window ---- */
 
 struct eval_side {
     const struct model *model;
@@ -49,8 +48,7 @@ LK_MUST_USE enum status eval_side_init(struct eval_side *s, const struct model *
                                        struct error *err);
 void eval_side_fini(struct eval_side *s);
 
-/* ---- log-probabilities in a file
- * ----------------------------------------------------------------------------------- */
+/* ---- log-probabilities in a file ---- */
 
 /* Rows of log-probabilities of the whole vocabulary, one for each scored token in order. All numbers are
  * little-endian:
@@ -81,8 +79,7 @@ LK_MUST_USE enum status eval_file_read(struct eval_file *f, float *logprobs, str
 LK_MUST_USE enum status eval_file_finish(struct eval_file *f, struct error *err);
 void eval_file_fini(struct eval_file *f); /* closes; what was not finished is removed */
 
-/* ---- the measurement
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the measurement ---- */
 
 struct eval_score { /* of one token */
     float logprob, ref_logprob;

@@ -91,6 +91,7 @@ static struct grammar_part repeat(struct builder *b, struct grammar_part part, u
 static struct grammar_part free_text(struct builder *b, const json_t *without, const char *until)
 {
     json_t *said = json_object(), *list = json_array();
+    bool whole = true;
     if (without && !json_is_array(without))
         refuse(b, STATUS_INVALID, "excludes: expected an array of texts", without);
     for (size_t i = 0; i < json_array_size(without); i++) {
@@ -98,11 +99,13 @@ static struct grammar_part free_text(struct builder *b, const json_t *without, c
         if (!s || !s[0])
             refuse(b, STATUS_INVALID, "expected texts that aren't empty", json_array_get(without, i));
         else if (!until || strcmp(s, until) != 0)
-            json_array_append(list, json_array_get(without, i));
+            whole &= json_array_append(list, json_array_get(without, i)) == 0;
     }
-    json_object_set_new(said, "without", list);
+    whole &= json_object_set_new(said, "without", list) == 0;
     if (until)
-        json_object_set_new(said, "until", json_string(until));
+        whole &= json_object_set_new(said, "until", json_string(until)) == 0;
+    if (!whole) /* what is left out of it would be allowed */
+        read_fail(b->r, STATUS_NO_MEMORY, NULL, "no memory for the request");
     struct grammar_part part = json_part(b, GRAMMAR_FREE_TEXT, said);
     json_decref(said);
     return part;
