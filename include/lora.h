@@ -135,8 +135,7 @@ struct lora_spec {
     size_t n_invocation;
 };
 
-/* ---- in memory ----
- */
+/* ---- in memory ---- */
 
 /* Sites that read the same input share one stacked A, so that t = A x is computed once for all of them. */
 enum lora_group_id {
