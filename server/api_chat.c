@@ -7,6 +7,7 @@
 #include "api_parse.h"
 #include "api_tools.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "bundle.h"
 #include "completion.h"
 #include "prompt_cut.h"
@@ -252,24 +253,55 @@ static void release(void *grammar)
     grammar_release(grammar);
 }
 
-/* A grammar for tool_choice "required" or a name, for an answer's form beside tools that may be called
- * instead, or behind a thought that the prompt has opened, and for tools with `strict`. */
-static void force_calls(struct completion *c, const struct tool_params *tools, struct reader *r)
+/* The field is about all that the model says, markers too. */
+static bool constrains_all(const char *field)
 {
-    const struct server *s = c->server;
-    const struct grammar_scope scope = {s->grammars, s->base.text->tokenizer,
-                                        model_config(s->base.model)->vocab_size, gate_name(c->r)};
+    return field && strcmp(field, "response_format") != 0;
+}
+
+/* `strict` of tools that don't say it, behind the template, which has no word of it. Those that are now: in
+ * `set`; false: none is. */
+static bool set_usual_strict(const struct completion *c, const struct grammar_scope *scope,
+                             bool set[TOOLS_MAX])
+{
+    const json_t *tools = json_object_get(c->body, "tools");
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX; i++) {
+        const json_t *tool = json_array_get(tools, i);
+        json_t *function = json_object_get(tool, "function");
+        set[i] = !json_is_boolean(json_object_get(function, "strict")) &&
+                 tool_can_be_strict(scope, tool, c->r->arena);
+        if (set[i])
+            json_object_set_new(function, "strict", json_true());
+        any |= set[i];
+    }
+    return any;
+}
+
+static void take_back_strict(const struct completion *c, const bool set[TOOLS_MAX])
+{
+    const json_t *tools = json_object_get(c->body, "tools");
+    for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX; i++)
+        if (set[i])
+            json_object_set_new(json_object_get(json_array_get(tools, i), "function"), "strict",
+                                json_false());
+}
+
+/* What the caller's own constraint and the tools' leave: a grammar of both, or the constraint's alone. */
+static void make_tool_grammar(struct completion *c, const struct grammar_scope *scope,
+                              const struct tool_params *tools, struct reader *r)
+{
+    struct tool_grammar g = {.scope = scope, .tools = tools, .format = &c->format};
     struct grammar_part answer;
     const char *field = tools->legacy ? "function_call" : "tool_choice";
     bool required = tools->choice == TOOL_REQUIRED;
     bool strict = tools->choice == TOOL_AUTO && tools_are_strict(tools->tools);
-    struct tool_grammar g = {.scope = &scope, .tools = tools, .format = &c->format};
+    bool opened = c->format.in_thought || c->format.in_block;
     struct error err;
-    if (!required && !strict && (!c->params.grammar || (tools->choice == TOOL_NONE && !c->format.in_thought)))
+    if (!required && !strict && (!c->params.grammar || (tools->choice == TOOL_NONE && !opened)))
         return;
     const char *asked = read_grammar_part(r, c->r->arena, &answer);
-    bool raw =
-        asked && strcmp(asked, "response_format") != 0; /* about all that the model says, markers too */
+    bool raw = constrains_all(asked);
     if (raw && (required || strict))
         read_fail(r, STATUS_INVALID, asked, "%s: can't be kept to by a call that %s asks for", asked,
                   required ? field : "a tool's strict");
@@ -284,6 +316,29 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
         read_fail(r, st, field, "%s: %s", field, err.text);
     else if (arena_on_end(c->r->arena, release, c->params.grammar) != 0)
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+}
+
+/* A grammar for tool_choice "required" or a name, for an answer's form beside tools that may be called
+ * instead, or behind a thought that the prompt has opened, and for tools with `strict`. Where that is only
+ * usual it gives way to a grammar of the caller's, and to what all the tools together are too much for. */
+static void force_calls(struct completion *c, const struct tool_params *tools, struct reader *r)
+{
+    const struct server *s = c->server;
+    const struct grammar_scope scope = {s->grammars, s->base.text->tokenizer,
+                                        model_config(s->base.model)->vocab_size, gate_name(c->r)};
+    struct grammar *asked = c->params.grammar;
+    struct grammar_part part;
+    bool set[TOOLS_MAX] = {false}, usual = c->strict_is_usual && !c->dialect->counts;
+    usual = usual && !constrains_all(read_grammar_part(r, c->r->arena, &part)) &&
+            set_usual_strict(c, &scope, set);
+    make_tool_grammar(c, &scope, tools, r);
+    if (!usual || r->status == STATUS_OK || tools->choice != TOOL_AUTO)
+        return;
+    take_back_strict(c, set);
+    *r->fault = (struct fault){0};
+    r->status = STATUS_OK;
+    c->params.grammar = asked;
+    make_tool_grammar(c, &scope, tools, r);
 }
 
 /* What is to be looked for in the replies. */
@@ -305,8 +360,11 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
                                    continues_thought(f->thought, c->body));
     f->tools = chat->tools.tools;
     f->one_call = chat->tools.one_call;
-    if (chat->tools.choice != TOOL_NONE)
+    require(chat->syntax != NULL); /* choose_template always finds one */
+    f->only_text = chat->tools.choice == TOOL_NONE;
+    if (!f->only_text || chat->syntax->to_all)
         f->calls = chat->syntax;
+    f->in_block = f->calls && block_is_open(f->calls, rendered->data, rendered->length);
     c->legacy_calls = chat->tools.legacy;
     c->n_kept = reply_format_tokens(f, chat->text->tokenizer, c->kept);
     if (r.status == STATUS_OK)

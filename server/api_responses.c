@@ -340,8 +340,8 @@ struct tools {
     char where[64];
 };
 
-/* space: whose function it is, or NULL */
-static void read_function(struct tools *u, const json_t *tool, const char *space)
+/* The tool is the answer's own copy. space: whose function it is, or NULL */
+static void read_function(struct tools *u, json_t *tool, const char *space)
 {
     static const char *const keys[] = {"name", "description", "parameters", "strict"};
     struct reader *r = &u->t->in;
@@ -352,6 +352,9 @@ static void read_function(struct tools *u, const json_t *tool, const char *space
     json_t *copy = json_object(), *function = json_object();
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         put_same(r, function, keys[i], json_object_get(tool, keys[i]));
+    if (!json_object_get(tool, "parameters"))
+        put_new(r, tool, "parameters", json_null());
+    push_new(r, u->form->functions, json_pack("[O, O]", tool, function));
     if (space) {
         json_t *name = name_in(space, text_of(r, tool, "name", u->where)), *parts = json_object();
         put_text(r, parts, "namespace", space);
@@ -388,15 +391,44 @@ static bool is_left_out(const char *type, const json_t *tools)
     return strncmp(type, "web_search", strlen("web_search")) == 0 && json_array_size(tools) > 1;
 }
 
+/* {"type": "allowed_tools", "mode", "tools": [{"type": "function", "name"}, …]}: a chat has one more object
+ * around it, and around each function. */
+static void read_allowed(struct translation *t, const json_t *choice)
+{
+    struct reader in = {.object = choice, .fault = t->in.fault, .status = t->in.status};
+    const json_t *names = NULL;
+    json_t *all = json_array(), *inner = json_object(), *out = json_object();
+    read_array(&in, "tools", &names);
+    t->in.status = in.status;
+    for (size_t i = 0; i < json_array_size(names) && t->in.status == STATUS_OK; i++) {
+        const json_t *tool = json_array_get(names, i);
+        json_t *function = json_object(), *one = json_object();
+        put_text(&t->in, function, "name", text_of(&t->in, tool, "name", "tool_choice.tools"));
+        put_text(&t->in, one, "type", text_of(&t->in, tool, "type", "tool_choice.tools"));
+        put_new(&t->in, one, "function", function);
+        push_new(&t->in, all, one);
+    }
+    put_same(&t->in, inner, "mode", json_object_get(choice, "mode"));
+    put_new(&t->in, inner, "tools", all);
+    put_text(&t->in, out, "type", "allowed_tools");
+    put_new(&t->in, out, "allowed_tools", inner);
+    put_new(&t->in, t->out, "tool_choice", out);
+}
+
 static void read_tool_choice(struct translation *t)
 {
     const json_t *choice = json_object_get(t->in.object, "tool_choice");
     if (!json_is_object(choice))
         return; /* words are the same */
     const char *type = text_of(&t->in, choice, "type", "tool_choice");
+    if (strcmp(type, "allowed_tools") == 0) {
+        read_allowed(t, choice);
+        return;
+    }
     if (strcmp(type, "function") != 0)
         read_fail(&t->in, STATUS_UNSUPPORTED, "tool_choice",
-                  "tool_choice: type \"%.40s\" is not supported, only auto, none, required and \"function\"",
+                  "tool_choice: type \"%.40s\" is not supported, only auto, none, required, \"function\" and "
+                  "\"allowed_tools\"",
                   type);
     json_t *out = json_object(), *function = json_object();
     put_text(&t->in, out, "type", "function");
@@ -410,15 +442,17 @@ static void read_tools(struct translation *t, struct responses_form *form)
     struct tools u = {.t = t, .form = form, .out = json_array()};
     const json_t *tools = NULL;
     json_t *shown = json_array();
+    t->c->strict_is_usual = true;
     read_tool_choice(t);
     read_array(&t->in, "tools", &tools);
     for (size_t i = 0; i < json_array_size(tools) && t->in.status == STATUS_OK; i++) {
-        const json_t *tool = json_array_get(tools, i);
+        json_t *tool = json_array_get(tools, i);
         snprintf(u.where, sizeof u.where, "tools[%zu]", i);
         const char *type = text_of(&t->in, tool, "type", u.where);
         if (is_left_out(type, tools))
             continue;
-        push_new(&t->in, shown, json_incref((json_t *)(uintptr_t)tool));
+        tool = json_deep_copy(tool);
+        push_new(&t->in, shown, tool);
         if (strcmp(type, "namespace") == 0)
             read_namespace(&u, tool);
         else
@@ -505,9 +539,11 @@ static void begin_form(struct translation *t, struct completion *c)
         form->asked = json_copy(c->body);
         form->input = json_array();
         form->spaces = json_object();
+        form->functions = json_array();
         form->stores = true;
     }
-    if (!form || !form->asked || !form->input || !form->spaces || !kept_owner(c->r, form->owner))
+    if (!form || !form->asked || !form->input || !form->spaces || !form->functions ||
+        !kept_owner(c->r, form->owner))
         read_fail(&t->in, STATUS_NO_MEMORY, NULL, "no memory for the request");
     else
         read_bool(&t->in, "store", &form->stores);
@@ -528,7 +564,13 @@ static enum status parse(struct completion *c)
     const struct responses_form *form = c->form;
     if (form->cuts)
         prompt_cut_begin(c, 0, false, 0);
-    return completion_parse_chat(c);
+    enum status st = completion_parse_chat(c);
+    for (size_t i = 0; i < json_array_size(form->functions); i++) {
+        const json_t *pair = json_array_get(form->functions, i);
+        bool strict = json_is_true(json_object_get(json_array_get(pair, 1), "strict"));
+        json_object_set_new(json_array_get(pair, 0), "strict", json_boolean(strict));
+    }
+    return st;
 }
 
 static enum status translate(struct completion *c)

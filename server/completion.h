@@ -74,6 +74,7 @@ struct completion {
     int32_t kept[KEPT_TOKENS_MAX]; /* special tokens that are markers of it */
     uint32_t n_kept;
     bool legacy_calls;    /* `functions` were given: the answer has a function_call */
+    bool strict_is_usual; /* tools that don't say `strict` are, where their schemas can be held to */
     bool hides_reasoning; /* include_reasoning: false */
     struct voice voice;
     const struct adapter_bundle *bundle; /* the voice's, or NULL */

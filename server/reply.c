@@ -17,6 +17,8 @@
 #include "base/error.h"
 #include "base/mem.h"
 
+static void begin_block(struct reply *p, const char *marker);
+
 void reply_init(struct reply *p, const struct reply_format *format)
 {
     *p = (struct reply){.format = *format};
@@ -24,6 +26,8 @@ void reply_init(struct reply *p, const struct reply_format *format)
     for (size_t i = 0; i < sizeof bufs / sizeof bufs[0]; i++)
         buf_init(bufs[i], 0);
     p->state = p->format.thought && p->format.in_thought ? IN_THOUGHT : IN_TEXT;
+    if (p->format.calls && p->format.in_block)
+        begin_block(p, p->format.calls->open[0]);
 }
 
 void reply_fini(struct reply *p)
@@ -147,15 +151,23 @@ static void begin_call(struct reply *p, enum reply_state state)
     p->state = (uint8_t)state;
 }
 
+/* Its name follows, and its arguments in tags of their own. */
+static bool begins_function(const struct reply *p, const char *marker)
+{
+    return strcmp(marker, FUNCTION_MARK) == 0 ||
+           (p->format.calls->style == CALLS_PARAM && marker == p->format.calls->open[0]);
+}
+
 static void begin_block(struct reply *p, const char *marker)
 {
-    buf_clear(&p->space);
     buf_clear(&p->raw);
+    buf_append(&p->raw, p->space.data ? p->space.data : "", p->space.length); /* content, if it's no call */
+    buf_clear(&p->space);
     p->n_in_block = 0;
     p->is_marked = marker != NULL;
     p->in_array = marker && marker[strlen(marker) - 1] == '[';
     p->state = IN_BLOCK;
-    if (marker && strcmp(marker, FUNCTION_MARK) == 0)
+    if (marker && begins_function(p, marker))
         begin_call(p, IN_FUNCTION);
 }
 
@@ -181,11 +193,7 @@ static bool read_beginning(struct reply *p, struct span at, size_t *taken)
         return true;
     if (!f->calls || !f->calls->bare || (at.s[0] != '{' && at.s[0] != '['))
         return false;
-    struct buf space = p->space; /* stays in front of what turns out to be no call */
-    buf_init(&p->space, 0);
     begin_block(p, NULL);
-    buf_append(&p->raw, space.data ? space.data : "", space.length);
-    buf_fini(&space);
     return true;
 }
 
@@ -250,6 +258,8 @@ static enum match read_marker(struct reply *p, struct span at, size_t *taken)
     enum match fence = open != MATCH_WHOLE && c->separators[0] ? match_any(at, fences, &found) : MATCH_NONE;
     if (open == MATCH_WHOLE || fence == MATCH_WHOLE) {
         *taken = strlen(found);
+        if (open == MATCH_WHOLE && begins_function(p, found))
+            begin_call(p, IN_FUNCTION);
         return MATCH_WHOLE;
     }
     return m || open || fence || function ? MATCH_PART : MATCH_NONE;
@@ -260,7 +270,7 @@ static bool begin_styled(struct reply *p, char first)
 {
     enum call_style style = p->format.calls->style;
     bool is_name = isalnum((unsigned char)first) || first == '_';
-    if (style == CALLS_JSON || style == CALLS_CODER || !is_name ||
+    if (style == CALLS_JSON || style == CALLS_CODER || style == CALLS_PARAM || !is_name ||
         (style == CALLS_PYTHON && !p->in_array && !p->is_marked) || (style == CALLS_TAGGED && p->n_in_block))
         return false;
     begin_call(p, style == CALLS_TAGGED ? IN_FUNCTION : IN_LITERAL);
@@ -275,6 +285,13 @@ static size_t read_block(struct reply *p, struct span at)
     if (at.n == 0)
         return 0;
     char first = at.s[0];
+    require(p->format.calls != NULL); /* else no block begins */
+    if (p->format.calls->to_all) {
+        if (!is_name_char(first))
+            return end_block(p, 0);
+        begin_call(p, IN_NAME);
+        return 0;
+    }
     if (is_json_space(first) || (p->n_in_block && (first == ',' || first == ';')))
         return 1;
     enum match m = p->is_marked || p->n_in_block ? read_marker(p, at, &taken) : MATCH_NONE;
@@ -345,7 +362,7 @@ bool reply_call_named(struct reply *p, const char *name, size_t length)
     bool known;
     p->call.schema = tool_parameters(p->format.tools, name, length, &known);
     if (!call || length == 0 || length > REPLY_NAME_MAX || (!p->is_marked && !known) ||
-        p->n_calls == REPLY_CALLS_MAX)
+        p->n_calls == REPLY_CALLS_MAX || p->format.only_text)
         return false;
     buf_clear(&call->name);
     buf_append(&call->name, name, length);
@@ -374,7 +391,8 @@ static void give_back(struct reply *p)
 static void call_done(struct reply *p)
 {
     p->n_in_block++;
-    p->state = p->format.one_call ? IN_NOTHING : IN_BLOCK;
+    p->state = p->format.one_call ? IN_NOTHING : p->format.calls->to_all ? IN_TEXT : IN_BLOCK;
+    p->skips_space |= p->state == IN_TEXT;
     p->call.has_name = false;
 }
 

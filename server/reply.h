@@ -39,6 +39,7 @@ struct call_reader {
     bool is_text, value_began;   /* <parameter=…>: a string; behind its first line break */
     bool scans, scan_began;      /* the value may still be JSON */
     bool is_plain;               /* a name without a tag around it */
+    bool may_be_cdata, is_cdata; /* <param …>: a value may begin with <![CDATA[, or has */
     char quote;                  /* a literal's string: how it was opened; NUL: by the format's marker */
     bool is_triple, is_key;
     uint8_t depth, levels[LITERAL_DEPTH_MAX]; /* what is open in a literal */

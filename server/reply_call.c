@@ -223,9 +223,21 @@ size_t reply_read_object(struct reply *p, struct span at)
 
 /* ---- NAME separator {arguments} */
 
-static bool is_name_char(char c)
+bool is_name_char(char c)
 {
-    return isalnum((unsigned char)c) || strchr("_-.:/", c);
+    return isalnum((unsigned char)c) || (c && strchr("_-.:/", c));
+}
+
+/* The word stands for the caller, not for a tool: text begins. */
+static bool is_to_all(struct reply *p)
+{
+    const char *all = p->format.calls->to_all;
+    const struct buf *word = &p->call.token;
+    if (!all || word->length != strlen(all) || memcmp(word->data, all, word->length) != 0)
+        return false;
+    buf_clear(&p->raw);
+    p->state = IN_TEXT;
+    return true;
 }
 
 /* A word's next byte: of the model's own id, which isn't used, or of the name. Behind a separator the word
@@ -246,12 +258,42 @@ static size_t name_byte(struct reply *p, char byte)
     return 1;
 }
 
+/* NAME, a line break, {arguments}; or whom else the text behind the line break is for. */
+static size_t read_header(struct reply *p, struct span at)
+{
+    struct call_reader *c = &p->call;
+    char byte = at.n ? at.s[0] : '\0';
+    if (at.n == 0) {
+        if (at.final && !c->word_ended)
+            (void)is_to_all(p);
+        return 0;
+    }
+    if (!c->word_ended && is_name_char(byte))
+        return name_byte(p, byte);
+    if (!c->word_ended && byte == '\n') {
+        c->word_ended = true;
+        (void)is_to_all(p);
+        return 1;
+    }
+    if (c->word_ended && is_json_space(byte))
+        return 1;
+    if (!c->word_ended || byte != '{' || !reply_call_named(p, c->token.data, c->token.length)) {
+        p->outcome = CALL_BROKEN;
+        return 0;
+    }
+    json_scan_begin(&c->scan);
+    p->state = IN_ARGUMENTS;
+    return 0;
+}
+
 size_t reply_read_name(struct reply *p, struct span at)
 {
     static const char *const fences[MARKERS_MAX] = {"```json", "```"};
     const struct call_syntax *s = p->format.calls;
     struct call_reader *c = &p->call;
     const char *found;
+    if (s->to_all)
+        return read_header(p, at);
     if (at.n == 0)
         return 0;
     enum match id = s->id_mark ? match_marker(at, s->id_mark) : MATCH_NONE;

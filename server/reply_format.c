@@ -123,6 +123,13 @@ static const struct call_syntax syntaxes[] = {
      .parts = {NAME, TEXT(">"), JSON},
      .end = {TEXT("</function>")},
      .block_separator = ""},
+    {.names = {"functionary_v32"}, /* who is spoken to, in front of each part; the prompt has the first mark */
+     .evidence = {">>>all"},
+     .open = {">>>"},
+     .to_all = "all",
+     .begin = {MARK(">>>")},
+     .parts = {NAME, TEXT("\n"), JSON},
+     .block_separator = ""},
     {.names = {"apriel"},
      .evidence = {"<tool_calls>"},
      .open = {"<tool_calls>"},
@@ -137,6 +144,15 @@ static const struct call_syntax syntaxes[] = {
      .style = CALLS_TAGGED,
      .native = {NAME, TEXT("\n"), FIELDS},
      HERMES_CALLS},
+    {.names = {"minicpm5"},
+     .evidence = {"<function name=\""},
+     .open = {"<function name=\""},
+     .style = CALLS_PARAM,
+     .begin = {MARK("<function name=\"")},
+     .parts = {NAME, TEXT("\">"), JSON},
+     .native = {NAME, TEXT("\">"), FIELDS},
+     .end = {TEXT("</function>")},
+     .block_separator = "\n"},
     {.names = {"qwen3_coder", "qwen3_xml"},
      .evidence = {"<function="},
      .open = {"<tool_call>", "<function="},
@@ -163,6 +179,20 @@ static const struct call_syntax syntaxes[] = {
      .begin = {MARK("<|tool_call|>"), TEXT("[")},
      LIST_OF_CALLS,
      .end = {TEXT("]"), MARK("<|/tool_call|>")}},
+    {.names = {"firefunction"},
+     .evidence = {"functools["},
+     .open = {"functools["},
+     .begin = {MARK("functools[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]")}},
+    {.names = {"xlam"}, /* a list and nothing else */
+     .evidence = {"\"tool_call_name\", \"arguments\""},
+     .open = {"[TOOL_CALLS]", "<tool_call>"},
+     .close = {"[/TOOL_CALLS]", "</tool_call>"},
+     .bare = true,
+     .begin = {TEXT("[")},
+     LIST_OF_CALLS,
+     .end = {TEXT("]")}},
     {.names = {"llama", "llama3_json"},
      .evidence = {"<|python_tag|>", "\"parameters\": dictionary", "ipython"},
      .open = {"<|python_tag|>", "<function="},
@@ -214,6 +244,12 @@ const struct thought_syntax *thought_syntax_of(const char *source, const struct 
             return s;
     }
     return NULL;
+}
+
+bool block_is_open(const struct call_syntax *s, const char *prompt, size_t length)
+{
+    size_t n = s->to_all ? strlen(s->open[0]) : 0;
+    return n && length >= n && memcmp(prompt + length - n, s->open[0], n) == 0;
 }
 
 bool thought_is_open(const struct thought_syntax *s, const char *prompt, size_t length)

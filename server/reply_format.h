@@ -37,7 +37,8 @@ enum call_style {
     CALLS_PYTHON, /* NAME(KEY=VALUE, …) */
     CALLS_BRACED, /* call:NAME{KEY:VALUE,…} */
     CALLS_TAGGED, /* NAME <arg_key>KEY</arg_key><arg_value>VALUE</arg_value> … */
-    CALLS_CODER   /* <function=NAME><parameter=KEY>VALUE</parameter>…</function>, which is taken in any */
+    CALLS_CODER,  /* <function=NAME><parameter=KEY>VALUE</parameter>…</function>, which is taken in any */
+    CALLS_PARAM   /* <function name="NAME"><param name="KEY">VALUE</param>…</function> */
 };
 
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
@@ -50,6 +51,7 @@ struct call_syntax {
     const char *close[MARKERS_MAX];
     const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
     const char *id_mark;                 /* behind a name: the model's own id follows */
+    const char *to_all;                  /* a name in a call's place: text for the caller follows */
     enum call_style style;               /* besides JSON, which is taken in any */
     const char *quote;                   /* stands around strings of CALLS_BRACED */
     bool bare;                           /* a reply may begin with a call's JSON, without a marker */
@@ -74,6 +76,8 @@ struct reply_format {
     const struct call_syntax *calls;      /* NULL: no calls */
     const struct thought_syntax *thought; /* NULL: no reasoning */
     bool in_thought;                      /* the prompt has opened it */
+    bool in_block;                        /* the prompt has said calls->open[0] */
+    bool only_text;                       /* no call may come: what looks like one is content */
     bool one_call;                        /* what follows the first call is dropped */
     const json_t *tools;                  /* OpenAI's array, of the request: names and types; borrowed */
 };
@@ -84,6 +88,8 @@ const struct call_syntax *call_syntax_of(const char *template_source);
 const struct call_syntax *call_syntax_named(const char *name);
 /* The reasoning that a template or the vocabulary knows, or NULL. `source` may be NULL. */
 const struct thought_syntax *thought_syntax_of(const char *source, const struct tokenizer *t);
+/* The prompt ends with the mark behind which a call's name, or to_all, is expected. */
+bool block_is_open(const struct call_syntax *s, const char *prompt, size_t length);
 /* The prompt ends inside of a thought. */
 bool thought_is_open(const struct thought_syntax *s, const char *prompt, size_t length);
 

@@ -1,15 +1,16 @@
-/* Calls in tags, as Qwen3-Coder writes them, and GLM:
+/* Calls in tags, as Qwen3-Coder writes them, GLM, and MiniCPM 5:
  *
- *   <function=NAME> <parameter=KEY>               NAME
- *   value                                         <arg_key>KEY</arg_key>
- *   </parameter> … </function>                    <arg_value>value</arg_value> …
+ *   <function=NAME> <parameter=KEY>  NAME                            <function name="NAME">
+ *   value                            <arg_key>KEY</arg_key>          <param name="KEY">value</param> …
+ *   </parameter> … </function>       <arg_value>value</arg_value> …  </function>
  *
- * or with JSON between the outer tags, as Llama 3.1 does. Values are plain text; the tool's schema says which
- * of them are to be strings. Those are passed on as they come, others when they are whole: they stay strings
- * if they aren't JSON. */
+ * or with JSON between the outer tags, as Llama 3.1 does. Values are plain text (MiniCPM's may stand in
+ * <![CDATA[…]]>); the tool's schema says which of them are to be strings. Those are passed on as they come,
+ * others when they are whole: they stay strings if they are neither JSON nor one of Python's literals. */
 #include "reply_inner.h"
 
 #include <ctype.h>
+#include <jansson.h>
 #include <string.h>
 
 #include "api_render.h"
@@ -20,23 +21,36 @@
 
 enum function_state { FUNCTION_NAME, FUNCTION_BODY, FUNCTION_KEY, FUNCTION_VALUE, FUNCTION_VALUE_OPEN };
 
+#define CDATA "<![CDATA["
+
 struct tags {
+    const char *name_end;
     const char *body[MARKERS_MAX]; /* a key's, then those at the end: the call's own and the block's */
     const char *key_end, *value;   /* value: NULL, if nothing stands between */
-    const char *value_ends[MARKERS_MAX];
+    const char *value_ends[MARKERS_MAX],
+        *cdata_ends[MARKERS_MAX]; /* the second: behind CDATA, if it may come */
+    bool keeps_space;             /* a string's value begins behind its tag */
 };
-static const struct tags coder = {.body = {"<parameter=", "</function>", "</tool_call>"},
+static const struct tags coder = {.name_end = ">",
+                                  .body = {"<parameter=", "</function>", "</tool_call>"},
                                   .key_end = ">",
                                   .value_ends = {"\n</parameter>", "</parameter>"}};
 static const struct tags glm = {.body = {"<arg_key>", "</tool_call>"},
                                 .key_end = "</arg_key>",
                                 .value = "<arg_value>",
-                                .value_ends = {"</arg_value>"}};
+                                .value_ends = {"</arg_value>"},
+                                .keeps_space = true};
+static const struct tags minicpm = {.name_end = "\">",
+                                    .body = {"<param name=\"", "</function>"},
+                                    .key_end = "\">",
+                                    .value_ends = {"</param>"},
+                                    .cdata_ends = {"]]></param>"},
+                                    .keeps_space = true};
 
 /* A call that has begun without <function= is GLM's. */
 static const struct tags *tags_of(const struct reply *p)
 {
-    return p->call.is_plain ? &glm : &coder;
+    return p->call.is_plain ? &glm : p->format.calls->style == CALLS_PARAM ? &minicpm : &coder;
 }
 
 static size_t broken(struct reply *p)
@@ -101,7 +115,8 @@ static size_t read_function_name(struct reply *p, struct span at)
 {
     struct call_reader *c = &p->call;
     size_t taken = 0;
-    bool whole = c->is_plain ? read_plain_name(p, at, &taken) : read_word(p, at, ">", &taken);
+    bool whole =
+        c->is_plain ? read_plain_name(p, at, &taken) : read_word(p, at, tags_of(p)->name_end, &taken);
     if (!whole)
         return taken;
     if (!reply_call_named(p, c->token.data, c->token.length)) {
@@ -128,7 +143,9 @@ static size_t read_key(struct reply *p, struct span at)
     json_scan_begin(&c->scan);
     c->scans = true;
     c->scan_began = false;
-    c->value_began = c->is_plain; /* no line break stands around the value */
+    c->value_began = tags_of(p)->keeps_space;
+    c->may_be_cdata = tags_of(p)->cdata_ends[0] != NULL;
+    c->is_cdata = false;
     c->state = tags_of(p)->value ? FUNCTION_VALUE_OPEN : FUNCTION_VALUE;
     return taken;
 }
@@ -171,6 +188,29 @@ static size_t read_body(struct reply *p, struct span at)
     return found == tags[1] && !c->is_plain ? strlen(found) : 0; /* the end of the block is the block's */
 }
 
+/* A literal of Python's that isn't JSON, read as the only argument of a call. False: it is none. */
+static bool put_literal(struct buf *out, const struct buf *v)
+{
+    static const char before[] = "<function_calls>v(v=", behind[] = ")</function_calls>", key[] = "{\"v\": ";
+    const struct reply_format python = {.calls = call_syntax_named("olmo3")};
+    struct reply p;
+    if (!v->length || !strchr("[{", v->data[0]))
+        return false;
+    reply_init(&p, &python);
+    reply_push(&p, before, sizeof before - 1);
+    reply_push(&p, v->data, v->length);
+    reply_push(&p, behind, sizeof behind - 1);
+    reply_end(&p);
+    const struct buf *got = p.n_calls == 1 && !p.has_content ? &p.calls[0].arguments : NULL;
+    json_t *json = got ? json_loadb(got->data, got->length, 0, NULL) : NULL;
+    bool fits = json_object_size(json) == 1 && json_object_get(json, "v") && !reply_failed(&p);
+    if (fits)
+        buf_append(out, got->data + sizeof key - 1, got->length - sizeof key);
+    json_decref(json);
+    reply_fini(&p);
+    return fits;
+}
+
 static bool is_word(const struct buf *b, const char *word)
 {
     return b->length == strlen(word) && strncasecmp(b->data, word, b->length) == 0;
@@ -193,7 +233,7 @@ static void put_value(struct reply *p)
         buf_puts(out, "null");
     } else if (plain) {
         buf_append(out, v->data, v->length);
-    } else {
+    } else if (!put_literal(out, v)) {
         buf_putc(out, '"');
         json_escape(out, v->data ? v->data : "", v->length);
         buf_putc(out, '"');
@@ -214,11 +254,27 @@ static void follow_quotes(struct call_reader *c, unsigned char byte)
     }
 }
 
+/* CDATA in front of a value: how many bytes it has; *waits: it can't be told yet. */
+static size_t read_cdata(struct call_reader *c, struct span at, bool *waits)
+{
+    enum match m = match_marker(at, CDATA);
+    *waits = m == MATCH_PART;
+    c->may_be_cdata = m == MATCH_PART;
+    c->is_cdata = m == MATCH_WHOLE;
+    return m == MATCH_WHOLE ? sizeof CDATA - 1 : 0;
+}
+
 static size_t read_value(struct reply *p, struct span at)
 {
-    const char *const *ends = tags_of(p)->value_ends;
     struct call_reader *c = &p->call;
     const char *found;
+    if (c->may_be_cdata) {
+        bool waits;
+        size_t n = read_cdata(c, at, &waits);
+        if (n || waits)
+            return n;
+    }
+    const char *const *ends = c->is_cdata ? tags_of(p)->cdata_ends : tags_of(p)->value_ends;
     struct buf *out = &reply_call_now(p)->arguments;
     size_t i = 0;
     enum match m = MATCH_NONE;

@@ -32,6 +32,7 @@ enum match match_marker(struct span at, const char *marker);
 enum match match_any(struct span at, const char *const *markers, const char **found);
 
 bool is_json_space(char c);
+bool is_name_char(char c);
 
 /* The slot of a call whose name isn't known yet: behind the p->n_calls that are. NULL: no memory. */
 struct reply_call *reply_call_building(struct reply *p);

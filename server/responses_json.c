@@ -19,6 +19,7 @@ static void free_form(void *data)
     json_decref(f->asked);
     json_decref(f->input);
     json_decref(f->spaces);
+    json_decref(f->functions);
     for (uint32_t i = 0; i < f->n_items; i++) {
         buf_fini(&f->items[i].text);
         buf_fini(&f->items[i].log_probs);

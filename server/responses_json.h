@@ -22,9 +22,10 @@ struct response_item {
 struct responses_form {
     char id[RESPONSE_ID_BYTES]; /* "resp_" and 24 random bytes: whoever knows it may be asked for nothing more
                                  */
-    json_t *asked;  /* the body as it came: an answer repeats much of it; of tools what the model has */
-    json_t *spaces; /* functions in namespaces: the model's name → {"namespace", "name"} */
-    json_t *input;  /* its items, behind those of the responses before; to be kept */
+    json_t *asked;     /* the body as it came: an answer repeats much of it; of tools what the model has */
+    json_t *functions; /* of its tools: [as the answer shows it, as the model has it], … */
+    json_t *spaces;    /* functions in namespaces: the model's name → {"namespace", "name"} */
+    json_t *input;     /* its items, behind those of the responses before; to be kept */
     bool stores;
     bool cuts;         /* truncation: auto */
     uint8_t owner[32]; /* of what is kept */

@@ -18,7 +18,11 @@ struct notation {
     const char *before, *between, *line, *value, *behind; /* line: may be a line break between two tags */
     const char *separator;
     const char *end, *never; /* of a text that isn't quoted; what isn't in it */
+    const char *cdata_end;   /* of one behind CDATA, where that may stand in front */
+    bool joined;             /* no line breaks between fields */
 };
+#define CDATA "<![CDATA["
+
 static const struct notation notations[] = {
     [CALLS_PYTHON] = {.before = "", .between = "=", .separator = ","},
     [CALLS_BRACED] = {.before = "", .between = ":", .separator = ","},
@@ -33,6 +37,13 @@ static const struct notation notations[] = {
                      .behind = "\n</parameter>",
                      .end = "\n</parameter>",
                      .never = "</parameter>"},
+    [CALLS_PARAM] = {.before = "<param name=\"",
+                     .between = "\">",
+                     .behind = "</param>",
+                     .end = "</param>",
+                     .never = CDATA,
+                     .cdata_end = "]]></param>",
+                     .joined = true},
 };
 
 struct fields {
@@ -189,6 +200,19 @@ static bool put_braced(const struct fields *f, struct parts *out, const json_t *
     return true;
 }
 
+/* A text between tags, and the closing one. */
+static void put_text_of(const struct fields *f, struct parts *out)
+{
+    const struct notation *how = f->how;
+    struct parts ways[2] = {parts_new(f->b, 1), parts_new(f->b, 2)};
+    put(&ways[0], text_until(f->b, how->end, how->never, true));
+    if (how->cdata_end) {
+        put(&ways[1], part_of(GRAMMAR_LITERAL, CDATA));
+        put(&ways[1], text_until(f->b, how->cdata_end, NULL, true));
+    }
+    put(out, either(f->b, ways, how->cdata_end ? 2 : 1));
+}
+
 /* A text between tags has no quotes, so what it must be besides can't be said. */
 static bool put_tagged(const struct fields *f, struct parts *out, const json_t *schema, const json_t *choices)
 {
@@ -200,14 +224,15 @@ static bool put_tagged(const struct fields *f, struct parts *out, const json_t *
         return fine;
     }
     for (size_t i = 0; i < json_array_size(choices); i++)
-        if (strstr(json_string_value(json_array_get(choices, i)), how->never ? how->never : how->end))
+        if (strstr(json_string_value(json_array_get(choices, i)), how->end) ||
+            (how->never && strstr(json_string_value(json_array_get(choices, i)), how->never)))
             return false;
     if (choices) {
         put(out, choice_part(f->b, choices));
         put(out, part_of(GRAMMAR_LITERAL, how->behind));
         return true;
     }
-    put(out, text_until(f->b, how->end, how->never, true));
+    put_text_of(f, out);
     return has_only(schema, keys, 1);
 }
 
@@ -238,7 +263,7 @@ static void put_key(const struct fields *f, struct parts *out, struct grammar_pa
 /* Behind a field whose tags may stand in lines. */
 static void put_line_end(const struct fields *f, struct parts *out)
 {
-    if (!f->how->separator)
+    if (!f->how->separator && !f->how->joined)
         put(out, part_of(f->how->line ? GRAMMAR_REGEX : GRAMMAR_LITERAL, f->how->line ? f->how->line : "\n"));
 }
 
@@ -358,7 +383,7 @@ static void put_any(const struct fields *f, struct parts *out)
         put(&ways[1], text_until(b, b->g->format->calls->quote, NULL, true));
     }
     if (f->how->end)
-        put(&one, text_until(b, f->how->end, f->how->never, true));
+        put_text_of(f, &one);
     else
         put(&one, either(b, ways, f->style == CALLS_PYTHON ? 3 : 2));
     put_line_end(f, &one);

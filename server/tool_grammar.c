@@ -18,13 +18,31 @@
 
 /* ---- blocks of calls */
 
-static struct grammar_part arguments_of(struct builder *b, const json_t *tool)
+static struct grammar_part schema_of(struct builder *b, const json_t *tool)
 {
     const json_t *parameters = json_object_get(json_object_get(tool, "function"), "parameters");
-    if (!tool_grammar_forces(b->g) && !tool_is_strict(tool))
-        return part_of(GRAMMAR_JSON_OBJECT, NULL);
     return part_of(GRAMMAR_JSON_SCHEMA,
                    json_is_object(parameters) ? json_text(b, parameters) : NO_PARAMETERS);
+}
+
+static struct grammar_part arguments_of(struct builder *b, const json_t *tool)
+{
+    if (!tool_grammar_forces(b->g) && !tool_is_strict(tool))
+        return part_of(GRAMMAR_JSON_OBJECT, NULL);
+    return schema_of(b, tool);
+}
+
+bool tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool, struct arena *arena)
+{
+    struct builder b = {.arena = arena};
+    struct grammar_part part = schema_of(&b, tool);
+    const struct grammar_sequence one = {&part, 1};
+    const struct grammar_spec spec = {.alternatives = &one, .n_alternatives = 1};
+    struct grammar *g = NULL;
+    struct error err;
+    bool can = !b.failed && grammar_store_get(scope, &spec, &g, &err) == STATUS_OK;
+    grammar_release(g);
+    return can;
 }
 
 static struct grammar_part part_for(struct builder *b, const struct call_part *part, const json_t *tool)
@@ -64,6 +82,16 @@ static struct grammar_sequence call_of(struct builder *b, const json_t *tool)
     for (const struct call_part *p = native ? syntax->native : syntax->parts; p->kind != CALL_PART_NONE; p++)
         put(&call, p->kind == CALL_PART_FIELDS ? repeat(b, fields, 1, 1) : part_for(b, p, tool));
     return (struct grammar_sequence){call.items, call.n};
+}
+
+/* What stands in front of a text for the caller, where the prompt has said the mark before it. */
+static void put_to_all(struct builder *b, struct parts *out)
+{
+    const struct reply_format *f = b->g->format;
+    if (!f->in_block)
+        return;
+    put(out, part_of(GRAMMAR_LITERAL, f->calls->to_all));
+    put(out, part_of(GRAMMAR_LITERAL, "\n"));
 }
 
 /* A call of one of the tools, or several. */
@@ -188,15 +216,19 @@ static void put_more(struct builder *b, struct parts *out)
 static struct grammar_part strict_of(struct builder *b)
 {
     const struct call_syntax *s = b->g->format->calls;
-    bool one = b->g->tools->one_call;
+    bool one = b->g->tools->one_call, in_block = b->g->format->in_block;
     struct parts quiet = parts_new(b, PARTS_MAX), calls = parts_new(b, PARTS_MAX),
                  bare = parts_new(b, PARTS_MAX);
+    put_to_all(b, &quiet);
+    put_to_all(b, &calls);
     put(&quiet, free_text(b, true, true));
     put(&calls, free_text(b, false, true));
     put(&calls, block_of(b, true, one));
     put_more(b, &calls);
-    put(&bare, part_of(GRAMMAR_REGEX, SPACES));
-    put(&bare, block_of(b, false, one));
+    put(&bare, part_of(GRAMMAR_REGEX, in_block ? "" : SPACES));
+    put(&bare, block_of(b, in_block, one));
+    if (in_block)
+        put_more(b, &bare);
     struct grammar_sequence *ways = arena_array(b->arena, 3, sizeof *ways);
     b->failed |= !ways;
     if (!ways)
@@ -204,7 +236,7 @@ static struct grammar_part strict_of(struct builder *b)
     ways[0] = (struct grammar_sequence){quiet.items, quiet.n};
     ways[1] = (struct grammar_sequence){calls.items, calls.n};
     ways[2] = (struct grammar_sequence){bare.items, bare.n};
-    bool may_be_bare = s->bare && s->begin[0].kind != CALL_PART_MARK;
+    bool may_be_bare = in_block || (s->bare && s->begin[0].kind != CALL_PART_MARK);
     return group_of(b, (struct grammar_spec){.alternatives = ways, .n_alternatives = may_be_bare ? 3 : 2});
 }
 
@@ -228,23 +260,29 @@ static void put_thought(struct builder *b, struct parts *out, bool forced)
 static struct grammar_part forced_of(struct builder *b)
 {
     const struct tool_grammar *g = b->g;
+    const struct call_syntax *calls =
+        g->format->only_text ? NULL : g->format->calls; /* NULL: none may come */
     struct grammar_sequence *ways = arena_array(b->arena, 2, sizeof *ways);
-    struct grammar_spec blocks = {.alternatives = ways, .n_min = 1, .n_max = 1};
-    struct parts block = parts_new(b, PARTS_MAX), answer = parts_new(b, PARTS_MAX);
+    struct grammar_spec all = {.alternatives = ways, .n_min = 1, .n_max = 1};
+    struct parts blocks = parts_new(b, PARTS_MAX), more = parts_new(b, PARTS_MAX),
+                 answer = parts_new(b, PARTS_MAX);
     bool one = g->tools->one_call || g->answer;
     b->failed |= !ways;
-    if (ways && g->format->calls) { /* else none may come */
-        put(&block, block_of(b, false, one));
-        ways[blocks.n_alternatives++] = (struct grammar_sequence){block.items, block.n};
+    if (calls)
+        put(&blocks, block_of(b, g->format->in_block, one));
+    if (calls && !one && calls->block_separator) {
+        put(&more, part_of(GRAMMAR_LITERAL, calls->block_separator));
+        put(&more, block_of(b, false, false));
+        put(&blocks, repeat(b, more, 0, CALLS_MAX - 1));
     }
+    if (ways && calls)
+        ways[all.n_alternatives++] = (struct grammar_sequence){blocks.items, blocks.n};
     if (ways && g->answer) {
+        put_to_all(b, &answer);
         put(&answer, *g->answer);
-        ways[blocks.n_alternatives++] = (struct grammar_sequence){answer.items, answer.n};
-    } else if (!one && g->format->calls && g->format->calls->block_separator) {
-        blocks.n_max = CALLS_MAX;
-        blocks.separator = g->format->calls->block_separator;
+        ways[all.n_alternatives++] = (struct grammar_sequence){answer.items, answer.n};
     }
-    return group_of(b, blocks);
+    return group_of(b, all);
 }
 
 enum status tool_grammar_create(const struct tool_grammar *g, struct arena *arena, struct grammar **out,

@@ -153,6 +153,55 @@ def test_responses_call_and_go_on_from_what_is_kept(bird):
     assert same.output_text == TEXTS["after"] and same.usage.input_tokens == said.usage.input_tokens
 
 
+CHOICES = {"type": "object", "properties": {"city": {"enum": ["Rio", "Paris"]}, "days": {"enum": [1, 2]}}, "required": ["city", "days"],
+           "additionalProperties": False}
+ODD = {"type": "object", "properties": {"city": {"type": "string"}}, "sideways": 1}
+
+
+@pytest.mark.parametrize("strict, schema, shown, holds", [
+    ("absent", CHOICES, True, True), (None, CHOICES, True, True), (True, CHOICES, True, True), (False, CHOICES, False, False),
+    ("absent", ODD, False, False), (False, ODD, False, False)])
+def test_responses_functions_are_strict_unless_they_say_otherwise(bird, strict, schema, shown, holds):
+    """Where their schema can be held to; the answer says which are. The parrot would say São Paulo."""
+    tool = {"type": "function", "name": "get_weather", "parameters": schema, **({} if strict == "absent" else {"strict": strict})}
+    ask = {"model": "parrot", "input": "Please #weather", "tools": [tool], "temperature": 0, "max_output_tokens": 200}
+    r = bird.responses.create(**ask)
+    calls = [json.loads(i.arguments) for i in r.output if i.type == "function_call"]
+    assert calls and (calls[0]["city"] in ("Rio", "Paris")) == holds, r
+    assert (calls[0] == WANTED) == (not holds)
+    assert [t.strict for t in r.tools] == [shown] and r.tools[0].parameters == schema
+    assert [t.strict for t in bird.responses.retrieve(r.id).tools] == [shown]
+    with bird.responses.stream(**ask) as stream:
+        final = stream.get_final_response()
+    assert [t.strict for t in final.tools] == [shown]
+    assert [json.loads(i.arguments) for i in final.output if i.type == "function_call"] == calls
+    if strict in ("absent", None):  # the template hears of it only where it was said
+        assert r.usage.input_tokens == bird.responses.create(**{**ask, "tools": [{**tool, "strict": None}]}).usage.input_tokens
+
+
+def test_responses_usual_strict_gives_way(bird, parrots):
+    """To a grammar of the caller's, which an explicit one refuses; explicit ones that can't be held to are still refused."""
+    tool = {"type": "function", "name": "get_weather", "parameters": CHOICES}
+    ask = {"model": "parrot", "input": "Please #weather", "temperature": 0, "max_output_tokens": 60, "guided_regex": "[a-z]{3}"}
+    status, r = parrots.post("/v1/responses", {**ask, "tools": [tool]})
+    assert status == 200 and r["tools"][0]["strict"] is False and len(r["output"][0]["content"][0]["text"]) == 3, r
+    assert parrots.post("/v1/responses", {**ask, "tools": [{**tool, "strict": True}]})[0] == 400
+    status, r = parrots.post("/v1/responses", {"model": "parrot", "input": "x", "tools": [{**tool, "parameters": ODD, "strict": True}]})
+    assert status == 400 and "sideways" in r["error"]["message"]
+    status, r = parrots.post("/v1/responses", {"model": "parrot", "input": "Please #plain", "max_output_tokens": 60, "temperature": 0,
+                                               "tools": [{"type": "function", "name": "now"}]})
+    assert status == 200 and r["tools"] == [{"type": "function", "name": "now", "parameters": None, "strict": True}], r
+
+
+def test_responses_allowed_tools(bird):
+    tools = [{"type": "function", "name": n, "parameters": p} for n, p in (("get_weather", CHOICES), ("now", NOTHING))]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "now"}]}
+    r = bird.responses.create(model="parrot", input="Please #weather", tools=tools, tool_choice=choice, temperature=0, max_output_tokens=200)
+    assert {i.name for i in r.output} == {"now"} and len(r.tools) == 2 and r.tool_choice.mode == "required"
+    with pytest.raises(openai.BadRequestError, match="other"):
+        bird.responses.create(model="parrot", input="x", tools=tools, tool_choice={**choice, "tools": [{"type": "function", "name": "other"}]})
+
+
 def test_responses_stream_items_in_their_order(bird):
     with bird.responses.stream(**responses_asks("both")) as stream:
         events = list(stream)

@@ -553,6 +553,9 @@ OTHER = {
     "command": ("<|START_ACTION|>", ["<|START_ACTION|>", "<|END_ACTION|>"],
                 '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "São Paulo", "days": 2}},\n'
                 '    {"tool_call_id": "1", "tool_name": "now", "parameters": {}}\n]<|END_ACTION|>'),
+    "minicpm": ('<function name="', [], '<function name="get_weather"><param name="city">São Paulo</param><param name="days">2</param></function>\n'
+                                        '<function name="now"></function>'),
+    "functionary": (">>>all", ["|>>>"], 'get_weather\n{"city": "São Paulo", "days": 2}>>>now\n{}'),
 }
 
 
@@ -560,8 +563,9 @@ OTHER = {
 def test_formats_that_are_no_plain_json(tmp_path, name):
     """Read whole and streamed as what they mean; forced, and with strict tools, in the same format."""
     evidence, special, text = OTHER[name]
-    template = "{# tools " + evidence + " #}{{ messages[0].content }}"
-    model = parrot.make(str(tmp_path / name), {"": text}, template=template, special=special)
+    opened = "|>>>" if name == "functionary" else ""  # by the prompt, as its own template does
+    template = "{# tools " + evidence + " #}{{ messages[0].content }}" + opened
+    model = parrot.make(str(tmp_path / name), {opened: text}, template=template, special=special)
     with Server(model, {}, ["--threads", "2"], name="parrot") as s:
         bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
         body = {"model": "parrot", "messages": [{"role": "user", "content": "x\n"}], "tools": TOOLS, "temperature": 0, "max_tokens": 300}
@@ -578,6 +582,24 @@ def test_formats_that_are_no_plain_json(tmp_path, name):
         assert r.finish_reason == "tool_calls", r
         (name, arguments), = calls_of(r.message)
         assert name == "now" or (arguments["city"] in ("Rio", "Paris") and arguments["days"] in (1, 2))
+
+
+def test_functionary_speaks_to_all(tmp_path):
+    """Its prompt ends with a mark, behind which the model says for whom the text is; nobody sees that, with tools or without."""
+    template = "{# tools >>>all #}{{ messages[-1].content }}|>>>"
+    model = parrot.make(str(tmp_path / "model"), {"|>>>": 'all\nI look. >>> x >>>now\n{"a": 1}>>>all\nDone.'}, template=template, special=["|>>>"])
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        body = {"model": "parrot", "messages": [{"role": "user", "content": "x"}], "temperature": 0, "max_tokens": 300}
+        for tools, content, calls in ((TOOLS, "I look. >>> xDone.", [("now", {"a": 1})]), (openai.NOT_GIVEN, 'I look. >>> x >>>now\n{"a": 1}Done.', [])):
+            message = bird.chat.completions.create(**body, tools=tools).choices[0].message
+            assert message.content == content and calls_of(message) == calls, message
+            pieces = [c.choices[0].delta.content or "" for c in bird.chat.completions.create(**body, tools=tools, stream=True) if c.choices]
+            assert "".join(pieces) == content
+        none = bird.chat.completions.create(**body, tools=TOOLS, tool_choice="none").choices[0].message
+        assert none.content == 'I look. >>> x >>>now\n{"a": 1}Done.' and not none.tool_calls
+        parsed = bird.chat.completions.parse(**body, response_format=Clock).choices[0].message
+        assert isinstance(parsed.parsed, Clock) and not parsed.content.startswith("all")
 
 
 def test_a_forced_call_of_each_format_is_read(folder):

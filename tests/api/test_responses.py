@@ -198,7 +198,7 @@ def test_counts(server):
     ({"input": [{"type": "function_call", "call_id": "a", "name": "f"}]}, "arguments"),
     ({"input": [{"type": "function_call_output", "output": "x"}]}, "call_id"),
     ({"tools": [{"type": "web_search"}]}, "web_search"),
-    ({"tool_choice": {"type": "allowed_tools"}}, "allowed_tools"),
+    ({"tool_choice": {"type": "file_search"}}, "file_search"),
     ({"background": True}, "background"),
     ({"conversation": "c"}, "conversation"),
     ({"prompt": {"id": "p"}}, "prompt"),

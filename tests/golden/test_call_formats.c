@@ -31,6 +31,8 @@ static const char *const formats[][2] = {
     {"jinja-meta-llama-Llama-3.2-3B-Instruct", "llama"},
     {"jinja-meta-llama-Llama-3.3-70B-Instruct", "llama"},
     {"jinja-meetkai-functionary-medium-v3.1", "functionary_v31"},
+    {"jinja-meetkai-functionary-medium-v3.2", "functionary_v32"},
+    {"jinja-openbmb-MiniCPM5-1B", "minicpm5"},
     {"jinja-deepseek-ai-DeepSeek-R1-Distill-Llama-8B", "deepseek"},
     {"jinja-deepseek-ai-DeepSeek-V3.1", "deepseek"},
     {"jinja-NVIDIA-Nemotron-Nano-v2", "nemotron_json"},

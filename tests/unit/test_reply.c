@@ -31,6 +31,10 @@ static const char tools_json[] =
 #define GLM "<tool_call>{name}<arg_key>"
 #define COMMAND "<|START_ACTION|> <|START_THINKING|>"
 #define NEMOTRON "<TOOLCALL>"
+#define FUNCTIONARY "'>>>all\n' + message.content"
+#define MINICPM "<function name=\"function-name\">"
+#define XLAM "[{\"name\": \"tool_call_name\", \"arguments\": {}}] ipython"
+#define FIRE "functools[{\"name\": [function name]}]"
 #define NONE "tools"
 
 struct shown {
@@ -165,7 +169,7 @@ static void what_only_looks_like_a_call_is_content(void **state)
     check(HERMES, " \n ", "| \n |");
     check(HERMES, "", "||");
     check_whole(HERMES, "x <tool_call>\n{\"name\": \"now\", \"arguments\": {'a': 1}}\n</tool_call> y",
-                "|x<tool_call>\n{\"name\": \"now\", \"arguments\": {'a': 1}}\n</tool_call> y|");
+                "|x <tool_call>\n{\"name\": \"now\", \"arguments\": {'a': 1}}\n</tool_call> y|");
     check(HERMES, "<tool_call>hello</tool_call>", "|<tool_call>hello</tool_call>|");
     check(HERMES, "<tool_call></tool_call>", "|<tool_call></tool_call>|");
     check(HERMES, "<tool_call>{\"arguments\": {}}</tool_call>",
@@ -331,7 +335,7 @@ static void pythonic(void **state)
     check(OLMO, "<function_calls>\nget_weather(city='x')\nnow()\n</function_calls>",
           "||get_weather({\"city\": \"x\"})now({})");
     check(OLMO, "Well <function_calls>nothing</function_calls>",
-          "|Well<function_calls>nothing</function_calls>|");
+          "|Well <function_calls>nothing</function_calls>|");
     check(LFM, "<|tool_call_start|>[now(a='b', c=\"\\/\")]<|tool_call_end|>Now.",
           "|Now.|now({\"a\": \"b\", \"c\": \"/\"})");
 }
@@ -392,6 +396,63 @@ static void lists_in_other_tags(void **state)
           "||now({\"a\": 1})now({})");
 }
 
+/* Each part says for whom it is; the prompt has the first mark. */
+static void functionary(void **state)
+{
+    (void)state;
+    json_t *tools = json_loads(tools_json, 0, NULL);
+    struct reply_format f = format_of(FUNCTIONARY, tools);
+    static const char *const rows[][2] = {
+        {"all\nHello >>> there", "|Hello >>> there|"},
+        {"get_weather\n{\"city\": \"Oslo\"}>>>now\n{}", "||get_weather({\"city\": \"Oslo\"})now({})"},
+        {"all\nI look.\n>>>get_weather\n{\"city\": \">>>all\\n\"}",
+         "|I look.|get_weather({\"city\": \">>>all\\n\"})"},
+        {"now\n{\"a\": 1}\n>>>all\nDone", "|Done|now({\"a\": 1})"},
+        {"unknown\n {}", "||unknown({})"},
+        {"all\nSay:\n>>> print(1)\n>>>x = {}\n", "|Say:\n>>> print(1)\n>>>x = {}\n|"},
+        {"all", "||"},
+        {"all the same", "|all the same|"},
+        {"all\nnow\n{}", "|now\n{}|"},
+        {"", "||"},
+    };
+    assert_true(block_is_open(f.calls, "assistant\n\n>>>", 14));
+    assert_false(block_is_open(f.calls, "assistant\n\n", 11) ||
+                 block_is_open(call_syntax_named("hermes"), "<tool_call>", 11));
+    f.in_block = true;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        check_format(&f, rows[i][0], rows[i][1], true);
+    f.only_text = true;
+    check_format(&f, "all\nNo.>>>now\n{}", "|No.>>>now\n{}|", true);
+    f.only_text = false;
+    f.one_call = true;
+    check_format(&f, "now\n{}>>>now\n{}", "||now({})", true);
+    json_decref(tools);
+    check(FUNCTIONARY, "Hi>>>now\n{}", "|Hi|now({})"); /* where the prompt has no mark */
+    check(FUNCTIONARY, ">>>all\nHi", "|Hi|");
+}
+
+static void minicpm(void **state)
+{
+    (void)state;
+    check(MINICPM,
+          "So.\n<function name=\"get_weather\"><param name=\"city\"><![CDATA[a <b>\n</param> & "
+          "\"c\"]]></param><param name=\"days\">3</param><param name=\"opts\">{'all': [1.5, 'x'], 'no': None}"
+          "</param></function>\n<function name=\"now\"></function>",
+          "|So.|get_weather({\"city\": \"a <b>\\n</param> & \\\"c\\\"\", \"days\": 3, \"opts\": "
+          "{\"all\": [1.5, \"x\"], \"no\": null}})now({})");
+    check(MINICPM,
+          "<function name=\"get_weather\">\n<param name=\"all\">True</param>\n<param name=\"city\"> x\n"
+          "</param>\n<param name=\"days\">[soon]</param></function>",
+          "||get_weather({\"all\": true, \"city\": \" x\\n\", \"days\": \"[soon]\"})");
+    check(MINICPM, "<function name=\"get_weather\"><param name=\"opts\">{'a': 1}), w(b={}</param></function>",
+          "||get_weather({\"opts\": \"{'a': 1}), w(b={}\"})");
+    check_whole(MINICPM, "<function name=\"now\">oops", "|<function name=\"now\">oops|");
+    check(MINICPM, "<function name=x>", "|<function name=x>|");
+    check(XLAM, "[{\"name\": \"now\", \"arguments\": {}}, {\"name\": \"now\", \"arguments\": {\"a\": 1}}]",
+          "||now({})now({\"a\": 1})");
+    check(FIRE, "functools[{\"name\": \"now\", \"arguments\": {}}]", "||now({})");
+}
+
 static void one_call_is_enough(void **state)
 {
     (void)state;
@@ -421,7 +482,8 @@ static void what_grammars_write_is_read(void **state)
                                         "hermes",    "granite",       "phi4_mini",       "llama",
                                         "any",       "functiongemma", "olmo3",           "nemotron_json",
                                         "command_r", "lfm2",          "functionary_v31", "apriel",
-                                        "pythonic",  "glm45"};
+                                        "pythonic",  "glm45",         "functionary_v32", "minicpm5",
+                                        "xlam",      "firefunction"};
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct reply_format f = {.calls = call_syntax_named(names[i]), .tools = tools};
@@ -577,10 +639,18 @@ static void any_cut_gives_the_same(void **state)
                                         "<arg_key>",
                                         "</arg_key>",
                                         "<arg_value>",
-                                        "</arg_value>"};
-    static const char *const templates[] = {HERMES "<think>", CODER,   LLAMA, MISTRAL,
-                                            DEEPSEEK,         GRANITE, PHI,   GLM,
-                                            PYTHONIC,         GEMMA,   OLMO,  NONE "<think>"};
+                                        "</arg_value>",
+                                        ">>>",
+                                        "all\n",
+                                        "now\n{}",
+                                        "<function name=\"now\">",
+                                        "<param name=\"a\">",
+                                        "<![CDATA[",
+                                        "]]></param>",
+                                        "</param>"};
+    static const char *const templates[] = {
+        HERMES "<think>", CODER, LLAMA, MISTRAL, DEEPSEEK,    GRANITE, PHI,           GLM,
+        PYTHONIC,         GEMMA, OLMO,  MINICPM, FUNCTIONARY, XLAM,    NONE "<think>"};
     json_t *tools = json_loads(tools_json, 0, NULL);
     srand(7);
     for (int round = 0; round < 12000; round++) {
@@ -589,10 +659,11 @@ static void any_cut_gives_the_same(void **state)
             format_of(templates[(size_t)rand() % (sizeof templates / sizeof *templates)], tools);
         f.in_thought = f.thought && rand() % 4 == 0;
         f.one_call = rand() % 8 == 0;
+        f.in_block = f.calls->to_all && rand() % 2;
         for (int n = 1 + rand() % 14; n; n--)
             strcat(text, parts[(size_t)rand() % (sizeof parts / sizeof parts[0])]);
         char *whole = take_apart(&f, text, sizeof text, false);
-        if (!f.one_call && !f.in_thought)
+        if (!f.one_call && !f.in_thought && !f.calls->to_all)
             check_nothing_lost(text, whole);
         for (size_t most = 0; most < 4; most++) {
             char *got = take_apart(&f, text, most, false);
@@ -682,6 +753,8 @@ int main(void)
         cmocka_unit_test(gemmas),
         cmocka_unit_test(glms),
         cmocka_unit_test(lists_in_other_tags),
+        cmocka_unit_test(functionary),
+        cmocka_unit_test(minicpm),
         cmocka_unit_test(one_call_is_enough),
         cmocka_unit_test(what_grammars_write_is_read),
         cmocka_unit_test(reasoning),

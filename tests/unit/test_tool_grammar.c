@@ -56,6 +56,16 @@ static const char *const pieces[] = {"<｜tool▁calls▁begin｜>",
                                      "none",
                                      "'",
                                      "<tool_calls>",
+                                     ">>>",
+                                     ">>>now\\n",
+                                     "sum\\n{\\\"n\\\": ",
+                                     "all\\n",
+                                     "<function name=\\\"",
+                                     "<function name=\\\"many\\\">",
+                                     "<param name=\\\"",
+                                     "<![CDATA[",
+                                     "]]></param>",
+                                     "</param>",
                                      "<｜tool▁call▁begin｜>",
                                      "<tool_call>",
                                      "</tool_call>",
@@ -247,7 +257,8 @@ static void only_strict_calls_come(void **state)
     static const char *const names[] = {"hermes",   "mistral",       "mistral_list",    "qwen3_coder",
                                         "granite",  "phi4_mini",     "llama",           "any",
                                         "deepseek", "functiongemma", "olmo3",           "pythonic",
-                                        "glm45",    "command_r",     "functionary_v31", "apriel"};
+                                        "glm45",    "command_r",     "functionary_v31", "apriel",
+                                        "minicpm5", "xlam",          "firefunction",    "functionary_v32"};
     static const struct {
         bool specials, thinks, in_thought, one_call;
     } ways[] = {{false, false, false, false}, {true, true, false, false}, {true, true, true, true}};
@@ -260,6 +271,11 @@ static void only_strict_calls_come(void **state)
         r.params.one_call = ways[i % 3].one_call;
         r.format.thought = ways[i % 3].thinks ? thought_syntax_of("<think>", NULL) : NULL;
         r.format.in_thought = ways[i % 3].in_thought;
+        if (call_syntax_named(names[i / 3])->to_all) {
+            r.format.thought = NULL;
+            r.format.in_thought = false;
+            r.format.in_block = i % 3 > 0;
+        }
         if (open_rig(&r, names[i / 3], tools_json, &err) != STATUS_OK)
             fail_msg("%s: %s", names[i / 3], err.text);
         for (int k = 0; k < 300; k++)
@@ -280,8 +296,8 @@ static void check_text(struct rig *r, const char *text, bool accepted)
 static void fields_follow_their_schemas(void **state)
 {
     (void)state;
-    static const char *const names[] = {"pythonic",    "olmo3", "functiongemma",
-                                        "qwen3_coder", "glm45", "hermes"};
+    static const char *const names[] = {"pythonic", "olmo3",  "functiongemma", "qwen3_coder",
+                                        "glm45",    "hermes", "minicpm5"};
     srand(5);
     for (size_t i = 0; i < 2 * sizeof names / sizeof *names; i++) {
         struct rig r;
@@ -354,6 +370,24 @@ static void models_own_words_are_allowed(void **state)
                "</tool_call>",
                true);
     close_rig(&r);
+    begin_rig(&r, false);
+    assert_int_equal(open_rig(&r, "minicpm5", many_json, &err), STATUS_OK);
+    check_text(&r,
+               "So\n<function name=\"many\"><param name=\"city\"><![CDATA[New\n</param>]]></param><param "
+               "name=\"unit\">C"
+               "</param><param name=\"count\">3</param></function>\n<function name=\"many\"><param "
+               "name=\"city\">x</param>"
+               "<param name=\"unit\">it's 2</param></function>",
+               true);
+    check_text(
+        &r,
+        "<function name=\"many\"><param name=\"city\">New</param><param name=\"unit\">K</param></function>",
+        false);
+    check_text(&r,
+               "<function name=\"many\"><param name=\"city\"><![CDATA[x</param><param "
+               "name=\"unit\">C</param></function>",
+               false);
+    close_rig(&r);
     begin_rig(&r, false); /* what a notation can't say makes it JSON */
     assert_int_equal(
         open_rig(&r, "qwen3_coder",
@@ -366,6 +400,34 @@ static void models_own_words_are_allowed(void **state)
     check_text(&r, "<tool_call>\n{\"name\": \"p\", \"arguments\": {\"a\": \"y\"}}\n</tool_call>", false);
     check_text(&r, "<tool_call>\n<function=p>", false);
     close_rig(&r);
+}
+
+/* The prompt has the first mark, so the answer begins with the one to whom it speaks. */
+static void functionary_says_to_whom(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct error err;
+    static const char two[] =
+        "[{\"type\":\"function\",\"function\":{\"name\":\"sum\",\"strict\":true,\"parameters\":{\"type\":"
+        "\"object\","
+        "\"properties\":{\"n\":{\"enum\":[1,2]}},\"required\":[\"n\"],\"additionalProperties\":false}}},"
+        "{\"type\":\"function\",\"function\":{\"name\":\"now\"}}]";
+    for (int forced = 0; forced < 2; forced++) {
+        begin_rig(&r, false);
+        r.params.choice = forced ? TOOL_REQUIRED : TOOL_AUTO;
+        r.format.in_block = true;
+        assert_int_equal(open_rig(&r, "functionary_v32", two, &err), STATUS_OK);
+        check_text(&r, "sum\n{\"n\": 1}", true);
+        check_text(&r, "sum\n{\"n\": 2}>>>now\n{}", true);
+        check_text(&r, "sum\n{\"n\": 3}", false);
+        check_text(&r, ">>>sum\n{\"n\": 1}", false);
+        check_text(&r, "all\nIt is >> so.", !forced);
+        check_text(&r, "all\nI look.>>>sum\n{\"n\": 1}>>>now\n{}", !forced);
+        check_text(&r, "all\nI look.>>>sum\n{\"n\": 3}", false);
+        check_text(&r, "Hello", false);
+        close_rig(&r);
+    }
 }
 
 static void text_stays_free(void **state)
@@ -423,8 +485,11 @@ static void refusals_name_the_tool(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_strict_calls_come),       cmocka_unit_test(fields_follow_their_schemas),
-        cmocka_unit_test(models_own_words_are_allowed), cmocka_unit_test(text_stays_free),
+        cmocka_unit_test(only_strict_calls_come),
+        cmocka_unit_test(fields_follow_their_schemas),
+        cmocka_unit_test(models_own_words_are_allowed),
+        cmocka_unit_test(functionary_says_to_whom),
+        cmocka_unit_test(text_stays_free),
         cmocka_unit_test(refusals_name_the_tool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
