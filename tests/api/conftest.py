@@ -1,5 +1,5 @@
 """One server for most tests: the tiny llama with PEFT adapters, and voices whose every token shows who speaks."""
-import os, sys
+import os, signal, sys
 
 import pytest
 
@@ -9,6 +9,9 @@ from harness import DATA, Server
 LLAMA = os.path.join(DATA, "models", "llama", "f32")
 ADAPTERS = os.path.join(DATA, "adapters", "llama")
 VOICES = {v: os.path.join(ADAPTERS, v) for v in ("qv_r4", "all_r8_bf16", "rslora_r8", "patterns", "head_r4")}
+
+# A shell ignores it for what runs in the background, and programs that are started from there would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
