@@ -5,7 +5,6 @@
 struct request;
 
 void api_chat_completions(struct request *r); /* api_chat.c */
-void api_apply_template(struct request *r);
 
 void api_chat_count(struct request *r); /* api_count.c */
 
@@ -28,6 +27,7 @@ void api_response_input(struct request *r);
 void api_response_delete(struct request *r);
 
 void api_embeddings(struct request *r); /* api_embeddings.c */
+void api_llama_embeddings(struct request *r);
 void api_ollama_embed(struct request *r);
 void api_ollama_embeddings(struct request *r);
 
@@ -43,6 +43,7 @@ void api_model(struct request *r);
 
 void api_tokenize(struct request *r); /* api_text.c */
 void api_detokenize(struct request *r);
+void api_apply_template(struct request *r);
 
 void api_adapter_load(struct request *r); /* api_adapters.c */
 void api_adapter_unload(struct request *r);

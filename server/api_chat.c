@@ -456,30 +456,8 @@ void api_chat_completions(struct request *r)
     completion_begin(r, &dialect);
 }
 
-void api_apply_template(struct request *r)
+enum status render_chat(const struct server *s, json_t *body, struct buf *out, struct fault *f)
 {
-    struct fault f = {0};
-    struct buf prompt, out;
-    json_t *body = NULL;
-    struct chat chat = {.text = r->server->base.text};
-    buf_init(&prompt, 0);
-    buf_init(&out, 0);
-    enum status s = server_serving(r->server, &f.error);
-    if (s == STATUS_OK)
-        s = parse_body(r->body, r->n_body, &body, &f);
-    if (s == STATUS_OK)
-        s = render_messages(&chat, body, &prompt, &f);
-    if (s == STATUS_OK) {
-        struct jw w = {.out = &out};
-        jw_begin(&w, '{');
-        jw_key(&w, "prompt");
-        jw_bytes(&w, prompt.data ? prompt.data : "", prompt.length);
-        jw_end(&w, '}');
-        reply_json(r, 200, &out);
-    } else {
-        reply_fault(r, &f);
-    }
-    json_decref(body);
-    buf_fini(&prompt);
-    buf_fini(&out);
+    struct chat chat = {.text = s->base.text};
+    return render_messages(&chat, body, out, f);
 }

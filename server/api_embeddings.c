@@ -1,4 +1,5 @@
-/* POST /v1/embeddings, /api/embed and /api/embeddings: texts or token ids to vectors, in any voice.
+/* POST /v1/embeddings, /embeddings, /api/embed and /api/embeddings: texts or token ids to vectors, in any
+ * voice.
  *
  * A vector is the mean of the final hidden states of all tokens, those that the tokenizer adds among them, or
  * the last one's; of length 1. Fewer dimensions are the first ones, of length 1 again. */
@@ -12,7 +13,7 @@
 #include "server.h"
 #include "translate.h"
 
-enum embed_style { EMBED_OPENAI, EMBED_OLLAMA, EMBED_OLLAMA_ONE };
+enum embed_style { EMBED_OPENAI, EMBED_LLAMA, EMBED_OLLAMA, EMBED_OLLAMA_ONE };
 
 /* A completion's `form`. */
 struct embed_form {
@@ -61,6 +62,20 @@ static void read_input(struct translation *t, const char *key)
     put_same(&t->in, t->out, "prompt", input);
 }
 
+/* llama-server's: -1 leaves the length as it is, 2, its default, makes it 1; others aren't done. */
+static void read_llama(struct translation *t, struct embed_form *form)
+{
+    int64_t how = 2;
+    read_int(&t->in, "embd_normalize", -1, INT32_MAX, &how);
+    if (how != 2 && how != -1)
+        read_fail(&t->in, STATUS_UNSUPPORTED, "embd_normalize",
+                  "embd_normalize: %lld is not supported, only 2 (length 1) and -1 (as it is)",
+                  (long long)how);
+    form->raw |= how == -1;
+    form->base64 = false;
+    read_input(t, json_object_get(t->in.object, "input") ? "input" : "content");
+}
+
 /* "NAME:latest" is NAME. */
 static void read_tagged(struct translation *t, struct embed_form *form)
 {
@@ -76,8 +91,9 @@ static void read_tagged(struct translation *t, struct embed_form *form)
 
 static enum status translate(struct completion *c, enum embed_style style)
 {
-    static const char *const gone[] = {"input", "stream",     "max_tokens", "max_completion_tokens",
-                                       "name",  "keep_alive", "options",    "min_tokens"};
+    static const char *const gone[] = {
+        "input", "content",    "stream",  "max_tokens", "max_completion_tokens",
+        "name",  "keep_alive", "options", "min_tokens"};
     struct translation t;
     struct embed_form *form = arena_alloc(c->r->arena, sizeof *form);
     translate_begin(&t, c);
@@ -88,8 +104,11 @@ static enum status translate(struct completion *c, enum embed_style style)
         read_shape(&t, form);
         translate_refuse_openai(&t);
         translate_drop(&t, KEYS_OF(gone));
-        read_input(&t, style == EMBED_OLLAMA_ONE ? "prompt" : "input");
-        form->cuts = style != EMBED_OPENAI;
+        if (style == EMBED_LLAMA)
+            read_llama(&t, form);
+        else
+            read_input(&t, style == EMBED_OLLAMA_ONE ? "prompt" : "input");
+        form->cuts = style == EMBED_OLLAMA || style == EMBED_OLLAMA_ONE;
         if (form->cuts) {
             read_tagged(&t, form);
             read_bool(&t.in, "truncate", &form->cuts);
@@ -104,6 +123,11 @@ static enum status translate(struct completion *c, enum embed_style style)
 static enum status translate_openai(struct completion *c)
 {
     return translate(c, EMBED_OPENAI);
+}
+
+static enum status translate_llama(struct completion *c)
+{
+    return translate(c, EMBED_LLAMA);
 }
 
 static enum status translate_ollama(struct completion *c)
@@ -221,6 +245,23 @@ static void put_ollama(struct jw *w, const struct completion *c, float *v)
     jw_key_int(w, "prompt_eval_count", (int64_t)n_tokens);
 }
 
+/* A list; of each text a list of its vectors, of which there is one. */
+static void put_llama(struct jw *w, const struct completion *c, float *v)
+{
+    jw_begin(w, '[');
+    for (uint32_t i = 0; i < c->n_choices; i++) {
+        scale_to(c->form, &c->choices[i], v);
+        jw_begin(w, '{');
+        jw_key_int(w, "index", i);
+        jw_key(w, "embedding");
+        jw_begin(w, '[');
+        put_vector(w, c->form, v);
+        jw_end(w, ']');
+        jw_end(w, '}');
+    }
+    jw_end(w, ']');
+}
+
 static void render(struct completion *c, struct buf *out)
 {
     const struct embed_form *form = c->form;
@@ -228,6 +269,10 @@ static void render(struct completion *c, struct buf *out)
     float *v = arena_array(c->r->arena, form->n, sizeof *v);
     if (!v) {
         out->failed = true;
+        return;
+    }
+    if (form->style == EMBED_LLAMA) {
+        put_llama(&w, c, v);
         return;
     }
     jw_begin(&w, '{');
@@ -249,12 +294,18 @@ static void render(struct completion *c, struct buf *out)
         .render = render, .renders_long = true                                                               \
     }
 static const struct dialect openai = EMBED_DIALECT("embeddings", translate_openai);
+static const struct dialect llama = EMBED_DIALECT("llama embeddings", translate_llama);
 static const struct dialect ollama = EMBED_DIALECT("ollama embed", translate_ollama);
 static const struct dialect ollama_one = EMBED_DIALECT("ollama embeddings", translate_ollama_one);
 
 void api_embeddings(struct request *r)
 {
     completion_begin(r, &openai);
+}
+
+void api_llama_embeddings(struct request *r)
+{
+    completion_begin(r, &llama);
 }
 
 void api_ollama_embed(struct request *r)

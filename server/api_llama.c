@@ -106,8 +106,10 @@ static void put_bytes(struct jw *w, const char *key, const struct buf *b)
 /* What gathered since the last time; it is taken out. */
 static void put_piece(struct completion *c, struct choice *h, struct jw *w)
 {
+    const struct buf *said = &h->reply.content;
+    h->has_new_line |= said->length && memchr(said->data, '\n', said->length);
     jw_key_int(w, "index", h->index);
-    put_bytes(w, "content", &h->reply.content);
+    put_bytes(w, "content", said);
     jw_key(w, "tokens");
     jw_begin(w, '[');
     jw_raw(w, h->ids.data, h->ids.length);
@@ -152,6 +154,19 @@ static void put_settings(const struct completion *c, struct jw *w)
     jw_end(w, '}');
 }
 
+/* What was read, in words: special tokens too. */
+static void put_prompt(const struct completion *c, const struct choice *h, struct jw *w)
+{
+    struct buf text;
+    struct error err;
+    buf_init(&text, 0);
+    if (tokenizer_decode(c->server->base.text->tokenizer, h->prompt->ids.ids, h->prompt->ids.n_ids, false,
+                         &text, &err) == STATUS_OK)
+        put_bytes(w, "prompt", &text);
+    w->out->failed |= text.failed;
+    buf_fini(&text);
+}
+
 /* What the last object has beside its piece. */
 static void put_end(const struct completion *c, const struct choice *h, struct jw *w)
 {
@@ -160,6 +175,8 @@ static void put_end(const struct completion *c, const struct choice *h, struct j
     jw_key_bool(w, "stop", true);
     jw_key_text(w, "model", c->voice.shown);
     put_settings(c, w);
+    put_prompt(c, h, w);
+    jw_key_bool(w, "has_new_line", h->has_new_line);
     jw_key_text(w, "stop_type", limit ? "limit" : word ? "word" : "eos");
     jw_key_text(w, "stopping_word", word ? c->params.stop[h->stop_string_index] : "");
     jw_key_bool(w, "truncated", false);

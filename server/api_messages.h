@@ -11,6 +11,11 @@ struct message_style {
     bool null_content; /* an answer that has only calls has no content, not an empty one */
 };
 
+struct server;
+
+/* api_chat.c: the prompt that a chat's body makes in the base's template. */
+LK_MUST_USE enum status render_chat(const struct server *s, json_t *body, struct buf *out, struct fault *f);
+
 /* The field `messages` of the reader's object: a new array of new objects, whose contents are texts. */
 json_t *read_messages(struct reader *r, const struct message_style *style);
 

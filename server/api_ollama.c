@@ -128,6 +128,8 @@ static void begin(struct translation *t, struct completion *c, bool generates)
     c->form = form;
     form->generates = generates;
     form->cuts = true;
+    form->unloads = json_is_number(json_object_get(t->in.object, "keep_alive")) &&
+                    json_number_value(json_object_get(t->in.object, "keep_alive")) == 0;
     form->num_ctx = 0;
     form->num_keep = KEEP_DEFAULT;
     read_bool(&t->in, "truncate", &form->cuts);

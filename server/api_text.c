@@ -1,8 +1,9 @@
-/* POST /tokenize, /detokenize: text and token ids of this model, with the fields of llama-server's and of
- * vLLM's endpoints of these names together. Long texts go to a worker. */
+/* POST /tokenize, /detokenize, /apply-template: text, token ids and prompts of this model, with the fields of
+ * llama-server's and of vLLM's endpoints of these names together. Long texts and templates go to a worker. */
 #include <string.h>
 
 #include "api.h"
+#include "api_messages.h"
 #include "api_parse.h"
 #include "reply_job.h"
 #include "server.h"
@@ -51,21 +52,37 @@ static void put_strings(struct jw *w, const struct tokenizer *t, const struct to
     jw_end(w, ']');
 }
 
-static enum status tokenize_body(struct reply_job *job, const json_t *body)
+/* What is to be cut into tokens: a text, or the prompt of a chat. llama-server's form adds nothing by
+ * default, vLLM's does, but to a chat, whose template does it. NULL after a fault, or that of `prompt`. */
+static const char *text_of(struct reply_job *job, json_t *body, struct reader *r, struct buf *prompt,
+                           bool *adds)
+{
+    const char *text = NULL;
+    *adds = false;
+    if (json_is_array(json_object_get(body, "messages"))) {
+        r->status = render_chat(job->r->server, body, prompt, &job->fault);
+        return r->status == STATUS_OK && prompt->data ? prompt->data : "";
+    }
+    if (!read_text(r, "content", &text) && read_text(r, "prompt", &text))
+        *adds = true;
+    if (!text)
+        read_fail(r, STATUS_INVALID, "content",
+                  "content: missing; expected a string (or prompt: a string, or messages)");
+    return text;
+}
+
+static enum status tokenize_body(struct reply_job *job, json_t *body)
 {
     struct reader r = {.object = body, .fault = &job->fault};
     const struct server *s = job->r->server;
     const struct tokenizer *t = s->base.text->tokenizer;
-    const char *text = NULL;
     bool with_pieces = false, strings = false;
     struct encode_options o = {.parse_special = true};
     struct token_list ids = {0};
     struct error err;
-    /* llama-server's form adds nothing by default, vLLM's does. */
-    if (!read_text(&r, "content", &text) && read_text(&r, "prompt", &text))
-        o.add_special = true;
-    if (!text)
-        read_fail(&r, STATUS_INVALID, "content", "content: missing; expected a string (or prompt: a string)");
+    struct buf prompt;
+    buf_init(&prompt, 0);
+    const char *text = text_of(job, body, &r, &prompt, &o.add_special);
     read_bool(&r, "add_special", &o.add_special);
     read_bool(&r, "add_special_tokens", &o.add_special);
     read_bool(&r, "parse_special", &o.parse_special);
@@ -84,10 +101,11 @@ static enum status tokenize_body(struct reply_job *job, const json_t *body)
         jw_end(&w, '}');
     }
     token_list_fini(&ids);
+    buf_fini(&prompt);
     return r.status;
 }
 
-static enum status detokenize_body(struct reply_job *job, const json_t *body)
+static enum status detokenize_body(struct reply_job *job, json_t *body)
 {
     struct reader r = {.object = body, .fault = &job->fault};
     const struct server *s = job->r->server;
@@ -122,7 +140,23 @@ static enum status detokenize_body(struct reply_job *job, const json_t *body)
     return r.status;
 }
 
-static void with_body(struct reply_job *job, enum status (*what)(struct reply_job *job, const json_t *body))
+static enum status template_body(struct reply_job *job, json_t *body)
+{
+    struct buf prompt;
+    buf_init(&prompt, 0);
+    enum status s = render_chat(job->r->server, body, &prompt, &job->fault);
+    if (s == STATUS_OK) {
+        struct jw w = {.out = &job->out};
+        jw_begin(&w, '{');
+        jw_key(&w, "prompt");
+        jw_bytes(&w, prompt.data ? prompt.data : "", prompt.length);
+        jw_end(&w, '}');
+    }
+    buf_fini(&prompt);
+    return s;
+}
+
+static void with_body(struct reply_job *job, enum status (*what)(struct reply_job *job, json_t *body))
 {
     json_t *body = NULL;
     enum status s = parse_body(job->r->body, job->r->n_body, &body, &job->fault);
@@ -140,6 +174,16 @@ static void tokenize(struct reply_job *job)
 static void detokenize(struct reply_job *job)
 {
     with_body(job, detokenize_body);
+}
+
+static void apply_template(struct reply_job *job)
+{
+    with_body(job, template_body);
+}
+
+void api_apply_template(struct request *r)
+{
+    begin(r, apply_template);
 }
 
 void api_tokenize(struct request *r)

@@ -34,6 +34,7 @@ struct choice {
     struct completion *owner;
     uint32_t index;
     const struct prompt *prompt;
+    bool has_new_line;         /* what was shown has one: llama-server's clients */
     bool open, started, begun; /* final event outstanding; running; something was streamed */
     bool hidden;               /* others were better (best_of) */
     bool has_line, timed_out;  /* a line break was generated; params.max_decode_ms is over */

@@ -205,6 +205,8 @@ void logprob_list_write(struct logprob_list *l, enum api api, struct jw *w)
     jw_begin(w, '{');
     if (api == API_CHAT) {
         put_list(w, "content", &l->items);
+        jw_key(w, "refusal");
+        jw_null(w);
     } else {
         put_list(w, "tokens", &l->items);
         put_list(w, "token_logprobs", &l->values);

@@ -129,7 +129,7 @@ void ollama_render_load(struct completion *c, struct buf *out)
     begin(c, &w);
     put_said(c, &c->choices[0], &w);
     jw_key_bool(&w, "done", true);
-    jw_key_text(&w, "done_reason", "load");
+    jw_key_text(&w, "done_reason", ((const struct ollama_form *)c->form)->unloads ? "unload" : "load");
     jw_end(&w, '}');
 }
 

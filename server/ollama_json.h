@@ -11,6 +11,7 @@ struct ollama_form {
     const char *model; /* as the client named it */
     bool generates;    /* /api/generate: "response" in the place of "message" */
     bool cuts;         /* prompts that are too long */
+    bool unloads;      /* keep_alive: 0 */
     int64_t num_ctx, num_keep;
 };
 

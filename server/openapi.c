@@ -94,8 +94,10 @@ static const struct schema schemas[] = {
     {"Models", "{\"type\":\"object\",\"required\":[\"object\",\"data\"],\"properties\":{\"object\":{"
                "\"const\":\"list\"},"
                "\"data\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Model\"}}}}"},
-    {"TokenizeRequest", "{\"type\":\"object\",\"properties\":{\"content\":" TEXT ",\"prompt\":" TEXT
-                        ",\"add_special\":" FLAG ",\"with_pieces\":" FLAG "}}"},
+    {"TokenizeRequest",
+     "{\"type\":\"object\",\"properties\":{\"content\":" TEXT ",\"prompt\":" TEXT
+     ",\"messages\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Message\"}}"
+     ",\"add_special\":" FLAG ",\"with_pieces\":" FLAG "}}"},
     {"DetokenizeRequest",
      "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":{\"type\":\"array\","
      "\"items\":{\"type\":\"integer\",\"minimum\":0}}}}"},
@@ -103,6 +105,10 @@ static const struct schema schemas[] = {
      "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
      ",\"input\":{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"items\":{\"type\":"
      "\"string\",\"minLength\":1}},\"encoding_format\":{\"enum\":[\"float\",\"base64\"]}}}"},
+    {"LlamaEmbeddingRequest",
+     "{\"type\":\"object\",\"properties\":{\"model\":" TEXT
+     ",\"content\":{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"items\":{\"type\":"
+     "\"string\",\"minLength\":1}},\"embd_normalize\":{\"type\":\"integer\"}}}"},
     {"ResponseRequest",
      "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
      ",\"input\":{\"type\":[\"string\",\"array\"]},\"instructions\":{\"type\":[\"string\",\"null\"]},"
@@ -140,6 +146,8 @@ struct operation {
 static const struct operation operations[] = {
     {"POST", "/v1/chat/completions", "A chat's next turn", "ChatRequest", "Completion", EVENTS},
     {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "Completion", EVENTS},
+    {"POST", "/chat/completions", "The same, as llama-server has it too", "ChatRequest", "Completion",
+     EVENTS},
     {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatRequest", "Any", NULL},
     {"POST", "/completion", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
     {"POST", "/completions", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
@@ -147,6 +155,8 @@ static const struct operation operations[] = {
     {"GET", "/props", "llama-server's properties", NULL, "Any", NULL},
     {"GET", "/slots", "llama-server's slots", NULL, NULL, NULL},
     {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Any", NULL},
+    {"POST", "/embedding", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
+    {"POST", "/embeddings", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
     {"POST", "/v1/responses", "OpenAI's Responses", "ResponseRequest", "Any", EVENTS},
     {"POST", "/v1/responses/input_tokens", "How many tokens a response would read", "ResponseRequest", "Any",
      NULL},
@@ -172,6 +182,7 @@ static const struct operation operations[] = {
     {"POST", "/api/blobs/*", "Not done here: 501 says what is", NULL, NULL, NULL},
     {"GET", "/v1/models", "The voices", NULL, "Models", NULL},
     {"GET", "/v1/models/*", "One voice", NULL, "Model", NULL},
+    {"GET", "/models", "The voices", NULL, "Models", NULL},
     {"POST", "/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
     {"POST", "/v1/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
     {"POST", "/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},

@@ -18,6 +18,7 @@
 
 static const struct route routes[] = {
     {"POST", "/v1/chat/completions", DATA, api_chat_completions},
+    {"POST", "/chat/completions", DATA, api_chat_completions},
     {"POST", "/v1/chat/completions/input_tokens", DATA, api_chat_count},
     {"POST", "/v1/completions", DATA, api_completions},
     {"POST", "/completion", DATA, api_llama_completion},
@@ -26,6 +27,8 @@ static const struct route routes[] = {
     {"GET", "/props", DATA, api_llama_props},
     {"GET", "/slots", DATA, api_llama_slots},
     {"POST", "/v1/embeddings", DATA, api_embeddings},
+    {"POST", "/embedding", DATA, api_llama_embeddings},
+    {"POST", "/embeddings", DATA, api_llama_embeddings},
     {"POST", "/v1/responses", DATA, api_responses},
     {"POST", "/v1/responses/input_tokens", DATA, api_responses_count},
     {"GET", "/v1/responses/{name}", DATA, api_response_get},
@@ -50,6 +53,7 @@ static const struct route routes[] = {
     {"POST", "/api/blobs/*", DATA, api_ollama_refused},
     {"GET", "/v1/models", BOTH, api_models},
     {"GET", "/v1/models/*", BOTH, api_model},
+    {"GET", "/models", BOTH, api_models},
     {"POST", "/tokenize", DATA, api_tokenize},
     {"POST", "/v1/tokenize", DATA, api_tokenize},
     {"POST", "/detokenize", DATA, api_detokenize},

@@ -10,7 +10,7 @@
 
 bool voice_is_base(const char *name, const char *base_name)
 {
-    return strcmp(name, "base") == 0 || strcmp(name, base_name) == 0;
+    return strcmp(name, "base") == 0 || strcmp(name, "none") == 0 || strcmp(name, base_name) == 0;
 }
 
 float voice_weight(double weight)

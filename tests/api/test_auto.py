@@ -61,6 +61,15 @@ def test_a_conversation_keeps_its_language_until_it_changes(voices):
     assert chat(voices, german, "Which bicycle would you buy if you were me, and why?", "ok")[0] == "shows_B"
 
 
+def test_what_the_header_says_may_be_sent_back(voices):
+    for voice in ("none", "shows_A", "shows_A+0.5*shows_B"):
+        first = post(voices, "/v1/chat/completions", {"model": voice, "max_tokens": 3, "messages": [{"role": "user", "content": "x"}]})
+        again = post(voices, "/v1/chat/completions", {"max_tokens": 3, "messages": [{"role": "user", "content": "x"}]}, {"X-Adapter": first[2]["x-adapter"]})
+        assert first[0] == again[0] == 200 and first[2]["x-adapter"] == again[2]["x-adapter"] == voice
+        assert first[1]["system_fingerprint"] == again[1]["system_fingerprint"]
+    assert chat(voices, {"content": "x", "adapter": "shows_A"}, "y", {"content": "x", "adapter": "none"}, model="shows_B")[0] == "none"
+
+
 def test_other_rules_come_in_their_order(voices):
     german = "Welches Fahrrad ist das beste, wenn ich jeden Tag zur Arbeit fahre?"
     assert chat(voices, german, headers={"X-Team": "bikes"})[:2] == ("shows_C", "header X-Team")

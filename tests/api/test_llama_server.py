@@ -20,6 +20,41 @@ def test_completion_says_what_openais_does(server, client):
         assert a["model"] == "qv_r4" and a["timings"]["predicted_n"] == a["tokens_predicted"]
 
 
+def test_its_other_paths(server, client):
+    """Without /v1 as well; vectors in its own form; what was read, and whether a line has ended."""
+    chat = {"model": "qv_r4", "messages": [{"role": "user", "content": "x"}], "max_tokens": 3, "temperature": 0}
+    assert server.post("/chat/completions", chat)[1]["choices"] == server.post("/v1/chat/completions", chat)[1]["choices"]
+    assert server.get("/models") == server.get("/v1/models")
+    want = client.embeddings.create(model="qv_r4", input=["The bird", "x"]).data
+    for path, body in (("/embedding", {"content": ["The bird", "x"]}), ("/embeddings", {"input": ["The bird", "x"]})):
+        status, vectors = server.post(path, {"model": "qv_r4", **body})
+        assert status == 200 and [v["index"] for v in vectors] == [0, 1], vectors
+        for v, w in zip(vectors, want):
+            assert len(v["embedding"]) == 1 and max(abs(a - b) for a, b in zip(v["embedding"][0], w.embedding)) < 1e-6
+    raw = server.post("/embedding", {"model": "qv_r4", "content": "x", "embd_normalize": -1})[1][0]["embedding"][0]
+    assert abs(sum(x * x for x in raw) - 1) > 0.01
+    for body, named in (({"content": "x", "embd_normalize": 1}, "embd_normalize"), ({}, "content")):
+        status, answer = server.post("/embedding", {"model": "qv_r4", **body})
+        assert status == 400 and named in answer["error"]["message"]
+    a = ask(server, n_predict=2)
+    assert a["prompt"].endswith("The bird") and a["has_new_line"] is False
+    assert ask(server, n_predict=3, grammar='root ::= "a\\n"')["has_new_line"] is True
+
+
+def test_a_chat_is_counted_in_tokens(server):
+    """vLLM's /tokenize takes messages."""
+    chat = {"messages": [{"role": "user", "content": "The bird"}]}
+    prompt = server.post("/apply-template", chat)[1]["prompt"]
+    for more in ({}, {"add_generation_prompt": False}):
+        status, answer = server.post("/tokenize", {"model": "tiny", **chat, **more, "return_token_strs": True})
+        text = server.post("/detokenize", {"tokens": answer["tokens"]})[1]["prompt"]
+        assert status == 200 and answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+        assert text == server.post("/apply-template", {**chat, **more})[1]["prompt"] and (text == prompt) == (not more)
+    assert server.post("/v1/chat/completions/input_tokens", {"model": "tiny", **chat})[1]["input_tokens"] == server.post("/tokenize", chat)[1]["count"]
+    status, answer = server.post("/tokenize", {"messages": [{"role": "bird", "content": "x"}]})
+    assert status == 400 and "messages[0].role" in answer["error"]["message"]
+
+
 def test_its_ends_are_named(server):
     a = ask(server, model="shows_A", n_predict=5, ignore_eos=True)
     assert a["content"] == "AAAAA" and a["stop_type"] == "limit" and a["stopping_word"] == ""

@@ -106,6 +106,8 @@ def test_asking_nothing_loads(server, llama):
     assert r.done and r.done_reason == "load" and r.message.content == ""
     r = llama.generate(model="qv_r4", prompt="", keep_alive="5m")
     assert r.done and r.done_reason == "load" and r.response == ""
+    r = llama.generate(model="qv_r4", keep_alive=0)
+    assert r.done and r.done_reason == "unload" and r.response == ""
     status, _ = server.post("/api/generate", {"model": "nobody"})
     assert status == 404
 

@@ -36,6 +36,7 @@ static void canonical_forms(void **state)
     static const char *const rows[][2] = {
         {"", ""},
         {"base", ""},
+        {"none", ""}, /* as X-Adapter says it */
         {BASE, ""},
         {"base:", ""},
         {BASE ":base", ""},
