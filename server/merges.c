@@ -40,7 +40,10 @@ struct copy {
     const struct cost_model *costs; /* the base's, once they were needed */
     struct cost_load load;          /* its traffic, as the choice saw it */
     struct cost_choice choice;      /* the last one */
-    int64_t declined_ns;            /* auto: a copy would not pay */
+    /* The worker's while it builds, when the wish may change and the choice be shown. */
+    enum merge_mode build_mode;
+    struct cost_choice build_choice;
+    int64_t declined_ns; /* auto: a copy would not pay */
     struct error err;
 };
 
@@ -69,22 +72,22 @@ static enum status build_copy(struct copy *c)
     if (measured != STATUS_OK)
         return measured;
     for (;;) {
-        cost_choose(c->costs, s->base.model, c->lora, &c->load, refused, &c->choice);
-        if (c->choice.none)
+        cost_choose(c->costs, s->base.model, c->lora, &c->load, refused, &c->build_choice);
+        if (c->build_choice.none)
             return fail(
                 &c->err, STATUS_UNSUPPORTED,
                 "no faithful copy: storing the sum rounds away more than %.0f %% of what the adapter adds",
                 MERGE_ERROR_MAX * 100);
-        if (c->mode == MERGE_AUTO && !c->choice.merge)
+        if (c->build_mode == MERGE_AUTO && !c->build_choice.merge)
             return STATUS_OK; /* declined: no copy */
         enum status st =
-            merged_copy_create(s->base.model, c->lora, c->choice.type, NULL, &c->merged, &c->err);
+            merged_copy_create(s->base.model, c->lora, c->build_choice.type, NULL, &c->merged, &c->err);
         if (st != STATUS_OK)
             return st;
         const struct merge_report *report = model_merge_report(merged_copy_model(c->merged));
         if (cost_is_faithful(report))
             return STATUS_OK;
-        refused |= 1U << c->choice.type;
+        refused |= 1U << c->build_choice.type;
         merged_copy_release(c->merged);
         c->merged = NULL;
     }
@@ -116,6 +119,7 @@ static void built(void *data)
     const struct log *log = &m->server->log;
     struct error err;
     m->working = false;
+    c->choice = c->build_choice;
     if (c->err.status == STATUS_OK && !c->merged) {
         c->state = COPY_DECLINED;
         c->declined_ns = clock_now_ns();
@@ -223,7 +227,7 @@ static void want(struct merges *m, const struct adapter *a, const struct version
         c->lora = lora_acquire(v->version->lora);
         m->copies = c;
     }
-    bool again = c->mode != a->wish.merge || clock_now_ns() - c->declined_ns > RECONSIDER_NS;
+    bool again = c->build_mode != a->wish.merge || clock_now_ns() - c->declined_ns > RECONSIDER_NS;
     if (c->state == COPY_DECLINED && again)
         c->state = COPY_WAITING;
     if (c->state == COPY_READY && c->mode != a->wish.merge) { /* the engine must hear of it */
@@ -271,6 +275,8 @@ static void build_one(struct merges *m)
     if (!best || m->working || m->server->state != SERVER_READY || !make_room(m, best))
         return;
     best->state = COPY_BUILDING;
+    best->build_mode = best->mode;
+    best->build_choice = best->choice;
     best->load = engine_traffic(m->server->engine, best->digest);
     m->working = true;
     if (server_work(m->server, run_build, built, best))
