@@ -678,7 +678,8 @@ void completion_tick(struct completion *c, int64_t now_ns)
 {
     if (c->begins_later && now_ns - c->written_ns >= c->server->conf->ping_interval_ms * NS_PER_MS)
         begin_stream(c, false); /* it waits so long that its client must hear something */
-    if (!c->params.stream || c->n_open == 0 || c->answered || c->r->gone || !c->r->status)
+    /* Before it has choices its parameters may be a worker's. */
+    if (c->n_open == 0 || !c->params.stream || c->answered || c->r->gone || !c->r->status)
         return;
     if (now_ns - c->written_ns < c->server->conf->ping_interval_ms * NS_PER_MS)
         return;
