@@ -51,15 +51,20 @@ static void drop(struct reader_stream *m)
     request_release(m->r);
 }
 
-void admin_events_close(struct admin_events *e)
+void admin_events_end(struct admin_events *e)
 {
-    if (!e)
-        return;
     while (e->readers) {
         struct reader_stream *m = e->readers;
         stream_end(m->r);
         drop(m);
     }
+}
+
+void admin_events_close(struct admin_events *e)
+{
+    if (!e)
+        return;
+    admin_events_end(e);
     uv_close((uv_handle_t *)&e->soon, NULL);
 }
 

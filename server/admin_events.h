@@ -8,6 +8,8 @@ struct server;
 struct admin_events;
 
 struct admin_events *admin_events_create(struct server *s);
+/* Ends the streams: their readers go on elsewhere, with Last-Event-ID. They would never end by themselves. */
+void admin_events_end(struct admin_events *e);
 void admin_events_close(struct admin_events *e);   /* ends the streams and closes its handle */
 void admin_events_destroy(struct admin_events *e); /* when the loop has closed the handle; NULL is fine */
 /* Something has changed; readers hear of it in the loop's next turn. */

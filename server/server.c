@@ -147,6 +147,7 @@ static void drain(struct server *s)
     s->drain_deadline_ns = clock_now_ns() + s->conf->drain_timeout_ms * NS_PER_MS;
     for (size_t i = 0; i < s->n_listeners; i++)
         http_set_closing(s->listeners[i]);
+    admin_events_end(s->events);
     LOG_EVENT(&s->log, LOG_INFO, "draining", LOG_NUMBER("requests", n_requests(s)),
               LOG_NUMBER("deadline_ms", s->conf->drain_timeout_ms));
     uv_timer_start(&s->second, on_tick, 0, END_TICK_MS);
