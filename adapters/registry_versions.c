@@ -288,6 +288,11 @@ void registry_load_failed(struct registry *r, struct adapter *a, const struct er
     registry_tell(r, entry_of(a), CHANGE_FAILED, a->stable);
 }
 
+void registry_load_dropped(struct registry *r, struct adapter *a)
+{
+    reservation_end(r, entry_of(a));
+}
+
 enum status registry_publish(struct registry *r, struct adapter *a, struct adapter_version *v,
                              struct publication *p, int64_t now_ns, struct error *err)
 {

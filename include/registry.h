@@ -173,6 +173,9 @@ LK_MUST_USE enum status registry_reserve(struct registry *r, struct adapter *a, 
 /* The load came to nothing: the reservation ends, the reason is kept and shown, nothing else changes. */
 void registry_load_failed(struct registry *r, struct adapter *a, const struct error *why, int64_t wall_ms);
 
+/* Nobody wants the load any more: the reservation ends, nothing else changes. */
+void registry_load_dropped(struct registry *r, struct adapter *a);
+
 enum publish_as {
     PUBLISH_STABLE, /* current from now on; the one before is the last good one */
     PUBLISH_CANARY, /* resident; gets traffic as registry_set_traffic says */

@@ -115,6 +115,7 @@ static void finish(struct task *t)
         metrics_count_load(s->metrics, l->status == STATUS_OK ? NULL
                                        : l->code              ? l->code
                                                               : admin_code(l->status));
+    t->phase = PHASE_KEEP; /* who asks again isn't to join this one */
     if (l->done)
         l->done(l, l->data);
     tell_waiters(t, l->status == STATUS_OK ? NULL : &err);
@@ -143,6 +144,14 @@ static void give_up(struct task *t)
                       LOG_TEXT("adapter", l->wish.name), LOG_TEXT("why", ignored.text));
     }
     finish(t);
+}
+
+static bool is_overtaken(struct task *t)
+{
+    bool is = ops_is_overtaken(t);
+    if (is)
+        finish(t);
+    return is;
 }
 
 static void kept(enum status s, const struct error *err, void *data)
@@ -174,86 +183,6 @@ static void keep_then_finish(struct task *t)
         finish(t);
 }
 
-/* ---- publishing */
-
-static enum status check_revision(const struct task *t, const struct adapter *a, struct error *err)
-{
-    const struct load_order *l = &t->o;
-    bool exists = a && !t->registered;
-    uint64_t now = exists ? a->revision : 0;
-    if (l->must_be_new && exists)
-        return fail(err, STATUS_EXISTS, "adapter '%s' exists already", l->wish.name);
-    if (l->has_revision && l->revision != now)
-        return fail(err, STATUS_CONFLICT,
-                    "adapter '%s' is at revision %llu, not %llu: somebody else changed it; look, then decide",
-                    l->wish.name, (unsigned long long)now, (unsigned long long)l->revision);
-    return STATUS_OK;
-}
-
-/* Bytes of a version newer than the stable one, met where the stable one was looked for: an operator has
- * rolled back from them, and only an operator brings them back. */
-static enum status check_not_rolled_back(const struct task *t, const struct adapter *a, struct error *err)
-{
-    const struct load_order *l = &t->o;
-    bool asked_for = strcmp(l->by, "api") == 0 || (l->as == PUBLISH_AGAIN && l->generation != a->stable);
-    for (uint32_t i = 0; i < a->n_records && !asked_for; i++) {
-        const struct version_record *v = &a->records[i];
-        if (v->generation > a->stable && memcmp(v->digest, t->version->digest, sizeof v->digest) == 0)
-            return fail(
-                err, STATUS_CONFLICT,
-                "adapter '%s': its files are those of generation %llu, from which it was rolled back to "
-                "%llu; publish them again to use them",
-                l->wish.name, (unsigned long long)v->generation, (unsigned long long)a->stable);
-    }
-    return STATUS_OK;
-}
-
-/* Settings that the order leaves as they were when it came are as they are now: somebody may have changed
- * them while it was being loaded. */
-static void follow_settings(struct task *t, const struct adapter_wish *now)
-{
-    struct adapter_wish *w = &t->o.wish;
-    if (w->pinned == t->before.pinned)
-        w->pinned = now->pinned;
-    if (w->merge == t->before.merge)
-        w->merge = now->merge;
-    if (w->effect == t->before.effect)
-        w->effect = now->effect;
-}
-
-static enum status publish(struct task *t)
-{
-    struct registry *r = t->ops->server->registry;
-    struct load_order *l = &t->o;
-    struct adapter *a = registry_find(r, l->wish.name);
-    enum status s = check_revision(t, a, &l->err);
-    if (s == STATUS_OK && a->stable)
-        s = check_not_rolled_back(t, a, &l->err);
-    if (s != STATUS_OK)
-        return s;
-    follow_settings(t, &a->wish);
-    struct publication p = {.as = l->as, .generation = l->generation, .source = l->wish.source};
-    uint64_t before = a->stable;
-    t->reserved = false; /* ends with the publication, whatever comes of it */
-    struct adapter_version *v = t->version;
-    uint64_t bytes = v->lora->size_bytes;
-    t->version = NULL;
-    s = registry_publish(r, a, v, &p, clock_now_ns(), &l->err);
-    if (s == STATUS_FULL)
-        t->bytes = bytes; /* more than was reserved */
-    if (s != STATUS_OK)
-        return s;
-    if (l->as == PUBLISH_STABLE || before == 0)
-        s = registry_register(r, &l->wish, NULL, &l->err);
-    l->unchanged = p.unchanged;
-    l->generation_now = p.generation;
-    /* Held until the answer is written: the name may be gone before its state is on the disk. */
-    l->version = t->version = p.version ? adapter_acquire(p.version) : NULL;
-    l->created = before == 0;
-    l->replaced = before != 0 && a->stable != before;
-    return s;
-}
-
 static void reserve(struct task *t);
 
 static void loaded(void *data)
@@ -263,6 +192,8 @@ static void loaded(void *data)
     t->ops->n_working--;
     if (l->effect.outcome != EFFECT_UNTESTED)
         metrics_count_effect_test(t->ops->server->metrics);
+    if (is_overtaken(t))
+        return;
     if (l->status == STATUS_OK && t->ops->stopping)
         l->status = fail(&l->err, STATUS_UNAVAILABLE, "the server is going down");
     if (l->status == STATUS_OK && l->dry_run) {
@@ -272,7 +203,7 @@ static void loaded(void *data)
     }
     uint64_t reserved = t->bytes;
     if (l->status == STATUS_OK)
-        l->status = publish(t);
+        l->status = ops_publish(t);
     if (l->status == STATUS_OK)
         keep_then_finish(t);
     else if (l->status == STATUS_FULL && t->bytes > reserved)
@@ -414,6 +345,8 @@ static void looked(void *data)
     struct registry *r = t->ops->server->registry;
     struct load_order *l = &t->o;
     --*n_at(t);
+    if (is_overtaken(t))
+        return;
     if (l->status != STATUS_OK) {
         give_up(t);
         return;
@@ -453,13 +386,15 @@ static void begin(struct task *t)
     struct adapter *a = registry_find(r, l->wish.name);
     const struct version_record *v = a ? registry_record(a, l->generation ? l->generation : a->stable) : NULL;
     t->room_deadline_ns = clock_now_ns() + o->server->conf->load_wait_ms * NS_PER_MS;
-    l->status = check_revision(t, a, &l->err);
+    l->status = ops_check_revision(t, a, &l->err);
     if (l->status == STATUS_OK && l->as == PUBLISH_AGAIN && v && v->version) { /* somebody was faster */
         finish(t);
         return;
     }
     if (l->as == PUBLISH_AGAIN && v && v->scale == l->wish.scale && !l->sha256[0])
         memcpy(t->published_sha256, v->digest_hex, sizeof t->published_sha256);
+    if (l->status == STATUS_OK && !a && (l->as == PUBLISH_AGAIN || l->must_be_same))
+        l->status = fail(&l->err, STATUS_NOT_FOUND, "adapter '%s' was removed meanwhile", l->wish.name);
     if (l->status == STATUS_OK && !a && !l->dry_run) {
         l->status = registry_register(r, &l->wish, &a, &l->err);
         t->registered = l->status == STATUS_OK;

@@ -28,6 +28,7 @@ struct load_order {
     enum publish_as as;
     uint64_t generation; /* AGAIN: this one, whose bytes must be what they were; 0: whatever is there */
     bool must_be_new;    /* refuse a name that exists */
+    bool must_be_same;   /* refuse one that is gone by then, or is wished otherwise */
     bool has_revision;   /* the name's revision must be `revision` (0: it must not exist) */
     uint64_t revision;
     bool register_only; /* the name alone: its handler doesn't call adapter_ops_load */

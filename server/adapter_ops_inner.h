@@ -34,7 +34,7 @@ struct task {
     struct load_order o; /* its strings are these: */
     char *name, *source, *blend;
     struct adapter_wish before; /* the name's settings when it came; its strings aren't looked at */
-    bool registered;            /* it made the name: a failure takes it away again */
+    bool registered;            /* it made the name, which nobody has changed: a failure takes it away */
     bool reserved;              /* the registry counts on registry_publish or registry_load_failed */
     int root_fd;                /* of the path */
     const char *path;           /* points into the source or fetched */
@@ -64,6 +64,19 @@ struct adapter_ops {
 struct task *ops_append(struct adapter_ops *o, enum task_kind kind); /* NULL: no memory */
 void ops_next(struct adapter_ops *o);
 void ops_remove_task(struct adapter_ops *o, struct task *t);
+
+/* adapter_ops_publish.c */
+/* Somebody has changed, or removed, a name: what a load has made of it isn't the load's any more. */
+void ops_disown(struct adapter_ops *o, const char *name);
+/* The order's condition still holds, or STATUS_EXISTS, STATUS_CONFLICT. a: the name, or NULL. */
+LK_MUST_USE enum status ops_check_revision(const struct task *t, const struct adapter *a, struct error *err);
+/* What the server loads by itself follows the wish, and an operator has another one by now: true, the load is
+ * forgotten, whatever came of it, and its status is set. Requests that wait for a name's first version find
+ * STATUS_OK and look again. */
+bool ops_is_overtaken(struct task *t);
+/* Ends the reservation; what a worker has loaded is the registry's, or gone. STATUS_FULL: it took more bytes
+ * than were reserved, which are in t->bytes now. */
+LK_MUST_USE enum status ops_publish(struct task *t);
 
 /* adapter_ops_scan.c */
 void ops_run_scan(struct task *t); /* thread: worker */

@@ -162,6 +162,7 @@ void adapter_ops_keep(struct adapter_ops *o, const char *name, const struct keep
                       void (*done)(enum status s, const struct error *err, void *data), void *data)
 {
     struct keeper *k = o->keeper;
+    ops_disown(o, name);
     if (!k) {
         if (done)
             done(STATUS_OK, NULL, data);

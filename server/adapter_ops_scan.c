@@ -114,7 +114,7 @@ void ops_run_scan(struct task *t)
 static void queue_load(struct adapter_ops *o, const struct adapter_wish *w)
 {
     struct error err;
-    struct load_order order = {.wish = *w, .as = PUBLISH_STABLE, .by = "folder"};
+    struct load_order order = {.wish = *w, .as = PUBLISH_STABLE, .must_be_same = true, .by = "folder"};
     if (adapter_ops_load(o, &order, &err) != STATUS_OK)
         LOG_EVENT(&o->server->log, LOG_ERROR, "adapter not loaded", LOG_TEXT("adapter", w->name),
                   LOG_TEXT("why", err.text));

@@ -165,6 +165,7 @@ struct load_order admin_order(struct request *r, const char *name,
         .data = r};
     if (a)
         o.wish = a->wish;
+    o.wish.name = name; /* the caller's: the registry's goes with the name */
     snprintf(o.who, sizeof o.who, "%s", r->peer);
     return o;
 }

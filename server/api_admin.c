@@ -388,7 +388,9 @@ static void version_ready(struct load_waiter *w, const struct error *err)
     } else if (!a) {
         s = fail(&e, STATUS_NOT_FOUND, "the adapter was removed meanwhile");
     } else {
-        s = v->change(r, a, &e);
+        s = admin_check_revision(r, a, &e); /* time has passed */
+        if (s == STATUS_OK)
+            s = v->change(r, a, &e);
     }
     if (s != STATUS_OK)
         admin_fail(r, s, e.text, NULL, s == STATUS_MISMATCH ? "version_gone" : NULL);

@@ -70,7 +70,9 @@ static enum status register_name(struct request *r, struct load_order *o, struct
         return s;
     if (!kept)
         return fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    /* The name may be gone, and the body is, when the answer is written. */
     *kept = *o;
+    kept->wish = (struct adapter_wish){.name = o->wish.name};
     kept->created = before == NULL;
     kept->data = r;
     if (o->dry_run) {
@@ -80,7 +82,6 @@ static enum status register_name(struct request *r, struct load_order *o, struct
     s = registry_register(registry, &o->wish, &a, &f->error);
     if (s != STATUS_OK)
         return s;
-    kept->wish = a->wish;
     kept->generation_now = a->stable;
     request_hold(r);
     adapter_ops_keep(r->server->adapter_ops, a->wish.name, &(struct keep_note){"register", r->peer, 0},
@@ -199,6 +200,7 @@ static void put(struct request *r, bool reload)
     enum status s = server_serving(r->server, &f.error);
     const struct adapter *a = name ? registry_find(r->server->registry, name) : NULL;
     struct load_order o = admin_order(r, name, load_done);
+    o.must_be_same = reload;
     o.dry_run = dry && strcmp(dry, "0") != 0 && strcmp(dry, "false") != 0;
     if (s == STATUS_OK && !name)
         s = fault_set(&f, STATUS_NO_MEMORY, NULL, "no memory for the request");

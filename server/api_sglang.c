@@ -44,6 +44,9 @@ static enum status begin_load(struct request *r, const json_t *body, struct faul
     read_text(&rd, "lora_name", &name);
     struct load_order o = admin_order(r, name, load_done);
     o.must_be_new = true;
+    o.wish.blend = "";
+    o.wish.scale = 1;
+    o.wish.from_folder = false;
     read_text(&rd, "lora_path", &o.wish.source);
     read_bool(&rd, "pinned", &o.wish.pinned);
     if (rd.status != STATUS_OK)
