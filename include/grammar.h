@@ -34,21 +34,23 @@ size_t grammar_vocab_bytes(const struct grammar_vocab *v);
 #define GRAMMAR_FRAMES_MAX 256U         /* nesting of rules in a text; deeper is not allowed by the masks */
 
 enum grammar_kind {
-    GRAMMAR_LITERAL,     /* these bytes, UTF-8 */
-    GRAMMAR_TOKEN,       /* one special token, by its exact content ("<tool_call>"); as plain text if the
-                            vocabulary has no special token of that content */
-    GRAMMAR_JSON_OBJECT, /* any JSON object; text is ignored */
-    GRAMMAR_JSON_SCHEMA, /* text: the schema, as JSON */
-    GRAMMAR_REGEX,       /* the whole text must match */
-    GRAMMAR_CHOICE,      /* text: a JSON array of strings */
-    GRAMMAR_GBNF,        /* llama.cpp's notation; starts with the rule `root` */
-    GRAMMAR_FREE_TEXT,   /* any text, special tokens too; `text` says which, as a JSON object of these:
-                            "until": a string that ends it, and stands nowhere else in it
-                            "without": strings that aren't in it
-                            "plain": true: UTF-8 without U+0000, no special token but one that ends it
-                            "not_first": strings that it doesn't begin with; white space in front of them and
-                            behind [ and { doesn't count, and escapes are taken for what they may stand for */
-    GRAMMAR_GROUP        /* text: a struct grammar_spec, instead */
+    GRAMMAR_LITERAL,        /* these bytes, UTF-8 */
+    GRAMMAR_TOKEN,          /* one special token, by its exact content ("<tool_call>"); as plain text if the
+                               vocabulary has no special token of that content */
+    GRAMMAR_JSON_OBJECT,    /* any JSON object; text is ignored */
+    GRAMMAR_JSON_SCHEMA,    /* text: the schema, as JSON */
+    GRAMMAR_COMPACT_OBJECT, /* the same without white space between JSON's tokens */
+    GRAMMAR_COMPACT_SCHEMA,
+    GRAMMAR_REGEX,     /* the whole text must match */
+    GRAMMAR_CHOICE,    /* text: a JSON array of strings */
+    GRAMMAR_GBNF,      /* llama.cpp's notation; starts with the rule `root` */
+    GRAMMAR_FREE_TEXT, /* any text, special tokens too; `text` says which, as a JSON object of these:
+                          "until": a string that ends it, and stands nowhere else in it
+                          "without": strings that aren't in it
+                          "plain": true: UTF-8 without U+0000, no special token but one that ends it
+                          "not_first": strings that it doesn't begin with; white space in front of them and
+                          behind [ and { doesn't count, and escapes are taken for what they may stand for */
+    GRAMMAR_GROUP      /* text: a struct grammar_spec, instead */
 };
 struct grammar_part {
     enum grammar_kind kind;

@@ -418,6 +418,19 @@ static enum status cut_turns(struct completion *c, struct chat *chat, struct buf
     return s;
 }
 
+/* vLLM's: an answer that goes on from the assistant's last words begins with them. */
+static void echo_last(struct completion *c)
+{
+    const json_t *messages = json_object_get(c->body, "messages");
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const json_t *content = json_object_get(last, "content");
+    const char *role = json_string_value(json_object_get(last, "role"));
+    if (role && strcmp(role, "assistant") == 0 && json_is_string(content)) {
+        c->prompts[0].text = json_string_value(content);
+        c->prompts[0].n_text = json_string_length(content);
+    }
+}
+
 enum status completion_parse_chat(struct completion *c)
 {
     struct chat chat = {.text = c->server->base.text, .bundle = c->bundle};
@@ -430,9 +443,12 @@ enum status completion_parse_chat(struct completion *c)
         s = choose_format(c, &chat, &rendered);
     if (s == STATUS_OK)
         s = completion_add_prompts(c, 1);
-    c->params.echo = false; /* of completions only */
+    bool echoes = c->params.echo;
+    c->params.echo = false; /* what is shown isn't the prompt */
     if (s == STATUS_OK)
         s = completion_encode(c, 0, rendered.data, rendered.length, false);
+    if (s == STATUS_OK && echoes)
+        echo_last(c);
     if (s == STATUS_OK && c->prompts[0].ids.n_ids == 0)
         s = fault_set(&c->fault, STATUS_INVALID, "messages",
                       "messages: the template makes an empty prompt of them");

@@ -157,7 +157,10 @@ static void take_format(struct found *f, const json_t *format)
         read_fail(f->r, STATUS_INVALID, "response_format",
                   "response_format: found %s, expected an object with a type",
                   describe_json(format, text, sizeof text));
-    } else if (strcmp(name, "json_object") == 0 && asks(schema)) { /* llama-server's */
+    } else if (asks(schema) &&
+               (strcmp(name, "json_object") == 0 ||
+                (strcmp(name, "json_schema") == 0 && !json_object_get(format, "json_schema")))) {
+        /* llama-server's */
         take_schema(f, "response_format", schema, false);
     } else if (strcmp(name, "json_object") == 0) {
         if (is_first(f, "response_format"))
@@ -178,7 +181,7 @@ static void take_format(struct found *f, const json_t *format)
 
 static void take_structured(struct found *f, const json_t *all)
 {
-    static const char *const harmless[] = {"disable_fallback", "disable_any_whitespace",
+    static const char *const harmless[] = {"disable_fallback", "disable_any_whitespace", /* read below */
                                            "disable_additional_properties"};
     char text[96];
     const char *key;
@@ -211,6 +214,14 @@ static void take_structured(struct found *f, const json_t *all)
             read_fail(f->r, STATUS_UNSUPPORTED, "structured_outputs",
                       "structured_outputs.%.40s is not supported; leave it out", key);
     }
+    bool compact = false;
+    struct reader r = {.object = all, .fault = f->r->fault, .status = f->r->status};
+    read_bool(&r, "disable_any_whitespace", &compact);
+    f->r->status = r.status;
+    if (compact && f->part.kind == GRAMMAR_JSON_SCHEMA)
+        f->part.kind = GRAMMAR_COMPACT_SCHEMA;
+    else if (compact && f->part.kind == GRAMMAR_JSON_OBJECT)
+        f->part.kind = GRAMMAR_COMPACT_OBJECT;
 }
 
 /* ---- all */

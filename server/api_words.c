@@ -26,8 +26,14 @@ static void add_word(struct reader *r, struct word_list *l, const struct token_l
     l->n_last = (uint32_t)ids->n_ids;
 }
 
-/* As vLLM has it: a word is banned at the beginning of a text, and as one that follows a space if that is as
- * many tokens with another first one. */
+static bool is_last(const struct word_list *l, const struct token_list *ids)
+{
+    return l->n && ids->n_ids == l->n_last &&
+           memcmp(l->ids + l->n - 1 - l->n_last, ids->ids, ids->n_ids * sizeof *ids->ids) == 0;
+}
+
+/* A word is banned at the beginning of a text, and as one that follows a space, which may be other tokens,
+ * and another number of them. */
 static void read_word(struct reader *r, struct word_list *l, const struct tokenizer *t, const char *word)
 {
     const struct encode_options o = {.limit_ids = BAD_WORD_IDS_MAX};
@@ -46,8 +52,7 @@ static void read_word(struct reader *r, struct word_list *l, const struct tokeni
         const char *text = with_space ? spaced : word;
         if (tokenizer_encode(t, text, strlen(text), &o, &ids, &err) != STATUS_OK)
             read_fail(r, err.status, "bad_words", "bad_words: %s", err.text);
-        else if (ids.n_ids &&
-                 (!with_space || (ids.n_ids == l->n_last && ids.ids[0] != l->ids[l->n - 1 - l->n_last])))
+        else if (ids.n_ids && (!with_space || !is_last(l, &ids)))
             add_word(r, l, &ids);
         token_list_fini(&ids);
     }

@@ -42,6 +42,7 @@ static const struct expr *part_expr(struct maker *m, const struct grammar_vocab 
     if (part->kind == GRAMMAR_GROUP)
         return spec_expr(m, v, part->text);
     const char *text = part->text ? part->text : "";
+    m->compact = part->kind == GRAMMAR_COMPACT_OBJECT || part->kind == GRAMMAR_COMPACT_SCHEMA;
     size_t length = part->text ? part->length : 0;
     switch (part->kind) {
     case GRAMMAR_LITERAL:
@@ -49,8 +50,10 @@ static const struct expr *part_expr(struct maker *m, const struct grammar_vocab 
     case GRAMMAR_TOKEN:
         return token_expr(m, v, text, length);
     case GRAMMAR_JSON_OBJECT:
+    case GRAMMAR_COMPACT_OBJECT:
         return json_object_expr(m);
     case GRAMMAR_JSON_SCHEMA:
+    case GRAMMAR_COMPACT_SCHEMA:
         return schema_parse(m, text, length);
     case GRAMMAR_REGEX:
         return regex_parse(m, text, length, &whole, NULL, NULL);

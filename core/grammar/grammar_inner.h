@@ -64,6 +64,7 @@ struct maker {
     struct rule *rules; /* in the arena, doubled when full */
     uint32_t n_rules, rules_capacity, n_exprs;
     int64_t deadline_ns;
+    bool compact; /* the JSON that is being made has no white space */
     enum status status;
     struct error *err;
 };

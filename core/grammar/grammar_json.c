@@ -34,6 +34,8 @@ static const struct expr *seq3(struct maker *m, const struct expr *a, const stru
 const struct expr *jx_space(struct maker *m, struct json_rules *j)
 {
     const struct expr *call;
+    if (m->compact)
+        return expr_empty();
     if (begin(m, &j->space, &call)) {
         struct byte_set blank = {{0}};
         set_add_range(&blank, ' ', ' ');

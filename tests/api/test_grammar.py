@@ -37,8 +37,26 @@ def test_every_name_of_a_schema_means_the_same(client):
     ways = [dict(response_format=schema_format(BIRD)), dict(extra_body={"guided_json": BIRD}),
             dict(extra_body={"guided_json": json.dumps(BIRD)}), dict(extra_body={"json_schema": BIRD}),
             dict(extra_body={"structured_outputs": {"json": BIRD}}),
-            dict(extra_body={"response_format": {"type": "json_object", "schema": BIRD}})]
+            dict(extra_body={"response_format": {"type": "json_object", "schema": BIRD}}),
+            dict(extra_body={"response_format": {"type": "json_schema", "schema": BIRD}})]
     assert len({chat(client, 3, **w).message.content for w in ways}) == 1
+
+
+def test_white_space_may_be_left_out(client):
+    nested = {"type": "object", "required": ["a", "b"], "properties": {
+        "a": {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 3}, "b": {"const": {"x": [1, {}]}}}}
+    spaced = 0
+    for seed in range(6):
+        def said(so):
+            return chat(client, seed, extra_body={"structured_outputs": so}).message.content
+        text = said({"json": nested, "disable_any_whitespace": True})
+        assert " " not in text and "\n" not in text
+        jsonschema.validate(json.loads(text), nested)
+        spaced += any(c in said({"json": nested}) for c in " \n")
+        assert said({"json": nested, "disable_any_whitespace": False}) == said({"json": nested})
+    assert spaced
+    with pytest.raises(openai.BadRequestError, match="disable_any_whitespace"):
+        chat(client, extra_body={"structured_outputs": {"json": nested, "disable_any_whitespace": "yes"}})
 
 
 def test_completions_and_streams_too(client):

@@ -153,6 +153,33 @@ def test_known_fields_that_we_do_not_act_on_are_ignored(client):
     assert r.choices[0].message.content is not None
 
 
+def test_an_echo_is_of_what_is_continued(client):
+    """vLLM's `echo` of a chat: the assistant's last words, if the answer goes on from them."""
+    begun = HELLO + [{"role": "assistant", "content": "A bird is"}]
+    more = dict(continue_final_message=True, add_generation_prompt=False)
+    kwargs = dict(model="tiny", max_tokens=4, temperature=0)
+    plain = client.chat.completions.create(messages=begun, extra_body=more, **kwargs).choices[0].message.content
+    whole = client.chat.completions.create(messages=begun, extra_body={**more, "echo": True}, n=2, **kwargs)
+    assert [c.message.content for c in whole.choices] == ["A bird is" + plain] * 2 and whole.usage.completion_tokens == 8
+    stream = client.chat.completions.create(messages=begun, extra_body={**more, "echo": True}, stream=True, **kwargs)
+    assert "".join(c.choices[0].delta.content or "" for c in stream) == "A bird is" + plain
+    same = [client.chat.completions.create(messages=HELLO, extra_body=x, **kwargs).choices[0].message.content for x in ({}, {"echo": True})]
+    assert same[0] == same[1]
+
+
+def test_bad_words_behind_a_space():
+    """They may be other tokens there, and another number of them."""
+    import os
+    from harness import ROOT, Server
+    with Server(os.path.join(ROOT, "demo", "model"), {}, ["--threads", "2"], name="demo") as s:
+        ask = {"messages": [{"role": "user", "content": "What is the capital of Germany?"}], "max_tokens": 12, "temperature": 0}
+        counts = [s.post("/tokenize", {"content": x})[1]["count"] for x in ("capital of", " capital of")]
+        assert counts[0] != counts[1]
+        for words, gone in (([], None), (["capital of"], "capital of"), (["Berlin"], "Berlin"), (["capital of", "Die"], "capital of")):
+            text = s.post("/v1/chat/completions", {**ask, "bad_words": words})[1]["choices"][0]["message"]["content"]
+            assert "capital of Germany is Berlin" in text if not words else gone not in text
+
+
 def test_a_prompt_above_the_context_is_refused(client):
     with pytest.raises(openai.BadRequestError) as e:
         client.completions.create(model="tiny", prompt=[5] * 600, max_tokens=5)
