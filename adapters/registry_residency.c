@@ -224,6 +224,14 @@ void registry_release(struct registry *r, struct adapter_version *v, bool failed
     }
 }
 
+bool registry_in_use(const struct adapter *a)
+{
+    bool used = a->loading;
+    for (uint32_t i = 0; i < a->n_records && !used; i++)
+        used = a->records[i].version && a->records[i].version->holding->n_users > 0;
+    return used;
+}
+
 /* ---- room */
 
 static void evict(struct registry *r, struct entry *e, struct version_record *v)

@@ -243,6 +243,8 @@ void registry_set_pinned(struct registry *r, struct adapter *a, bool pinned);
 /* Drops the name's bytes, pinned or not (in use: held until their users are gone, but nobody else gets them);
  * the name stays registered. */
 void registry_evict(struct registry *r, struct adapter *a);
+/* It is being loaded, or requests use its bytes: dropping them frees no memory yet. */
+bool registry_in_use(const struct adapter *a);
 /* Drops what was kept until now. Call once a second; registry_reserve does it too. */
 void registry_sweep(struct registry *r, int64_t now_ns);
 

@@ -545,6 +545,15 @@ static struct task *find_load(struct adapter_ops *o, const char *name, uint64_t 
     return NULL;
 }
 
+bool adapter_ops_loads(const struct adapter_ops *o, const char *name)
+{
+    for (const struct task *t = o->first; t; t = t->next)
+        if (t->kind == TASK_LOAD && !t->o.dry_run && t->phase != PHASE_KEEP &&
+            strcmp(t->o.wish.name, name) == 0)
+            return true;
+    return false;
+}
+
 enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
                              uint64_t generation, uint64_t tenant, struct error *err)
 {

@@ -80,6 +80,9 @@ struct load_waiter {
 LK_MUST_USE enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
                                          uint64_t generation, uint64_t tenant, struct error *err);
 
+/* A load of the name is on its way, whoever asked for it. */
+bool adapter_ops_loads(const struct adapter_ops *o, const char *name);
+
 /* Looks at the adapters folder: registers what is new, loads again what changed and is in memory, takes away
  * what came from it and is gone. Names that were made otherwise are left alone. */
 void adapter_ops_scan(struct adapter_ops *o);

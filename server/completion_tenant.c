@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "adapter_ops.h"
 #include "server.h"
 #include "tenant_gate.h"
 #include "tenant_keeper.h"
@@ -31,7 +32,7 @@ enum status completion_reserve(struct completion *c)
             snprintf(c->fault.code, sizeof c->fault.code, "context_length_exceeded");
             return s;
         }
-        n += (uint64_t)completion_max_tokens(c, p) * c->params.n;
+        n += (uint64_t)completion_max_tokens(c, p) * c->params.n_made;
     }
     return gate_reserve(c->r, n, &c->fault);
 }
@@ -39,7 +40,7 @@ enum status completion_reserve(struct completion *c)
 enum status completion_may_load(struct completion *c)
 {
     const struct adapter *a = registry_find(c->server->registry, c->voice.missing->term.name);
-    if (!a || a->loading) /* it shares another's load */
+    if (!a || adapter_ops_loads(c->server->adapter_ops, a->wish.name)) /* it shares another's load */
         return STATUS_OK;
     enum status s = gate_load(c->r, &c->fault);
     return s == STATUS_OK ? voice_own_room(c->r, a, &c->fault) : s;
@@ -88,7 +89,7 @@ void completion_settle(struct completion *c)
         const struct choice *h = &c->choices[i];
         counts.n_out += h->n_generated;
         ran |= h->started;
-        if (i % c->params.n || !h->started)
+        if (i % c->params.n_made || !h->started)
             continue;
         counts.n_in += h->prompt->ids.n_ids;
         counts.n_cached += h->n_cached;

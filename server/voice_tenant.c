@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "adapter_ops.h"
 #include "registry.h"
 #include "server.h"
 #include "tenant_gate.h"
@@ -66,7 +67,41 @@ static uint64_t bytes_wanted(const struct adapter *a)
     return v && v->size_bytes ? v->size_bytes : a->file_bytes;
 }
 
-enum status voice_own_room(const struct request *r, const struct adapter *a, struct fault *f)
+/* Memory of a tenant's own voices but `but`. *oldest: the one that nobody uses and was used least recently;
+ * or NULL. */
+static uint64_t sum_own(const struct server *s, const struct text_list *own, const struct adapter *but,
+                        struct adapter **oldest)
+{
+    const struct registry *all = s->registry;
+    uint64_t sum = 0;
+    int64_t oldest_ns = INT64_MAX, used_ns;
+    for (size_t i = 0; i < registry_count(all); i++) {
+        struct adapter *a = registry_at(all, i);
+        if (a == but || !text_list_matches(own, a->wish.name))
+            continue;
+        uint64_t n = bytes_of(a, &used_ns);
+        bool comes = adapter_ops_loads(s->adapter_ops, a->wish.name);
+        sum += comes && !n ? bytes_wanted(a) : n;
+        if (n && used_ns < oldest_ns && !comes && !registry_in_use(a)) {
+            *oldest = a;
+            oldest_ns = used_ns;
+        }
+    }
+    return sum;
+}
+
+/* Those in use leave no memory by leaving. */
+static enum status no_own_room(struct request *r, const struct adapter *a, const struct tenant_spec *spec,
+                               struct fault *f)
+{
+    reply_header(r, "Retry-After", "1");
+    snprintf(f->code, sizeof f->code, "rate_limit_exceeded");
+    return fail(&f->error, STATUS_LIMITED,
+                "\"%s\" has to wait: your voices in use take the %llu bytes of memory that they may have",
+                a->wish.name, (unsigned long long)spec->resident_bytes);
+}
+
+enum status voice_own_room(struct request *r, const struct adapter *a, struct fault *f)
 {
     const struct tenant_spec *spec = gate_spec(r);
     struct registry *all = r->server->registry;
@@ -78,22 +113,13 @@ enum status voice_own_room(const struct request *r, const struct adapter *a, str
                          "\"%s\" needs %llu bytes of memory, your voices may have %llu", a->wish.name,
                          (unsigned long long)wanted, (unsigned long long)spec->resident_bytes);
     while (sum > spec->resident_bytes - wanted) {
-        const struct adapter *oldest = NULL;
-        int64_t oldest_ns = INT64_MAX, used_ns;
-        sum = 0;
-        for (size_t i = 0; i < registry_count(all); i++) {
-            const struct adapter *other = registry_at(all, i);
-            uint64_t n = other != a && text_list_matches(&spec->own_voices, other->wish.name)
-                             ? bytes_of(other, &used_ns)
-                             : 0;
-            sum += n;
-            if (n && used_ns < oldest_ns) {
-                oldest = other;
-                oldest_ns = used_ns;
-            }
-        }
-        if (sum > spec->resident_bytes - wanted && oldest)
-            registry_evict(all, registry_find(all, oldest->wish.name));
+        struct adapter *oldest = NULL;
+        sum = sum_own(r->server, &spec->own_voices, a, &oldest);
+        if (sum <= spec->resident_bytes - wanted)
+            break;
+        if (!oldest)
+            return no_own_room(r, a, spec, f);
+        registry_evict(all, oldest);
     }
     return STATUS_OK;
 }

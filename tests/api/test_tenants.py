@@ -495,6 +495,18 @@ def test_tokens_are_counted_exactly(server):
     assert now["tokens_per_minute"] == {"limit": 200, "used": 200} and now["running"] == 0
 
 
+def test_all_that_is_computed_is_counted(server):
+    key = make_tenant(server, "best", tokens_per_minute=100)
+    for more, used in (({"n": 2}, 15), ({"best_of": 4}, 25), ({"best_of": 3, "n": 2, "prompt": [PROMPT, PROMPT]}, 40)):
+        before = server.admin("GET", "/admin/v1/tenants/best")[1]["now"]["tokens_per_minute"]["used"]
+        body = {"prompt": PROMPT, "max_tokens": 5, "temperature": 0, "ignore_eos": True, **more}
+        status, data, _ = ask(server, "POST", "/v1/completions", body, bearer(key))
+        assert status == 200 and json.loads(data)["usage"]["total_tokens"] == used
+        assert server.admin("GET", "/admin/v1/tenants/best")[1]["now"]["tokens_per_minute"]["used"] == before + used
+    status, data, _ = ask(server, "POST", "/v1/completions", {**body, "prompt": PROMPT, "best_of": 4, "n": 1}, bearer(key))
+    assert status == 429
+
+
 def test_what_was_reserved_and_not_needed_is_given_back(server):
     key = make_tenant(server, "back", tokens_per_minute=300, requests_per_minute=100)
     for i in range(4):  # each may take 105, and takes 5 + 1: the first token of a stop list ends it
@@ -528,6 +540,9 @@ def test_loads_are_counted(server):
         assert status == (429 if i == 2 else 200), answer
     assert "loads" in answer["error"]["message"] and int(head["retry-after"]) <= 61
     assert speak(server, server.first, model="shows_D")[0] == 200 == speak(server, key, model="shows_D")[0]
+    shared = make_tenant(server, "shares-a-load", loads_per_minute=1)
+    assert server.admin("POST", "/admin/v1/adapters/shows_D/unload")[0] == 200
+    assert [s for s, _, _ in crowd(server, shared, 16, n=2, model="shows_D")] == [200] * 16  # all wait for the same one
     none = make_tenant(server, "none", requests_per_minute=0)
     status, answer, head = speak(server, none)
     assert status == 429 and head["retry-after"] == "60" and "0 requests per minute" in answer["error"]["message"]
@@ -548,6 +563,24 @@ def test_own_voices_share_their_tenants_memory(tmp_path):
                             ("mine2", ["mine0", "mine2"]), ("mine3", ["mine2", "mine3"])):
             assert speak(s, key, model=name)[0] == 200
             assert resident() == there
+        # What is in use can't leave, and what is on its way counts: no number of requests at the same time passes the limit.
+        for name in names:
+            assert s.admin("POST", f"/admin/v1/adapters/{name}/unload")[0] == 200
+        most, done = [0], threading.Event()
+
+        def watch():
+            while not done.is_set():
+                most[0] = max(most[0], s.admin("GET", "/admin/v1/adapters")[1]["usage"]["resident_bytes"])
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            got = list(pool.map(lambda i: speak(s, key, model=names[i % 4], n=100), range(32)))
+        done.set()
+        watcher.join()
+        assert most[0] <= 2 * size and {status for status, _, _ in got} == {200, 429}
+        refused = [(a["error"], head) for status, a, head in got if status == 429]
+        assert all("voices in use" in e["message"] and head["retry-after"] == "1" for e, head in refused)
+        assert [speak(s, key, model=name)[0] for name in names] == [200] * 4
         assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": size - 1})[0] == 200
         status, answer, _ = speak(s, key, model="mine0")
         assert status == 403 and "memory" in answer["error"]["message"]
