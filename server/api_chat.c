@@ -347,7 +347,7 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
     struct reader r = {.object = c->body, .fault = &c->fault};
     struct reply_format *f = &c->format;
     const char *how = "auto";
-    bool shows = true;
+    bool shows = true, parses = true;
     if (read_text(&r, "reasoning_format", &how) && strcmp(how, "auto") != 0 && strcmp(how, "none") != 0 &&
         strcmp(how, "deepseek") != 0)
         read_fail(&r, STATUS_INVALID, "reasoning_format",
@@ -369,6 +369,10 @@ static enum status choose_format(struct completion *c, const struct chat *chat, 
     c->n_kept = reply_format_tokens(f, chat->text->tokenizer, c->kept);
     if (r.status == STATUS_OK)
         force_calls(c, &chat->tools, &r);
+    read_bool(&r, "parse_tool_calls", &parses); /* llama-server's: else calls are text */
+    f->only_text |= !parses;
+    if (!parses && f->calls && !f->calls->to_all)
+        f->calls = NULL;
     return r.status;
 }
 

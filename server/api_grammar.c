@@ -231,8 +231,11 @@ static void take_all(struct found *f)
     static const struct {
         const char *key;
         enum grammar_kind kind;
-    } texts[] = {
-        {"grammar", GRAMMAR_GBNF}, {"guided_grammar", GRAMMAR_GBNF}, {"guided_regex", GRAMMAR_REGEX}};
+    } texts[] = {{"grammar", GRAMMAR_GBNF},
+                 {"guided_grammar", GRAMMAR_GBNF},
+                 {"guided_regex", GRAMMAR_REGEX},
+                 {"regex", GRAMMAR_REGEX},
+                 {"ebnf", GRAMMAR_GBNF}}; /* the last two are SGLang's */
     const json_t *o = f->r->object, *v;
     if (asks(v = json_object_get(o, "response_format")))
         take_format(f, v);

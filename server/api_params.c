@@ -316,10 +316,25 @@ static void refuse_unsupported(struct reader *r, enum api api)
                                        "truncate_prompt_tokens",
                                        "logits_processors",
                                        "prompt_embeds",
-                                       "post_sampling_probs"};
+                                       "post_sampling_probs",
+                                       "n_indent",
+                                       "image_data",
+                                       "multimodal_data",
+                                       "logprob_token_ids",
+                                       "repetition_detection",
+                                       "stop_regex",
+                                       "custom_logit_processor"};
+    /* numbers that say nothing below zero */
+    static const char *const limits[] = {"adaptive_target", "thinking_token_budget", "thinking_budget_tokens",
+                                         "reasoning_budget_tokens", "reasoning_budget"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (is_set(json_object_get(r->object, keys[i])))
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        const json_t *v = json_object_get(r->object, limits[i]);
+        if (json_is_number(v) && json_number_value(v) >= 0)
+            read_fail(r, STATUS_UNSUPPORTED, limits[i], "%s is not supported; leave it out", limits[i]);
+    }
     if (api == API_CHAT && is_set(json_object_get(r->object, "suffix")))
         read_fail(r, STATUS_UNSUPPORTED, "suffix", "suffix: chats have none; use /v1/completions");
     const json_t *modalities = json_object_get(r->object, "modalities");
@@ -379,7 +394,7 @@ static void read_caching(struct reader *r, struct gen_params *p)
 static void read_count(struct reader *r, const struct parse_limits *limits, struct gen_params *p)
 {
     int64_t n;
-    if (read_int(r, "n", 1, limits->n_max, &n))
+    if (read_int(r, "n", 1, limits->n_max, &n) || read_int(r, "n_cmpl", 1, limits->n_max, &n))
         p->n = (uint32_t)n;
     p->n_made = p->n;
     if (read_int(r, "best_of", p->n, limits->n_max, &n)) /* not below n */

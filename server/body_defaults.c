@@ -12,8 +12,9 @@ static const char *const same[][ALIASES_MAX] = {
     {"max_tokens", "max_completion_tokens", "n_predict"},
     {"repetition_penalty", "repeat_penalty"},
     {"stop", "stop_sequences"},
-    {"grammar", "guided_regex", "json_schema", "guided_json", "guided_choice", "guided_grammar",
-     "guided_json_object", "structured_outputs", "response_format", "tools", "functions"},
+    {"n", "n_cmpl"},
+    {"grammar", "regex", "ebnf", "guided_regex", "json_schema", "guided_json", "guided_choice",
+     "guided_grammar", "guided_json_object", "structured_outputs", "response_format", "tools", "functions"},
 };
 
 static const char *const *names_of(const char *key, const char *const fallback[2])

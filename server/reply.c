@@ -270,6 +270,10 @@ static bool begin_styled(struct reply *p, char first)
 {
     enum call_style style = p->format.calls->style;
     bool is_name = isalnum((unsigned char)first) || first == '_';
+    if (p->format.calls->builtin && is_name && p->is_marked && !p->in_array && !p->n_in_block) {
+        begin_call(p, IN_LITERAL);
+        return true;
+    }
     if (style == CALLS_JSON || style == CALLS_CODER || style == CALLS_PARAM || !is_name ||
         (style == CALLS_PYTHON && !p->in_array && !p->is_marked) || (style == CALLS_TAGGED && p->n_in_block))
         return false;

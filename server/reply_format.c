@@ -196,6 +196,7 @@ static const struct call_syntax syntaxes[] = {
     {.names = {"llama", "llama3_json"},
      .evidence = {"<|python_tag|>", "\"parameters\": dictionary", "ipython"},
      .open = {"<|python_tag|>", "<function="},
+     .builtin = ".call",
      .bare = true,
      .parts = OBJECT("parameters"),
      .separator = "; "},

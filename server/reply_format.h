@@ -51,6 +51,8 @@ struct call_syntax {
     const char *close[MARKERS_MAX];
     const char *separators[MARKERS_MAX]; /* behind a name that stands alone; none: names don't */
     const char *id_mark;                 /* behind a name: the model's own id follows */
+    const char *builtin;                 /* behind the name of a tool that the model knew before: Python's
+                                            arguments follow in parentheses */
     const char *to_all;                  /* a name in a call's place: text for the caller follows */
     enum call_style style;               /* besides JSON, which is taken in any */
     const char *quote;                   /* stands around strings of CALLS_BRACED */

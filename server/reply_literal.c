@@ -2,6 +2,7 @@
  *
  *   NAME(KEY=VALUE, …)         values as Python writes them: 'text', True, None, [1, 2], {'a': 1}
  *   NAME(**{…})                the same, all of them as one dictionary
+ *   NAME.call(KEY=VALUE, …)    Llama's, of tools that it knows by itself
  *   call:NAME{KEY:VALUE,…}     Gemma's: strings stand between markers, keys are bare
  *
  * JSON's own spelling is taken in both. What isn't a literal, such as a variable, is no call. */
@@ -42,7 +43,7 @@ static size_t broken(struct reply *p)
 
 static bool is_python(const struct reply *p)
 {
-    return p->format.calls->style == CALLS_PYTHON;
+    return p->format.calls->style == CALLS_PYTHON || p->format.calls->builtin;
 }
 
 static struct buf *out_of(struct reply *p)
@@ -113,9 +114,17 @@ static size_t read_name(struct reply *p, struct span at)
         return i;
     if (at.s[i] != (is_python(p) ? '(' : '{'))
         return broken(p) + i;
-    const char *name = c->token.data ? c->token.data : "";
-    size_t n = c->token.length, prefix = is_python(p) ? 0 : strlen(CALL_PREFIX);
-    if (n < prefix || strncmp(name, CALL_PREFIX, prefix) != 0 ||
+    const char *name = c->token.data ? c->token.data : "", *builtin = p->format.calls->builtin;
+    size_t n = c->token.length, n_behind = builtin ? strlen(builtin) : 0;
+    bool known = true;
+    if (builtin) {
+        if (n <= n_behind || memcmp(name + n - n_behind, builtin, n_behind) != 0)
+            return broken(p) + i;
+        n -= n_behind;
+        (void)tool_parameters(p->format.tools, name, n, &known); /* else it is any code */
+    }
+    size_t prefix = is_python(p) ? 0 : strlen(CALL_PREFIX);
+    if (!known || n < prefix || strncmp(name, CALL_PREFIX, prefix) != 0 ||
         !reply_call_named(p, name + prefix, n - prefix))
         return broken(p) + i;
     push(p, LEVEL_ARGUMENTS, "{");

@@ -80,10 +80,10 @@ def test_parse_gives_the_model(client):
     assert isinstance(r.choices[0].message.parsed, Bird)
 
 
-@pytest.mark.parametrize("field", ["guided_regex", "regex"])
+@pytest.mark.parametrize("field", ["guided_regex", "regex", "structured_outputs"])
 @pytest.mark.parametrize("pattern", [r"(\d{3}-){2}\d{4}", r"[A-Z][a-z]{2,8}( [A-Z][a-z]{2,8})?", r"caf\u00e9|th\u00e9 vert"])
 def test_regular_expressions(client, field, pattern):
-    body = {field: pattern} if field != "regex" else {"structured_outputs": {"regex": pattern}}
+    body = {field: pattern} if field != "structured_outputs" else {"structured_outputs": {"regex": pattern}}
     c = chat(client, 4, extra_body=body)
     assert c.finish_reason == "stop" and re.fullmatch(pattern, c.message.content)
 
@@ -96,7 +96,7 @@ def test_choices(client):
     assert c.message.content == "only" and c.finish_reason == "stop"
 
 
-@pytest.mark.parametrize("field", ["grammar", "guided_grammar", "structured_outputs"])
+@pytest.mark.parametrize("field", ["grammar", "guided_grammar", "ebnf", "structured_outputs"])
 def test_gbnf(client, field):
     text = 'root ::= term ([-+*] term){1,3}\nterm ::= [1-9] [0-9]{0,2} | "(" term "+" term ")"\n'
     c = chat(client, 6, extra_body={field: text if field != "structured_outputs" else {"grammar": text}})

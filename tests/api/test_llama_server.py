@@ -41,6 +41,16 @@ def test_its_other_paths(server, client):
     assert ask(server, n_predict=3, grammar='root ::= "a\\n"')["has_new_line"] is True
 
 
+def test_what_says_nothing_is_let_through(server):
+    for body in ({"n_indent": 0}, {"adaptive_target": -1}, {"image_data": []}, {"reasoning_budget": -1}, {"thinking_token_budget": None}):
+        assert ask(server, n_predict=3, **body)["content"] == ask(server, n_predict=3)["content"]
+
+
+def test_n_cmpl_is_n(server):
+    both = ask(server, n_predict=3, n_cmpl=2)
+    assert [a["index"] for a in both] == [0, 1] and both[0]["content"] == both[1]["content"] == ask(server, n_predict=3)["content"]
+
+
 def test_a_chat_is_counted_in_tokens(server):
     """vLLM's /tokenize takes messages."""
     chat = {"messages": [{"role": "user", "content": "The bird"}]}
@@ -144,6 +154,7 @@ def test_a_limit_of_time_waits_for_a_line(tmp_path):
 
 
 def test_what_it_has_no_way_to_do_is_refused(server):
-    for body in ({"response_fields": [3]}, {"post_sampling_probs": True}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
+    for body in ({"response_fields": [3]}, {"post_sampling_probs": True}, {"n_indent": 2}, {"adaptive_target": 0.5}, {"image_data": [{"data": "x"}]},
+                 {"reasoning_budget": 0}, {"thinking_token_budget": 9}, {"repetition_detection": {"max_pattern_size": 3}}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
         status, answer = server.post("/completion", {"prompt": "x", **body})
         assert status == 400 and next(iter(body)) in answer["error"]["message"]

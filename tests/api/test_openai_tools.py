@@ -584,6 +584,16 @@ def test_formats_that_are_no_plain_json(tmp_path, name):
         assert name == "now" or (arguments["city"] in ("Rio", "Paris") and arguments["days"] in (1, 2))
 
 
+def test_calls_may_be_left_as_text(bird):
+    """llama-server's parse_tool_calls."""
+    whole = bird.chat.completions.create(**ask("weather"), extra_body={"parse_tool_calls": False}).choices[0]
+    assert whole.message.content == TEXTS["weather"] and not whole.message.tool_calls and whole.finish_reason == "stop"
+    assert calls_of(bird.chat.completions.create(**ask("weather"), extra_body={"parse_tool_calls": True}).choices[0].message)
+    forced = bird.chat.completions.create(**{**ask("weather"), "tools": FORCED, "tool_choice": "required", "max_tokens": 300},
+                                          extra_body={"parse_tool_calls": False}).choices[0].message
+    assert forced.content.startswith("<tool_call>") and not forced.tool_calls
+
+
 def test_functionary_speaks_to_all(tmp_path):
     """Its prompt ends with a mark, behind which the model says for whom the text is; nobody sees that, with tools or without."""
     template = "{# tools >>>all #}{{ messages[-1].content }}|>>>"

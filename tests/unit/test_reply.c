@@ -213,6 +213,13 @@ static void llama(void **state)
     check(LLAMA, "see {\"name\": \"now\", \"parameters\": {}}",
           "|see {\"name\": \"now\", \"parameters\": {}}|");
     check(LLAMA, "<|python_tag|>print(1)", "|<|python_tag|>print(1)|");
+    /* those that it knew before */
+    check(LLAMA, "<|python_tag|>get_weather.call(city=\"New \\\"York\\\"\", days=3)",
+          "||get_weather({\"city\": \"New \\\"York\\\"\", \"days\": 3})");
+    check(LLAMA, "So <|python_tag|>now.call()", "|So|now({})");
+    check(LLAMA, "<|python_tag|>math.call(x=1)", "|<|python_tag|>math.call(x=1)|");
+    check(LLAMA, "<|python_tag|>now(x=1)", "|<|python_tag|>now(x=1)|");
+    check(LLAMA, "now.call()", "|now.call()|");
 }
 
 static void mistral(void **state)
@@ -612,6 +619,7 @@ static void any_cut_gives_the_same(void **state)
                                         "\"",
                                         "é",
                                         "<|python_tag|>",
+                                        "now.call(",
                                         "functools[",
                                         "\\u00",
                                         "-1e",
