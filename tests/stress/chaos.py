@@ -12,10 +12,12 @@ A problem is: an end with another code than 0, a word of a sanitizer, a 5xx that
 longer than 30 s, is cut off or says nothing, a token of another version than the answer names, a version that a name can't have
 had since the request began, a key that is good when it shouldn't be, or isn't when it should.
 """
-import argparse, hashlib, http.client, json, os, random, re, secrets, shutil, signal, socket, sys, tempfile, threading, time
+import argparse, hashlib, http.client, json, os, random, re, secrets, select, shutil, signal, socket, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "api"))
 from harness import DATA, Server
+from source_server import World as Web
 
 LLAMA = os.path.join(DATA, "models", "llama", "f32")
 ADAPTERS = os.path.join(DATA, "adapters", "llama")
@@ -28,6 +30,19 @@ SECRET = "own-of-root"
 TIMEOUT = 30
 SANITIZERS = re.compile(r"AddressSanitizer|ThreadSanitizer|LeakSanitizer|UndefinedBehavior|runtime error:|require\(|assert")
 FINE = {200, 201, 202, 400, 401, 403, 404, 409, 410, 422, 429, 503}
+
+
+class SlowWeb(Web):
+    """Adapters by URL, from a server that takes its time, and now and then fails."""
+
+    def __init__(self):
+        names = ("adapter_config.json", "adapter_model.safetensors")
+        super().__init__({f"/{x}/{n}": open(os.path.join(ADAPTERS, "shows_" + x, n), "rb").read() for x in LETTERS for n in names})
+        self.http.handle_error = lambda *_: None  # the server under test breaks connections off
+
+    def answer(self, h, act):
+        time.sleep(random.random() * 0.3)
+        super().answer(h, random.choice((None,) * 20 + (("status", 503), ("cut", 100), ("status", 404))))
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -54,7 +69,7 @@ class World:
     """What is known of the server, over its rounds. Every thread writes here, under the lock."""
 
     def __init__(self, args, folder):
-        self.args, self.folder = args, folder
+        self.args, self.folder, self.web = args, folder, SlowWeb()
         self.lock = threading.Lock()
         self.problems, self.counts = [], {}
         self.letters = {}      # generation → the letter it shows, or "" for others
@@ -141,7 +156,8 @@ def exchange(world, connection, method, path, body=None, headers=None):
 
 def check_status(world, status, method, path, body, data):
     world.count(str(status))
-    if status not in FINE:
+    from_web = status == 502 and b"source_unreachable" in data
+    if status not in FINE and not from_web:
         world.problem(f"{method} {path} {str(body)[:300]}: {status} {data[:400]!r}")
 
 
@@ -167,8 +183,10 @@ class Operator:
 
     def source(self):
         x = self.rng.random()
-        if x < 0.8:
+        if x < 0.65:
             return "shows_" + self.rng.choice(LETTERS)
+        if x < 0.8:
+            return f"{self.world.web.url}/{self.rng.choice(LETTERS)}/"
         return self.rng.choice(OTHER_FILES) if x < 0.92 else self.rng.choice(("wrong_base", "nowhere", "../x", "alora_r4/../.."))
 
     def turn(self, name, kind, method, path, body=None, headers=None):
@@ -178,10 +196,11 @@ class Operator:
             if isinstance(answer, dict):
                 report = answer.get("report") or {}
                 source = (body or {}).get("source", "") if isinstance(body, dict) else ""
-                if source[:6] == "shows_" and report.get("digest"):
+                letter = source[-1:] if source[:6] == "shows_" else source[-2:-1] if source[:4] == "http" else ""
+                if letter and report.get("digest"):
                     with self.world.lock:
-                        self.world.digests[report["digest"]] = source[-1]
-                        self.world.letters[answer["generation"]] = source[-1]
+                        self.world.digests[report["digest"]] = letter
+                        self.world.letters[answer["generation"]] = letter
                 adapter = answer.get("adapter", answer)
                 if isinstance(adapter, dict) and "generation" in adapter:
                     self.world.learn(adapter)
@@ -405,7 +424,7 @@ def read_events(world, server, seed, end):
                 if rng.random() < 0.2:
                     time.sleep(rng.random() * 0.5)
                 stop = time.monotonic() + rng.random() * 0.5
-                while time.monotonic() < stop and s.recv(4096):
+                while (left := stop - time.monotonic()) > 0 and select.select([s], [], [], left)[0] and s.recv(4096):
                     pass
         except OSError as e:
             time.sleep(0.02)
@@ -623,7 +642,7 @@ def write_tenants(world, rng):
 def operators(world, server, rng, end):
     args = lambda: (world, server, rng.random(), end)
     run = lambda kind: lambda w, s, seed, e: kind(w, s, seed).run(e)
-    work = [run(Operator)] * 4 + [change_folder, read_events, read_events, signal_now_and_then]
+    work = [run(Operator)] * 6 + [change_folder, read_events, read_events, signal_now_and_then]
     if world.args.tenants and world.args.state:
         work += [run(Landlord)] * 2
     return [threading.Thread(target=guard, args=(w, *args())) for w in work + [run(Client)] * 8]
@@ -665,6 +684,7 @@ def play(world, rng, seconds, number):
     extra = ["--adapter-root", ADAPTERS, "--adapters", os.path.join(folder, "watched"), "--threads", "2", "--log-level", "info" if world.args.logs else "error",
              "--resident-memory", str(rng.choice((40000, 70000, 200000))), "--load-wait", "300ms", "--keep-last-good", "200ms",
              "--merge-memory", "4MiB", "--sequences", "6", "--auto", "de=n0", "--auto", "default=none",
+             "--source-allow", world.web.url + "/", "--source-cache", os.path.join(folder, "cache"), "--source-timeout", "3s",
              "--effect-test", rng.choice(("off", "enforce"))]
     if world.args.state:
         extra += ["--state", os.path.join(folder, "state.db"), "--served-log", "1000"]
@@ -677,7 +697,7 @@ def play(world, rng, seconds, number):
     if not world.args.state:
         world.letters.clear()  # generations begin anew
     fixed = {SECRET: os.path.join(ADAPTERS, "shows_D")}
-    server = Server(LLAMA, fixed, extra, name="tiny", env={"ASAN_OPTIONS": "detect_leaks=1"} if "asan" in os.environ.get("LORIKEET", "") else {})
+    server = Server(LLAMA, fixed, extra, name="tiny", env={"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "detect_leaks=1")})
     with server:
         world.process = server.process
         if world.kept is not None:
