@@ -54,22 +54,116 @@ static void get(struct reply_job *reply)
     json_decref(kept);
 }
 
+/* ---- what was read */
+
+#define ITEMS_LIMIT 100U
+#define ITEMS_USUAL 20U
+
+/* A text as the parts that it stands for. */
+static json_t *parts_of(json_t *text, bool said)
+{
+    return said ? json_pack("[{s:s, s:O, s:[], s:[]}]", "type", "output_text", "text", text, "annotations",
+                            "logprobs")
+                : json_pack("[{s:s, s:O}]", "type", "input_text", "text", text);
+}
+
+/* The item as the API has it, whatever was left out when it came. New. */
+static json_t *shown_item(const char *response, const json_t *item, size_t index)
+{
+    static const char *const kinds[][2] = {
+        {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
+    json_t *out = json_deep_copy(item);
+    const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
+    const char *role = json_string_value(json_object_get(item, "role"));
+    json_t *content = json_object_get(item, "content");
+    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(type, kinds[i][0]) == 0)
+            prefix = kinds[i][1];
+    if (!json_is_string(json_object_get(item, "id")))
+        json_object_set_new(
+            out, "id", json_sprintf("%s_%s" INPUT_ITEM "%zu", prefix, response + strlen("resp_"), index));
+    if (!type)
+        json_object_set_new(out, "type", json_string("message"));
+    if (json_is_string(content))
+        json_object_set_new(out, "content", parts_of(content, role && strcmp(role, "assistant") == 0));
+    if (!json_object_get(item, "status"))
+        json_object_set_new(out, "status", json_string("completed"));
+    return out;
+}
+
+struct page {
+    bool oldest_first;
+    size_t limit;
+    const char *after; /* or NULL */
+};
+
+static enum status read_page(const struct request *r, struct page *p, struct fault *f)
+{
+    const char *order = request_arg(r, "order"), *limit = request_arg(r, "limit");
+    char *end = NULL;
+    unsigned long n = limit ? strtoul(limit, &end, 10) : ITEMS_USUAL;
+    *p = (struct page){.after = request_arg(r, "after"), .limit = n};
+    p->oldest_first = order && strcmp(order, "asc") == 0;
+    if (order && !p->oldest_first && strcmp(order, "desc") != 0)
+        return fault_set(f, STATUS_INVALID, "order", "order: found \"%.40s\", expected asc or desc", order);
+    if (limit && (*limit < '0' || *limit > '9' || *end || n == 0 || n > ITEMS_LIMIT))
+        return fault_set(f, STATUS_INVALID, "limit", "limit: found \"%.40s\", expected 1 to %u", limit,
+                         ITEMS_LIMIT);
+    return STATUS_OK;
+}
+
+/* The page's items; *more: others follow. New, or NULL after a fault. */
+static json_t *page_of(const struct kept_job *job, const json_t *items, const struct page *p, bool *more,
+                       struct fault *f)
+{
+    size_t n = json_array_size(items);
+    bool begun = !p->after;
+    json_t *out = json_array();
+    *more = false;
+    for (size_t i = 0; i < n && !*more; i++) {
+        size_t index = p->oldest_first ? i : n - 1 - i;
+        json_t *item = shown_item(job->id, json_array_get(items, index), index);
+        const char *id = json_string_value(json_object_get(item, "id"));
+        *more = begun && json_array_size(out) == p->limit;
+        if (begun && !*more)
+            json_array_append(out, item);
+        begun = begun || (id && strcmp(id, p->after) == 0);
+        json_decref(item);
+    }
+    if (begun)
+        return out;
+    json_decref(out);
+    fault_set(f, STATUS_INVALID, "after", "after: found \"%.80s\", expected the id of an item of this list",
+              p->after);
+    return NULL;
+}
+
+static const char *id_of(const json_t *items, size_t index)
+{
+    return json_string_value(json_object_get(json_array_get(items, index), "id"));
+}
+
 static void get_input(struct reply_job *reply)
 {
     struct kept_job *job = (struct kept_job *)reply;
-    json_t *kept = find(job), *items = json_object_get(kept, "input");
+    struct page page;
+    bool more = false;
+    json_t *kept = find(job), *items = NULL;
+    if (kept && read_page(reply->r, &page, &reply->fault) == STATUS_OK)
+        items = page_of(job, json_object_get(kept, "input"), &page, &more, &reply->fault);
     struct jw w = {.out = &job->reply.out};
-    if (kept) {
+    if (items) {
         jw_begin(&w, '{');
         jw_key_text(&w, "object", "list");
         jw_key(&w, "data");
         write_json(job, items);
         w.comma = true;
-        jw_key_text(&w, "first_id", NULL);
-        jw_key_text(&w, "last_id", NULL);
-        jw_key_bool(&w, "has_more", false);
+        jw_key_text(&w, "first_id", id_of(items, 0));
+        jw_key_text(&w, "last_id", id_of(items, json_array_size(items) - 1));
+        jw_key_bool(&w, "has_more", more);
         jw_end(&w, '}');
     }
+    json_decref(items);
     json_decref(kept);
 }
 

@@ -4,6 +4,7 @@
 #include "api_responses.h"
 
 #include <gnutls/crypto.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api.h"
@@ -216,6 +217,16 @@ static bool has_id(const json_t *item, const char *id)
     return is && strcmp(is, id) == 0;
 }
 
+/* An item of what a response has read, by the id that api_kept_responses.c shows it with; borrowed, or NULL.
+ */
+static json_t *read_item_of(const json_t *input, const char *id)
+{
+    const char *in = strstr(id, INPUT_ITEM);
+    char *end = NULL;
+    unsigned long index = in ? strtoul(in + strlen(INPUT_ITEM), &end, 10) : 0;
+    return in && end != in + strlen(INPUT_ITEM) && *end == '\0' ? json_array_get(input, index) : NULL;
+}
+
 /* What {"type": "item_reference", "id"} stands for: an item that a kept response said, whose id is in its own
  * ("msg_RESPONSE_2"). New, or NULL after a fault. */
 static json_t *find_item(struct translation *t, const struct responses_form *form, const json_t *reference,
@@ -236,6 +247,8 @@ static json_t *find_item(struct translation *t, const struct responses_form *for
         for (size_t i = 0; i < json_array_size(output) && !found; i++)
             if (has_id(json_array_get(output, i), id))
                 found = json_incref(json_array_get(output, i));
+        if (!found)
+            found = json_incref(read_item_of(json_object_get(kept, "input"), id));
     }
     json_decref(kept);
     if (!found)

@@ -4,6 +4,9 @@
 
 #include "completion.h"
 
+/* Behind this in an item's id stands its number among what a response has read. */
+#define INPUT_ITEM "_in"
+
 /* Whose responses a request may see. False: no memory. Thread: any. */
 bool kept_owner(const struct request *r, uint8_t owner[32]);
 /* {"response", "input"} of an id; the caller's. STATUS_NOT_FOUND, code as OpenAI has it. Waits for the disk.

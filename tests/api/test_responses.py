@@ -103,12 +103,37 @@ def test_conversations_go_on_from_what_is_kept(client):
     assert kept.output_text == two.output_text and kept.usage == two.usage
     items = client.responses.input_items.list(two.id)
     assert [i.type for i in items.data] == ["message", "message", "message"]
+    assert [(i.role, i.content[0].type, i.content[0].text) for i in items.data] == [  # the newest first, as OpenAI has it
+        ("user", "input_text", "And?"), ("assistant", "output_text", one.output_text), ("user", "input_text", "Hello")]
+    assert len({i.id for i in items.data}) == 3 and not items.has_more
     client.responses.delete(two.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(two.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="qv_r4", input="x", previous_response_id=two.id)
     assert client.responses.retrieve(one.id).id == one.id
+
+
+def test_what_was_read_is_listed_in_pages(client):
+    said = [{"role": ("user", "assistant")[i % 2], "content": f"number {i}"} for i in range(7)]
+    one = client.responses.create(model="qv_r4", input=said, max_output_tokens=1)
+    texts = lambda page: [i.content[0].text for i in page]
+    assert texts(client.responses.input_items.list(one.id, order="asc")) == [m["content"] for m in said]
+    first = client.responses.input_items.list(one.id, limit=3)
+    assert texts(first.data) == ["number 6", "number 5", "number 4"] and first.has_more and first.last_id == first.data[-1].id
+    rest = client.responses.input_items.list(one.id, limit=3, after=first.last_id)
+    assert texts(rest.data) == ["number 3", "number 2", "number 1"] and rest.has_more
+    assert texts(client.responses.input_items.list(one.id, limit=2)) == [f"number {i}" for i in range(6, -1, -1)]  # page after page
+    whole = client.responses.create(model="qv_r4", input=said[:3], max_output_tokens=4, temperature=0)
+    named = client.responses.create(model="qv_r4", input=[{"type": "item_reference", "id": i.id} for i in client.responses.input_items.list(
+        one.id, order="asc", limit=3).data], max_output_tokens=4, temperature=0)
+    assert named.output_text == whole.output_text and named.usage.input_tokens == whole.usage.input_tokens
+    for field, value in (("order", "up"), ("limit", 0), ("limit", 101), ("limit", "x"), ("after", "nothing")):
+        with pytest.raises(openai.BadRequestError, match=field):
+            client.responses.input_items.list(one.id, extra_query={field: value})
+    for wrong in (first.last_id[:-1] + "99", first.last_id + "x"):
+        with pytest.raises(openai.NotFoundError):
+            client.responses.create(model="qv_r4", input=[{"id": wrong}])
 
 
 def test_streams_are_kept_and_what_isnt_asked_isnt(client):
