@@ -134,8 +134,8 @@ struct sampling {
 #define ENGINE_CALLERS_MAX 4097U
 /* A batch caller that waited so long without being served counts as another one until it is. */
 #define ENGINE_PATIENCE_NS (10 * INT64_C(1000000000))
-/* Of a caller, and of a voice of a caller, something is started after so long, whatever else waits (the
- * default of wait_bound_ns). */
+/* Of a voice of a caller that waits something is started after so long, whatever else waits or runs (the
+ * default of wait_bound_ns): others are paused for it where need be. */
 #define ENGINE_WAIT_BOUND_NS (30 * INT64_C(1000000000))
 
 /* An embedding instead of text: the prompt's final hidden states, behind the model's last norm. */
@@ -386,7 +386,8 @@ struct engine_stats {
     /* Of interactive callers and of batch ones: the longest that a generation waited for its first step, and
      * that nothing was started of a caller's voice that waited. */
     uint64_t class_wait_max_ns[2], voice_wait_max_ns[2];
-    uint64_t n_late; /* generations that were started out of turn because of the bound */
+    uint64_t n_late;   /* generations that were started out of turn because of the bound */
+    uint64_t n_yields; /* of n_preemptions: to make place for one that waited or was paused beyond it */
     struct engine_threads threads;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out); /* any thread: a snapshot of counters */

@@ -222,16 +222,23 @@ static void by_class(struct buf *out, const char *name, const char *help, const 
 
 static void put_waits(const struct engine_stats *e, struct buf *out)
 {
-    number(out, "lorikeet_wait_bound_seconds", "gauge",
-           "After so long something is started of a tenant, and of each of its voices, that waits.",
-           (double)e->wait_bound_ns / 1e9);
-    by_class(out, "lorikeet_voice_wait_max_seconds",
-             "The longest for which nothing was started of a tenant's voice that waited.",
-             e->voice_wait_max_ns);
+    number(
+        out, "lorikeet_wait_bound_seconds", "gauge",
+        "After so long something is started of each voice of a tenant that waits, if need be in the place of "
+        "another.",
+        (double)e->wait_bound_ns / 1e9);
+    by_class(
+        out, "lorikeet_voice_wait_max_seconds",
+        "The longest for which nothing was started of a tenant's voice that waited: the bound, or more where "
+        "nobody could be paused.",
+        e->voice_wait_max_ns);
     by_class(out, "lorikeet_class_wait_max_seconds",
              "The longest that a generation has waited for its start.", e->class_wait_max_ns);
     number(out, "lorikeet_late_starts_total", "counter", "Generations started out of turn, for that bound.",
            (double)e->n_late);
+    number(out, "lorikeet_bound_pauses_total", "counter",
+           "Of the preemptions, those that made place for what waited, or was paused, beyond that bound.",
+           (double)e->n_yields);
 }
 
 static void put_threads(const struct engine_threads *t, struct buf *out)
@@ -252,7 +259,8 @@ static void put_engine(const struct server *s, struct buf *out)
     double used = e.kv_pages ? 1.0 - (double)e.kv_pages_free / e.kv_pages : 0;
     number(out, "lorikeet_queue_length", "gauge", "Generations that wait.", e.n_waiting);
     number(out, "lorikeet_sequences_running", "gauge", "Sequences in the batch.", e.n_running);
-    number(out, "lorikeet_sequences_paused", "gauge", "Sequences that wait for KV memory.", e.n_paused);
+    number(out, "lorikeet_sequences_paused", "gauge",
+           "Sequences that wait to go on: KV memory ran out, or others were beyond the bound.", e.n_paused);
     number(out, "lorikeet_preemptions_total", "counter", "Sequences paused so far.", (double)e.n_preemptions);
     number(out, "lorikeet_wait_max_seconds", "gauge",
            "The longest that a generation has waited for its start.", (double)e.wait_max_ns / 1e9);

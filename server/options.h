@@ -110,7 +110,7 @@ struct conf;
     X(COUNT, "sequences", n_sequences, 0, 4096, NULL, "N", "sequences that run at once (0: 64)")             \
     X(COUNT, "queue", queue_limit, 0, 1000000, NULL, "N", "requests that may wait (0: 1024)")                \
     X(DURATION, "wait-bound", wait_bound_ms, 100, 3600000, NULL, "TIME",                                     \
-      "of a tenant, and of each of its voices, something is started after so long (30s)")                    \
+      "of each voice of a tenant that waits something is started after so long (30s)")                       \
     X(COUNT, "context", context, 0, 16777216, NULL, "N",                                                     \
       "tokens of a sequence, prompt included (0: the model's)")                                              \
     X(BYTES, "kv-memory", kv_bytes, 0, BYTES_MAX, NULL, "BYTES", "memory for the KV cache (0: chosen)")      \

@@ -107,6 +107,7 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         .class_wait_max_ns = {COUNTER(class_wait_max_ns[0]), COUNTER(class_wait_max_ns[1])},
         .voice_wait_max_ns = {COUNTER(voice_wait_max_ns[0]), COUNTER(voice_wait_max_ns[1])},
         .n_late = COUNTER(n_late),
+        .n_yields = COUNTER(n_yields),
     };
     out->threads = engine_watch_threads(e);
     uint64_t oldest_ns = COUNTER(oldest_ns), now_ns = (uint64_t)clock_now_ns();

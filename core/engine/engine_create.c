@@ -52,6 +52,7 @@ static enum status take_options(struct engine *e, const struct engine_options *o
         (s = check_limit("step_tokens", o->step_tokens, STEP_TOKENS_MAX, err)) != STATUS_OK)
         return s;
     e->n_sequences = o->n_sequences ? o->n_sequences : ENGINE_SEQUENCES;
+    e->n_slots = e->n_sequences + (e->n_sequences > FAIR_ASIDE_MIN ? e->n_sequences : FAIR_ASIDE_MIN);
     e->queue_limit = o->queue_limit ? o->queue_limit : 1024;
     e->wait_bound_ns = o->wait_bound_ns > 0 ? o->wait_bound_ns : ENGINE_WAIT_BOUND_NS;
     e->prompt_tokens = o->step_tokens ? o->step_tokens : PROMPT_TOKENS;
@@ -126,32 +127,33 @@ static enum status create_cache(struct engine *e, const struct engine_options *o
 static bool create_tables(struct engine *e)
 {
     size_t context = e->limits.context, n_pages = pages_for(e->limits.context), n_tokens, n_table,
-           n = e->n_sequences;
+           n = e->n_sequences, n_slots = e->n_slots;
     size_t bound = 2 * detokenizer_bound(e->text->tokenizer) + 64;
-    if (!size_mul(n, context, &n_tokens) || !size_mul(2 * n + CHOSEN_MAX, n_pages, &n_table))
+    if (!size_mul(n_slots, context, &n_tokens) || !size_mul(2 * n_slots + CHOSEN_MAX, n_pages, &n_table))
         return false;
-    e->sequences = mem_array(n, sizeof *e->sequences);
+    e->sequences = mem_array(n_slots, sizeof *e->sequences);
     e->token_table = mem_array(n_tokens, sizeof *e->token_table);
     e->page_table = mem_array(n_table, sizeof *e->page_table);
     e->nexts = mem_array(n + CHOSEN_MAX, sizeof *e->nexts);
     e->users = mem_array(e->n_pages, sizeof *e->users);
     e->waiting = mem_array(n + e->queue_limit, sizeof(struct submission *));
-    e->entries = mem_array(2 * n + 1, sizeof *e->entries);
+    e->entries = mem_array(n_slots + CHOSEN_MAX, sizeof *e->entries);
     e->batch = mem_array(n + SHADOWS_MAX, sizeof *e->batch);
     e->batch_owner = mem_array(n + SHADOWS_MAX, sizeof(struct sequence *));
     e->rows = mem_array(n + e->score_rows, sizeof *e->rows);
     e->text_in = mem_alloc(bound);
     e->text_out = mem_alloc(bound + STOP_STRING_BYTES_MAX);
-    if (!fair_init(&e->fair, ENGINE_CALLERS_MAX, (uint32_t)n + e->queue_limit, e->wait_bound_ns) ||
+    if (!fair_init(&e->fair, ENGINE_CALLERS_MAX, (uint32_t)n + e->queue_limit, e->wait_bound_ns,
+                   e->n_sequences) ||
         !e->sequences || !e->token_table || !e->page_table || !e->users || !e->nexts || !e->waiting ||
         !e->entries || !e->batch || !e->batch_owner || !e->rows || !e->text_in || !e->text_out)
         return false;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n_slots; i++) {
         e->sequences[i].tokens = e->token_table + i * context;
         e->sequences[i].pages = e->page_table + i * n_pages;
-        e->sequences[i].follower.pages = e->page_table + (n + i) * n_pages;
+        e->sequences[i].follower.pages = e->page_table + (n_slots + i) * n_pages;
     }
-    e->found_table = e->page_table + 2 * n * n_pages;
+    e->found_table = e->page_table + 2 * n_slots * n_pages;
     e->pages_of_context = (uint32_t)n_pages;
     return true;
 }

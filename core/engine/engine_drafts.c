@@ -72,7 +72,7 @@ void engine_drafts_end(struct engine *e, const struct sequence *q)
 /* The entry's sequence if this step decodes it, one token and one row of logits; else NULL. */
 static struct sequence *decoding(struct engine *e, const struct schedule_entry *p)
 {
-    struct sequence *q = p->index < e->n_sequences ? &e->sequences[p->index] : NULL;
+    struct sequence *q = p->index < e->n_slots ? &e->sequences[p->index] : NULL;
     bool decodes = q && p->n_tokens == 1 && !p->start && p->n_known - p->n_computed == 1 &&
                    p->logits_from == p->n_computed && q->submission->g.max_tokens > 0;
     return decodes ? q : NULL;
@@ -147,7 +147,7 @@ uint32_t engine_drafts_plan(struct engine *e, const struct schedule *s, uint32_t
     uint32_t n = 0, n_pages = spare_pages(e, s);
     struct draft_step step = {.n_rows = n_tokens,
                               .n_drafts_max = smaller(e->step_tokens - n_tokens, s->score_rows)};
-    for (uint32_t i = 0; i < e->n_sequences; i++)
+    for (uint32_t i = 0; i < e->n_slots; i++)
         e->sequences[i].draft.n = e->sequences[i].draft.n_right = 0;
     e->drafts.n_step = 0;
     e->drafts.only_decodes = false;

@@ -19,7 +19,7 @@ static void emit(struct engine *e, const struct event *event)
 void engine_publish(struct engine *e)
 {
     uint32_t n_running = 0, n_paused = 0;
-    for (uint32_t i = 0; i < e->n_sequences; i++) {
+    for (uint32_t i = 0; i < e->n_slots; i++) {
         n_running += e->sequences[i].state == SEQUENCE_RUNNING;
         n_paused += e->sequences[i].state == SEQUENCE_PAUSED;
     }

@@ -85,7 +85,7 @@ struct counters {
     atomic_uint_fast64_t wait_max_ns,
         oldest_ns; /* the latter: when the oldest came of those that wait; 0: none */
     atomic_uint_fast64_t class_wait_max_ns[2], voice_wait_max_ns[2]; /* by class: interactive, batch */
-    atomic_uint_fast64_t n_late;
+    atomic_uint_fast64_t n_late, n_yields;
 };
 static inline void counter_add(atomic_uint_fast64_t *c, uint64_t n)
 {
@@ -103,8 +103,9 @@ struct live_slot {
 #define STARTS_MAX 32U
 #define CHOSEN_MAX (STARTS_MAX + 1U)
 struct chosen {
-    uint32_t place; /* index of `waiting` */
-    bool late, due; /* it waited beyond the bound; it has a share of the pages, and they are within it */
+    uint32_t place;     /* index of `waiting` */
+    bool late, due;     /* it waited beyond the bound; it has a share of the pages, and they are within it */
+    int64_t overdue_ns; /* it isn't its turn, but so long its voice has waited; 0: it is */
 };
 
 #define ROW_NONE UINT32_MAX
@@ -139,7 +140,8 @@ struct engine {
     struct submission_limits limits;
     uint32_t n_sequences, queue_limit, step_tokens, chunk_tokens, score_rows;
     uint32_t prompt_tokens; /* in a step that step_tokens has room for, beside those who decode */
-    uint32_t n_pages;       /* of the cache */
+    uint32_t n_slots; /* of `sequences`: those that run, and as many or FAIR_ASIDE_MIN that are put aside */
+    uint32_t n_pages; /* of the cache */
     size_t page_bytes;
     int64_t wait_bound_ns;
 
@@ -171,9 +173,9 @@ struct engine {
     struct merged_table merged; /* in force */
     unsigned merged_version;
     const struct model *step_model; /* that the step runs on: the base or a copy */
-    struct sequence *sequences;     /* [n_sequences] */
-    int32_t *token_table;           /* [n_sequences, context] */
-    /* [2 * n_sequences + CHOSEN_MAX, pages of a context]: sequences, their followers, and what is found for
+    struct sequence *sequences;     /* [n_slots] at most n_sequences run, or are paused in their place */
+    int32_t *token_table;           /* [n_slots, context] */
+    /* [2 * n_slots + CHOSEN_MAX, pages of a context]: sequences, their followers, and what is found for
      * those that wait */
     uint32_t *page_table, *found_table; /* the latter a part of it */
     uint32_t pages_of_context;
@@ -184,7 +186,7 @@ struct engine {
     struct fair fair;
     struct chosen chosen[CHOSEN_MAX]; /* [n_chosen] */
     uint32_t n_chosen;
-    struct schedule_entry *entries; /* [2 * n_sequences + 1] */
+    struct schedule_entry *entries; /* [n_slots + CHOSEN_MAX] */
     struct batch_seq *batch;        /* [n_sequences + SHADOWS_MAX] sequences, behind them followers */
     struct sequence **batch_owner;  /* [n_sequences + SHADOWS_MAX] */
     uint32_t n_batch, n_followers;

@@ -51,7 +51,7 @@ static void cancel(struct engine *e, uint64_t id)
         engine_end_waiting(e, s, FINISH_CANCELLED, NULL);
         return;
     }
-    for (uint32_t i = 0; i < e->n_sequences; i++) {
+    for (uint32_t i = 0; i < e->n_slots; i++) {
         struct sequence *q = &e->sequences[i];
         if (q->state != SEQUENCE_FREE && q->submission->id == id)
             engine_end_sequence(e, q, FINISH_CANCELLED, NULL);
@@ -71,7 +71,7 @@ static void handle(struct engine *e, const struct message *m)
 static bool is_idle(const struct engine *e)
 {
     bool idle = e->n_waiting == 0;
-    for (uint32_t i = 0; i < e->n_sequences && idle; i++)
+    for (uint32_t i = 0; i < e->n_slots && idle; i++)
         idle = e->sequences[i].state == SEQUENCE_FREE;
     return idle;
 }
@@ -89,20 +89,56 @@ static void receive(struct engine *e)
 
 /* ---- plan ---- */
 
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* A caller's word orders its own alone: fairness.h has done that when they were chosen. */
 static int32_t priority_of(const struct generation *g)
 {
     return g->caller.number ? 0 : g->priority;
 }
 
-static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
+/* Those that are overdue, and would take others' places, go last, whoever waited longest before the others.
+ */
+static uint32_t turn_of_overdue(int64_t waited_ns)
+{
+    int64_t ms = waited_ns / NS_PER_MS;
+    return UINT32_MAX - (uint32_t)(ms < UINT32_MAX ? ms : UINT32_MAX - 1);
+}
+
+/* What runs has had a token since it began or went on, and some time; or the bound itself. */
+static bool is_turn_over(const struct engine *e, const struct sequence *q, int64_t now_ns)
+{
+    int64_t ran_ns = now_ns - q->resumed_ns;
+    return ran_ns >= e->wait_bound_ns ||
+           (ran_ns >= e->wait_bound_ns / FAIR_TURNS && q->n_generated > q->n_at_resume);
+}
+
+static bool is_overdue(const struct engine *e, const struct sequence *q, int64_t now_ns)
+{
+    return q->state == SEQUENCE_PAUSED && now_ns - q->paused_ns >= e->wait_bound_ns;
+}
+
+static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index, bool has_slot,
+                                               int64_t now_ns)
 {
     struct sequence *q = &e->sequences[index];
     const struct generation *g = &q->submission->g;
-    q->keeps |= q->state == SEQUENCE_PAUSED && clock_now_ns() - q->paused_ns >= e->wait_bound_ns;
+    bool runs = q->state == SEQUENCE_RUNNING, over = is_turn_over(e, q, now_ns);
+    bool yields = runs && over && q->n_yields<FAIR_YIELDS_MAX, has_share = g->caller.kv_share> 0;
+    q->keeps |= is_overdue(e, q, now_ns);
+    q->has_turn &= !over;
     struct schedule_entry entry = {
-        .state = q->state == SEQUENCE_RUNNING ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
-        .priority = priority_of(g),
+        .state = runs ? SCHEDULE_RUNNING : SCHEDULE_PAUSED,
+        .priority = runs && q->has_turn ? INT32_MIN : priority_of(g),
+        .overdue = is_overdue(e, q, now_ns),
+        .aside = q->aside,
+        .yields = yields,
+        .yields_to_own = yields && now_ns - q->resumed_ns >= e->wait_bound_ns,
+        .owns = has_share && g->caller.kv_share < 1 && !fair_is_lent(&e->fair, g, e->n_pages),
+        .batch = g->caller.batch,
         .arrival = q->submission->id,
         .lent = !q->keeps && fair_is_lent(&e->fair, g, e->n_pages),
         .n_known = sequence_n_known(q),
@@ -111,10 +147,14 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
         .pages = q->pages,
         .logits_from = sequence_logits_from(q),
         .index = index,
-        .hold = q->state == SEQUENCE_RUNNING && engine_prefix_holds(e, q),
+        .hold = runs && engine_prefix_holds(e, q),
     };
-    if (q->state == SEQUENCE_PAUSED) {
-        entry.due = g->caller.kv_share > 0 && g->caller.kv_share < 1 && !entry.lent && !q->keeps;
+    if (entry.overdue && q->aside && !has_slot) {
+        entry.priority = INT32_MAX;
+        entry.turn = turn_of_overdue(now_ns - q->paused_ns);
+    }
+    if (!runs) {
+        entry.due = has_share && g->caller.kv_share < 1 && !entry.lent && !q->keeps;
         const struct prefix_want want = engine_prefix_want(q);
         entry.n_pages = engine_prefix_find(e, &want, q->pages, 0);
         entry.n_computed = entry.n_pages * KV_PAGE_TOKENS;
@@ -123,34 +163,44 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index)
 }
 
 /* One more in the plan, if its caller has room among its pages. */
-static bool choose(struct engine *e, struct chosen *c, uint32_t place, bool late)
+static bool choose(struct engine *e, uint32_t place, bool late, int64_t overdue_ns)
 {
     const struct generation *g = &e->waiting[place]->g;
     if (!fair_take(&e->fair, g, place, e->n_pages))
         return false;
-    *c = (struct chosen){place, late, fair_is_due(&e->fair, g, e->n_pages)};
+    bool due = fair_is_due(&e->fair, g, e->n_pages);
+    e->chosen[e->n_chosen++] = (struct chosen){place, late, due, overdue_ns};
     return true;
 }
 
 /* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
- * theirs, and perhaps one more that pages are due to: those before it may lack them. */
-static uint32_t choose_waiting(struct engine *e, uint32_t n)
+ * theirs, and perhaps one more that pages are due to: those before it may lack them. And of the voices that
+ * are overdue otherwise, at most n_more. */
+static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_t now_ns)
 {
-    uint32_t k = 0, next;
+    uint32_t next, n_overdue;
+    int64_t waited_ns;
     bool late, due = !e->fair.any_share;
-    n = n < e->n_waiting ? n : e->n_waiting;
+    n = smaller(n, e->n_waiting);
     for (uint32_t i = 0; i < n; i++)
         e->chosen[i] = (struct chosen){.place = i};
-    if (n == 0 || !fair_plan(&e->fair, clock_now_ns()))
-        return n;
+    e->n_chosen = n;
+    if (n == 0 && (n_more == 0 || fair_n_overdue(&e->fair, now_ns, false) == 0))
+        return;
+    if (!fair_plan(&e->fair, now_ns))
+        return;
+    e->n_chosen = 0;
     for (uint32_t i = e->n_waiting; i-- > 0;)
         fair_put(&e->fair, &e->waiting[i]->g, i);
-    while (k < n && (next = fair_pick(&e->fair, &late)) != FAIR_NONE)
-        if (choose(e, &e->chosen[k], next, late))
-            due |= e->chosen[k++].due;
-    while (!due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE)
-        due = choose(e, &e->chosen[k], next, false) && e->chosen[k].due && ++k;
-    return k;
+    while (e->n_chosen < n && (next = fair_pick(&e->fair, &late)) != FAIR_NONE)
+        if (choose(e, next, late, 0))
+            due |= e->chosen[e->n_chosen - 1].due;
+    n_overdue = e->fair.late ? smaller(fair_n_overdue(&e->fair, now_ns, true), n_more) : 0;
+    n_overdue = smaller(e->n_chosen + n_overdue, STARTS_MAX);
+    while (e->n_chosen < n_overdue && (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE)
+        choose(e, next, true, waited_ns);
+    while (n > 0 && !due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE)
+        due = choose(e, next, false, 0) && e->chosen[e->n_chosen - 1].due;
 }
 
 /* Of number `k` of those chosen that wait; they follow behind the slots' indices. It doesn't start (`hold`)
@@ -166,9 +216,13 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
     uint32_t *pages = e->found_table + (size_t)k * e->pages_of_context;
     const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
     uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
+    int32_t priority = c->late && !g->caller.number ? INT32_MIN : priority_of(g);
     return (struct schedule_entry){.state = SCHEDULE_WAITING,
-                                   .priority = c->late && !g->caller.number ? INT32_MIN : priority_of(g),
-                                   .turn = g->caller.number ? k + 1 : 0,
+                                   .priority = c->overdue_ns ? INT32_MAX : priority,
+                                   .turn = c->overdue_ns      ? turn_of_overdue(c->overdue_ns)
+                                           : g->caller.number ? k + 1
+                                                              : 0,
+                                   .overdue = c->late,
                                    .due = c->due,
                                    .lent = e->fair.any_share && !c->due && !c->late,
                                    .arrival = s->id,
@@ -177,14 +231,64 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
                                    .n_pages = n_pages,
                                    .pages = pages,
                                    .logits_from = from,
-                                   .index = e->n_sequences + c->place,
+                                   .index = e->n_slots + c->place,
                                    .hold = engine_prefix_comes(e, &want, pages, n_pages)};
+}
+
+static const struct generation *generation_of(const struct engine *e, const struct schedule_entry *entry)
+{
+    const struct submission *s = entry->index < e->n_slots ? e->sequences[entry->index].submission
+                                                           : e->waiting[entry->index - e->n_slots];
+    return &s->g;
+}
+
+/* Who yields first if one is overdue: crowds (of a caller, with one adapter) and what each has running. */
+static void count_crowds(const struct engine *e, struct schedule *s)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        any |= s->entries[i].overdue;
+    for (uint32_t i = 0; any && i < s->n_entries; i++) {
+        struct schedule_entry *a = &s->entries[i];
+        const struct generation *g = generation_of(e, a);
+        uint32_t n_callers = 0;
+        a->crowd = UINT32_MAX;
+        for (uint32_t k = 0; k < s->n_entries; k++) {
+            const struct schedule_entry *b = &s->entries[k];
+            const struct generation *other = generation_of(e, b);
+            bool same = other->caller.number == g->caller.number;
+            a->crowd = same && other->lora == g->lora && a->crowd == UINT32_MAX ? k : a->crowd;
+            n_callers += same && b->state == SCHEDULE_RUNNING;
+            a->n_crowd += same && other->lora == g->lora && b->state == SCHEDULE_RUNNING;
+        }
+        a->load = (float)n_callers / (g->caller.weight > 0 ? g->caller.weight : 1);
+    }
+}
+
+/* Those that run or are paused; one that is aside only if it could go on. */
+static void add_sequences(struct engine *e, struct schedule *s, int64_t now_ns)
+{
+    uint32_t n_aside = 0;
+    s->n_slots_free = e->n_sequences;
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        const struct sequence *q = &e->sequences[i];
+        n_aside += q->state != SEQUENCE_FREE && q->aside;
+        s->n_slots_free -= q->state != SEQUENCE_FREE && !q->aside;
+    }
+    s->n_aside_most = e->n_slots - e->n_sequences - n_aside;
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        const struct sequence *q = &e->sequences[i];
+        if (q->state == SEQUENCE_FREE || (q->aside && !s->n_slots_free && !is_overdue(e, q, now_ns)))
+            continue;
+        s->entries[s->n_entries++] = entry_of_sequence(e, i, s->n_slots_free > 0, now_ns);
+    }
 }
 
 static struct schedule plan(struct engine *e)
 {
     engine_prefix_look(e);
-    uint32_t n_decoding = 0;
+    int64_t now_ns = clock_now_ns();
+    uint32_t n_decoding = 0, n_aside = 0, n_yield = 0;
     struct schedule s = {.chunk_tokens = e->chunk_tokens,
                          .score_rows = e->score_rows,
                          .page_tokens = KV_PAGE_TOKENS,
@@ -192,21 +296,20 @@ static struct schedule plan(struct engine *e)
                          .users = e->users,
                          .entries = e->entries};
     memcpy(e->users, prefix_cache_users(e->prefix), e->n_pages * sizeof *e->users);
-    for (uint32_t i = 0; i < e->n_sequences; i++) {
-        s.n_slots_free += e->sequences[i].state == SEQUENCE_FREE;
-        if (e->sequences[i].state == SEQUENCE_FREE)
-            continue;
-        struct schedule_entry entry = entry_of_sequence(e, i);
-        n_decoding += entry.n_known - entry.n_computed == 1;
-        s.entries[s.n_entries++] = entry;
+    add_sequences(e, &s, now_ns);
+    for (uint32_t i = 0; i < s.n_entries; i++) {
+        n_decoding += s.entries[i].n_known - s.entries[i].n_computed == 1;
+        n_aside += s.entries[i].aside;
+        n_yield += s.entries[i].yields;
     }
-    uint32_t wanted = n_decoding + e->prompt_tokens;
-    s.step_tokens = wanted < e->step_tokens ? wanted : e->step_tokens;
-    e->n_chosen = choose_waiting(e, s.n_slots_free < STARTS_MAX ? s.n_slots_free : STARTS_MAX);
+    s.step_tokens = smaller(n_decoding + e->prompt_tokens, e->step_tokens);
+    uint32_t n = s.n_slots_free - smaller(n_aside, s.n_slots_free); /* those go first */
+    choose_waiting(e, smaller(n, STARTS_MAX), smaller(n_yield, s.n_aside_most), now_ns);
     for (uint32_t k = 0; k < e->n_chosen; k++) {
         s.entries[s.n_entries] = entry_of_waiting(e, k);
         s.n_entries += !s.entries[s.n_entries].hold;
     }
+    count_crowds(e, &s);
     schedule_plan(&s);
     return s;
 }
@@ -216,18 +319,21 @@ static struct sequence *free_slot(struct engine *e)
     uint32_t i = 0;
     while (e->sequences[i].state != SEQUENCE_FREE) {
         i++;
-        require(i < e->n_sequences);
+        require(i < e->n_slots);
     }
     return &e->sequences[i];
 }
 
 static void enact_pause(struct engine *e, const struct schedule_entry *p)
 {
-    require(p->index < e->n_sequences); /* who waits has nothing to give back */
+    require(p->index < e->n_slots); /* who waits has nothing to give back */
     struct sequence *q = &e->sequences[p->index];
     q->state = SEQUENCE_PAUSED;
     q->paused_ns = clock_now_ns();
+    q->aside = p->aside;
+    q->n_yields += p->aside;
     counter_add(&e->counters.n_preemptions, 1);
+    counter_add(&e->counters.n_yields, p->aside);
     sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, q->follower.active);
 }
@@ -242,7 +348,7 @@ static void note_most(atomic_uint_fast64_t *most, int64_t ns)
 static void note_start(struct engine *e, const struct submission *s, const struct schedule_entry *p,
                        int64_t now_ns)
 {
-    uint32_t place = p->index - e->n_sequences;
+    uint32_t place = p->index - e->n_slots;
     int64_t waited_ns = now_ns - s->submitted_ns;
     struct counters *c = &e->counters;
     note_most(&c->wait_max_ns, waited_ns);
@@ -257,14 +363,15 @@ static void note_start(struct engine *e, const struct submission *s, const struc
 /* Begins or resumes, with the pages that were found. The entry is its sequence's from now on. */
 static void enact_start(struct engine *e, struct schedule_entry *p)
 {
-    bool waits = p->index >= e->n_sequences;
+    bool waits = p->index >= e->n_slots;
     struct sequence *q = waits ? free_slot(e) : &e->sequences[p->index];
     if (waits) {
-        struct submission **s = &e->waiting[p->index - e->n_sequences];
+        struct submission **s = &e->waiting[p->index - e->n_slots];
         int64_t now_ns = clock_now_ns();
         note_start(e, *s, p, now_ns);
         sequence_begin(q, *s, e->text, now_ns);
         q->keeps = false;
+        q->n_yields = 0;
         engine_shadow_begin(e, q);
         engine_drafts_begin(e, q);
         *s = NULL;
@@ -272,6 +379,10 @@ static void enact_start(struct engine *e, struct schedule_entry *p)
         p->index = (uint32_t)(q - e->sequences);
     }
     q->state = SEQUENCE_RUNNING;
+    q->aside = false;
+    q->has_turn = p->overdue;
+    q->resumed_ns = clock_now_ns();
+    q->n_at_resume = q->n_generated;
     engine_prefix_take(e, q, p->n_pages);
 }
 
@@ -536,7 +647,7 @@ static void end_all(struct engine *e)
             engine_end_waiting(e, m.submission, FINISH_CANCELLED, NULL);
     while (e->n_waiting) /* what is ended is looked at no more */
         engine_end_waiting(e, e->waiting[--e->n_waiting], FINISH_CANCELLED, NULL);
-    for (uint32_t i = 0; i < e->n_sequences; i++)
+    for (uint32_t i = 0; i < e->n_slots; i++)
         if (e->sequences[i].state != SEQUENCE_FREE)
             engine_end_sequence(e, &e->sequences[i], FINISH_CANCELLED, NULL);
     queue_close(e->outbox);

@@ -85,7 +85,7 @@ static bool is_same(const struct prefix_next *a, const struct prefix_next *b)
 void engine_prefix_look(struct engine *e)
 {
     e->n_nexts = 0;
-    for (uint32_t i = 0; i < e->n_sequences; i++) {
+    for (uint32_t i = 0; i < e->n_slots; i++) {
         struct sequence *q = &e->sequences[i];
         if (q->state != SEQUENCE_RUNNING || q->keeps_pages)
             continue;

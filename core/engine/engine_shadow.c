@@ -11,7 +11,7 @@ void engine_shadow_begin(struct engine *e, struct sequence *q)
     uint32_t n_active = 0;
     if (!g->shadow_lora || g->max_tokens == 0)
         return;
-    for (uint32_t i = 0; i < e->n_sequences; i++)
+    for (uint32_t i = 0; i < e->n_slots; i++)
         n_active += e->sequences[i].follower.active;
     if (n_active < SHADOWS_MAX && !q->submission->shadow_refused)
         q->follower.active = true;
@@ -35,7 +35,7 @@ void engine_shadow_end(struct engine *e, struct sequence *q, bool drop)
 uint32_t engine_shadow_pages(const struct engine *e)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < e->n_sequences; i++)
+    for (uint32_t i = 0; i < e->n_slots; i++)
         n += e->sequences[i].follower.n_pages;
     return n;
 }
@@ -44,7 +44,7 @@ void engine_shadow_make_room(struct engine *e, uint32_t n_pages)
 {
     while (prefix_cache_n_free(e->prefix) < n_pages) {
         struct sequence *youngest = NULL;
-        for (uint32_t i = 0; i < e->n_sequences; i++) {
+        for (uint32_t i = 0; i < e->n_slots; i++) {
             struct sequence *q = &e->sequences[i];
             if (q->follower.n_pages && (!youngest || q->submission->id > youngest->submission->id))
                 youngest = q;

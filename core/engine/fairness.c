@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "kv_cache.h"
 
-bool fair_init(struct fair *f, uint32_t n_callers, uint32_t n_places, int64_t bound_ns)
+bool fair_init(struct fair *f, uint32_t n_callers, uint32_t n_places, int64_t bound_ns, uint32_t n_slots)
 {
     uint32_t n_buckets = 16;
     while (n_buckets < n_places)
@@ -20,6 +20,7 @@ bool fair_init(struct fair *f, uint32_t n_callers, uint32_t n_places, int64_t bo
                        .n_places = n_places,
                        .n_buckets = n_buckets,
                        .n_since = FAIR_LATE_EVERY,
+                       .n_slots = n_slots,
                        .bound_ns = bound_ns};
     if (!f->callers || !f->waiting || !f->voices || !f->used || !f->buckets || !f->behind || !f->taken)
         return false;
@@ -204,6 +205,7 @@ bool fair_plan(struct fair *f, int64_t now_ns)
         v->first = FAIR_NONE;
         f->late |= now_ns - v->served_ns >= f->bound_ns;
     }
+    f->late |= fair_n_overdue(f, now_ns, false) > 0;
     f->decides = f->any || f->late;
     return f->decides;
 }
@@ -278,6 +280,39 @@ static uint32_t pick(struct fair *f, bool shared, bool *late)
 uint32_t fair_pick(struct fair *f, bool *late)
 {
     return pick(f, false, late);
+}
+
+/* Slots become free n_slots a turn when others are paused. So of the voices whose time is over in k turns
+ * k * n_slots can wait, and the rest can't. */
+uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned)
+{
+    uint64_t n_due[FAIR_TURNS] = {0}, sum = 0, most = 0; /* [k] within k turns, and not fewer */
+    int64_t turn_ns = f->bound_ns / FAIR_TURNS + 1;
+    for (uint32_t i = 0; i < f->n_used; i++) {
+        const struct fair_voice *v = &f->voices[f->used[i]];
+        int64_t left_ns = f->bound_ns - (now_ns - v->served_ns);
+        int64_t k = left_ns <= 0 ? 0 : (left_ns + turn_ns - 1) / turn_ns;
+        if (k < (int64_t)FAIR_TURNS && (!planned || v->first != FAIR_NONE))
+            n_due[k]++;
+    }
+    for (uint32_t k = 0; k < FAIR_TURNS; k++) {
+        sum += n_due[k];
+        uint64_t can_wait = (uint64_t)k * f->n_slots, rest = sum > can_wait ? sum - can_wait : 0;
+        most = rest > most ? rest : most;
+    }
+    return (uint32_t)most;
+}
+
+uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns)
+{
+    const struct fair_voice *best = NULL;
+    for (uint32_t i = 0; i < f->n_used; i++) {
+        const struct fair_voice *v = &f->voices[f->used[i]];
+        if (v->first != FAIR_NONE && !f->callers[v->caller].full && (!best || v->served_ns < best->served_ns))
+            best = v;
+    }
+    *waited_ns = best ? f->now_ns - best->served_ns : 0;
+    return best ? best->first : FAIR_NONE;
 }
 
 uint32_t fair_pick_shared(struct fair *f)

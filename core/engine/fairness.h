@@ -14,6 +14,11 @@
  * length, few of all where there are more callers than starts in that time, and within a caller only the
  * order: weights hold.
  *
+ * That orders those that can start. Where nothing can, the bound holds all the same: a voice of which nothing
+ * was started for so long is overdue, and others that run are paused for it (scheduler.h). Each of them has
+ * had a turn before, 1 / FAIR_TURNS of the bound; so where many voices wait some become overdue earlier, as
+ * many turns as it takes to let those start that are due with them.
+ *
  * A caller may have a share of the KV pages: more than that it never gets, and so much it can always have.
  * What it doesn't use is lent to callers without a share, and taken back from them (scheduler.h).
  *
@@ -33,6 +38,13 @@
 #define FAIR_COST_OUTPUT 2.0 /* of a generated one: the paper's (section 5.1) */
 
 #define FAIR_LATE_EVERY 4U /* of so many starts one may be somebody's who waited beyond the bound */
+
+#define FAIR_TURNS 8U /* in a bound: what was started or goes on isn't paused for others in its turn */
+
+/* Paused for others that were overdue, and put aside: so many at once, or as many as run at once if these are
+ * more; and each generation so often, then it runs to its end. */
+#define FAIR_ASIDE_MIN 16U
+#define FAIR_YIELDS_MAX 3U
 
 #define FAIR_NONE UINT32_MAX
 
@@ -77,16 +89,17 @@ struct fair {
     uint32_t n_places;
     int64_t bound_ns, now_ns;        /* the latter: of the plan */
     bool decides;                    /* the plan's order is ours */
-    bool late;                       /* it has a voice that waited too long */
+    bool late;                       /* it has a voice that waited too long, or is overdue */
+    uint32_t n_slots;                /* generations that run at once */
     uint32_t n_since, planned_since; /* starts since the last of a caller that did; with the plan's */
     double left;                     /* counter of the caller that last had nothing left to wait */
     bool any;                        /* a caller other than 0 was ever seen */
     bool any_share;                  /* one with a share of the pages was */
 };
 
-/* n_places: of the queue. bound_ns: how long nothing of a caller or voice is started, at most, while others'
- * are. False: no memory. */
-bool fair_init(struct fair *f, uint32_t n_callers, uint32_t n_places, int64_t bound_ns);
+/* n_places: of the queue. bound_ns: how long nothing of a caller or voice is started, at most. n_slots: how
+ * many run at once. False: no memory. */
+bool fair_init(struct fair *f, uint32_t n_callers, uint32_t n_places, int64_t bound_ns, uint32_t n_slots);
 void fair_fini(struct fair *f);
 
 /* A generation joins the queue, or leaves it (started or ended). */
@@ -110,6 +123,12 @@ bool fair_plan(struct fair *f, int64_t now_ns);
 void fair_put(struct fair *f, const struct generation *g, uint32_t place);
 uint32_t fair_pick(struct fair *f, bool *late);
 bool fair_take(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages);
+/* When the turns are given: of the voices of which the plan starts nothing yet, how many are overdue. Before
+ * a plan: of all. */
+uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned);
+/* As fair_pick, but of the voice that has waited longest, whoever's turn it is; and for how long, at the time
+ * of the plan. */
+uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns);
 /* The same as fair_pick among callers with a share of the pages. */
 uint32_t fair_pick_shared(struct fair *f);
 

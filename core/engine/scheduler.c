@@ -14,7 +14,12 @@
  * Some pages may be due to somebody, whose share they are, and be lent to others meanwhile (the caller says
  * which entries are which). For one that is due those that are lent to are paused, the youngest first, as
  * many as make room for it, or none if all of them don't; it isn't blocked by them, and when pages run out
- * they are the first to be paused. */
+ * they are the first to be paused.
+ *
+ * One that is overdue isn't blocked either, and where it finds no place or no pages others yield them: they
+ * are paused and put aside, without a place, as many as need be, or none if that isn't enough (who may and
+ * who does first: scheduler.h). It comes last among those that start, so it takes nothing from others' turns.
+ */
 #include "scheduler.h"
 
 #include "base/error.h"
@@ -160,60 +165,110 @@ static uint64_t pages_to_start(const struct schedule *s, const struct schedule_e
     return need;
 }
 
-static bool is_taken_back(const struct schedule_entry *r)
+static bool needs_slot(const struct schedule_entry *e)
 {
-    return r->state == SCHEDULE_RUNNING && r->lent && !r->start;
+    return e->state == SCHEDULE_WAITING || (e->state == SCHEDULE_PAUSED && e->aside);
 }
 
-/* Pauses of those that are lent to, youngest first, as many as make room for e. False: all of them wouldn't,
- * and none is. Pages may be shared, so it is tried on the counts of users first. */
-static bool take_back(struct schedule *s, const struct schedule_entry *e, uint32_t *budget)
+/* a yields before b. */
+static bool is_softer(const struct schedule_entry *a, const struct schedule_entry *b)
 {
-    uint64_t ahead = 0, freed = s->n_pages_free;
-    uint32_t from = s->n_entries;
-    bool enough = false;
-    for (uint32_t j = s->n_entries; !enough && j-- > 0; from = j) {
-        const struct schedule_entry *r = &s->entries[j];
-        if (!is_taken_back(r))
-            continue;
+    if (a->batch != b->batch)
+        return a->batch;
+    if (a->load < b->load || a->load > b->load)
+        return a->load > b->load;
+    return a->n_crowd != b->n_crowd ? a->n_crowd > b->n_crowd : a->arrival > b->arrival;
+}
+
+/* The next to be paused for e, or NULL: of those that yield to it; or, not aside, the youngest of those that
+ * are lent to. `pages`: it lacks pages, too. */
+static struct schedule_entry *next_to_pause(struct schedule *s, const struct schedule_entry *e, bool aside,
+                                            bool pages)
+{
+    struct schedule_entry *best = NULL;
+    for (uint32_t j = s->n_entries; j-- > 0;) {
+        struct schedule_entry *r = &s->entries[j];
+        bool yields =
+            aside ? (r->crowd == e->crowd ? r->yields_to_own : r->yields) && !(pages && r->owns) : r->lent;
+        if (r->state == SCHEDULE_RUNNING && yields && !r->start && !r->leaves &&
+            (!best || (aside && is_softer(r, best))))
+            best = r;
+    }
+    return best;
+}
+
+/* Pauses one after the other until e can start; false: all of them wouldn't be enough, and none is. Pages may
+ * be shared, so it is tried on the counts of users first. */
+static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool aside, uint32_t *budget)
+{
+    uint64_t ahead = 0, freed = s->n_pages_free, n_tokens = *budget;
+    uint32_t n_most = aside ? s->n_aside_most : s->n_entries;
+    bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
+    struct schedule_entry *r = NULL;
+    for (uint32_t n = 0; !enough && n < n_most; n++) {
+        r = next_to_pause(s, e, aside, pages_to_start(s, e) - ahead > freed);
+        if (!r)
+            break;
         ahead += pages_ahead(s, r);
         freed += let_go(s, r) + pages_lacking(s, r, r->n_tokens);
-        enough = pages_to_start(s, e) - ahead <= freed;
+        n_tokens += r->n_tokens;
+        r->leaves = true;
+        slot |= aside;
+        enough = slot && n_tokens > 0 && pages_to_start(s, e) - ahead <= freed;
     }
-    for (uint32_t j = from; j < s->n_entries; j++) /* as it was */
-        for (uint32_t k = 0; s->users && is_taken_back(&s->entries[j]) && k < s->entries[j].n_pages; k++)
-            s->users[s->entries[j].pages[k]]++;
-    for (uint32_t j = s->n_entries; enough && j-- > from;)
-        if (is_taken_back(&s->entries[j]))
-            pause_entry(s, &s->entries[j], budget);
+    for (r = s->entries; r < s->entries + s->n_entries; r++) /* as it was */
+        for (uint32_t k = 0; s->users && r->leaves && k < r->n_pages; k++)
+            s->users[r->pages[k]]++;
+    for (r = s->entries; r < s->entries + s->n_entries; r++) {
+        if (r->leaves && enough) {
+            pause_entry(s, r, budget);
+            r->aside = aside;
+            s->n_slots_free += aside;
+            s->n_aside_most -= aside;
+        }
+        r->leaves = false;
+    }
     return enough;
 }
 
 /* False when nobody behind it may start either. Who only lacks rows of logits holds up nobody. */
 static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
-    uint32_t n = chunk_of(s, e, *budget);
-    if (*budget == 0 || (pages_to_start(s, e) > s->n_pages_free && !(e->due && n && take_back(s, e, budget))))
-        return false;
-    if (n == 0)
-        return true;
+    bool slot = s->n_slots_free > 0 || !needs_slot(e), rows = chunk_of(s, e, *budget ? *budget : 1) > 0;
+    bool fits = *budget > 0 && slot && pages_to_start(s, e) <= s->n_pages_free;
+    if (!fits && rows && e->due && slot && *budget > 0)
+        fits = pause_for(s, e, false, budget);
+    if (!fits && rows && e->overdue)
+        fits = pause_for(s, e, true, budget);
+    if (!fits || !rows)
+        return fits;
     take_hold(s, e);
-    s->n_slots_free -= e->state == SCHEDULE_WAITING;
+    s->n_slots_free -= needs_slot(e);
     e->state = SCHEDULE_RUNNING;
     e->start = true;
     return true;
 }
 
+/* The same, if it is its turn. False: it blocks. */
+static bool has_started(struct schedule *s, struct schedule_entry *e, bool barred, uint32_t *budget)
+{
+    bool no_slot = needs_slot(e) && s->n_slots_free == 0;
+    if (e->state == SCHEDULE_RUNNING || e->pause || ((no_slot || barred) && !e->overdue))
+        return true;
+    return try_start(s, e, budget) || no_slot;
+}
+
 void schedule_plan(struct schedule *s)
 {
-    uint32_t budget = s->step_tokens;
+    uint32_t budget = s->step_tokens, n_kept = 0; /* the latter: a token for each that is overdue */
     bool blocked = false, lent_blocked = false;
     sort_entries(s);
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
         e->n_tokens = 0;
-        e->start = e->pause = false;
+        e->start = e->pause = e->leaves = false;
         require(e->n_known > e->n_computed);
+        n_kept += e->overdue && e->state != SCHEDULE_RUNNING;
     }
     for (uint32_t i = 0; i < s->n_entries && budget; i++) {
         struct schedule_entry *e = &s->entries[i];
@@ -221,12 +276,15 @@ void schedule_plan(struct schedule *s)
             rows_scored(e, 1) <= s->score_rows && make_room(s, i, pages_lacking(s, e, 1), &budget))
             give(s, e, 1, &budget);
     }
+    n_kept = n_kept < budget ? n_kept : budget;
+    budget -= n_kept;
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
-        bool no_slot = e->state == SCHEDULE_WAITING && s->n_slots_free == 0;
-        bool barred = blocked || (lent_blocked && !e->due);
-        if (e->state != SCHEDULE_RUNNING && !e->pause && !no_slot && !barred && !try_start(s, e, &budget)) {
-            blocked = !e->lent;
+        bool kept = n_kept > 0 && e->overdue && e->state != SCHEDULE_RUNNING;
+        n_kept -= kept;
+        budget += kept;
+        if (!has_started(s, e, blocked || (lent_blocked && !e->due), &budget)) {
+            blocked |= !e->lent;
             lent_blocked = true;
         }
         if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0 && !e->hold)

@@ -24,10 +24,22 @@ struct schedule_entry {
     bool due;  /* waits, and the pages that it needs are its caller's share: what is lent is taken back for it
                 */
     bool lent; /* has, or would have, pages beyond its caller's share */
+    bool owns; /* runs, and its pages are within a share of its caller's own: never taken for one that is
+                * overdue
+                */
+    bool overdue; /* waits or is paused beyond the bound: others yield a place and pages to it */
+    bool yields,
+        yields_to_own; /* runs, and may be paused for one of another crowd that is; of its own crowd */
+    bool batch;        /* those that yield: batch ones first, */
+    float load;        /* then whose caller has most running for its weight, */
+    uint32_t crowd,
+        n_crowd; /* then whose crowd does, which are those with the same number, then the youngest */
+    bool leaves; /* the plan's own */
+    bool aside;  /* paused and without a place to run: one must be free for it to go on */
     /* the plan */
     uint32_t n_tokens; /* to compute in this step; 0: none */
     bool start;        /* was waiting or paused, runs from now on */
-    bool pause;        /* was running, gives its pages back */
+    bool pause;        /* was running, gives its pages back; `aside`: and its place */
 };
 
 struct schedule {
@@ -35,12 +47,13 @@ struct schedule {
     uint32_t chunk_tokens; /* of one prompt */
     uint32_t score_rows;   /* rows of logits for prompts whose logprobs are wanted */
     uint32_t page_tokens;
-    uint32_t n_slots_free;          /* waiting ones that may start; paused ones have kept theirs */
+    uint32_t n_slots_free;          /* for those that wait or are aside; other paused ones have kept theirs */
     uint32_t n_pages_free;          /* the plan lowers it by what it hands out */
     struct schedule_entry *entries; /* [n_entries]; the plan sorts them into the order of service */
     uint32_t n_entries;
     uint32_t *users; /* of each page, as entries share them; the plan counts on it. A page without any is a
                         free one. NULL: nobody shares */
+    uint32_t n_aside_most; /* so many more may be put aside */
 };
 
 /* Makes the plan. If there is any entry, some entry gets tokens, provided that each fits the cache alone. */

@@ -13,7 +13,7 @@
 #include "stop.h"
 #include "submission.h"
 
-/*              begin                     pages run out
+/*              begin            pages run out, or it yields
  *   FREE ───────────────▶ RUNNING ─────────────────────▶ PAUSED
  *     ▲                    │   ▲                            │
  *     └────────────────────┘   └────────────────────────────┘
@@ -60,7 +60,12 @@ struct sequence {
     struct grammar_matcher matcher;     /* where its text stands in its grammar */
     int64_t started_ns, first_token_ns; /* 0: not yet */
     int64_t paused_ns;                  /* since when, if it is */
-    bool keeps; /* it was paused for so long that its pages aren't taken back for others any more */
+    bool aside;           /* it is, and has no place to run: it yielded that to one that was overdue */
+    uint32_t n_yields;    /* how often it did */
+    int64_t resumed_ns;   /* it has been running since then, */
+    uint32_t n_at_resume; /* n_generated at that time, */
+    bool has_turn; /* because it was overdue: nobody's pages go before its own until its turn is over */
+    bool keeps;    /* it was paused for so long that its pages aren't taken back for others any more */
     struct follower follower;
     struct draft draft;
 };

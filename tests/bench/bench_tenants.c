@@ -95,7 +95,7 @@ static double time_choice(int64_t now_ns)
 {
     static struct generation g[N_WAITING];
     struct fair f;
-    if (!fair_init(&f, ENGINE_CALLERS_MAX, N_WAITING, ENGINE_WAIT_BOUND_NS))
+    if (!fair_init(&f, ENGINE_CALLERS_MAX, N_WAITING, ENGINE_WAIT_BOUND_NS, 64))
         return 0;
     for (unsigned i = 0; i < N_WAITING; i++) {
         g[i] = (struct generation){

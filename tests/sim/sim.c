@@ -116,7 +116,7 @@ static void step(struct world *w)
 
 struct sums {
     uint64_t steps, tokens, finals, published, failed, full, evicted, rollbacks, kills, pages, loads, paused,
-        rests, gone, waited, late, taken_back, voice_wait_ms;
+        rests, gone, waited, late, taken_back, yields, voice_wait_ms;
 };
 
 static void add_up(struct sums *s, const struct world *w)
@@ -138,6 +138,7 @@ static void add_up(struct sums *s, const struct world *w)
     s->waited += w->n_waited;
     s->late += w->n_late;
     s->taken_back += w->n_taken_back;
+    s->yields += w->n_yields;
     uint64_t ms = (uint64_t)(w->voice_wait_max_ns / MS);
     s->voice_wait_ms = ms > s->voice_wait_ms ? ms : s->voice_wait_ms;
 }
@@ -174,13 +175,15 @@ static void print_sums(const struct sums *s)
         "room "
         "(%llu waited), %llu evictions, %llu rollbacks, %llu kills, %llu requests shared a load, %llu pages "
         "shared, %llu pauses, %llu versions gone, %llu times at rest, "
-        "%llu starts beyond the bound (the longest wait of a voice: %llu ms), %llu pauses of what was lent\n",
+        "%llu starts beyond the bound (the longest wait of a voice: %llu ms), %llu pauses of what was lent, "
+        "%llu for the bound\n",
         (unsigned long long)s->steps, (unsigned long long)s->finals, (unsigned long long)s->tokens,
         (unsigned long long)s->published, (unsigned long long)s->failed, (unsigned long long)s->full,
         (unsigned long long)s->waited, (unsigned long long)s->evicted, (unsigned long long)s->rollbacks,
         (unsigned long long)s->kills, (unsigned long long)s->loads, (unsigned long long)s->pages,
         (unsigned long long)s->paused, (unsigned long long)s->gone, (unsigned long long)s->rests,
-        (unsigned long long)s->late, (unsigned long long)s->voice_wait_ms, (unsigned long long)s->taken_back);
+        (unsigned long long)s->late, (unsigned long long)s->voice_wait_ms, (unsigned long long)s->taken_back,
+        (unsigned long long)s->yields);
 }
 
 static int run_pinned(void)

@@ -26,7 +26,6 @@
 #define WRITES_MAX 64
 #define TENANTS_MAX 5
 #define MS 1000000LL
-#define WAIT_BOUND_NS (2000 * MS)
 
 /* ---- what the simulation knows of generations and names, independently of the registry */
 
@@ -111,7 +110,9 @@ struct request {
     int32_t load; /* waits for it, or -1 */
     /* the engine's */
     struct generation g; /* as fairness sees it */
-    bool in_engine, cancel, running, started;
+    bool in_engine, cancel, running, started, aside, has_turn;
+    uint32_t n_yields, n_at_resume;
+    int64_t paused_ns, resumed_ns;
     struct lora *lora;
     uint64_t marks[TOKENS_MAX]; /* of the positions: what their KV must hold */
     uint8_t tokens[TOKENS_MAX];
@@ -137,7 +138,7 @@ struct world {
     /* of this seed */
     uint32_t n_names, n_tenants, n_slots, arrivals_percent;
     uint64_t budget;
-    int64_t keep_ns;
+    int64_t keep_ns, bound_ns;
     /* registry and what is known of it */
     struct registry *registry;
     enum cause cause;
@@ -167,7 +168,7 @@ struct world {
     uint64_t events_in, events_out;
     /* numbers to be shown: what a run exercised */
     uint64_t n_tokens, n_finals, n_published, n_failed, n_full, n_evicted, n_rollbacks, n_kills,
-        n_shared_pages, n_shared_loads, n_paused, n_rests, n_gone, n_waited, n_late, n_taken_back;
+        n_shared_pages, n_shared_loads, n_paused, n_rests, n_gone, n_waited, n_late, n_taken_back, n_yields;
     int64_t voice_wait_max_ns;
     jmp_buf failed;
     char why[400];

@@ -33,7 +33,8 @@ void engine_submit_request(struct world *w, struct request *r)
     r->n_max = n + 1 + (uint32_t)sim_below(w, 20);
     r->fails_at = sim_chance(w, 3) ? n + (uint32_t)sim_below(w, 5) : 0;
     r->in_engine = true;
-    r->running = r->started = r->cancel = false;
+    r->running = r->started = r->cancel = r->aside = r->has_turn = false;
+    r->n_yields = 0;
     /* Tenant 0 is everybody; of the others one has a share of the pages, and one is a batch tenant. */
     r->g = (struct generation){.n_prompt = r->n_prompt,
                                .max_tokens = r->n_max - r->n_prompt,
@@ -186,7 +187,12 @@ static void apply_pause(struct world *w, const struct schedule_entry *e)
     CHECK(w, r->running && !e->n_tokens, "a pause that is none");
     release_pages(w, r);
     r->running = false;
+    r->aside = e->aside;
+    r->paused_ns = w->now_ns;
+    r->n_yields += e->aside;
+    CHECK(w, r->n_yields <= FAIR_YIELDS_MAX, "request %u yields too often", e->index);
     w->n_paused++;
+    w->n_yields += e->aside;
 }
 
 static void apply_start(struct world *w, const struct schedule_entry *e)
@@ -196,9 +202,13 @@ static void apply_start(struct world *w, const struct schedule_entry *e)
     if (!r->started) {
         int64_t gap_ns = fair_starts(&w->fair, &r->g, e->index, r->n_known - r->n_computed, w->now_ns);
         w->voice_wait_max_ns = gap_ns > w->voice_wait_max_ns ? gap_ns : w->voice_wait_max_ns;
-        w->n_late += gap_ns >= WAIT_BOUND_NS;
+        w->n_late += gap_ns >= w->bound_ns;
     }
     r->running = r->started = true;
+    r->aside = false;
+    r->has_turn = e->overdue;
+    r->resumed_ns = w->now_ns;
+    r->n_at_resume = r->n_known;
     share_prefix(w, r, e->n_pages);
 }
 
@@ -223,44 +233,116 @@ static struct schedule_entry entry_of(struct world *w, uint32_t index)
                                .pages = r->pages,
                                .logits_from = r->n_known - 1,
                                .index = index};
+    bool has_share = r->g.caller.kv_share > 0;
+    int64_t ran_ns = w->now_ns - r->resumed_ns;
+    bool over = ran_ns >= w->bound_ns || (ran_ns >= w->bound_ns / FAIR_TURNS && r->n_known > r->n_at_resume);
+    r->has_turn &= !over;
+    e.priority = r->running && r->has_turn ? INT32_MIN : 0;
+    e.aside = r->aside;
+    e.overdue = e.state == SCHEDULE_PAUSED && w->now_ns - r->paused_ns >= w->bound_ns;
+    e.yields = r->running && over && r->n_yields < FAIR_YIELDS_MAX;
+    e.yields_to_own = e.yields && ran_ns >= w->bound_ns;
+    e.batch = r->g.caller.batch;
     e.lent = fair_is_lent(&w->fair, &r->g, n_pages);
+    e.owns = has_share && !e.lent;
     e.due = e.state == SCHEDULE_PAUSED && r->g.caller.kv_share > 0 && !e.lent;
     return e;
 }
 
-/* Those that wait, in the order that fairness gives them: a place of its plan is a request's index. */
-static void add_waiting(struct world *w, struct schedule *s)
+/* One that fairness has picked, if it may have the pages. */
+static bool add_one(struct world *w, struct schedule *s, uint32_t place, bool late, int64_t overdue_ns)
 {
-    uint32_t n_pages = kv_cache_n_pages(w->kv), place, first = UINT32_MAX;
-    bool late, is_first_late = false;
+    struct request *r = &w->requests[place];
+    uint32_t n_pages = kv_cache_n_pages(w->kv);
+    CHECK(w, r->in_engine && !r->started, "who doesn't wait is next");
+    if (!fair_take(&w->fair, &r->g, place, n_pages))
+        return false;
+    struct schedule_entry e = entry_of(w, place);
+    e.turn = overdue_ns ? UINT32_MAX - (uint32_t)(overdue_ns / MS) : s->n_entries + 1;
+    e.priority = overdue_ns ? INT32_MAX : 0;
+    e.overdue = late;
+    e.due = fair_is_due(&w->fair, &r->g, n_pages);
+    e.lent = w->fair.any_share && !e.due && !late;
+    s->entries[s->n_entries++] = e;
+    return true;
+}
+
+/* Nobody who waits beyond the bound stands behind one that does for less, or for no time at all. */
+static void check_first(struct world *w, uint32_t first, bool is_late)
+{
     int64_t oldest_ns = INT64_MAX;
-    (void)fair_plan(&w->fair, w->now_ns);
-    for (uint32_t i = REQUESTS_MAX; i-- > 0;)
-        if (w->requests[i].in_engine && !w->requests[i].started)
-            fair_put(&w->fair, &w->requests[i].g, i);
-    for (uint32_t k = 1; (place = fair_pick(&w->fair, &late)) != FAIR_NONE;) {
-        struct request *r = &w->requests[place];
-        CHECK(w, r->in_engine && !r->started, "who doesn't wait is next");
-        if (!fair_take(&w->fair, &r->g, place, n_pages))
-            continue;
-        struct schedule_entry e = entry_of(w, place);
-        e.turn = k++;
-        e.due = fair_is_due(&w->fair, &r->g, n_pages);
-        e.lent = w->fair.any_share && !e.due && !late;
-        s->entries[s->n_entries++] = e;
-        is_first_late |= first == UINT32_MAX && late;
-        first = first == UINT32_MAX ? place : first;
-    }
-    /* Nobody who waits beyond the bound stands behind one that does for less, or for no time at all. */
     for (uint32_t i = 0; i < w->fair.n_waiting; i++) {
         const struct fair_caller *c = &w->fair.callers[w->fair.waiting[i]];
         oldest_ns = !c->full && c->served_ns < oldest_ns ? c->served_ns : oldest_ns;
     }
-    if (first == UINT32_MAX || w->fair.n_since + 1 < FAIR_LATE_EVERY || w->now_ns - oldest_ns < WAIT_BOUND_NS)
+    if (w->fair.n_since + 1 < FAIR_LATE_EVERY || w->now_ns - oldest_ns < w->bound_ns)
         return;
-    CHECK(w, is_first_late && w->fair.callers[w->requests[first].g.caller.number].served_ns <= oldest_ns,
+    CHECK(w, is_late && w->fair.callers[w->requests[first].g.caller.number].served_ns <= oldest_ns,
           "request %u is next, another caller waits for %lld ms", first,
           (long long)(w->now_ns - oldest_ns) / MS);
+}
+
+/* Those that wait, in the order that fairness gives them: a place of its plan is a request's index. n of
+ * them, and n_more of the voices that are overdue. */
+static void add_waiting(struct world *w, struct schedule *s, uint32_t n, uint32_t n_more)
+{
+    uint32_t place, first = UINT32_MAX, k = 0;
+    bool late, is_first_late = false, due = !w->fair.any_share;
+    int64_t waited_ns;
+    (void)fair_plan(&w->fair, w->now_ns);
+    for (uint32_t i = REQUESTS_MAX; i-- > 0;)
+        if (w->requests[i].in_engine && !w->requests[i].started)
+            fair_put(&w->fair, &w->requests[i].g, i);
+    while (k < n && (place = fair_pick(&w->fair, &late)) != FAIR_NONE) {
+        if (!add_one(w, s, place, late, 0))
+            continue;
+        due |= s->entries[s->n_entries - 1].due;
+        is_first_late |= first == UINT32_MAX && late;
+        first = first == UINT32_MAX ? place : first;
+        k++;
+    }
+    if (first != UINT32_MAX)
+        check_first(w, first, is_first_late);
+    uint32_t n_overdue = w->fair.late ? fair_n_overdue(&w->fair, w->now_ns, true) : 0;
+    n_overdue = n_overdue < n_more ? n_overdue : n_more;
+    for (k = 0; k < n_overdue && (place = fair_pick_overdue(&w->fair, &waited_ns)) != FAIR_NONE;)
+        k += add_one(w, s, place, true, waited_ns);
+    while (n && !due && (place = fair_pick_shared(&w->fair)) != FAIR_NONE)
+        due = add_one(w, s, place, false, 0) && s->entries[s->n_entries - 1].due;
+}
+
+/* Crowds are of a tenant, with one adapter. */
+static void count_crowds(struct world *w, struct schedule *s)
+{
+    for (struct schedule_entry *a = s->entries; a < s->entries + s->n_entries; a++) {
+        const struct request *r = &w->requests[a->index];
+        uint32_t n = 0;
+        for (uint32_t k = s->n_entries; k-- > 0;) {
+            const struct request *other = &w->requests[s->entries[k].index];
+            bool same = other->tenant == r->tenant && other->lora == r->lora;
+            a->crowd = same ? k : a->crowd;
+            a->n_crowd += same && other->running;
+            n += other->tenant == r->tenant && other->running;
+        }
+        a->load = (float)n / r->g.caller.weight;
+    }
+}
+
+/* Who waits beyond the bound doesn't while others could have made place for it. */
+static void check_bound(struct world *w, const struct schedule *s)
+{
+    uint32_t n_running = 0;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        n_running += s->entries[i].state == SCHEDULE_RUNNING;
+    if (s->n_aside_most == 0 || s->n_pages_free < PAGES_MAX * (n_running + 1))
+        return;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        for (uint32_t k = 0; s->entries[i].overdue && !s->entries[i].start && k < s->n_entries; k++) {
+            const struct schedule_entry *r = &s->entries[k];
+            bool could = r->state == SCHEDULE_RUNNING && r->n_tokens && !r->start && r->yields;
+            CHECK(w, !could || r->crowd == s->entries[i].crowd, "request %u is overdue, and %u runs on",
+                  s->entries[i].index, r->index);
+        }
 }
 
 /* Nobody's own pages are taken while others' are lent, and what is due isn't blocked by what is lent. */
@@ -271,8 +353,34 @@ static void check_pauses(struct world *w, const struct schedule *s)
         lent_runs |= s->entries[i].state == SCHEDULE_RUNNING && s->entries[i].lent && !s->entries[i].start;
     for (uint32_t i = 0; i < s->n_entries; i++) {
         const struct schedule_entry *e = &s->entries[i];
-        w->n_taken_back += e->pause && e->lent;
-        CHECK(w, !e->pause || e->lent || !lent_runs, "a tenant's own pages are taken while others' are lent");
+        w->n_taken_back += e->pause && e->lent && !e->aside;
+        CHECK(w, !e->pause || e->lent || e->aside || !lent_runs,
+              "a tenant's own pages are taken while others' are lent");
+    }
+}
+
+/* Those that run or are paused; one that is aside only if it could go on. */
+static void add_started(struct world *w, struct schedule *s)
+{
+    for (struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++) {
+        if (r->in_engine && r->cancel)
+            finish(w, r, SIM_CANCELLED);
+        s->n_slots_free -= r->in_engine && r->started && !r->aside;
+        s->n_aside_most -= r->in_engine && r->aside;
+    }
+    bool has_slot = s->n_slots_free > 0;
+    for (uint32_t i = 0; i < REQUESTS_MAX; i++) {
+        const struct request *r = &w->requests[i];
+        if (!r->in_engine || !r->started)
+            continue;
+        struct schedule_entry e = entry_of(w, i);
+        if (e.aside && !has_slot && !e.overdue)
+            continue;
+        if (e.aside && !has_slot) {
+            e.priority = INT32_MAX;
+            e.turn = UINT32_MAX - (uint32_t)((w->now_ns - r->paused_ns) / MS);
+        }
+        s->entries[s->n_entries++] = e;
     }
 }
 
@@ -286,21 +394,21 @@ void engine_step(struct world *w)
                          .n_slots_free = w->n_slots,
                          .users = users,
                          .entries = entries};
-    for (uint32_t i = 0; i < REQUESTS_MAX; i++) {
-        struct request *r = &w->requests[i];
-        if (r->in_engine && r->cancel)
-            finish(w, r, SIM_CANCELLED);
-        if (!r->in_engine)
-            continue;
-        s.n_slots_free -= r->started;
-        if (r->started)
-            entries[s.n_entries++] = entry_of(w, i);
+    s.n_aside_most = w->n_slots > FAIR_ASIDE_MIN ? w->n_slots : FAIR_ASIDE_MIN;
+    add_started(w, &s);
+    uint32_t n_aside = 0, n_yield = 0;
+    for (uint32_t i = 0; i < s.n_entries; i++) {
+        n_aside += entries[i].aside;
+        n_yield += entries[i].yields;
     }
-    add_waiting(w, &s);
+    add_waiting(w, &s, s.n_slots_free - (n_aside < s.n_slots_free ? n_aside : s.n_slots_free),
+                n_yield < s.n_aside_most ? n_yield : s.n_aside_most);
+    count_crowds(w, &s);
     s.n_pages_free = prefix_cache_n_free(w->prefix);
     memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);
     check_pauses(w, &s);
+    check_bound(w, &s);
     for (uint32_t i = 0; i < s.n_entries; i++) /* pauses first: others have their pages */
         if (s.entries[i].pause)
             apply_pause(w, &s.entries[i]);
@@ -316,7 +424,7 @@ void engine_step(struct world *w)
     CHECK(w, n_tokens || s.n_entries == 0, "nobody gets on");
     uint32_t n_started = 0;
     for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++)
-        n_started += r->in_engine && r->started;
+        n_started += r->in_engine && r->started && !r->aside;
     CHECK(w, n_started <= w->n_slots, "%u sequences in %u slots", n_started, w->n_slots);
 }
 

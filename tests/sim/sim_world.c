@@ -138,6 +138,7 @@ void world_open(struct world *w, uint64_t seed)
     w->n_slots = 1 + (uint32_t)sim_below(w, 16);
     w->budget = budgets[sim_below(w, sizeof budgets / sizeof budgets[0])];
     w->keep_ns = keeps[sim_below(w, sizeof keeps / sizeof keeps[0])];
+    w->bound_ns = (seed % 2 ? 2000 : 100) * MS;
     w->arrivals_percent = 5 + (uint32_t)sim_below(w, 35);
     w->now_ns = 1000 * MS;
     w->n_contents = 1;
@@ -147,7 +148,7 @@ void world_open(struct world *w, uint64_t seed)
     uint32_t n_pages = PAGES_MAX + (uint32_t)sim_below(w, sim_chance(w, 50) ? 4 : 24);
     CHECK(w, kv_cache_create(&shape, n_pages, &w->kv, &err) == STATUS_OK, "%s", err.text);
     CHECK(w, prefix_cache_create(w->kv, seed, &w->prefix, &err) == STATUS_OK, "%s", err.text);
-    CHECK(w, fair_init(&w->fair, ENGINE_CALLERS_MAX, REQUESTS_MAX, WAIT_BOUND_NS), "no memory");
+    CHECK(w, fair_init(&w->fair, ENGINE_CALLERS_MAX, REQUESTS_MAX, w->bound_ns, w->n_slots), "no memory");
     operator_kill(w);
     for (uint32_t i = 0; i < w->n_names; i++) {
         struct adapter_wish wish;

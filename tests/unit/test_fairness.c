@@ -73,7 +73,7 @@ static void simulate(const struct client *clients, uint32_t n_clients, int64_t s
                      struct served *out)
 {
     struct world w = {.queue = calloc(N_PLACES, sizeof *w.queue)};
-    assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS));
+    assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS, 4));
     memset(out, 0, n_clients * sizeof *out);
     for (uint32_t i = 0; i < n_clients; i++)
         for (uint32_t k = 0; k < clients[i].n_requests * clients[i].n_voices; k++)
@@ -150,7 +150,7 @@ static void a_voice_behind_a_crowd(void **state)
     for (uint32_t number = 0; number < 2; number++) {
         struct world w = {.queue = calloc(N_PLACES, sizeof *w.queue)};
         const struct client c = {number, 0, 0, 1, false};
-        assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS));
+        assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS, 4));
         for (uint32_t i = 0; i < 1000; i++)
             arrive(&w, &c, 0, 0);
         arrive(&w, &c, 0, 7);
@@ -189,13 +189,69 @@ static void weights_count_where_the_bound_cannot_hold(void **state)
         fail_msg("%.2f", ratio);
 }
 
+/* Four places come free a turn, an eighth of the bound, when others are paused: of voices that came together
+ * so many begin early that the last ones begin in time. */
+static void overdue_in_time(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n_voices, turns_left, n_overdue;
+    } cases[] = {{1, 1, 0}, {1, 0, 1},  {4, 1, 0},  {4, 0, 4},   {5, 2, 0}, {5, 1, 1},
+                 {9, 2, 1}, {32, 8, 0}, {32, 7, 4}, {32, 0, 32}, {9, 1, 5}, {100, 8, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct world w = {.queue = calloc(N_PLACES, sizeof *w.queue), .now_ns = 5};
+        assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS, 4));
+        for (uint32_t v = 0; v < cases[i].n_voices; v++) {
+            const struct client c = {v % 3, 0, 0, 1, false};
+            arrive(&w, &c, 0, v);
+            arrive(&w, &c, 0, v);
+        }
+        w.now_ns += BOUND_NS - cases[i].turns_left * (BOUND_NS / FAIR_TURNS);
+        uint32_t n = fair_n_overdue(&w.f, w.now_ns, false);
+        if (n != cases[i].n_overdue)
+            fail_msg("case %zu: %u", i, n);
+        (void)fair_plan(&w.f, w.now_ns);
+        assert_int_equal(fair_n_overdue(&w.f, w.now_ns, true), 0); /* nothing is in the plan */
+        fair_fini(&w.f);
+        free(w.queue);
+    }
+}
+
+/* The one that waited longest is picked, each voice once in a plan. */
+static void the_longest_wait_is_picked(void **state)
+{
+    (void)state;
+    struct world w = {.queue = calloc(N_PLACES, sizeof *w.queue)};
+    assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS, 4));
+    static const uint32_t voices[] = {3, 1, 2, 1};
+    for (uint32_t i = 0; i < 4; i++, w.now_ns += SECOND_NS) {
+        const struct client c = {1 + voices[i] % 2, 0, 0, 1, i == 0};
+        arrive(&w, &c, 0, voices[i]);
+    }
+    w.now_ns += BOUND_NS;
+    assert_true(fair_plan(&w.f, w.now_ns));
+    for (uint32_t i = w.n; i-- > 0;)
+        fair_put(&w.f, &w.queue[i].g, i);
+    for (uint32_t k = 0; k < 3; k++) {
+        assert_int_equal(fair_n_overdue(&w.f, w.now_ns, true), 3 - k);
+        int64_t waited_ns;
+        assert_int_equal(fair_pick_overdue(&w.f, &waited_ns), k);
+        assert_true(waited_ns == BOUND_NS + (4 - k) * SECOND_NS);
+        assert_true(fair_take(&w.f, &w.queue[k].g, k, 1000));
+    }
+    int64_t none_ns;
+    assert_int_equal(fair_pick_overdue(&w.f, &none_ns), FAIR_NONE);
+    fair_fini(&w.f);
+    free(w.queue);
+}
+
 /* Voices come and go in any order: what is counted is what waits, and every place is free in the end. */
 static void voices_are_forgotten(void **state)
 {
     (void)state;
     struct world w = {.queue = calloc(N_PLACES, sizeof *w.queue)};
     uint32_t x = 1;
-    assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS));
+    assert_true(w.queue && fair_init(&w.f, ENGINE_CALLERS_MAX, N_PLACES, BOUND_NS, 4));
     for (uint32_t i = 0; i < 60000; i++) {
         x = x * 1664525U + 1013904223U;
         const struct client c = {(x >> 9) % 7, 0, 0, 1, false};
@@ -230,6 +286,8 @@ int main(void)
         cmocka_unit_test(voices_of_a_tenant_take_turns),
         cmocka_unit_test(a_voice_behind_a_crowd),
         cmocka_unit_test(weights_count_where_the_bound_cannot_hold),
+        cmocka_unit_test(overdue_in_time),
+        cmocka_unit_test(the_longest_wait_is_picked),
         cmocka_unit_test(voices_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,7 +163,8 @@ static void check_table(const struct table *t)
                          t->n_pages_free,
                          entries,
                          0,
-                         NULL};
+                         NULL,
+                         0};
     for (; s.n_entries < N_MAX && t->rows[s.n_entries].state; s.n_entries++) {
         const struct row *r = &t->rows[s.n_entries];
         entries[s.n_entries] = (struct schedule_entry){.state = state_of(r->state),
@@ -201,7 +202,7 @@ static void held_prompts_wait(void **state)
         {.state = SCHEDULE_RUNNING, .arrival = 1, .n_known = 20, .logits_from = 19},
         {.state = SCHEDULE_RUNNING, .arrival = 2, .n_known = 20, .logits_from = 19, .hold = true},
         {.state = SCHEDULE_RUNNING, .arrival = 3, .n_known = 20, .logits_from = 19}};
-    struct schedule s = {10, 6, 3, 4, 0, 100, entries, 3, NULL};
+    struct schedule s = {10, 6, 3, 4, 0, 100, entries, 3, NULL, 0};
     schedule_plan(&s);
     assert_int_equal(entries[0].n_tokens, 6);
     assert_int_equal(entries[1].n_tokens, 0);
@@ -238,7 +239,7 @@ static void shared_pages_are_free_without_users(void **state)
     entries[0].pages = own;
     entries[1].pages = a;
     entries[2].pages = b;
-    struct schedule s = {8, 8, 3, 4, 0, 0, entries, 3, users};
+    struct schedule s = {8, 8, 3, 4, 0, 0, entries, 3, users, 0};
     schedule_plan(&s);
     assert_true(entries[0].n_tokens == 1 && entries[1].n_tokens == 1 && entries[2].pause);
     assert_true(users[0] == 1 && users[3] == 0 && s.n_pages_free == 0);
@@ -257,7 +258,7 @@ static void shared_pages_are_free_without_users(void **state)
     uint32_t shared[6] = {1, 1, 1};
     more[0].pages = a;
     more[1].pages = found;
-    s = (struct schedule){8, 8, 3, 4, 1, 2, more, 2, shared};
+    s = (struct schedule){8, 8, 3, 4, 1, 2, more, 2, shared, 0};
     schedule_plan(&s);
     assert_true(more[1].start && more[1].n_tokens == 2);
     assert_true(shared[0] == 2 && s.n_pages_free == 1);
@@ -270,7 +271,7 @@ static void shared_pages_are_free_without_users(void **state)
                                       .n_pages = 2,
                                       .logits_from = 9};
     more[1].pages = found;
-    s = (struct schedule){8, 8, 3, 4, 1, 2, &more[1], 1, shared};
+    s = (struct schedule){8, 8, 3, 4, 1, 2, &more[1], 1, shared, 0};
     schedule_plan(&s);
     assert_true(!more[1].start && shared[0] == 0 && s.n_pages_free == 2);
 }
@@ -306,25 +307,174 @@ static void what_is_lent_is_taken_back(void **state)
     /* One of three lent ones is enough: the youngest. Who isn't lent to stays, though it is younger. */
     struct schedule_entry e[5] = {runs(1, 8, 3, true), runs(2, 8, 3, true), runs(3, 8, 3, true),
                                   runs(4, 8, 3, false), waits(5, 7, true)};
-    struct schedule s = {64, 64, 8, 4, 1, 3, e, 5, NULL};
+    struct schedule s = {64, 64, 8, 4, 1, 3, e, 5, NULL, 0};
     schedule_plan(&s);
     assert_true(!e[0].pause && !e[1].pause && e[2].pause && !e[3].pause);
     assert_true(e[4].start && e[4].n_tokens == 7);
     /* All of them wouldn't be enough: none. */
     struct schedule_entry few[3] = {runs(1, 8, 3, true), runs(2, 8, 2, false), waits(3, 25, true)};
-    s = (struct schedule){64, 64, 8, 4, 1, 1, few, 3, NULL};
+    s = (struct schedule){64, 64, 8, 4, 1, 1, few, 3, NULL, 0};
     schedule_plan(&s);
     assert_true(!few[0].pause && !few[1].pause && !few[2].start);
     /* It isn't due: none, either. */
     struct schedule_entry not_due[2] = {runs(1, 8, 3, true), waits(2, 4, false)};
-    s = (struct schedule){64, 64, 8, 4, 1, 1, not_due, 2, NULL};
+    s = (struct schedule){64, 64, 8, 4, 1, 1, not_due, 2, NULL, 0};
     schedule_plan(&s);
     assert_true(!not_due[0].pause && !not_due[1].start);
     /* Without a place to run nobody is paused in vain. */
     struct schedule_entry no_slot[2] = {runs(1, 8, 3, true), waits(2, 4, true)};
-    s = (struct schedule){64, 64, 8, 4, 0, 1, no_slot, 2, NULL};
+    s = (struct schedule){64, 64, 8, 4, 0, 1, no_slot, 2, NULL, 0};
     schedule_plan(&s);
     assert_true(!no_slot[0].pause && !no_slot[1].start);
+}
+
+/* ---- those that are overdue ---- */
+
+static struct schedule_entry yields(uint64_t arrival, uint32_t crowd, uint32_t n_crowd, float load)
+{
+    struct schedule_entry e = runs(arrival, 8, 3, false);
+    e.crowd = crowd;
+    e.n_crowd = n_crowd;
+    e.load = load;
+    e.yields = true;
+    return e;
+}
+
+static struct schedule_entry overdue(uint64_t arrival, uint32_t n_known, uint32_t crowd)
+{
+    struct schedule_entry e = waits(arrival, n_known, false);
+    e.lent = false;
+    e.overdue = true;
+    e.crowd = crowd;
+    e.priority = INT32_MAX;
+    return e;
+}
+
+/* Which of the first n is paused, and put aside; they have kept their order. -1: none; -2: another number. */
+static int who_yields(const struct schedule_entry *e, uint32_t n)
+{
+    int found = -1;
+    for (uint32_t i = 0; i < n; i++)
+        if (e[i].pause)
+            found = found == -1 && e[i].aside && !e[i].n_tokens ? (int)i : -2;
+    return found;
+}
+
+static void who_is_softest_yields(void **state)
+{
+    (void)state;
+    /* By class, then the caller's load, then the crowd, then age. */
+    struct schedule_entry e[6] = {yields(1, 0, 1, 1), yields(2, 1, 2, 3), yields(3, 2, 3, 3),
+                                  yields(4, 2, 3, 3), yields(5, 3, 1, 1), overdue(6, 3, 9)};
+    struct schedule_entry again[6];
+    static const int order[] = {0, 3, 2, 1, 4};
+    e[0].batch = true;
+    for (uint32_t k = 0; k < 5; k++) {
+        memcpy(again, e, sizeof e);
+        for (uint32_t i = 0; i < k; i++)
+            again[order[i]].yields = false;
+        struct schedule s = {64, 64, 8, 4, 0, 20, again, 6, NULL, 1};
+        schedule_plan(&s);
+        assert_int_equal(who_yields(again, 5), order[k]);
+        assert_true(again[5].start && again[5].n_tokens == 3);
+        assert_int_equal(s.n_slots_free, 0);
+        assert_int_equal(schedule_tokens(&s), 4 + 3);
+    }
+    /* No room for who would be put aside; a place is free; nobody yields: nobody is paused. */
+    memcpy(again, e, sizeof e);
+    struct schedule s = {64, 64, 8, 4, 0, 20, again, 6, NULL, 0};
+    schedule_plan(&s);
+    assert_true(who_yields(again, 5) == -1 && !again[5].start);
+    memcpy(again, e, sizeof e);
+    s = (struct schedule){64, 64, 8, 4, 1, 20, again, 6, NULL, 1};
+    schedule_plan(&s);
+    assert_true(who_yields(again, 5) == -1 && again[5].start);
+    memcpy(again, e, sizeof e);
+    for (uint32_t i = 0; i < 5; i++)
+        again[i].yields = false;
+    s = (struct schedule){64, 64, 8, 4, 0, 20, again, 6, NULL, 1};
+    schedule_plan(&s);
+    assert_true(who_yields(again, 5) == -1 && !again[5].start);
+}
+
+static void its_own_yield_later(void **state)
+{
+    (void)state;
+    for (int later = 0; later < 2; later++) {
+        struct schedule_entry e[3] = {yields(1, 7, 2, 2), yields(2, 7, 2, 2), overdue(3, 3, 7)};
+        e[0].yields_to_own = later;
+        struct schedule s = {64, 64, 8, 4, 0, 20, e, 3, NULL, 4};
+        schedule_plan(&s);
+        assert_int_equal(who_yields(e, 2), later ? 0 : -1);
+        assert_int_equal(e[2].start, later);
+    }
+}
+
+/* Pages are made room for, too: as many yield as need be, or none; not those whose own the pages are. The
+ * budget that they leave is enough where all of it was theirs. */
+static void pages_are_yielded(void **state)
+{
+    (void)state;
+    struct schedule_entry e[4] = {yields(1, 0, 1, 1), yields(2, 1, 1, 2), yields(3, 2, 1, 3),
+                                  overdue(4, 22, 9)};
+    struct schedule_entry again[4];
+    static const struct {
+        uint32_t n_slots, n_pages, owner;
+        bool yields[3];
+    } cases[] = {{1, 9, 3, {false, false, true}}, {0, 9, 3, {false, false, true}},
+                 {1, 3, 3, {false, true, true}},  {0, 3, 2, {true, true, false}},
+                 {0, 9, 2, {false, false, true}}, {1, 0, 2, {false, false, false}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        memcpy(again, e, sizeof e);
+        for (uint32_t k = 0; k < 3; k++)
+            again[k].owns = k == cases[i].owner;
+        struct schedule s = {3, 3, 8, 4, cases[i].n_slots, cases[i].n_pages, again, 4, NULL, 3};
+        schedule_plan(&s);
+        for (uint32_t k = 0; k < 3; k++)
+            if (again[k].pause != cases[i].yields[k])
+                fail_msg("case %zu: entry %u", i, k);
+        bool any = cases[i].yields[0] || cases[i].yields[1] || cases[i].yields[2];
+        assert_true(again[3].start == any && schedule_tokens(&s) == 3);
+    }
+}
+
+/* One that was put aside goes on in a free place only, or when it is overdue itself; and is blocked by nobody
+ * then. */
+static void who_is_aside_comes_back(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++)
+        for (uint32_t n_slots = 0; n_slots < 2; n_slots++) {
+            struct schedule_entry e[3] = {runs(1, 8, 3, false), yields(2, 1, 1, 1), runs(3, 8, 0, false)};
+            e[2].state = SCHEDULE_PAUSED;
+            e[2].aside = true;
+            e[2].n_computed = 0;
+            e[2].overdue = late;
+            struct schedule s = {64, 64, 8, 4, n_slots, 20, e, 3, NULL, 1};
+            schedule_plan(&s);
+            assert_int_equal(e[2].start, late || n_slots);
+            assert_int_equal(who_yields(e, 2), late && !n_slots ? 1 : -1);
+        }
+    struct schedule_entry e[3] = {yields(1, 8, 1, 1), waits(2, 40, false), overdue(3, 3, 9)};
+    struct schedule s = {64, 64, 8, 4, 2, 4, e, 3, NULL, 1};
+    schedule_plan(&s);
+    assert_true(!e[1].start && e[2].start && who_yields(e, 1) == -1);
+}
+
+/* An old prompt that takes all of the budget leaves a token, so that it can start. */
+static void a_token_is_kept_for_it(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        struct schedule_entry e[2] = {yields(1, 0, 1, 1), overdue(2, 5, 9)};
+        e[0].n_known = 300;
+        e[0].logits_from = 299;
+        e[1].overdue = late;
+        struct schedule s = {16, 16, 8, 4, 1, 200, e, 2, NULL, 1};
+        schedule_plan(&s);
+        assert_true(who_yields(e, 1) == -1 && e[1].start == late);
+        assert_true(e[0].n_tokens == (late ? 15U : 16U) && e[1].n_tokens == (late ? 1U : 0U));
+    }
 }
 
 static void those_that_are_due_pass_by(void **state)
@@ -335,14 +485,14 @@ static void those_that_are_due_pass_by(void **state)
                                   waits(4, 4, true)};
     e[1].state = SCHEDULE_PAUSED;
     e[1].turn = 0;
-    struct schedule s = {64, 64, 8, 4, 3, 8, e, 4, NULL};
+    struct schedule s = {64, 64, 8, 4, 3, 8, e, 4, NULL, 0};
     schedule_plan(&s);
     assert_true(!e[1].start && !e[2].start && e[3].start);
     /* One that isn't lent to blocks all. */
     struct schedule_entry b[4] = {runs(1, 8, 2, false), waits(2, 40, false), waits(3, 4, false),
                                   waits(4, 4, true)};
     b[1].lent = false;
-    s = (struct schedule){64, 64, 8, 4, 3, 8, b, 4, NULL};
+    s = (struct schedule){64, 64, 8, 4, 3, 8, b, 4, NULL, 0};
     schedule_plan(&s);
     assert_true(!b[1].start && !b[2].start && !b[3].start);
 }
@@ -352,18 +502,18 @@ static void who_grows_pauses_those_that_are_lent_to(void **state)
     (void)state;
     /* The older one is lent to: it goes for the younger one's page, and not the other way round. */
     struct schedule_entry e[2] = {runs(1, 9, 3, true), runs(2, 9, 2, false)};
-    struct schedule s = {64, 64, 8, 4, 0, 0, e, 2, NULL};
+    struct schedule s = {64, 64, 8, 4, 0, 0, e, 2, NULL, 0};
     schedule_plan(&s);
     assert_true(e[0].pause && e[0].n_tokens == 0 && e[1].n_tokens == 1);
     struct schedule_entry f[2] = {runs(1, 9, 2, true), runs(2, 8, 2, false)};
-    s = (struct schedule){64, 64, 8, 4, 0, 0, f, 2, NULL};
+    s = (struct schedule){64, 64, 8, 4, 0, 0, f, 2, NULL, 0};
     schedule_plan(&s);
     assert_true(f[0].pause && f[1].n_tokens == 1);
     /* The last one is held, and whom it waits for must go: it computes by itself. */
     struct schedule_entry g[2] = {runs(1, 20, 2, true), runs(2, 20, 2, false)};
     g[0].n_computed = g[1].n_computed = 8;
     g[1].hold = true;
-    s = (struct schedule){64, 64, 8, 4, 0, 0, g, 2, NULL};
+    s = (struct schedule){64, 64, 8, 4, 0, 0, g, 2, NULL, 0};
     schedule_plan(&s);
     assert_true(g[0].pause && g[1].n_tokens > 0);
 }
@@ -379,7 +529,7 @@ static void shared_pages_are_taken_back_together(void **state)
                                       waits(3, more ? 20 : 12, true)};
         e[0].pages = a;
         e[1].pages = b;
-        struct schedule s = {64, 64, 8, 4, 1, 1, e, 3, users};
+        struct schedule s = {64, 64, 8, 4, 1, 1, e, 3, users, 0};
         schedule_plan(&s);
         if (more) { /* 6 pages are needed, there are 5 */
             assert_true(!e[0].pause && !e[1].pause && !e[2].start);
@@ -402,12 +552,15 @@ static uint32_t next_random(uint32_t *x)
 struct life {
     struct schedule_entry e;
     uint32_t n_goal; /* tokens at which it ends */
+    uint32_t n_yields;
     bool over;
 };
 
 static void obey(struct life *l, const struct schedule_entry *p, uint32_t page_tokens)
 {
     l->e.state = p->state;
+    l->e.aside = p->aside && p->state == SCHEDULE_PAUSED;
+    l->n_yields += p->pause && p->aside;
     if (p->pause)
         l->e.n_computed = l->e.n_pages = 0;
     if (!p->n_tokens)
@@ -422,9 +575,18 @@ static void obey(struct life *l, const struct schedule_entry *p, uint32_t page_t
     }
 }
 
+/* Now and then one that doesn't run is overdue, and what runs yields, a few times each. */
+static void make_overdue(struct life *l, uint32_t random)
+{
+    bool runs = l->e.state == SCHEDULE_RUNNING;
+    l->e.overdue = !runs && random % 4 == 0;
+    l->e.yields = l->e.yields_to_own = runs && l->n_yields < 3;
+}
+
 /* Random sequences in small caches: budgets are kept, pages never run negative, everybody ends. */
 static void everybody_ends_within_all_bounds(void **state)
 {
+    uint32_t n_yields = 0;
     (void)state;
     for (uint32_t seed = 1; seed <= 200; seed++) {
         uint32_t x = seed, n_pages = 8 + next_random(&x) % 20, n_slots = 1 + next_random(&x) % 6;
@@ -435,6 +597,7 @@ static void everybody_ends_within_all_bounds(void **state)
                                      .e = {.priority = (int32_t)(next_random(&x) % 3),
                                            .lent = seed > 100 && i % 3 == 0,
                                            .due = seed > 100 && i % 3 == 1,
+                                           .crowd = i % 4,
                                            .arrival = i,
                                            .n_known = known,
                                            .logits_from = next_random(&x) % 4 ? known - 1 : 0}};
@@ -442,30 +605,38 @@ static void everybody_ends_within_all_bounds(void **state)
         uint32_t n_left = 12, n_steps = 0;
         while (n_left) {
             struct schedule_entry entries[12];
-            struct schedule s = {8, 1 + next_random(&x) % 8, 3, 4, n_slots, n_pages, entries, 0, NULL};
+            struct schedule s = {8, 1 + next_random(&x) % 8, 3, 4, n_slots, n_pages, entries, 0, NULL, 0};
+            s.n_aside_most = 4;
             for (uint32_t i = 0; i < 12; i++) {
+                if (seed % 2)
+                    make_overdue(&lives[i], next_random(&x));
                 s.n_pages_free -= lives[i].over ? 0 : lives[i].e.n_pages;
-                s.n_slots_free -= !lives[i].over && lives[i].e.state != SCHEDULE_WAITING;
+                s.n_slots_free -= !lives[i].over && lives[i].e.state != SCHEDULE_WAITING && !lives[i].e.aside;
+                s.n_aside_most -= !lives[i].over && lives[i].e.aside;
                 lives[i].e.index = i;
                 if (!lives[i].over)
                     entries[s.n_entries++] = lives[i].e;
             }
             schedule_plan(&s);
-            uint32_t n_tokens = 0, pages = 0, running = 0;
+            uint32_t n_tokens = 0, pages = 0, running = 0, aside = 0;
             for (uint32_t i = 0; i < s.n_entries; i++) {
                 struct life *l = &lives[entries[i].index];
                 obey(l, &entries[i], 4);
                 n_tokens += entries[i].n_tokens;
                 pages += l->e.n_pages;
-                running += l->e.state != SCHEDULE_WAITING;
+                running += l->e.state != SCHEDULE_WAITING && !l->e.aside;
+                n_yields += l->n_yields && l->over;
+                aside += l->e.aside;
                 n_left -= l->over;
             }
             assert_in_range(n_tokens, 1, 8);
             assert_in_range(pages, 0, n_pages);
             assert_in_range(running, 0, n_slots);
+            assert_in_range(aside, 0, 4);
             assert_true(++n_steps < 20000);
         }
     }
+    assert_true(n_yields > 100);
 }
 
 int main(void)
@@ -475,6 +646,11 @@ int main(void)
         cmocka_unit_test(held_prompts_wait),
         cmocka_unit_test(shared_pages_are_free_without_users),
         cmocka_unit_test(what_is_lent_is_taken_back),
+        cmocka_unit_test(who_is_softest_yields),
+        cmocka_unit_test(its_own_yield_later),
+        cmocka_unit_test(pages_are_yielded),
+        cmocka_unit_test(who_is_aside_comes_back),
+        cmocka_unit_test(a_token_is_kept_for_it),
         cmocka_unit_test(those_that_are_due_pass_by),
         cmocka_unit_test(who_grows_pauses_those_that_are_lent_to),
         cmocka_unit_test(shared_pages_are_taken_back_together),
