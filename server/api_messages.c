@@ -1,6 +1,6 @@
 /* The messages of a chat, checked, in the form that templates know.
  *
- * A message's content may be a string or parts of type text, which are joined by line breaks as vLLM does.
+ * A message's content may be a string or parts that are text, which are joined by line breaks as vLLM does.
  * Text that looks like a special token becomes one, as with transformers: templates and their models expect
  * that. */
 #include "api_messages.h"
@@ -20,6 +20,18 @@ static bool is_role(const char *role)
     return false;
 }
 
+/* Where a part of this type has its text: as a chat, its history and the Responses name them; NULL: it is no
+ * text. */
+static const char *text_key(const char *type)
+{
+    static const char *const types[][2] = {
+        {"text", "text"}, {"refusal", "refusal"}, {"input_text", "text"}, {"output_text", "text"}};
+    for (size_t i = 0; type && i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(type, types[i][0]) == 0)
+            return types[i][1];
+    return NULL;
+}
+
 /* The parts' texts as one string, new; NULL after a fault. */
 static json_t *join_parts(struct reader *r, const json_t *parts, size_t message)
 {
@@ -27,16 +39,17 @@ static json_t *join_parts(struct reader *r, const json_t *parts, size_t message)
     struct buf text;
     buf_init(&text, 0);
     for (size_t i = 0; i < json_array_size(parts); i++) {
-        const json_t *part = json_array_get(parts, i), *t = json_object_get(part, "text");
-        const char *type = json_string_value(json_object_get(part, "type"));
+        const json_t *part = json_array_get(parts, i);
+        const char *type = json_string_value(json_object_get(part, "type")), *key = text_key(type);
+        const json_t *t = json_object_get(part, key ? key : "text");
         snprintf(param, sizeof param, "messages[%zu].content[%zu]", message, i);
         if (json_is_string(part))
             t = part;
-        else if (!type || strcmp(type, "text") != 0)
+        else if (!key)
             read_fail(r, STATUS_UNSUPPORTED, param, "%s: type \"%.40s\" is not supported, only \"text\" is",
                       param, type ? type : "");
         if (!json_is_string(t))
-            read_fail(r, STATUS_INVALID, param, "%s.text: expected a string", param);
+            read_fail(r, STATUS_INVALID, param, "%s.%s: expected a string", param, key ? key : "text");
         else
             buf_printf(&text, "%s%s", i ? "\n" : "", json_string_value(t));
     }

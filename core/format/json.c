@@ -64,7 +64,9 @@ enum status json_parse(const char *text, size_t length, const char *shown, uint3
         return STATUS_OK;
     if (json_error_code(&e) == json_error_out_of_memory)
         return fail(err, STATUS_NO_MEMORY, "%s: no memory to parse %zu bytes", shown, length);
-    return fail(err, STATUS_FORMAT, "%s:%d:%d: %s", shown, e.line, e.column, e.text);
+    bool nul = json_error_code(&e) == json_error_null_character; /* whose text is for the library's callers */
+    return fail(err, STATUS_FORMAT, "%s:%d:%d: %s", shown, e.line, e.column,
+                nul ? "the character \\u0000 is not allowed in strings" : e.text);
 }
 
 enum status json_read_at(int dir_fd, const char *shown_dir, const char *name, size_t limit_bytes,

@@ -167,6 +167,20 @@ def test_an_echo_is_of_what_is_continued(client):
     assert same[0] == same[1]
 
 
+def test_parts_that_are_text_by_other_names(server, client):
+    """An assistant's refusal in a history, and what comes from the Responses."""
+    def prompt(content):
+        return server.post("/apply-template", {"messages": HELLO + [{"role": "assistant", "content": content}] + HELLO})[1]["prompt"]
+    want = prompt("I can't.")
+    for part in ({"type": "text", "text": "I can't."}, {"type": "refusal", "refusal": "I can't."}, {"type": "output_text", "text": "I can't."},
+                 {"type": "input_text", "text": "I can't."}):
+        assert prompt([part]) == want
+    with pytest.raises(openai.BadRequestError, match="refusal"):
+        client.chat.completions.create(model="tiny", messages=[{"role": "assistant", "content": [{"type": "refusal", "text": "x"}]}])
+    with pytest.raises(openai.BadRequestError, match="image_url"):
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+
+
 def test_bad_words_behind_a_space():
     """They may be other tokens there, and another number of them."""
     import os

@@ -67,6 +67,27 @@ def test_only_the_same_voice_shares(many):
         assert cached(many, ids, model=voice) == full, voice
 
 
+def test_a_turn_that_activates_an_adapter_keeps_what_the_base_has_read(many):
+    """One transcript, two voices: what stands before the invocation is the base's, to the bit; any other adapter reads it anew."""
+    def say(turns, **body):
+        messages = [{"role": ("user", "assistant")[i % 2], **t} for i, t in enumerate(turns)]
+        status, answer = ask(many, None, path="/v1/chat/completions", messages=messages, model="tiny", **body)
+        assert status == 200, answer
+        return answer["usage"]["prompt_tokens_details"]["cached_tokens"], answer["choices"][0]["token_ids"], answer["choices"][0]["prompt_token_ids"]
+
+    word = many.post("/detokenize", {"tokens": ALORA})[1]["content"]
+    before = [{"content": "A long ride by the river, with two of them and a dog. " * 4}, {"content": "Well."}]
+    _, _, read = say(before[:1])
+    n = len(read) // PAGE * PAGE
+    assert n >= 2 * PAGE
+    turns = {v: before + [{"content": "Check " + word + "now", "adapter": v}] for v in ("alora_r4", "qv_r4")}
+    found, answer, ids = say(turns["alora_r4"])
+    at = [i for i in range(len(ids)) if ids[i:i + 3] == ALORA]
+    assert len(at) == 1 and at[0] >= n and found >= n  # it is called once, behind what was found
+    assert say(turns["alora_r4"], cache_prompt=False)[:2] == (0, answer)
+    assert say(turns["qv_r4"])[0] == 0
+
+
 def test_an_activated_adapter_has_the_bases_prompt(many):
     ids = prompt(70, 5) + ALORA + prompt(40, 6)
     assert cached(many, ids, model="tiny") == 0
