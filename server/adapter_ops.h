@@ -92,14 +92,14 @@ struct keep_note {
     const char *operation; /* "load", "rollback" …, there until it's done; NULL: no line */
     const char *by;        /* who asked; copied */
     uint64_t generation;   /* what it is about; 0: the stable one */
+    /* Copied. The line alone, which says this: of what was refused, or is no change of the name's. NULL: a
+     * change. */
+    const char *outcome;
 };
 /* Keeps what the registry now says of a name (or that it is gone) in the state file, then calls done (NULL:
  * nobody waits, and the server's log tells a failure). Without a state file at once. */
 void adapter_ops_keep(struct adapter_ops *o, const char *name, const struct keep_note *note,
                       void (*done)(enum status s, const struct error *err, void *data), void *data);
-/* The same for what was refused and changed nothing: only the line. */
-void adapter_ops_note_refusal(struct adapter_ops *o, const char *name, const struct keep_note *note,
-                              const char *why);
 bool adapter_ops_keeps(const struct adapter_ops *o); /* there is a state file */
 
 /* After a version of the name was at fault for a reply: a stable one that fails too often gives way to the

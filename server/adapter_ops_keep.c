@@ -15,7 +15,7 @@ struct wish_to_keep {
     char name[ADAPTER_NAME_MAX + 1];
     struct keep_note note;
     char by[64];
-    char *refusal; /* only a line of the log with this outcome; NULL: a change */
+    char *outcome;                                                    /* note's */
     void (*done)(enum status s, const struct error *err, void *data); /* or NULL */
     void *data;
     /* of the transaction */
@@ -54,11 +54,11 @@ static void write_batch(void *data)
     for (const struct wish_to_keep *w = k->writing; w; w = w->next, i++)
         changes[i] = (struct state_change){.name = w->name,
                                            .put = w->snapshot,
-                                           .remove = !w->snapshot && !w->refusal,
+                                           .remove = !w->snapshot && !w->outcome,
                                            .operation = w->note.operation,
                                            .by = w->by,
                                            .generation = w->note.generation,
-                                           .outcome = w->refusal};
+                                           .outcome = w->outcome};
     k->status = state_apply(k->state, changes, n, &k->counters, &k->err);
     mem_free(changes);
 }
@@ -92,7 +92,7 @@ static void written(void *data)
         if (w->done)
             w->done(k->status, k->status == STATUS_OK ? NULL : &k->err, w->data);
         state_name_destroy(w->snapshot);
-        mem_free(w->refusal);
+        mem_free(w->outcome);
         mem_free(w);
         w = next;
     }
@@ -112,7 +112,7 @@ static void next_batch(struct keeper *k)
     registry_counters(r, &k->counters.revision, &k->counters.generation);
     k->status = STATUS_OK;
     for (struct wish_to_keep *w = k->writing; w; w = w->next) {
-        const struct adapter *a = w->refusal ? NULL : registry_find(r, w->name);
+        const struct adapter *a = w->outcome ? NULL : registry_find(r, w->name);
         w->snapshot = a ? state_name_of(a) : NULL;
         if (a && !w->snapshot)
             k->status = fail(&k->err, STATUS_NO_MEMORY, "no memory to keep the change");
@@ -136,7 +136,11 @@ static struct wish_to_keep *make_wish(const char *name, const struct keep_note *
     snprintf(w->name, sizeof w->name, "%s", name);
     snprintf(w->by, sizeof w->by, "%s", note->by ? note->by : "");
     w->note = *note;
-    return w;
+    w->outcome = note->outcome ? mem_strdup(note->outcome) : NULL;
+    if (!note->outcome || w->outcome)
+        return w;
+    mem_free(w);
+    return NULL;
 }
 
 static void append_wish(struct keeper *k, struct wish_to_keep *w)
@@ -146,23 +150,12 @@ static void append_wish(struct keeper *k, struct wish_to_keep *w)
     next_batch(k);
 }
 
-void adapter_ops_note_refusal(struct adapter_ops *o, const char *name, const struct keep_note *note,
-                              const char *why)
-{
-    struct wish_to_keep *w = o->keeper ? make_wish(name, note) : NULL;
-    if (w)
-        w->refusal = mem_strdup(why);
-    if (w && w->refusal)
-        append_wish(o->keeper, w);
-    else
-        mem_free(w); /* the log of the server has it in any case */
-}
-
 void adapter_ops_keep(struct adapter_ops *o, const char *name, const struct keep_note *note,
                       void (*done)(enum status s, const struct error *err, void *data), void *data)
 {
     struct keeper *k = o->keeper;
-    ops_disown(o, name);
+    if (!note->outcome)
+        ops_disown(o, name);
     if (!k) {
         if (done)
             done(STATUS_OK, NULL, data);

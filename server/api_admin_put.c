@@ -84,7 +84,7 @@ static enum status register_name(struct request *r, struct load_order *o, struct
         return s;
     kept->generation_now = a->stable;
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, a->wish.name, &(struct keep_note){"register", r->peer, 0},
+    adapter_ops_keep(r->server->adapter_ops, a->wish.name, &(struct keep_note){"register", r->peer, 0, NULL},
                      registered, kept);
     return STATUS_OK;
 }

@@ -3,6 +3,7 @@
  * refused. */
 #include <string.h>
 
+#include "adapter_ops.h"
 #include "api.h"
 #include "api_parse.h"
 #include "server.h"
@@ -54,6 +55,28 @@ static enum status parse_array(struct request *r, json_t **out, struct fault *f)
                      describe_json(*out, text, sizeof text));
 }
 
+static void noted(enum status s, const struct error *err, void *data)
+{
+    static const char done[] = "{\"success\":true}";
+    struct request *r = data;
+    if (s == STATUS_OK)
+        reply_send(r, 200, "application/json", done, sizeof done - 1);
+    else
+        reply_error(r, 500, err->text, NULL, "not_persisted");
+    request_release(r);
+}
+
+/* In force until the end of this run; the log of changes has it before it is answered. */
+static void set_and_note(struct request *r)
+{
+    const char *voice = voices_default(r->server, r->arena);
+    const struct keep_note note = {.operation = "default voice", .by = r->peer, .outcome = "ok"};
+    LOG_EVENT(&r->server->log, LOG_INFO, "voice of requests that name none",
+              LOG_TEXT("voice", voice ? voice : ""));
+    request_hold(r);
+    adapter_ops_keep(r->server->adapter_ops, voice ? voice : "", &note, noted, r);
+}
+
 void api_lora_set(struct request *r)
 {
     struct fault f = {0};
@@ -70,12 +93,8 @@ void api_lora_set(struct request *r)
     if (s == STATUS_OK)
         s = voices_set_default(r->server, &words, &f);
     json_decref(body);
-    if (s != STATUS_OK) {
+    if (s == STATUS_OK)
+        set_and_note(r);
+    else
         reply_fault(r, &f);
-        return;
-    }
-    static const char done[] = "{\"success\":true}";
-    LOG_EVENT(&r->server->log, LOG_INFO, "voice of requests that name none",
-              LOG_NUMBER("adapters", words.n_lora));
-    reply_send(r, 200, "application/json", done, sizeof done - 1);
 }

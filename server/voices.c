@@ -369,12 +369,12 @@ static void add_members(struct voice *v, const struct voice_expr *e, bool always
         v->members[v->n_members++] = (struct voice_member){.term = e->terms[i], .always = always};
 }
 
-static const char *print(struct request *r, const struct voice_expr *e)
+static const char *print(struct arena *a, const struct voice_expr *e)
 {
     struct buf b;
     buf_init(&b, 0);
     voice_expr_print(e, &b);
-    const char *text = b.failed ? NULL : arena_strdup(r->arena, b.data ? b.data : "");
+    const char *text = b.failed ? NULL : arena_strdup(a, b.data ? b.data : "");
     buf_fini(&b);
     return text;
 }
@@ -429,8 +429,8 @@ static enum status name_members(struct request *r, struct voice_expr *e, struct 
         return as_fault(f, &err, "model");
     add_members(out, e, false);
     add_members(out, &always, true);
-    out->adapter = e->n ? print(r, e) : NULL;
-    out->always = always.n ? print(r, &always) : NULL;
+    out->adapter = e->n ? print(r->arena, e) : NULL;
+    out->always = always.n ? print(r->arena, &always) : NULL;
     if ((e->n && !out->adapter) || (always.n && !out->always))
         return no_memory(f);
     return check_policy(out, f);
@@ -678,4 +678,9 @@ enum status voices_set_default(struct server *s, const struct voice_words *numbe
     if (st == STATUS_OK)
         s->voices->nameless = e;
     return st;
+}
+
+const char *voices_default(const struct server *s, struct arena *a)
+{
+    return s->voices->nameless.n ? print(a, &s->voices->nameless) : s->base.name;
 }

@@ -91,5 +91,7 @@ bool voice_number_at(struct server *s, size_t index, struct voice_number *out);
  * id, or too many; nothing has changed then. */
 LK_MUST_USE enum status voices_set_default(struct server *s, const struct voice_words *numbered,
                                            struct fault *f);
+/* That voice in words, in `a` or the base's name; NULL: no memory. */
+const char *voices_default(const struct server *s, struct arena *a);
 
 #endif

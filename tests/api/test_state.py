@@ -196,6 +196,18 @@ def test_what_the_disk_has_no_room_for_is_not_acknowledged(serve, tmp_path):
         assert say(server, "pt") == "AA" and get(server, "pt")["pinned"] is False
 
 
+def test_the_voice_of_requests_that_name_none_is_in_the_log_of_changes(serve):
+    with serve({"left": shows("A"), "right": shows("B")}) as server:
+        for scales, voice in (([0, 0.5], "0.5*right"), ([1, 1], "left+right"), ([0, 0], "tiny")):
+            body = [{"id": i, "scale": x} for i, x in enumerate(scales)]
+            assert server.admin("POST", "/lora-adapters", body)[0] == 200
+            line = server.admin("GET", "/admin/v1/audit?limit=1")[1]["data"][0]
+            assert (line["operation"], line["object"], line["outcome"]) == ("default voice", voice, "ok") and line["by"][:4] == "uid "
+        assert server.admin("POST", "/lora-adapters", [{"id": 77, "scale": 1}])[0] == 400
+        assert server.admin("GET", "/admin/v1/audit?limit=1")[1]["data"][0] == line
+        assert [a["name"] for a in server.admin("GET", API)[1]["data"]] == ["left", "right"]
+
+
 def test_a_removal_tells_its_own_revision(serve):
     """Not that of what others changed before its answer was written: who compares revisions would take it for the later change."""
     with serve() as server:

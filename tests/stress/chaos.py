@@ -686,6 +686,8 @@ def play(world, rng, seconds, number):
              "--merge-memory", "4MiB", "--sequences", "6", "--auto", "de=n0", "--auto", "default=none",
              "--source-allow", world.web.url + "/", "--source-cache", os.path.join(folder, "cache"), "--source-timeout", "3s",
              "--effect-test", rng.choice(("off", "enforce"))]
+    extra += rng.choice(([], ["--queue", "3"], ["--kv-memory", "384KiB"], ["--sequences", "2"], ["--step-tokens", "16"],
+                         ["--always", "0.001*" + SECRET], ["--auto-rollback", "1"]))
     if world.args.state:
         extra += ["--state", os.path.join(folder, "state.db"), "--served-log", "1000"]
     if world.args.tenants:
