@@ -19,6 +19,19 @@ static void begin(struct request *r, void (*work)(struct reply_job *job))
 
 /* ---- tokenize */
 
+/* A text; part of a character is a list of bytes, as llama-server has it. */
+static void put_piece(struct jw *w, const char *piece, size_t n)
+{
+    if (utf8_valid_prefix(piece, n) == n) {
+        jw_bytes(w, piece, n);
+        return;
+    }
+    jw_begin(w, '[');
+    for (size_t i = 0; i < n; i++)
+        jw_int(w, (unsigned char)piece[i]);
+    jw_end(w, ']');
+}
+
 static void put_pieces(struct jw *w, const struct tokenizer *t, const struct token_list *ids,
                        bool with_pieces)
 {
@@ -34,7 +47,7 @@ static void put_pieces(struct jw *w, const struct tokenizer *t, const struct tok
         jw_begin(w, '{');
         jw_key_int(w, "id", ids->ids[i]);
         jw_key(w, "piece");
-        jw_bytes(w, piece ? piece : "", piece ? n : 0);
+        put_piece(w, piece ? piece : "", piece ? n : 0);
         jw_end(w, '}');
     }
     jw_end(w, ']');

@@ -223,6 +223,8 @@ void completion_render(struct completion *c, struct buf *out)
     jw_end(&w, ']');
     if (c->dialect->api == API_CHAT)
         put_prompt_logprobs(c, &c->choices[0], &w);
+    if (c->dialect->api == API_CHAT && c->params.return_token_ids)
+        put_prompt_ids(c->choices[0].prompt, &w); /* vLLM's clients look for them here */
     put_usage(c, &w);
     if (c->params.timings)
         completion_put_timings(&c->choices[0], &w);
@@ -327,6 +329,8 @@ static void put_chunk(struct completion *c, struct choice *h, const struct chunk
     jw_begin(&w, '[');
     put_chunk_choice(c, h, k, &w);
     jw_end(&w, ']');
+    if (k->delta == DELTA_ROLE && h->index == 0 && c->dialect->api == API_CHAT && c->params.return_token_ids)
+        put_prompt_ids(h->prompt, &w);
     if (c->params.continuous_usage)
         put_usage(c, &w);
     else if (c->params.include_usage) {

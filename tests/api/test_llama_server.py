@@ -41,6 +41,13 @@ def test_its_other_paths(server, client):
     assert ask(server, n_predict=3, grammar='root ::= "a\\n"')["has_new_line"] is True
 
 
+def test_pieces_of_characters_are_bytes(server):
+    text = "a\U0001F6B2 é"
+    tokens = server.post("/tokenize", {"content": text, "with_pieces": True})[1]["tokens"]
+    assert any(isinstance(t["piece"], list) for t in tokens)
+    assert b"".join(bytes(t["piece"]) if isinstance(t["piece"], list) else t["piece"].encode() for t in tokens).decode() == text
+
+
 def test_what_says_nothing_is_let_through(server):
     for body in ({"n_indent": 0}, {"adaptive_target": -1}, {"image_data": []}, {"reasoning_budget": -1}, {"thinking_token_budget": None}):
         assert ask(server, n_predict=3, **body)["content"] == ask(server, n_predict=3)["content"]

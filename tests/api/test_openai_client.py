@@ -167,6 +167,16 @@ def test_an_echo_is_of_what_is_continued(client):
     assert same[0] == same[1]
 
 
+def test_ids_of_a_prompt_stand_where_vllm_has_them(client):
+    ask = dict(model="tiny", messages=HELLO, max_tokens=3, temperature=0, extra_body={"return_token_ids": True})
+    r = client.chat.completions.create(n=2, **ask)
+    assert len(r.prompt_token_ids) == r.usage.prompt_tokens and r.prompt_token_ids == r.choices[0].prompt_token_ids
+    chunks = list(client.chat.completions.create(n=2, stream=True, **ask))
+    assert [c.prompt_token_ids for c in chunks if hasattr(c, "prompt_token_ids")] == [r.prompt_token_ids]
+    for i in range(2):
+        assert sum([c.choices[0].token_ids for c in chunks if c.choices[0].index == i and hasattr(c.choices[0], "token_ids")], []) == r.choices[i].token_ids
+
+
 def test_parts_that_are_text_by_other_names(server, client):
     """An assistant's refusal in a history, and what comes from the Responses."""
     def prompt(content):
