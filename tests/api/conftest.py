@@ -4,6 +4,7 @@ import os, signal, sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import matrix
 from harness import DATA, Server
 
 LLAMA = os.path.join(DATA, "models", "llama", "f32")
@@ -27,16 +28,10 @@ def client(server):
     return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
 
 
-OUTCOMES = pytest.StashKey()  # of the tests that have run, by their ids: what docs/clients.md may call passed
-
-
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "test_clients_matrix.py" in item.nodeid)  # it looks at the others' outcomes
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
-    report = (yield).get_result()
-    outcomes = item.config.stash.setdefault(OUTCOMES, {})
-    if report.when == "call" or report.outcome != "passed":
-        outcomes[item.nodeid] = report.outcome
+    matrix.note_outcome(item, (yield).get_result())

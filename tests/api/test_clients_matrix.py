@@ -1,93 +1,30 @@
-"""docs/clients.md says which client was seen doing what, each cell by a test: those tests exist, and where all tests run they have passed.
-
-A cell: `FILE: NAME, NAME …; FILE: NAME`, a row's file until another one is named, or "the same" as the cell before. NAME is a test's
-(without test_) or a recorded request's, `NAME…` all that begin so; what stands in parentheses is for people."""
-import ast, glob, os, re
-
+"""The matrix in docs/clients.md: each cell names tests that exist, and where all tests run they have passed (../matrix.py)."""
 import pytest
 
-from conftest import OUTCOMES
-from harness import ROOT
-
-FOLDERS = {"tests/api": os.path.join(ROOT, "tests", "api"), "tests/clients": os.path.join(ROOT, "tests", "clients")}
-REQUESTS = {"test_clients_recorded": "recorded", "test_client_requests": "requests", "test_dialect_tools": "requests_other"}
-
-
-def matrix():
-    """[client, [cells]]"""
-    with open(os.path.join(ROOT, "docs", "clients.md")) as f:
-        text = f.read().split("## Client × feature")[1].split("\n## ")[0]
-    table = [line for line in text.split("\n| client | chat |")[1].split("\n\n")[0].splitlines()[2:]]
-    return [(cells[0], cells[1:]) for cells in ([c.strip() for c in line.strip().strip("|").split("|")] for line in table)]
-
-
-def names_in(folder, file):
-    """What a cell may name of that file → pytest's ids of it."""
-    with open(os.path.join(FOLDERS[folder], file + ".py")) as f:
-        tree = ast.parse(f.read())
-    functions = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
-    names = {f[5:]: f for f in functions}
-    for path in glob.glob(os.path.join(FOLDERS["tests/api"], REQUESTS.get(file, "-"), "*.json")):
-        names.setdefault(os.path.basename(path)[:-5], os.path.basename(path)[:-5])
-    return names
-
-
-def read_cell(cell, folder, file):
-    """[(folder, file, name)], and the file that is named last."""
-    found = []
-    for item in re.split("[;,]", re.sub(r"\([^)]*\)", "", cell)):
-        item = item.strip()
-        if place := re.match(r"`(tests/\w+)` +", item):
-            folder, item = place[1], item[place.end():]
-        if ":" in item:
-            file, item = (part.strip() for part in item.split(":", 1))
-            folder = folder if os.path.exists(os.path.join(FOLDERS[folder], file + ".py")) else "tests/api"
-        if item and item != "the same":
-            found.append((folder, file, item))
-    return found, folder, file
-
-
-def cells():
-    for client, row in matrix():
-        folder, file, before = "tests/api", None, None
-        for cell in row:
-            if cell == "–":
-                continue
-            assert not cell.startswith("the same") or before, f"{client}: \"the same\" as what?"
-            found, folder, file = read_cell(cell, folder, file)
-            before = found or before
-            yield client, cell, before
+import matrix
 
 
 def test_every_cell_is_a_test(request):
-    outcomes, missing, n_tests, clients = request.config.stash.get(OUTCOMES, {}), [], 0, set()
-    ran = {i.nodeid for i in request.session.items}
-    all_run = {os.path.basename(i.nodeid.split("::")[0]) for i in request.session.items} >= {
-        os.path.basename(f) for f in glob.glob(os.path.join(FOLDERS["tests/api"], "test_*.py"))}
-    for client, cell, tests in cells():
-        clients.add(client)
-        for folder, file, name in tests:
-            known = names_in(folder, file)
-            fits = [v for k, v in known.items() if (k.startswith(name[:-1]) if name.endswith("…") else k == name)]
-            if not fits:
-                missing.append(f"{client}: {file} has no {name}")
-            for fit in fits:
-                n_tests += 1
-                runs = [n for n in ran if file + ".py::" in n and (re.search(f"::{re.escape(fit)}($|\\[)", n) or f"[{fit}]" in n or f"-{fit}]" in n
-                                                                   or f"[{fit}-" in n)]
-                if folder == "tests/api" and all_run and not runs:
-                    missing.append(f"{client}: {file}: {fit} wasn't run")
-                missing += [f"{client}: {n}: {outcomes[n]}" for n in runs if outcomes.get(n, "passed") != "passed"]
-    assert not missing, "\n".join(missing)
-    assert len(clients) == len(matrix()) >= 19 and n_tests >= 80, (clients, n_tests)
+    faults, clients, n_tests = matrix.check(request, "tests/api")
+    assert not faults, "\n".join(faults)
+    assert len(clients) == len(matrix.matrix()) >= 19 and n_tests >= 80, (clients, n_tests)
 
 
 def test_a_cell_that_names_nothing_is_found(request, monkeypatch):
-    monkeypatch.setitem(globals(), "matrix", lambda: [("x", ["test_openai_client: chat_and_its_stream_say_the_same", "no_such_test"])])
-    with pytest.raises(AssertionError, match="test_openai_client has no no_such_test"):
-        test_every_cell_is_a_test(request)
-    monkeypatch.setitem(globals(), "matrix", lambda: [])
-    with pytest.raises(AssertionError):
-        test_every_cell_is_a_test(request)
+    cell = "test_openai_client: chat_and_its_stream_say_the_same"
+    for cells, fault in (([cell, "no_such_test"], "x: test_openai_client has no no_such_test"), ([cell, "no_such…"], "x: test_openai_client has no no_such…"),
+                         ([cell, "–", "`tests/clients` test_litellm: nothing"], "x: test_litellm has no nothing")):
+        monkeypatch.setattr(matrix, "matrix", lambda: [("x", cells)])
+        assert matrix.check(request, "tests/api")[0] == [fault]
 
 
+@pytest.mark.parametrize("outcome", ["failed", "skipped"])
+def test_a_test_that_has_not_passed_is_found(request, monkeypatch, outcome):
+    monkeypatch.setattr(matrix, "matrix", lambda: [("x", ["test_clients_matrix: every_cell_is_a_test"])])
+    known = request.config.stash.setdefault(matrix.OUTCOMES, {})
+    name = request.node.nodeid.split("::")[0] + "::test_every_cell_is_a_test"
+    before = known.get(name)
+    known[name] = outcome
+    faults = matrix.check(request, "tests/api")[0]
+    known.pop(name) if before is None else known.update({name: before})
+    assert faults == [f"x: {name}: {outcome}"] or not any(i.nodeid == name for i in request.session.items)
