@@ -17,7 +17,8 @@ static const char *const same[][ALIASES_MAX] = {
      "guided_grammar", "guided_json_object", "structured_outputs", "response_format", "tools", "functions"},
 };
 
-static const char *const *names_of(const char *key, const char *const fallback[2])
+/* ALIASES_MAX names, or fewer and a NULL. */
+static const char *const *names_of(const char *key, const char *const fallback[ALIASES_MAX])
 {
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
         for (size_t k = 0; k < ALIASES_MAX && same[i][k]; k++)
@@ -36,10 +37,10 @@ static bool says_something(const char *key, const json_t *v)
 
 const json_t *body_says(const json_t *body, const char *key)
 {
-    const char *const alone[] = {key, NULL};
-    for (const char *const *name = names_of(key, alone); *name; name++) {
-        const json_t *v = json_object_get(body, *name);
-        if (says_something(*name, v))
+    const char *const alone[ALIASES_MAX] = {key}, *const *names = names_of(key, alone);
+    for (size_t i = 0; i < ALIASES_MAX && names[i]; i++) {
+        const json_t *v = json_object_get(body, names[i]);
+        if (says_something(names[i], v))
             return v;
     }
     return NULL;
@@ -47,9 +48,9 @@ const json_t *body_says(const json_t *body, const char *key)
 
 bool body_put(json_t *body, const char *key, const json_t *value)
 {
-    const char *const alone[] = {key, NULL};
-    for (const char *const *name = names_of(key, alone); *name; name++)
-        json_object_del(body, *name);
+    const char *const alone[ALIASES_MAX] = {key}, *const *names = names_of(key, alone);
+    for (size_t i = 0; i < ALIASES_MAX && names[i]; i++)
+        json_object_del(body, names[i]);
     return json_object_set_new(body, key, json_deep_copy(value)) == 0;
 }
 

@@ -1,0 +1,45 @@
+/* Fields that have several names: each is found, none is looked for beyond the last one. */
+#include "../test.h"
+
+#include <string.h>
+
+#include "body_defaults.h"
+
+static void each_name_says_it(void **state)
+{
+    static const char *const same[][2] = {
+        {"max_tokens", "n_predict"},    {"max_tokens", "max_completion_tokens"},
+        {"stop", "stop_sequences"},     {"n", "n_cmpl"},
+        {"grammar", "grammar"},         {"grammar", "regex"},
+        {"grammar", "response_format"}, {"grammar", "functions"},
+        {"temperature", "temperature"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+        json_t *body = json_pack("{s:i}", same[i][1], 5);
+        assert_int_equal(json_integer_value(body_says(body, same[i][0])), 5);
+        json_t *seven = json_integer(7);
+        assert_true(body_put(body, same[i][0], seven));
+        assert_int_equal(json_object_size(body), 1);
+        assert_int_equal(json_integer_value(json_object_get(body, same[i][0])), 7);
+        json_decref(seven);
+        json_decref(body);
+    }
+}
+
+/* The field with the most names, too: what stands behind its table is no name. */
+static void nothing_is_said_by_an_empty_body(void **state)
+{
+    static const char *const keys[] = {"max_tokens", "repetition_penalty", "stop", "n", "grammar", "seed"};
+    (void)state;
+    json_t *body = json_pack("{s:{s:s}}", "response_format", "type", "text");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_null(body_says(body, keys[i]));
+    json_decref(body);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_name_says_it),
+                                       cmocka_unit_test(nothing_is_said_by_an_empty_body)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
