@@ -128,11 +128,10 @@ static void put_piece(struct completion *c, struct choice *h, struct jw *w)
     buf_clear(&h->logprobs.items);
 }
 
-static void put_settings(const struct completion *c, struct jw *w)
+static void put_settings(const struct gen_params *p, const char *key, struct jw *w)
 {
-    const struct gen_params *p = &c->params;
     const struct sampling *s = &p->sampling;
-    jw_key(w, "generation_settings");
+    jw_key(w, key);
     jw_begin(w, '{');
     jw_key_int(w, "n_predict", p->max_tokens == UINT32_MAX ? -1 : (int64_t)p->max_tokens);
     jw_key_float(w, "temperature", s->temperature);
@@ -174,7 +173,7 @@ static void put_end(const struct completion *c, const struct choice *h, struct j
     bool limit = strcmp(h->finish_reason, "length") == 0;
     jw_key_bool(w, "stop", true);
     jw_key_text(w, "model", c->voice.shown);
-    put_settings(c, w);
+    put_settings(&c->params, "generation_settings", w);
     put_prompt(c, h, w);
     jw_key_bool(w, "has_new_line", h->has_new_line);
     jw_key_text(w, "stop_type", limit ? "limit" : word ? "word" : "eos");
@@ -303,11 +302,20 @@ void api_llama_props(struct request *r)
         return;
     }
     const struct text_model *text = s->base.text;
+    const struct gen_params usual = {.max_tokens = UINT32_MAX, /* as `defaults` says it */
+                                     .sampling = {.temperature = 0.8F,
+                                                  .top_k = 40,
+                                                  .top_p = 0.95F,
+                                                  .min_p = 0.05F,
+                                                  .typical_p = 1,
+                                                  .repetition_penalty = 1,
+                                                  .penalty_last_n = -1}};
     buf_init(&out, 0);
     jw_begin(&w, '{');
     jw_key(&w, "default_generation_settings");
     jw_begin(&w, '{');
     jw_key_int(&w, "n_ctx", s->context);
+    put_settings(&usual, "params", &w);
     jw_end(&w, '}');
     jw_key_int(&w, "total_slots", n_slots(s));
     jw_key_text(&w, "model_alias", s->base.name);

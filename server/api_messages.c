@@ -92,6 +92,8 @@ static json_t *read_message(struct reader *r, const json_t *m, size_t index,
         return NULL;
     if (strcmp(role, "developer") == 0) /* templates know it as system */
         json_object_set_new(copy, "role", json_string("system"));
+    if (json_is_string(json_object_get(m, "reasoning")) && !json_object_get(m, "reasoning_content"))
+        json_object_set(copy, "reasoning_content", json_object_get(m, "reasoning")); /* newer vLLM's name */
     if (json_is_array(content))
         json_object_set_new(copy, "content", join_parts(r, content, index));
     read_tool_message(r, copy, index, style->syntax);

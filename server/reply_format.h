@@ -22,6 +22,7 @@ enum call_part_kind {
     CALL_PART_TEXT,
     CALL_PART_SPACE, /* `text`, or another blank or line break, or none, where the model may choose */
     CALL_PART_NAME,
+    CALL_PART_ID, /* nine letters and digits */
     CALL_PART_JSON,
     CALL_PART_FIELDS /* arguments in the notation of the style */
 };

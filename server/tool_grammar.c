@@ -57,6 +57,8 @@ static struct grammar_part part_for(struct builder *b, const struct call_part *p
         break;
     case CALL_PART_NAME:
         return part_of(GRAMMAR_LITERAL, json_string_value(name));
+    case CALL_PART_ID:
+        return part_of(GRAMMAR_REGEX, "[a-zA-Z0-9]{9}");
     case CALL_PART_JSON:
         return arguments_of(b, tool);
     case CALL_PART_FIELDS: /* put_call does these */

@@ -108,6 +108,8 @@ def test_props_and_slots(server):
     status, props = server.get("/props")
     assert status == 200 and props["model_alias"] == "tiny" and "im_start" in props["chat_template"]
     assert props["default_generation_settings"]["n_ctx"] > 0 and "/" not in props["model_path"]
+    said = ask(server, n_predict=-1, temperature=0.8, stop=[], grammar='root ::= "a"')["generation_settings"]
+    assert props["default_generation_settings"]["params"] == said == {**said, "n_predict": -1, "top_k": 40}
     status, slots = server.get("/slots")
     assert status == 200 and len(slots) == props["total_slots"] and [s["id"] for s in slots] == list(range(len(slots)))
 

@@ -584,6 +584,14 @@ def test_formats_that_are_no_plain_json(tmp_path, name):
         assert name == "now" or (arguments["city"] in ("Rio", "Paris") and arguments["days"] in (1, 2))
 
 
+def test_reasoning_goes_back_under_either_name(tmp_path):
+    template = "{% for m in messages %}<{{ m.reasoning_content }}>{{ m.content }}{% endfor %}"
+    with Server(parrot.make(str(tmp_path / "model"), {"": "x"}, template=template), {}, ["--threads", "1"], name="parrot") as s:
+        def prompt(**more):
+            return s.post("/apply-template", {"messages": [{"role": "assistant", "content": "y", **more}]})[1]["prompt"]
+        assert prompt(reasoning_content="Hm.") == prompt(reasoning="Hm.") == "<Hm.>y" and prompt(reasoning="a", reasoning_content="b") == "<b>y"
+
+
 def test_calls_may_be_left_as_text(bird):
     """llama-server's parse_tool_calls."""
     whole = bird.chat.completions.create(**ask("weather"), extra_body={"parse_tool_calls": False}).choices[0]

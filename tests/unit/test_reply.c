@@ -477,6 +477,7 @@ static void write_parts(struct buf *out, const struct call_part *parts)
 {
     for (; parts->kind; parts++)
         buf_puts(out, parts->kind == CALL_PART_NAME   ? "get_weather"
+                      : parts->kind == CALL_PART_ID   ? "a1B2c3D4e"
                       : parts->kind == CALL_PART_JSON ? "{\"city\": \"<x>\"}"
                                                       : parts->text);
 }
@@ -490,7 +491,7 @@ static void what_grammars_write_is_read(void **state)
                                         "any",       "functiongemma", "olmo3",           "nemotron_json",
                                         "command_r", "lfm2",          "functionary_v31", "apriel",
                                         "pythonic",  "glm45",         "functionary_v32", "minicpm5",
-                                        "xlam",      "firefunction"};
+                                        "xlam",      "firefunction",  "mistral_v11"};
     json_t *tools = json_loads(tools_json, 0, NULL);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         struct reply_format f = {.calls = call_syntax_named(names[i]), .tools = tools};

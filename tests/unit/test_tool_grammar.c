@@ -86,6 +86,7 @@ static const char *const pieces[] = {"<｜tool▁calls▁begin｜>",
                                      "</think>",
                                      "<function=sum>",
                                      "[TOOL_CALLS]",
+                                     "[CALL_ID]abc",
                                      "[ARGS]",
                                      " {",
                                      "[{",
@@ -254,11 +255,12 @@ static uint32_t walk(struct rig *r)
 static void only_strict_calls_come(void **state)
 {
     (void)state;
-    static const char *const names[] = {"hermes",   "mistral",       "mistral_list",    "qwen3_coder",
-                                        "granite",  "phi4_mini",     "llama",           "any",
-                                        "deepseek", "functiongemma", "olmo3",           "pythonic",
-                                        "glm45",    "command_r",     "functionary_v31", "apriel",
-                                        "minicpm5", "xlam",          "firefunction",    "functionary_v32"};
+    static const char *const names[] = {"hermes",     "mistral",       "mistral_list",    "qwen3_coder",
+                                        "granite",    "phi4_mini",     "llama",           "any",
+                                        "deepseek",   "functiongemma", "olmo3",           "pythonic",
+                                        "glm45",      "command_r",     "functionary_v31", "apriel",
+                                        "minicpm5",   "xlam",          "firefunction",    "functionary_v32",
+                                        "mistral_v11"};
     static const struct {
         bool specials, thinks, in_thought, one_call;
     } ways[] = {{false, false, false, false}, {true, true, false, false}, {true, true, true, true}};
