@@ -140,7 +140,9 @@ static void end_sequence(struct engine *e, struct sequence *q, struct event *eve
     event->decode_ns = now - first;
     event->n_drafted = q->draft.n_all;
     event->n_drafts_right = q->draft.n_all_right;
-    fair_ends(&e->fair, &s->g);
+    if (!q->aside)
+        fair_ends(&e->fair, &s->g);
+    q->aside = false;
     engine_drafts_end(e, q);
     sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, false);

@@ -106,6 +106,7 @@ struct chosen {
     uint32_t place;     /* index of `waiting` */
     bool late, due;     /* it waited beyond the bound; it has a share of the pages, and they are within it */
     int64_t overdue_ns; /* it isn't its turn, but so long its voice has waited; 0: it is */
+    uint32_t n_lacks;   /* pages of its caller's share that others must give back first: overdue ones alone */
 };
 
 #define ROW_NONE UINT32_MAX
@@ -199,6 +200,9 @@ struct engine {
 
 /* engine_loop.c: the thread's function */
 void *engine_main(void *engine);
+
+/* engine_plan.c: what the next step does; it is not done yet */
+struct schedule engine_plan(struct engine *e);
 
 /* engine_events.c: results of a step into events, and the ends of generations */
 void engine_publish(struct engine *e); /* counts for engine_stats */

@@ -152,8 +152,7 @@ void fair_leaves(struct fair *f, const struct generation *g)
     f->left = c->counter;
 }
 
-/* What it may come to need. */
-static uint32_t pages_of(const struct generation *g)
+uint32_t fair_pages_of(const struct generation *g)
 {
     uint64_t n = (uint64_t)g->n_prompt + g->max_tokens; /* submission.c has cut it to the context */
     return (uint32_t)((n + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS);
@@ -169,7 +168,7 @@ int64_t fair_starts(struct fair *f, const struct generation *g, uint32_t place, 
     f->n_since = f->decides && f->taken[place] == FAIR_TAKEN_LATE ? 0 : f->n_since + 1;
     c->counter += cost(g, FAIR_COST_PROMPT, n_tokens);
     c->served_ns = now_ns;
-    c->n_pages += pages_of(g);
+    c->n_pages += fair_pages_of(g);
     fair_leaves(f, g);
     return waited_ns;
 }
@@ -177,8 +176,33 @@ int64_t fair_starts(struct fair *f, const struct generation *g, uint32_t place, 
 void fair_ends(struct fair *f, const struct generation *g)
 {
     struct fair_caller *c = caller_of(f, g);
-    require(c->n_pages >= pages_of(g));
-    c->n_pages -= pages_of(g);
+    require(c->n_pages >= fair_pages_of(g));
+    c->n_pages -= fair_pages_of(g);
+}
+
+void fair_rests(struct fair *f, const struct generation *g)
+{
+    fair_ends(f, g);
+}
+
+void fair_goes_on(struct fair *f, const struct generation *g)
+{
+    caller_of(f, g)->n_pages += fair_pages_of(g);
+}
+
+static uint32_t lacks(const struct generation *g, uint32_t has, uint32_t n_pages)
+{
+    double most = share_of(g) * n_pages;
+    uint64_t wants = (uint64_t)has + fair_pages_of(g);
+    if (share_of(g) >= 1 || has == 0 || (double)wants <= most)
+        return 0;
+    uint64_t rest = wants - (uint64_t)most;
+    return rest < has ? (uint32_t)rest : has;
+}
+
+uint32_t fair_lacks(const struct fair *f, const struct generation *g, uint32_t n_pages)
+{
+    return lacks(g, caller_of(f, g)->n_pages, n_pages);
 }
 
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens)
@@ -198,7 +222,7 @@ bool fair_plan(struct fair *f, int64_t now_ns)
         c->planned = 0;
         c->planned_pages = 0;
         c->first = FAIR_NONE;
-        c->full = false;
+        c->full = c->yields = false;
     }
     for (uint32_t i = 0; i < f->n_used; i++) {
         struct fair_voice *v = &f->voices[f->used[i]];
@@ -308,7 +332,8 @@ uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns)
     const struct fair_voice *best = NULL;
     for (uint32_t i = 0; i < f->n_used; i++) {
         const struct fair_voice *v = &f->voices[f->used[i]];
-        if (v->first != FAIR_NONE && !f->callers[v->caller].full && (!best || v->served_ns < best->served_ns))
+        if (v->first != FAIR_NONE && !f->callers[v->caller].yields &&
+            (!best || v->served_ns < best->served_ns))
             best = v;
     }
     *waited_ns = best ? f->now_ns - best->served_ns : 0;
@@ -321,20 +346,33 @@ uint32_t fair_pick_shared(struct fair *f)
     return pick(f, true, &late);
 }
 
-bool fair_take(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages)
+static void take(struct fair *f, struct fair_caller *c, const struct generation *g, uint32_t place)
 {
-    struct fair_caller *c = caller_of(f, g);
-    uint32_t has = c->n_pages + c->planned_pages;
-    c->full = share_of(g) < 1 && has > 0 && has + pages_of(g) > share_of(g) * n_pages;
-    if (c->full)
-        return false;
     f->taken[place] = is_late(f, c) ? FAIR_TAKEN_LATE : FAIR_TAKEN;
     f->planned_since = is_late(f, c) ? 0 : f->planned_since + 1;
     if (f->late)
         voice_of(f, g)->first = FAIR_NONE;
-    c->planned_pages += pages_of(g);
+    c->planned_pages += fair_pages_of(g);
     c->planned += cost(g, FAIR_COST_PROMPT, g->n_prompt);
+}
+
+bool fair_take(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages)
+{
+    struct fair_caller *c = caller_of(f, g);
+    c->full = lacks(g, c->n_pages + c->planned_pages, n_pages) > 0;
+    if (c->full)
+        return false;
+    take(f, c, g, place);
     return true;
+}
+
+uint32_t fair_take_overdue(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages)
+{
+    struct fair_caller *c = caller_of(f, g);
+    uint32_t n = lacks(g, c->n_pages + c->planned_pages, n_pages);
+    take(f, c, g, place);
+    c->full = c->yields = n > 0;
+    return n;
 }
 
 /* ---- shares of the pages ---- */

@@ -59,6 +59,7 @@ struct fair_caller {
     uint32_t planned_pages; /* the same of the plan */
     uint32_t first;         /* the place of its next one in the plan, or FAIR_NONE */
     bool full;              /* the plan has found its next one above its share of them: it is passed over */
+    bool yields;            /* the plan has one that is overdue above it: others of its own make place */
     int64_t served_ns;      /* something of it was started last, or it began to wait */
     bool batch;
 };
@@ -112,6 +113,14 @@ int64_t fair_starts(struct fair *f, const struct generation *g, uint32_t place, 
 /* n tokens were generated; it is over. */
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens);
 void fair_ends(struct fair *f, const struct generation *g);
+/* One that runs is put aside, and needs no pages for now; it goes on. One that is aside doesn't end, it is
+ * just forgotten. */
+void fair_rests(struct fair *f, const struct generation *g);
+void fair_goes_on(struct fair *f, const struct generation *g);
+/* What it may come to need; and by how many of n_pages its caller, with what it has running, would then be
+ * above its share. 0: it isn't, or it would run alone. */
+uint32_t fair_pages_of(const struct generation *g);
+uint32_t fair_lacks(const struct fair *f, const struct generation *g, uint32_t n_pages);
 
 /* For a plan. fair_plan forgets what the one before supposed, and says whether there is anything to decide
  * beside the order of service. Then every generation that waits is put in front of its caller's others, so
@@ -129,6 +138,9 @@ uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned);
 /* As fair_pick, but of the voice that has waited longest, whoever's turn it is; and for how long, at the time
  * of the plan. */
 uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns);
+/* It is supposed to start. Returns how many pages of its caller's share must be given back by others of that
+ * first. */
+uint32_t fair_take_overdue(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages);
 /* The same as fair_pick among callers with a share of the pages. */
 uint32_t fair_pick_shared(struct fair *f);
 

@@ -180,16 +180,22 @@ static bool is_softer(const struct schedule_entry *a, const struct schedule_entr
     return a->n_crowd != b->n_crowd ? a->n_crowd > b->n_crowd : a->arrival > b->arrival;
 }
 
+/* Whether r may be paused for e, which lacks pages, or the share of its caller. */
+static bool yields_to(const struct schedule_entry *r, const struct schedule_entry *e, bool pages, bool share)
+{
+    bool same = r->caller == e->caller;
+    return (r->crowd == e->crowd ? r->yields_to_own : r->yields) && (same || (!share && !(pages && r->owns)));
+}
+
 /* The next to be paused for e, or NULL: of those that yield to it; or, not aside, the youngest of those that
- * are lent to. `pages`: it lacks pages, too. */
+ * are lent to. */
 static struct schedule_entry *next_to_pause(struct schedule *s, const struct schedule_entry *e, bool aside,
-                                            bool pages)
+                                            bool pages, bool share)
 {
     struct schedule_entry *best = NULL;
     for (uint32_t j = s->n_entries; j-- > 0;) {
         struct schedule_entry *r = &s->entries[j];
-        bool yields =
-            aside ? (r->crowd == e->crowd ? r->yields_to_own : r->yields) && !(pages && r->owns) : r->lent;
+        bool yields = aside ? yields_to(r, e, pages, share) : r->lent;
         if (r->state == SCHEDULE_RUNNING && yields && !r->start && !r->leaves &&
             (!best || (aside && is_softer(r, best))))
             best = r;
@@ -202,19 +208,20 @@ static struct schedule_entry *next_to_pause(struct schedule *s, const struct sch
 static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool aside, uint32_t *budget)
 {
     uint64_t ahead = 0, freed = s->n_pages_free, n_tokens = *budget;
-    uint32_t n_most = aside ? s->n_aside_most : s->n_entries;
+    uint32_t n_most = aside ? s->n_aside_most : s->n_entries, lacks = e->n_lacks;
     bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
     struct schedule_entry *r = NULL;
     for (uint32_t n = 0; !enough && n < n_most; n++) {
-        r = next_to_pause(s, e, aside, pages_to_start(s, e) - ahead > freed);
+        r = next_to_pause(s, e, aside, pages_to_start(s, e) - ahead > freed, lacks > 0);
         if (!r)
             break;
         ahead += pages_ahead(s, r);
         freed += let_go(s, r) + pages_lacking(s, r, r->n_tokens);
         n_tokens += r->n_tokens;
+        lacks -= r->n_need < lacks ? r->n_need : lacks;
         r->leaves = true;
         slot |= aside;
-        enough = slot && n_tokens > 0 && pages_to_start(s, e) - ahead <= freed;
+        enough = slot && !lacks && n_tokens > 0 && pages_to_start(s, e) - ahead <= freed;
     }
     for (r = s->entries; r < s->entries + s->n_entries; r++) /* as it was */
         for (uint32_t k = 0; s->users && r->leaves && k < r->n_pages; k++)
@@ -235,8 +242,8 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
 static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
     bool slot = s->n_slots_free > 0 || !needs_slot(e), rows = chunk_of(s, e, *budget ? *budget : 1) > 0;
-    bool fits = *budget > 0 && slot && pages_to_start(s, e) <= s->n_pages_free;
-    if (!fits && rows && e->due && slot && *budget > 0)
+    bool fits = *budget > 0 && slot && e->n_lacks == 0 && pages_to_start(s, e) <= s->n_pages_free;
+    if (!fits && rows && e->due && slot && *budget > 0 && e->n_lacks == 0)
         fits = pause_for(s, e, false, budget);
     if (!fits && rows && e->overdue)
         fits = pause_for(s, e, true, budget);

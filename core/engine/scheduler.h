@@ -29,9 +29,11 @@ struct schedule_entry {
                 */
     bool overdue; /* waits or is paused beyond the bound: others yield a place and pages to it */
     bool yields,
-        yields_to_own; /* runs, and may be paused for one of another crowd that is; of its own crowd */
-    bool batch;        /* those that yield: batch ones first, */
-    float load;        /* then whose caller has most running for its weight, */
+        yields_to_own;       /* runs, and may be paused for one of another crowd that is; of its own crowd */
+    uint32_t caller, n_need; /* whose; pages that it may come to need */
+    uint32_t n_lacks;        /* to start, it needs so many of these from others of its caller that yield */
+    bool batch;              /* those that yield: batch ones first, */
+    float load;              /* then whose caller has most running for its weight, */
     uint32_t crowd,
         n_crowd; /* then whose crowd does, which are those with the same number, then the youngest */
     bool leaves; /* the plan's own */

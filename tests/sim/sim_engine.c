@@ -48,9 +48,9 @@ void engine_submit_request(struct world *w, struct request *r)
 
 static void leave_fairness(struct world *w, const struct request *r)
 {
-    if (r->started)
+    if (r->started && !r->aside)
         fair_ends(&w->fair, &r->g);
-    else
+    else if (!r->started)
         fair_leaves(&w->fair, &r->g);
 }
 
@@ -190,6 +190,8 @@ static void apply_pause(struct world *w, const struct schedule_entry *e)
     r->aside = e->aside;
     r->paused_ns = w->now_ns;
     r->n_yields += e->aside;
+    if (e->aside)
+        fair_rests(&w->fair, &r->g);
     CHECK(w, r->n_yields <= FAIR_YIELDS_MAX, "request %u yields too often", e->index);
     w->n_paused++;
     w->n_yields += e->aside;
@@ -243,6 +245,9 @@ static struct schedule_entry entry_of(struct world *w, uint32_t index)
     e.yields = r->running && over && r->n_yields < FAIR_YIELDS_MAX;
     e.yields_to_own = e.yields && ran_ns >= w->bound_ns;
     e.batch = r->g.caller.batch;
+    e.caller = (uint32_t)r->tenant;
+    e.n_need = fair_pages_of(&r->g);
+    e.n_lacks = r->aside ? fair_lacks(&w->fair, &r->g, n_pages) : 0;
     e.lent = fair_is_lent(&w->fair, &r->g, n_pages);
     e.owns = has_share && !e.lent;
     e.due = e.state == SCHEDULE_PAUSED && r->g.caller.kv_share > 0 && !e.lent;
@@ -255,9 +260,11 @@ static bool add_one(struct world *w, struct schedule *s, uint32_t place, bool la
     struct request *r = &w->requests[place];
     uint32_t n_pages = kv_cache_n_pages(w->kv);
     CHECK(w, r->in_engine && !r->started, "who doesn't wait is next");
-    if (!fair_take(&w->fair, &r->g, place, n_pages))
+    uint32_t n_lacks = overdue_ns ? fair_take_overdue(&w->fair, &r->g, place, n_pages) : 0;
+    if (!overdue_ns && !fair_take(&w->fair, &r->g, place, n_pages))
         return false;
     struct schedule_entry e = entry_of(w, place);
+    e.n_lacks = n_lacks;
     e.turn = overdue_ns ? UINT32_MAX - (uint32_t)(overdue_ns / MS) : s->n_entries + 1;
     e.priority = overdue_ns ? INT32_MAX : 0;
     e.overdue = late;
@@ -339,7 +346,8 @@ static void check_bound(struct world *w, const struct schedule *s)
     for (uint32_t i = 0; i < s->n_entries; i++)
         for (uint32_t k = 0; s->entries[i].overdue && !s->entries[i].start && k < s->n_entries; k++) {
             const struct schedule_entry *r = &s->entries[k];
-            bool could = r->state == SCHEDULE_RUNNING && r->n_tokens && !r->start && r->yields;
+            bool could = r->state == SCHEDULE_RUNNING && r->n_tokens && !r->start && r->yields &&
+                         !s->entries[i].n_lacks;
             CHECK(w, !could || r->crowd == s->entries[i].crowd, "request %u is overdue, and %u runs on",
                   s->entries[i].index, r->index);
         }
@@ -374,13 +382,35 @@ static void add_started(struct world *w, struct schedule *s)
         if (!r->in_engine || !r->started)
             continue;
         struct schedule_entry e = entry_of(w, i);
-        if (e.aside && !has_slot && !e.overdue)
+        if (e.aside && (!has_slot || e.n_lacks) && !e.overdue)
             continue;
+        if (e.aside)
+            fair_goes_on(&w->fair, &r->g); /* reserved for the plan */
         if (e.aside && !has_slot) {
             e.priority = INT32_MAX;
             e.turn = UINT32_MAX - (uint32_t)((w->now_ns - r->paused_ns) / MS);
         }
         s->entries[s->n_entries++] = e;
+    }
+}
+
+/* What a tenant has running is within its share, or alone. */
+static void check_shares(struct world *w)
+{
+    for (uint32_t tenant = 0; tenant <= TENANTS_MAX; tenant++) {
+        uint32_t n = 0, n_need = 0;
+        double share = 1;
+        for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++) {
+            if (!r->in_engine || !r->started || r->aside || r->tenant != tenant)
+                continue;
+            n++;
+            n_need += fair_pages_of(&r->g);
+            share = r->g.caller.kv_share > 0 ? (double)r->g.caller.kv_share : 1;
+        }
+        CHECK(w, n < 2 || share >= 1 || n_need <= share * kv_cache_n_pages(w->kv),
+              "tenant %u may need %u pages of %u", tenant, n_need, kv_cache_n_pages(w->kv));
+        CHECK(w, w->fair.callers[tenant].n_pages == n_need, "%u pages of tenant %u are counted, it has %u",
+              w->fair.callers[tenant].n_pages, tenant, n_need);
     }
 }
 
@@ -407,6 +437,9 @@ void engine_step(struct world *w)
     s.n_pages_free = prefix_cache_n_free(w->prefix);
     memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);
+    for (uint32_t i = 0; i < s.n_entries; i++)
+        if (w->requests[entries[i].index].aside && !entries[i].start)
+            fair_rests(&w->fair, &w->requests[entries[i].index].g);
     check_pauses(w, &s);
     check_bound(w, &s);
     for (uint32_t i = 0; i < s.n_entries; i++) /* pauses first: others have their pages */
@@ -422,6 +455,7 @@ void engine_step(struct world *w)
             apply_tokens(w, &s.entries[i]);
     }
     CHECK(w, n_tokens || s.n_entries == 0, "nobody gets on");
+    check_shares(w);
     uint32_t n_started = 0;
     for (const struct request *r = w->requests; r < w->requests + REQUESTS_MAX; r++)
         n_started += r->in_engine && r->started && !r->aside;

@@ -119,6 +119,35 @@ static void pages_are_made_free(void **state)
     engine_destroy(e);
 }
 
+/* The places and pages are free, the caller's share of them is full: of its own voices another yields. */
+static void a_full_share_is_no_reason(void **state)
+{
+    (void)state;
+    struct model m = slow_model();
+    struct lora b = {.refs = 1, .model = &m};
+    b.digest[0] = 2;
+    for (int many = 0; many < 2; many++) {
+        struct engine *e = engine_with(
+            &m, (struct engine_options){
+                    .n_sequences = 8, .context = 512, .kv_bytes = 60 * PAGE, .wait_bound_ns = BOUND_NS});
+        uint64_t ids[6];
+        bool started[6] = {0}, over[6] = {0};
+        struct generation g = lengthy(NULL, 1, false);
+        g.caller.kv_share = many ? 0.5F : 0.01F;
+        for (uint32_t i = 0; i < 5; i++)
+            ids[i] = submit(e, &g);
+        await(e, ids[many ? 1 : 0], EVENT_TOKEN);
+        g.lora = &b;
+        ids[5] = submit(e, &g);
+        until_token_of(e, ids, 6, 5, started, over);
+        for (uint32_t i = 0; i < 5; i++)
+            assert_false(over[i]);
+        struct engine_stats stats = rest_of(e, 0, 6);
+        assert_true(stats.n_yields >= 1 && stats.n_yields <= 6 * 3);
+        engine_destroy(e);
+    }
+}
+
 /* One crowd: between two starts there is the bound, not a whole generation; nobody is paused often. */
 static void a_crowd_moves_on(void **state)
 {
@@ -239,7 +268,8 @@ static void who_yields_says_the_same(void **state)
     };
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         for (uint32_t k = 0; k < N_CROWD; k++)
-            c->g[k].caller = (struct generation_caller){.number = i % 2 ? k % 3 : 0, .batch = k % 2};
+            c->g[k].caller = (struct generation_caller){
+                .number = i % 2 ? k % 3 : 0, .batch = k % 2, .kv_share = i == 3 && k % 3 == 1 ? 0.3F : 0};
         struct engine_stats stats = check_crowd(&m, c, alone, options[i], false);
         if (stats.n_yields < 3 || stats.n_yields > 3 * N_CROWD)
             fail_msg("%zu: %llu", i, (unsigned long long)stats.n_yields);
@@ -253,11 +283,9 @@ static void who_yields_says_the_same(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_place_is_made),
-        cmocka_unit_test(pages_are_made_free),
-        cmocka_unit_test(a_crowd_moves_on),
-        cmocka_unit_test(the_class_yields_first),
-        cmocka_unit_test(who_is_aside_can_be_cancelled),
+        cmocka_unit_test(a_place_is_made),           cmocka_unit_test(pages_are_made_free),
+        cmocka_unit_test(a_full_share_is_no_reason), cmocka_unit_test(a_crowd_moves_on),
+        cmocka_unit_test(the_class_yields_first),    cmocka_unit_test(who_is_aside_can_be_cancelled),
         cmocka_unit_test(who_yields_says_the_same),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);

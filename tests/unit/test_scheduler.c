@@ -333,7 +333,8 @@ static void what_is_lent_is_taken_back(void **state)
 static struct schedule_entry yields(uint64_t arrival, uint32_t crowd, uint32_t n_crowd, float load)
 {
     struct schedule_entry e = runs(arrival, 8, 3, false);
-    e.crowd = crowd;
+    e.crowd = e.caller = crowd;
+    e.n_need = 10;
     e.n_crowd = n_crowd;
     e.load = load;
     e.yields = true;
@@ -345,7 +346,7 @@ static struct schedule_entry overdue(uint64_t arrival, uint32_t n_known, uint32_
     struct schedule_entry e = waits(arrival, n_known, false);
     e.lent = false;
     e.overdue = true;
-    e.crowd = crowd;
+    e.crowd = e.caller = crowd;
     e.priority = INT32_MAX;
     return e;
 }
@@ -459,6 +460,24 @@ static void who_is_aside_comes_back(void **state)
     struct schedule s = {64, 64, 8, 4, 2, 4, e, 3, NULL, 1};
     schedule_plan(&s);
     assert_true(!e[1].start && e[2].start && who_yields(e, 1) == -1);
+}
+
+/* Its caller's share of the pages is full: others of that caller yield, as many as hold what it lacks of it.
+ */
+static void a_share_is_yielded_by_its_own(void **state)
+{
+    (void)state;
+    for (uint32_t n_lacks = 0; n_lacks < 40; n_lacks += 10) {
+        struct schedule_entry e[4] = {yields(1, 0, 1, 1), yields(2, 1, 1, 1), yields(3, 2, 1, 9),
+                                      overdue(4, 3, 3)};
+        e[0].caller = e[1].caller = e[3].caller = 7;
+        e[0].owns = true;
+        e[3].n_lacks = n_lacks;
+        struct schedule s = {64, 64, 8, 4, 1, 20, e, 4, NULL, 4};
+        schedule_plan(&s);
+        assert_true(e[1].pause == (n_lacks == 10 || n_lacks == 20) && e[0].pause == (n_lacks == 20));
+        assert_true(!e[2].pause && e[3].start == (n_lacks < 30));
+    }
 }
 
 /* An old prompt that takes all of the budget leaves a token, so that it can start. */
@@ -651,6 +670,7 @@ int main(void)
         cmocka_unit_test(pages_are_yielded),
         cmocka_unit_test(who_is_aside_comes_back),
         cmocka_unit_test(a_token_is_kept_for_it),
+        cmocka_unit_test(a_share_is_yielded_by_its_own),
         cmocka_unit_test(those_that_are_due_pass_by),
         cmocka_unit_test(who_grows_pauses_those_that_are_lent_to),
         cmocka_unit_test(shared_pages_are_taken_back_together),
