@@ -329,8 +329,12 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     struct grammar *asked = c->params.grammar;
     struct grammar_part part;
     bool set[TOOLS_MAX] = {false}, usual = c->strict_is_usual && !c->dialect->counts;
-    usual = usual && !constrains_all(read_grammar_part(r, c->r->arena, &part)) &&
-            set_usual_strict(c, &scope, set);
+    bool raw = constrains_all(read_grammar_part(r, c->r->arena, &part));
+    if (raw && c->format.in_block) { /* nor does it say for whom it is */
+        c->format.calls = NULL;
+        c->format.in_block = false;
+    }
+    usual = usual && !raw && set_usual_strict(c, &scope, set);
     make_tool_grammar(c, &scope, tools, r);
     if (!usual || r->status == STATUS_OK || tools->choice != TOOL_AUTO)
         return;

@@ -618,6 +618,9 @@ def test_functionary_speaks_to_all(tmp_path):
         assert none.content == 'I look. >>> x >>>now\n{"a": 1}Done.' and not none.tool_calls
         parsed = bird.chat.completions.parse(**body, response_format=Clock).choices[0].message
         assert isinstance(parsed.parsed, Clock) and not parsed.content.startswith("all")
+        for tools in (openai.NOT_GIVEN, TOOLS):
+            said = bird.chat.completions.create(**body, tools=tools, extra_body={"guided_choice": ["all"]}).choices[0].message
+            assert said.content == "all" and not said.tool_calls
 
 
 def test_a_forced_call_of_each_format_is_read(folder):
