@@ -215,8 +215,10 @@ static void read_messages(struct translation *t)
     const json_t *system = json_object_get(t->in.object, "system"), *messages = NULL;
     if (json_is_set(system))
         translate_message(t, u.messages, "system", read_texts(t, system, "system"));
-    if (!read_array(&t->in, "messages", &messages) || json_array_size(messages) == 0)
+    if (!read_array(&t->in, "messages", &messages))
         read_fail(&t->in, STATUS_INVALID, "messages", "messages: missing; expected an array of messages");
+    else if (json_array_size(messages) == 0)
+        read_fail(&t->in, STATUS_INVALID, "messages", "messages: found none, expected at least one");
     for (; u.index < json_array_size(messages) && t->in.status == STATUS_OK; u.index++)
         read_turn(&u, json_array_get(messages, u.index));
     continue_last(&u);

@@ -139,7 +139,7 @@ def blocks(*content, role="user"):
 @pytest.mark.parametrize("body, named", [
     ({"max_tokens": None}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
-    ({"messages": []}, "messages"),
+    ({"messages": []}, "messages: found none"),
     ({"messages": None}, "messages"),
     ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
