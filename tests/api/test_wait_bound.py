@@ -52,7 +52,8 @@ def stream(server, key, n, on_first=None, **body):
     return ids, first, time.time()
 
 
-LENGTHY = [{"model": "shows_A", "temperature": 0}, {"model": "shows_A", "temperature": 1, "seed": 11, "prompt": [1, 40, 41]}]
+LENGTHY = [{"model": "shows_A", "temperature": 0},
+           {"model": "shows_A", "temperature": 1, "seed": 11, "prompt": [1, 40, 41], "grammar": "root ::= ([a-z]+ [ ,])*", "min_tokens": LONG}]
 
 
 @pytest.fixture(scope="module")
