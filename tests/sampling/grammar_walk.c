@@ -18,7 +18,11 @@
 #include "sampler.h"
 #include "text.h"
 
-static const char *const kinds[] = {"", "", "json_object", "json_schema", "regex", "choice", "gbnf"};
+static const char *const kinds[] = {[GRAMMAR_JSON_OBJECT] = "json_object",
+                                    [GRAMMAR_JSON_SCHEMA] = "json_schema",
+                                    [GRAMMAR_REGEX] = "regex",
+                                    [GRAMMAR_CHOICE] = "choice",
+                                    [GRAMMAR_GBNF] = "gbnf"};
 
 struct world {
     struct tokenizer *tokenizer;
@@ -90,8 +94,8 @@ static json_t *run(struct world *w, const json_t *v)
     json_t *accepts = json_array(), *walks = json_array();
     struct grammar *g = NULL;
     struct error err = {.text = ""};
-    unsigned k = 2;
-    while (k < sizeof kinds / sizeof *kinds && (!kind || strcmp(kind, kinds[k]) != 0))
+    unsigned k = 0;
+    while (k < sizeof kinds / sizeof *kinds && (!kind || !kinds[k] || strcmp(kind, kinds[k]) != 0))
         k++;
     check(k < sizeof kinds / sizeof *kinds, "an unknown kind");
     enum status s = grammar_compile_part(w->vocab, (enum grammar_kind)k, json_string_value(source),
