@@ -295,10 +295,12 @@ void api_ollama_version(struct request *r)
 void api_ollama_refused(struct request *r)
 {
     char text[240];
-    snprintf(text, sizeof text,
-             "%.60s is not implemented: this server has one base model; voices are added and removed by its "
-             "operator (PUT and DELETE /admin/v1/adapters/NAME on the admin listener)",
-             r->path);
+    bool is_cloud = strncmp(r->path, "/api/web_", 9) == 0 || strcmp(r->path, "/api/me") == 0 ||
+                    strcmp(r->path, "/api/signout") == 0;
+    snprintf(text, sizeof text, "%.60s is not implemented: %s", r->path,
+             is_cloud ? "this server has no accounts elsewhere and asks nobody else"
+                      : "this server has one base model; voices are added and removed by its operator (PUT "
+                        "and DELETE /admin/v1/adapters/NAME on the admin listener)");
     reply_error(r, 501, text, NULL, "not_implemented");
 }
 

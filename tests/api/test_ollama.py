@@ -137,6 +137,9 @@ def test_the_rest_is_refused_with_a_reason(llama, server):
             call()
         assert e.value.status_code == 501 and "operator" in e.value.error
     assert server.post("/api/blobs/sha256:0", {})[0] == 501
+    for path in ("/api/me", "/api/signout", "/api/web_search", "/api/web_fetch"):
+        status, answer = server.post(path, {"query": "parrots"})
+        assert status == 501 and path in answer["error"] and "accounts" in answer["error"]
 
 
 def test_probes(server):
