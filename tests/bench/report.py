@@ -57,9 +57,9 @@ def span(values):
     return number(median(values)) + (f" ({number(min(values))}–{number(max(values))})" if len(values) > 1 else "")
 
 
-def int8_rate(model):
-    """Which of the machine's rates bounds a model's products: weights of 8 bits are signed, as activations are."""
-    return "int8_signed_gmacs" if "q8_0" in model else "int8_gmacs"
+def int8_rate(limits, model):
+    """The machine's rate that bounds a model's products: weights of 8 bits are signed, as activations are."""
+    return limits.get("int8_signed_gmacs", limits["int8_gmacs"]) if "q8_0" in model else limits["int8_gmacs"]
 
 
 class Report:
@@ -157,7 +157,7 @@ class Report:
         self.say("### What the machine does at best", "", f"{len(both)} measurements, before, among and after the others: median (least–largest). "
                  f"int8 by {both[0]['int8_by']}.", "")
         self.table(["read GB/s", "int8 GMAC/s", "int8, both signed GMAC/s", "int8 in 16-bit sums GMAC/s", "f32 GMAC/s"],
-                   [[span([b[k] for b in both]) for k in ("read_gbs", "int8_gmacs", "int8_signed_gmacs", "int8_pairs_gmacs", "f32_gmacs")]])
+                   [[span([b[k] for b in both if k in b]) for k in ("read_gbs", "int8_gmacs", "int8_signed_gmacs", "int8_pairs_gmacs", "f32_gmacs")]])
 
     def step(self):
         rows = []
@@ -168,7 +168,7 @@ class Report:
                 runs = [r["runs"][i] for r in lines]
                 ms = median([x["step_ms"] for x in runs])
                 read_limit = median([r[k]["read_gbs"] for r in lines for k in ("before", "after")])
-                mac_limit = median([r[k][int8_rate(model)] for r in lines for k in ("before", "after")])
+                mac_limit = median([int8_rate(r[k], model) for r in lines for k in ("before", "after")])
                 gbs, gmacs = g["bytes"] / ms / 1e6, g["macs"] / ms / 1e6
                 rows.append([model, str(g["rows"]), str(g["adapters"]), number(ms), number(g["bytes"] / 1e6), number(g["macs"] / 1e6),
                              f"{number(gbs)} ({100 * gbs / read_limit:.0f} %)", f"{number(gmacs)} ({100 * gmacs / mac_limit:.0f} %)"])
@@ -201,7 +201,7 @@ class Report:
                     per = g["threads"] / top["threads"]  # one thread multiplies half as much as two, and may read more than half
                     if said:
                         said += max(g["kv_bytes"] / top["read_gbs"], g["attend_macs"] / top["f32_gmacs"] / per) / 1e6
-                    floor = max(g["bytes"] / top["read_gbs"], g["macs"] / top[int8_rate(model)] / per) / 1e6
+                    floor = max(g["bytes"] / top["read_gbs"], g["macs"] / int8_rate(top, model) / per) / 1e6
                     off = (ms / said - 1) * 100 if said else None
                     rows.append([str(g["rows"]), str(g["adapters"]), str(g["rank"]), str(g["context"]), str(g["threads"]), number(ms),
                                  number(1000 * g["rows"] / ms), number(floor), number(said), "–" if off is None else f"{off:+.0f} %" + (" ← apart" if abs(off) > 15 else "")])
