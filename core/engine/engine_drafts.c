@@ -128,11 +128,6 @@ static void choose_all(const struct draft_step *step, struct draft_option *optio
     }
 }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Pages that neither the plan nor followers have, less one for each running sequence to grow. */
 static uint32_t spare_pages(const struct engine *e, const struct schedule *s)
 {

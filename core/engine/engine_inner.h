@@ -71,6 +71,11 @@ struct merged_box {
     atomic_bool told;        /* a message is on its way */
 };
 
+static inline uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Written by the engine thread (n_live also by the front), read by any; only counters, so all orders are
  * relaxed: nothing else is published through them. */
 struct counters {

@@ -5,11 +5,6 @@
 #include "base/clock.h"
 #include "engine_inner.h"
 
-static uint32_t smaller(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* A caller's word orders its own alone: fairness.h has done that when they were chosen. */
 static int32_t priority_of(const struct generation *g)
 {
@@ -43,7 +38,8 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
     struct sequence *q = &e->sequences[index];
     const struct generation *g = &q->submission->g;
     bool runs = q->state == SEQUENCE_RUNNING, over = is_turn_over(e, q, now_ns);
-    bool yields = runs && over && q->n_yields<FAIR_YIELDS_MAX, has_share = g->caller.kv_share> 0;
+    bool yields = runs && over && q->n_yields < FAIR_YIELDS_MAX;
+    bool has_share = g->caller.kv_share > 0 && g->caller.kv_share < 1;
     q->keeps |= is_overdue(e, q, now_ns);
     q->has_turn &= !over;
     struct schedule_entry entry = {
@@ -56,7 +52,7 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
         .n_lacks = q->aside ? fair_lacks(&e->fair, g, e->n_pages) : 0,
         .yields = yields,
         .yields_to_own = yields && now_ns - q->resumed_ns >= e->wait_bound_ns,
-        .owns = has_share && g->caller.kv_share < 1 && !fair_is_lent(&e->fair, g, e->n_pages),
+        .owns = has_share && !fair_is_lent(&e->fair, g, e->n_pages),
         .batch = g->caller.batch,
         .arrival = q->submission->id,
         .lent = !q->keeps && fair_is_lent(&e->fair, g, e->n_pages),
@@ -73,7 +69,7 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
         entry.turn = turn_of_overdue(now_ns - q->paused_ns);
     }
     if (!runs) {
-        entry.due = has_share && g->caller.kv_share < 1 && !entry.lent && !q->keeps;
+        entry.due = has_share && !entry.lent && !q->keeps;
         const struct prefix_want want = engine_prefix_want(q);
         entry.n_pages = engine_prefix_find(e, &want, q->pages, 0);
         entry.n_computed = entry.n_pages * KV_PAGE_TOKENS;

@@ -93,11 +93,6 @@ static void add_tokens(struct engine *e, struct sequence *q, uint32_t n, const s
                                       .lora_begin = q->submission->shadow_begin};
 }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 void engine_shadow_add(struct engine *e, uint32_t n_tokens)
 {
     uint32_t n_rows = e->n_rows, n_left = n_tokens;

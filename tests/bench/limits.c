@@ -94,22 +94,17 @@ static double multiply(enum kind kind, uint64_t n)
 {
     static const int32_t spread = 0x01010101;
     double passes = (double)n * 8;
-    if (kind == INT8_SIGNED && has_vnni()) {
+    bool wide = has_vnni();
+    if (kind == INT8_SIGNED && wide)
         LOOP(EIGHT(SPREAD_DPBUSD), n);
-        return passes * 64;
-    }
-    if (kind == INT8_SIGNED) {
+    else if (kind == INT8_SIGNED)
         LOOP(EIGHT(SIGNED_MADDUBS_MADDWD), n);
-        return passes * 32;
-    }
-    if (kind == INT8 && has_vnni()) {
+    else if (kind == INT8 && wide)
         LOOP(EIGHT(DPBUSD), n);
-        return passes * 64;
-    }
-    if (kind == INT8) {
+    else if (kind == INT8)
         LOOP(EIGHT(MADDUBS_MADDWD), n);
-        return passes * 32;
-    }
+    if (kind == INT8 || kind == INT8_SIGNED)
+        return passes * (wide ? 64 : 32);
     if (kind == INT8_PAIRS) {
         LOOP(EIGHT(MADDUBS), n);
         return passes * 32;
