@@ -85,6 +85,7 @@ static bool choose(struct engine *e, uint32_t place, bool late, int64_t overdue_
     if (!overdue_ns && !fair_take(&e->fair, g, place, e->n_pages))
         return false;
     bool due = fair_is_due(&e->fair, g, e->n_pages);
+    require(e->n_chosen < CHOSEN_MAX);
     e->chosen[e->n_chosen++] = (struct chosen){place, late, due, overdue_ns, n_lacks};
     return true;
 }
@@ -94,7 +95,7 @@ static bool choose(struct engine *e, uint32_t place, bool late, int64_t overdue_
  * are overdue otherwise, at most n_more. */
 static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_t now_ns)
 {
-    uint32_t next, n_overdue;
+    uint32_t next;
     int64_t waited_ns;
     bool late, due = !e->fair.any_share;
     n = smaller(n, e->n_waiting);
@@ -111,12 +112,16 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
     while (e->n_chosen < n && (next = fair_pick(&e->fair, &late)) != FAIR_NONE)
         if (choose(e, next, late, 0))
             due |= e->chosen[e->n_chosen - 1].due;
-    n_overdue = e->fair.late ? smaller(fair_n_overdue(&e->fair, now_ns, true), n_more) : 0;
-    n_overdue = smaller(e->n_chosen + n_overdue, STARTS_MAX);
-    while (e->n_chosen < n_overdue && (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE)
+    uint32_t most = smaller(e->n_chosen + n_more, STARTS_MAX);
+    while (e->fair.late && e->n_chosen < most && fair_n_overdue(&e->fair, now_ns, true) > 0 &&
+           (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE)
         choose(e, next, true, waited_ns);
-    while (n > 0 && !due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE)
-        due = choose(e, next, false, 0) && e->chosen[e->n_chosen - 1].due;
+    while (n > 0 && !due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE) {
+        if (!choose(e, next, false, 0))
+            continue;
+        due = e->chosen[e->n_chosen - 1].due;
+        e->n_chosen -= !due; /* above its share: not that one more */
+    }
 }
 
 /* Of number `k` of those chosen that wait; they follow behind the slots' indices. It doesn't start (`hold`)

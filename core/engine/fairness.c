@@ -316,7 +316,8 @@ uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned)
         const struct fair_voice *v = &f->voices[f->used[i]];
         int64_t left_ns = f->bound_ns - (now_ns - v->served_ns);
         int64_t k = left_ns <= 0 ? 0 : (left_ns + turn_ns - 1) / turn_ns;
-        if (k < (int64_t)FAIR_TURNS && (!planned || v->first != FAIR_NONE))
+        bool can_be = v->first != FAIR_NONE && !f->callers[v->caller].yields;
+        if (k < (int64_t)FAIR_TURNS && (!planned || can_be))
             n_due[k]++;
     }
     for (uint32_t k = 0; k < FAIR_TURNS; k++) {
@@ -336,7 +337,7 @@ uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns)
             (!best || v->served_ns < best->served_ns))
             best = v;
     }
-    *waited_ns = best ? f->now_ns - best->served_ns : 0;
+    *waited_ns = best && f->now_ns > best->served_ns ? f->now_ns - best->served_ns : 1;
     return best ? best->first : FAIR_NONE;
 }
 

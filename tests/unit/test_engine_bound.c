@@ -280,13 +280,30 @@ static void who_yields_says_the_same(void **state)
     mem_free(c);
 }
 
+/* More tenants than a plan has places wait, each with more than its share of the pages: one at a time. */
+static void many_have_small_shares(void **state)
+{
+    (void)state;
+    enum { N = 48 };
+    struct model m = fake_model();
+    struct engine *e = engine_with(&m, (struct engine_options){.n_sequences = 2, .context = 512});
+    for (uint32_t i = 0; i < N; i++) {
+        struct generation g = lengthy(NULL, i + 1, false);
+        g.caller.kv_share = 0.001F;
+        g.max_tokens = 40;
+        submit(e, &g);
+    }
+    rest_of(e, 0, N);
+    engine_destroy(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_place_is_made),           cmocka_unit_test(pages_are_made_free),
         cmocka_unit_test(a_full_share_is_no_reason), cmocka_unit_test(a_crowd_moves_on),
         cmocka_unit_test(the_class_yields_first),    cmocka_unit_test(who_is_aside_can_be_cancelled),
-        cmocka_unit_test(who_yields_says_the_same),
+        cmocka_unit_test(who_yields_says_the_same),  cmocka_unit_test(many_have_small_shares),
     };
     return cmocka_run_group_tests(tests, make_tokenizer, drop_tokenizer);
 }
