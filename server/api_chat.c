@@ -336,7 +336,7 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     }
     usual = usual && !raw && set_usual_strict(c, &scope, set);
     make_tool_grammar(c, &scope, tools, r);
-    if (!usual || r->status == STATUS_OK || tools->choice != TOOL_AUTO)
+    if (!usual || r->status == STATUS_OK || r->status == STATUS_NO_MEMORY || tools->choice != TOOL_AUTO)
         return;
     take_back_strict(c, set);
     *r->fault = (struct fault){0};

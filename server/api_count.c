@@ -17,7 +17,7 @@ void completion_render_count(struct completion *c, struct buf *out)
 
 static enum status translate(struct completion *c)
 {
-    static const char *const gone[] = {"stream", "n", "best_of"}; /* of answers */
+    static const char *const gone[] = {"stream", "n", "n_cmpl", "best_of"}; /* of answers */
     struct translation t;
     translate_begin(&t, c);
     translate_drop(&t, KEYS_OF(gone));

@@ -87,11 +87,14 @@ void translate_refuse(struct translation *t, const char *const *keys, size_t n)
 void translate_refuse_openai(struct translation *t)
 {
     static const char *const keys[] = {"echo", "return_token_ids", "prompt_logprobs"};
-    int64_t n = 1;
+    static const char *const counts[] = {"n", "n_cmpl"};
     translate_refuse(t, KEYS_OF(keys));
-    if (read_int(&t->in, "n", INT32_MIN, INT32_MAX, &n) && n != 1)
-        read_fail(&t->in, STATUS_UNSUPPORTED, "n", "n: found %lld, an answer of this API has one choice",
-                  (long long)n);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        int64_t n = 1;
+        if (read_int(&t->in, counts[i], INT32_MIN, INT32_MAX, &n) && n != 1)
+            read_fail(&t->in, STATUS_UNSUPPORTED, counts[i],
+                      "%s: found %lld, an answer of this API has one choice", counts[i], (long long)n);
+    }
 }
 
 void translate_template_value(struct translation *t, const char *key, json_t *value)

@@ -87,5 +87,5 @@ def check(request, here):
                 runs = ids_of(ran, file, fit)
                 if all_run and not runs:
                     faults.append(f"{client}: {file}: {fit} wasn't run")
-                faults += [f"{client}: {n}: {outcomes[n]}" for n in runs if outcomes.get(n, "passed") != "passed"]
+                faults += [f"{client}: {n}: {outcomes.get(n, 'it has no outcome')}" for n in runs if outcomes.get(n, "passed" if not all_run else "it has no outcome") != "passed"]
     return faults, clients, n_tests

@@ -158,6 +158,7 @@ def blocks(*content, role="user"):
     ({"thinking": {"type": "perhaps"}}, "thinking"),
     ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ({"n": 2}, "n"),
+    ({"n_cmpl": 2}, "n_cmpl"),
     ({"top_p": 2}, "top_p"),
     ({"system": 3, }, "system"),
 ])

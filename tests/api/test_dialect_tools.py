@@ -175,8 +175,8 @@ def test_responses_functions_are_strict_unless_they_say_otherwise(bird, strict, 
         final = stream.get_final_response()
     assert [t.strict for t in final.tools] == [shown]
     assert [json.loads(i.arguments) for i in final.output if i.type == "function_call"] == calls
-    if strict in ("absent", None):  # the template hears of it only where it was said
-        assert r.usage.input_tokens == bird.responses.create(**{**ask, "tools": [{**tool, "strict": None}]}).usage.input_tokens
+    if strict in ("absent", None) and holds:  # the template hears of it only where it was said
+        assert r.usage.input_tokens < bird.responses.create(**{**ask, "tools": [{**tool, "strict": True}]}).usage.input_tokens
 
 
 def test_responses_usual_strict_gives_way(bird, parrots):

@@ -167,6 +167,7 @@ def test_probes(server):
     ("generate", {"template": "{{ .Prompt }}"}, "template"),
     ("generate", {"context": [1, 2]}, "context"),
     ("generate", {"n": 2}, "n"),
+    ("generate", {"n_cmpl": 2}, "n_cmpl"),
 ])
 def test_what_is_wrong_is_named(server, path, body, named):
     status, answer = server.post("/api/" + path, {"model": "tiny", "messages": HELLO, "prompt": "x", **body})

@@ -231,6 +231,7 @@ def test_counts(server):
     ({"temperature": -1}, "temperature"),
     ({"store": "yes"}, "store"),
     ({"n": 2}, "n"),
+    ({"n_cmpl": 2}, "n_cmpl"),
 ])
 def test_what_is_wrong_is_named(server, body, named):
     body = {k: v for k, v in {"model": "tiny", "input": "x", "max_output_tokens": 2, **body}.items() if v is not None}
