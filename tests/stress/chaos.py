@@ -662,7 +662,7 @@ def kept_names(server):
 
 
 def check_rest(world, server):
-    """Nothing is held, and every name that says it is there speaks."""
+    """Nothing is held, and nothing runs or waits."""
     usage = None
     for _ in range(200):
         usage = server.admin("GET", "/admin/v1/adapters")[1]["usage"]
@@ -673,9 +673,9 @@ def check_rest(world, server):
         world.problem(f"at rest: {usage}")
     if usage["budget_bytes"] and usage["resident_bytes"] > usage["budget_bytes"]:
         world.problem(f"more than the budget: {usage}")
-    running = re.findall(r"^lorikeet_requests_running\S* ([\d.]+)", server.admin("GET", "/metrics")[1], re.M)
-    if any(float(n) for n in running):
-        world.problem(f"at rest {running} requests run")
+    running = re.findall(r"^lorikeet_(?:sequences_running|sequences_paused|queue_length)\S* ([\d.]+)", server.admin("GET", "/metrics")[1], re.M)
+    if len(running) != 3 or any(float(n) for n in running):
+        world.problem(f"at rest {running} run, are paused and wait")
 
 
 def play(world, rng, seconds, number):
@@ -715,16 +715,22 @@ def play(world, rng, seconds, number):
         else:
             for t in threads:
                 t.join(seconds + 3 * TIMEOUT)
+            if any(t.is_alive() for t in threads):
+                world.problem(f"round {number}: somebody has no answer yet")
             if server.process.poll() is None:
                 check_rest(world, server)
                 world.kept = kept_names(server) if world.args.state else None
         asked = time.monotonic()
+        if server.process.poll() is not None:
+            world.problem(f"round {number}: the server ended by itself")
         code = server.stop(60)
         if time.monotonic() - asked > 15:
             world.problem(f"round {number}: the end took {time.monotonic() - asked:.0f} s")
         world.ending = True
         for t in threads:
             t.join(2 * TIMEOUT)
+        if any(t.is_alive() for t in threads):
+            world.problem(f"round {number}: somebody waits for a server that has ended")
         log = server.log()
         if world.args.logs:
             with open(os.path.join(world.args.logs, f"round{number}.log"), "w") as f:
