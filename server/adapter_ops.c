@@ -10,10 +10,10 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server.h"
+#include "tenant_room.h"
 
 #define FETCHING_MAX 4U /* downloads: they wait for others, and hold nobody up who needs none */
 #define WORKING_MAX 2U  /* a load packs with one thread: more at once take the engine's cores */
-#define RETRY_MS 5000   /* before a name that never loaded is tried again for a request */
 
 /* ---- tasks */
 
@@ -63,11 +63,6 @@ static bool is_first_of_its_name(const struct adapter_ops *o, const struct task 
     return true;
 }
 
-static bool is_for_request(const struct task *t)
-{
-    return t->kind == TASK_LOAD && t->o.as == PUBLISH_AGAIN;
-}
-
 /* ---- the end of a load */
 
 static void tell_waiters(struct task *t, const struct error *err)
@@ -84,7 +79,9 @@ static void log_end(const struct task *t)
     const struct load_order *l = &t->o;
     const struct log *log = &t->ops->server->log;
     if (l->status != STATUS_OK) {
-        LOG_EVENT(log, LOG_ERROR, l->dry_run ? "adapter would not load" : "adapter not loaded",
+        bool refused = l->status == STATUS_LIMITED || l->status == STATUS_FORBIDDEN; /* its tenant's limit */
+        LOG_EVENT(log, refused ? LOG_INFO : LOG_ERROR,
+                  l->dry_run ? "adapter would not load" : "adapter not loaded",
                   LOG_TEXT("adapter", l->wish.name), LOG_TEXT("path", l->wish.source), LOG_TEXT("by", l->by),
                   LOG_TEXT("why", l->err.text));
     } else if (l->version && !l->dry_run) {
@@ -146,6 +143,17 @@ static void give_up(struct task *t)
     finish(t);
 }
 
+/* For a reason that says nothing of the adapter. */
+static void drop(struct task *t)
+{
+    struct registry *r = t->ops->server->registry;
+    struct adapter *a = registry_find(r, t->o.wish.name);
+    if (t->reserved && a)
+        registry_load_dropped(r, a);
+    t->reserved = false;
+    finish(t);
+}
+
 static bool is_overtaken(struct task *t)
 {
     bool is = ops_is_overtaken(t);
@@ -183,6 +191,19 @@ static void keep_then_finish(struct task *t)
         finish(t);
 }
 
+/* Whose memory a load takes decides what may leave for it. A start that has others to load goes on with them.
+ */
+static enum room_rule room_rule_of(const struct task *t)
+{
+    bool by_start = strcmp(t->o.by, "start") == 0 && !t->o.required;
+    return strcmp(t->o.by, "request") == 0 ? ROOM_REQUEST : by_start ? ROOM_START : ROOM_OPERATOR;
+}
+
+static enum status take_tenants_room(struct task *t, uint64_t bytes)
+{
+    return tenant_room_take(t->ops->server, t->o.wish.name, bytes, room_rule_of(t), &t->o.err);
+}
+
 static void reserve(struct task *t);
 
 static void loaded(void *data)
@@ -202,6 +223,13 @@ static void loaded(void *data)
         return;
     }
     uint64_t reserved = t->bytes;
+    if (l->status == STATUS_OK && t->version->lora->size_bytes > reserved) {
+        l->status = take_tenants_room(t, t->version->lora->size_bytes);
+        if (l->status != STATUS_OK) {
+            drop(t);
+            return;
+        }
+    }
     if (l->status == STATUS_OK)
         l->status = ops_publish(t);
     if (l->status == STATUS_OK)
@@ -295,6 +323,11 @@ static void reserve(struct task *t)
         finish(t);
         return;
     }
+    l->status = take_tenants_room(t, t->bytes);
+    if (l->status != STATUS_OK) {
+        drop(t);
+        return;
+    }
     l->status = registry_reserve(r, a, t->bytes, l->tenant, now, &l->err);
     if (l->status == STATUS_OK) {
         t->reserved = true;
@@ -336,7 +369,7 @@ static size_t *n_at(const struct task *t)
 static bool has_place(const struct task *t)
 {
     return is_download(t) ? t->ops->n_fetching < FETCHING_MAX
-                          : t->ops->n_working < WORKING_MAX + is_for_request(t);
+                          : t->ops->n_working < WORKING_MAX + ops_is_for_request(t);
 }
 
 static void looked(void *data)
@@ -496,7 +529,7 @@ void adapter_ops_tick(struct adapter_ops *o, int64_t now_ns)
     ops_keeper_tick(o);
 }
 
-static struct task *append_order(struct adapter_ops *o, const struct load_order *order, struct error *err)
+struct task *ops_append_order(struct adapter_ops *o, const struct load_order *order, struct error *err)
 {
     struct task *t = ops_append(o, TASK_LOAD);
     if (!t) {
@@ -527,67 +560,9 @@ enum status adapter_ops_load(struct adapter_ops *o, const struct load_order *ord
         return fail(err, STATUS_UNAVAILABLE, "the server is going down");
     if (!own && o->n_tasks >= o->server->conf->adapter_jobs_max)
         return fail(err, STATUS_FULL, "%zu adapters wait to be loaded already; try again later", o->n_tasks);
-    struct task *t = append_order(o, order, err);
+    struct task *t = ops_append_order(o, order, err);
     if (!t)
         return STATUS_NO_MEMORY;
-    ops_next(o);
-    return STATUS_OK;
-}
-
-/* ---- requests that wait */
-
-static struct task *find_load(struct adapter_ops *o, const char *name, uint64_t generation)
-{
-    for (struct task *t = o->first; t; t = t->next)
-        if (t->kind == TASK_LOAD && is_for_request(t) && t->phase != PHASE_KEEP &&
-            t->o.generation == generation && strcmp(t->o.wish.name, name) == 0)
-            return t;
-    return NULL;
-}
-
-bool adapter_ops_loads(const struct adapter_ops *o, const char *name)
-{
-    for (const struct task *t = o->first; t; t = t->next)
-        if (t->kind == TASK_LOAD && !t->o.dry_run && t->phase != PHASE_KEEP &&
-            strcmp(t->o.wish.name, name) == 0)
-            return true;
-    return false;
-}
-
-enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
-                             uint64_t generation, uint64_t tenant, struct error *err)
-{
-    struct task *t = find_load(o, name, generation);
-    const struct adapter *a = registry_find(o->server->registry, name);
-    snprintf(w->name, sizeof w->name, "%s", name);
-    if (!a)
-        return fail(err, STATUS_NOT_FOUND, "adapter '%.80s' does not exist", name);
-    bool failed_just_now =
-        a->stable == 0 && a->last_error && clock_wall_ms() - a->last_error_wall_ms < RETRY_MS;
-    if (!t && failed_just_now) /* what was broken a moment ago still is */
-        return fail(err, a->last_status, "%s", a->last_error);
-    if (!t) {
-        struct load_order order = {.wish = a->wish,
-                                   .as = PUBLISH_AGAIN,
-                                   .generation = generation,
-                                   .tenant = tenant,
-                                   .by = "request"};
-        const struct version_record *v = registry_record(a, generation);
-        if (v) {
-            order.wish.source = v->source;
-            order.wish.scale = v->scale;
-        }
-        if (v && generation != a->stable) /* an old version is these bytes or none */
-            memcpy(order.sha256, v->digest_hex, sizeof order.sha256);
-        if (o->stopping || o->n_tasks >= o->server->conf->adapter_jobs_max)
-            return fail(err, STATUS_FULL, "%zu adapters wait to be loaded already; try again later",
-                        o->n_tasks);
-        t = append_order(o, &order, err);
-        if (!t)
-            return STATUS_NO_MEMORY;
-    }
-    w->next = t->waiters;
-    t->waiters = w;
     ops_next(o);
     return STATUS_OK;
 }

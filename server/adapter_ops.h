@@ -19,6 +19,8 @@
 #include "base/error.h"
 #include "registry.h"
 
+struct text_list;
+
 struct server;
 struct adapter_ops;
 
@@ -80,8 +82,15 @@ struct load_waiter {
 LK_MUST_USE enum status adapter_ops_wait(struct adapter_ops *o, struct load_waiter *w, const char *name,
                                          uint64_t generation, uint64_t tenant, struct error *err);
 
-/* A load of the name is on its way, whoever asked for it. */
-bool adapter_ops_loads(const struct adapter_ops *o, const char *name);
+/* adapter_ops_wait would join a load, and begin none. */
+bool adapter_ops_joins(const struct adapter_ops *o, const char *name, uint64_t generation);
+
+/* Memory that a load of it takes: what it took before, or its files' size; 0: nobody has looked yet. */
+uint64_t adapter_ops_bytes(const struct adapter *a, uint64_t generation);
+/* The same of all loads that are on their way, whoever asked for them, of names that match. */
+uint64_t adapter_ops_coming(const struct adapter_ops *o, const struct text_list *names);
+/* Of those the ones whose memory is reserved, but the one of `but`. */
+uint64_t adapter_ops_reserved(const struct adapter_ops *o, const struct text_list *names, const char *but);
 
 /* Looks at the adapters folder: registers what is new, loads again what changed and is in memory, takes away
  * what came from it and is gone. Names that were made otherwise are left alone. */

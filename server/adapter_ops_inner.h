@@ -64,6 +64,10 @@ struct adapter_ops {
 struct task *ops_append(struct adapter_ops *o, enum task_kind kind); /* NULL: no memory */
 void ops_next(struct adapter_ops *o);
 void ops_remove_task(struct adapter_ops *o, struct task *t);
+struct task *ops_append_order(struct adapter_ops *o, const struct load_order *order, struct error *err);
+
+/* adapter_ops_wait.c */
+bool ops_is_for_request(const struct task *t);
 
 /* adapter_ops_publish.c */
 /* Somebody has changed, or removed, a name: what a load has made of it isn't the load's any more. */

@@ -324,6 +324,10 @@ static void answer_fault(struct completion *c)
  * no paths. */
 static void blame_load(struct completion *c, const struct error *err)
 {
+    if (err->status == STATUS_LIMITED || err->status == STATUS_FORBIDDEN) {
+        completion_limited(c, err);
+        return;
+    }
     if (err->status == STATUS_FULL || err->status == STATUS_UNAVAILABLE || err->status == STATUS_NO_MEMORY) {
         c->fault.error = *err;
         return;

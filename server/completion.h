@@ -143,6 +143,8 @@ LK_MUST_USE enum status completion_apply_defaults(struct completion *c);
 LK_MUST_USE enum status completion_reserve(struct completion *c);
 /* Whether its tenant may have the bytes of the voice's missing member loaded now. */
 LK_MUST_USE enum status completion_may_load(struct completion *c);
+/* Its fault is what the tenant's limit on memory says. */
+void completion_limited(struct completion *c, const struct error *err);
 /* What it did cost, once, at its end. */
 void completion_settle(struct completion *c);
 /* A generation has waited so long for its first step. */

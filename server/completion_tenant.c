@@ -8,7 +8,7 @@
 #include "server.h"
 #include "tenant_gate.h"
 #include "tenant_keeper.h"
-#include "voice_tenant.h"
+#include "tenant_room.h"
 
 static uint64_t n_prompt_tokens(const struct completion *c)
 {
@@ -37,13 +37,27 @@ enum status completion_reserve(struct completion *c)
     return gate_reserve(c->r, n, &c->fault);
 }
 
+void completion_limited(struct completion *c, const struct error *err)
+{
+    fault_set(&c->fault, err->status, "model", "%s", err->text);
+    if (err->status != STATUS_LIMITED)
+        return;
+    snprintf(c->fault.code, sizeof c->fault.code, "rate_limit_exceeded");
+    reply_header(c->r, "Retry-After", "1");
+    if (c->r->caller)
+        c->r->caller->tenant->n_limited++;
+}
+
 enum status completion_may_load(struct completion *c)
 {
-    const struct adapter *a = registry_find(c->server->registry, c->voice.missing->term.name);
-    if (!a || adapter_ops_loads(c->server->adapter_ops, a->wish.name)) /* it shares another's load */
+    const struct voice_member *m = c->voice.missing;
+    struct error err;
+    if (adapter_ops_joins(c->server->adapter_ops, m->term.name, m->generation)) /* another's load */
         return STATUS_OK;
-    enum status s = gate_load(c->r, &c->fault);
-    return s == STATUS_OK ? voice_own_room(c->r, a, &c->fault) : s;
+    if (tenant_room_fits(c->r, &c->voice, &err) == STATUS_OK)
+        return gate_load(c->r, &c->fault);
+    completion_limited(c, &err);
+    return c->fault.error.status;
 }
 
 static void count_usage(const struct completion *c, const struct usage_row *counts)

@@ -23,11 +23,6 @@ LK_MUST_USE enum status voice_single(const struct request *r, const char *text, 
                                      const char **alias, struct fault *f);
 /* Whether the base, by itself, is a voice of this request. */
 bool voice_base_allowed(const struct request *r);
-/* Room among the tenant's own voices for the bytes of `a`, which are about to be loaded: those of its own
- * that nobody uses leave memory, least recently used first. Nothing happens for a voice that isn't its own,
- * or without a limit. STATUS_FORBIDDEN: it alone has more than the tenant may have in memory; STATUS_LIMITED:
- * the others are in use (Retry-After is set). */
-LK_MUST_USE enum status voice_own_room(struct request *r, const struct adapter *a, struct fault *f);
 /* `text` names no voice that this request may know of. */
 enum status voice_unknown(struct fault *f, const char *text);
 

@@ -16,6 +16,7 @@ from harness import BINARY, Server
 
 SHOWN = {f"shows_{x}": os.path.join(ADAPTERS, f"shows_{x}") for x in "ABCD"}
 PROMPT = [1, 30, 31, 32, 50]
+ROOT = ["--adapter-root", ADAPTERS, "--threads", "1"]
 
 
 def bearer(key):
@@ -584,6 +585,105 @@ def test_own_voices_share_their_tenants_memory(tmp_path):
         assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": size - 1})[0] == 200
         status, answer, _ = speak(s, key, model="mine0")
         assert status == 403 and "memory" in answer["error"]["message"]
+
+
+def own(s, *names, **settings):
+    """The key of a tenant with these voices, of which none is in memory, and room for one and a half. (key, bytes of one)"""
+    for name, of in names:
+        status, answer, _ = s.admin("PUT", f"/admin/v1/adapters/{name}", {"source": of})
+        assert status in (200, 201), answer
+    size = s.admin("GET", f"/admin/v1/adapters/{names[0][0]}/versions")[1]["data"][0]["bytes"]
+    for name, _ in names:
+        assert s.admin("POST", f"/admin/v1/adapters/{name}/unload")[0] == 200
+    return make_tenant(s, "t", own_voices=[name for name, _ in names], resident_bytes=size + size // 2, **settings), size
+
+
+def test_versions_are_loads_of_their_own(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        key, _ = own(s, ("mine0", "shows_A"), ("mine0", "shows_B"), loads_per_minute=1)
+        names = [f"mine0@{v['generation']}" for v in s.admin("GET", "/admin/v1/adapters/mine0/versions")[1]["data"]]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            got = list(pool.map(lambda i: (names[i % 2], speak(s, key, n=2, model=names[i % 2])[0]), range(16)))
+        assert sorted(got) in [sorted([(a, 200), (b, 429)] * 8) for a, b in (names, names[::-1])]
+
+
+def resident_bytes(s):
+    return s.admin("GET", "/admin/v1/adapters")[1]["usage"]["resident_bytes"]
+
+
+def test_no_room_costs_no_load(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        key, _ = own(s, ("mine0", "shows_A"), ("mine1", "shows_B"), loads_per_minute=2)
+        c = http.client.HTTPConnection("127.0.0.1", s.port, timeout=60)
+        c.request("POST", "/v1/completions", json.dumps({"model": "mine0", "prompt": PROMPT, "max_tokens": 10 ** 6, "stream": True,
+                                                         "ignore_eos": True}), bearer(key))
+        stream = c.getresponse()
+        assert stream.status == 200 and stream.readline()
+        for _ in range(3):
+            status, answer, head = speak(s, key, model="mine1")
+            assert (status, head["retry-after"]) == (429, "1") and "in use" in answer["error"]["message"]
+            assert answer["error"]["code"] == "rate_limit_exceeded"
+        stream.close()
+        c.close()
+        end = time.time() + 30
+        while (status := speak(s, key, model="mine1")[0]) == 429 and time.time() < end:
+            time.sleep(0.05)
+        assert status == 200  # the second load of this minute
+        status, answer, _ = speak(s, key, model="mine0")
+        assert status == 429 and "loads" in answer["error"]["message"]
+
+
+def test_a_sum_of_own_voices_beyond_their_memory(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        key, size = own(s, ("mine0", "shows_A"), ("mine1", "shows_B"))
+        status, answer, _ = speak(s, key, model="mine0+mine1")
+        assert status == 403 and str(size + size // 2) in answer["error"]["message"] and "mine0+mine1" in answer["error"]["message"]
+        assert speak(s, key, model="mine0+0.5*mine0")[0] == 200  # one version
+
+
+def test_versions_of_an_own_voice_share_its_memory(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        key, size = own(s, ("mine0", "shows_A"), ("mine0", "shows_B"))
+        versions = [v["generation"] for v in s.admin("GET", "/admin/v1/adapters/mine0/versions")[1]["data"]]
+        assert len(versions) == 2
+        for version in versions * 2:
+            assert speak(s, key, model=f"mine0@{version}")[0] == 200
+            assert resident_bytes(s) == size
+
+
+def test_own_voices_of_unknown_size(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        key, size = own(s, ("mine0", "shows_A"))
+        for name, of in (("mine1", "shows_B"), ("mine2", "shows_C")):  # nobody has looked at their bytes yet
+            assert s.admin("PUT", f"/admin/v1/adapters/{name}", {"source": of, "load": False})[0] == 201
+        assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": 100})[0] == 200
+        status, answer, _ = speak(s, key, model="mine1")
+        assert status == 403 and "your own voices may have 100" in answer["error"]["message"]
+        assert s.admin("GET", "/admin/v1/adapters/mine1")[1]["last_error"] is None and resident_bytes(s) == 0
+        assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": size + size // 2})[0] == 200
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            got = {status for status, _, _ in pool.map(lambda i: speak(s, key, model=f"mine{1 + i % 2}", n=100), range(8))}
+        assert got <= {200, 429} and 200 in got and resident_bytes(s) == size
+
+
+def test_the_start_and_operators_heed_a_tenants_memory(tmp_path):
+    def in_memory(s):
+        return [a["name"] for a in s.admin("GET", "/admin/v1/adapters")[1]["data"] if a["state"] == "resident"]
+
+    state = [*ROOT, "--state", str(tmp_path / "s.db")]
+    with Server(LLAMA, {}, state) as s:
+        key, size = own(s, ("mine0", "shows_A"), ("mine1", "shows_B"), ("other", "shows_D"))
+        assert s.admin("PUT", "/admin/v1/tenants/t", {"own_voices": ["mine*"], "resident_bytes": size + size // 2})[0] == 200
+    with Server(LLAMA, {}, state) as s:
+        assert in_memory(s) in (["mine0", "other"], ["mine1", "other"])
+        assert speak(s, key, model="mine1")[0] == 200 and in_memory(s) == ["mine1", "other"]
+        for name, of in (("mine0", "shows_C"), ("mine2", "shows_C")):  # an operator's load finds room, too
+            assert s.admin("PUT", f"/admin/v1/adapters/{name}", {"source": of})[0] in (200, 201)
+            assert in_memory(s) == [name, "other"]
+        assert s.admin("PATCH", "/admin/v1/adapters/mine2", {"pinned": True})[0] == 200
+        status, answer, _ = speak(s, key, model="mine1")
+        assert status == 429 and "in use" in answer["error"]["message"] and in_memory(s) == ["mine2", "other"]
+
 
 
 def test_served_by_weight(tmp_path):
