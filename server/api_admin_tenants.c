@@ -43,24 +43,14 @@ static void put_window(struct jw *w, const char *key, struct window *window)
     jw_end(w, '}');
 }
 
-static uint32_t n_active_keys(const struct tenants *all, const char *tenant)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < tenants_n_keys(all); i++) {
-        const struct tenant_key *k = tenants_key_at(all, i);
-        n += !k->revoked_ms && strcmp(k->tenant, tenant) == 0;
-    }
-    return n;
-}
-
-static void put_tenant(struct jw *w, const struct tenants *all, struct tenant *t)
+static void put_tenant(struct jw *w, struct tenant *t)
 {
     const struct tenant_spec *spec = tenant_spec_of(t);
     jw_begin(w, '{');
     jw_key_text(w, "name", t->name);
     jw_key_text(w, "origin", t->specs[FROM_FILE] ? "file" : spec ? "state" : "none");
     jw_key_int(w, "created", t->created_ms / 1000);
-    jw_key_int(w, "active_keys", n_active_keys(all, t->name));
+    jw_key_int(w, "active_keys", t->n_active_keys);
     jw_key(w, "settings");
     if (spec)
         jw_raw(w, spec->text, strlen(spec->text));
@@ -129,7 +119,7 @@ static void reply_tenant(struct request *r, int http_status, struct tenant *t)
     struct buf out;
     buf_init(&out, 0);
     struct jw w = {.out = &out};
-    put_tenant(&w, r->server->tenants, t);
+    put_tenant(&w, t);
     reply_json(r, http_status, &out);
     buf_fini(&out);
 }
@@ -183,7 +173,7 @@ void api_tenants_list(struct request *r)
     struct jw w;
     begin_list(&w, &out);
     for (size_t i = 0; i < tenants_count(all); i++)
-        put_tenant(&w, all, tenants_at(all, i));
+        put_tenant(&w, tenants_at(all, i));
     send_list(r, &w);
 }
 

@@ -238,18 +238,42 @@ void tenants_file_fini(struct tenants_file *f)
     *f = (struct tenants_file){0};
 }
 
-static enum status check_twice(const struct tenants_file *f, struct error *err)
+static int by_name(const void *a, const void *b)
 {
-    for (size_t i = 0; i < f->n; i++)
-        for (size_t k = 0; k < i; k++)
-            if (strcmp(f->specs[i]->name, f->specs[k]->name) == 0)
-                return fail(err, STATUS_FORMAT, "the tenant \"%s\" is there twice", f->specs[i]->name);
-    for (size_t i = 0; i < f->n_keys; i++)
-        for (size_t k = 0; k < i; k++)
-            if (strcmp(f->keys[i].id, f->keys[k].id) == 0 ||
-                memcmp(f->keys[i].digest, f->keys[k].digest, 32) == 0)
-                return fail(err, STATUS_FORMAT, "the key \"%s\" is there twice", f->keys[i].id);
+    return strcmp((*(struct tenant_spec *const *)a)->name, (*(struct tenant_spec *const *)b)->name);
+}
+
+static int by_digest(const void *a, const void *b)
+{
+    const struct tenant_key *x = a, *y = b;
+    return memcmp(x->digest, y->digest, sizeof x->digest);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct tenant_key *x = a, *y = b;
+    return strcmp(x->id, y->id);
+}
+
+static enum status check_keys(struct tenants_file *f, int (*compare)(const void *, const void *),
+                              struct error *err)
+{
+    qsort(f->keys, f->n_keys, sizeof *f->keys, compare);
+    for (size_t i = 1; i < f->n_keys; i++)
+        if (compare(&f->keys[i - 1], &f->keys[i]) == 0)
+            return fail(err, STATUS_FORMAT, "the key \"%s\" is there twice", f->keys[i].id);
     return STATUS_OK;
+}
+
+/* What is there twice; sorts tenants by name. */
+static enum status check_twice(struct tenants_file *f, struct error *err)
+{
+    qsort(f->specs, f->n, sizeof(struct tenant_spec *), by_name);
+    for (size_t i = 1; i < f->n; i++)
+        if (by_name(&f->specs[i - 1], &f->specs[i]) == 0)
+            return fail(err, STATUS_FORMAT, "the tenant \"%s\" is there twice", f->specs[i]->name);
+    enum status s = check_keys(f, by_id, err);
+    return s == STATUS_OK ? check_keys(f, by_digest, err) : s;
 }
 
 static enum status read_all(const struct yaml_file *y, struct tenants_file *out, struct error *err)
@@ -299,30 +323,19 @@ enum status tenants_file_read(const char *path, struct tenants_file *out, struct
 
 /* ---- into force ---- */
 
-static bool has_spec(const struct tenants_file *f, const char *name)
-{
-    for (size_t i = 0; i < f->n; i++)
-        if (strcmp(f->specs[i]->name, name) == 0)
-            return true;
-    return false;
-}
-
 /* What would fail is found before anything changes. */
 static enum status check_room(const struct tenants *t, const struct tenants_file *f, struct error *err)
 {
-    size_t n_others = 0, n_keys = f->n_keys;
-    for (size_t i = 0; i < tenants_count(t); i++)
-        n_others += !has_spec(f, tenants_at(t, i)->name);
-    if (n_others + f->n > TENANTS_MAX)
-        return fail(err, STATUS_FULL, "%zu tenants in all, at most %u are taken", n_others + f->n,
-                    TENANTS_MAX);
-    for (size_t i = 0; i < tenants_n_keys(t); i++) {
-        const struct tenant_key *kept = tenants_key_at(t, i);
-        n_keys += kept->origin == FROM_STATE;
-        for (size_t k = 0; k < f->n_keys && kept->origin == FROM_STATE; k++)
-            if (strcmp(kept->id, f->keys[k].id) == 0 || memcmp(kept->digest, f->keys[k].digest, 32) == 0)
-                return fail(err, STATUS_EXISTS, "the key \"%s\" is in the state file, too", f->keys[k].id);
-    }
+    size_t n = tenants_count(t), n_keys = f->n_keys;
+    for (size_t i = 0; i < f->n; i++)
+        n += !tenants_find(t, f->specs[i]->name);
+    if (n > TENANTS_MAX)
+        return fail(err, STATUS_FULL, "%zu tenants in all, at most %u are taken", n, TENANTS_MAX);
+    for (size_t i = 0; i < tenants_n_keys(t); i++)
+        n_keys += tenants_key_at(t, i)->origin == FROM_STATE;
+    for (size_t i = 0; i < f->n_keys; i++)
+        if (tenants_clash(t, &f->keys[i], FROM_STATE))
+            return fail(err, STATUS_EXISTS, "the key \"%s\" is in the state file, too", f->keys[i].id);
     return n_keys <= TENANT_KEYS_MAX
                ? STATUS_OK
                : fail(err, STATUS_FULL, "%zu keys in all, at most %u are taken", n_keys, TENANT_KEYS_MAX);
@@ -334,16 +347,7 @@ enum status tenants_file_apply(struct tenants *t, struct tenants_file *f, const 
     if (s != STATUS_OK)
         return fail_within(err, "%s", path);
     tenants_drop_keys(t, FROM_FILE, NULL);
-    for (size_t i = tenants_count(t); i-- > 0;) {
-        struct tenant *one = tenants_at(t, i);
-        if (one->specs[FROM_FILE] && !has_spec(f, one->name))
-            s = tenants_put(t, one->name, FROM_FILE, NULL, 0, err);
-    }
-    for (size_t i = 0; i < f->n && s == STATUS_OK; i++) {
-        s = tenants_put(t, f->specs[i]->name, FROM_FILE, f->specs[i], clock_wall_ms(), err);
-        if (s == STATUS_OK)
-            f->specs[i] = NULL;
-    }
+    s = tenants_put_file(t, f->specs, f->n, clock_wall_ms(), err);
     for (size_t i = 0; i < f->n_keys && s == STATUS_OK; i++)
         s = tenants_add_key(t, &f->keys[i], err);
     return s == STATUS_OK ? s : fail_within(err, "%s", path);

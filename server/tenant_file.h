@@ -7,7 +7,7 @@
 #include "tenants.h"
 
 struct tenants_file {
-    struct tenant_spec **specs; /* [n] one reference each */
+    struct tenant_spec **specs; /* [n] one reference each, in the order of names */
     size_t n;
     struct tenant_key *keys; /* [n_keys] */
     size_t n_keys;

@@ -1,11 +1,13 @@
 /* The table of tenants and keys. Tenants are few thousands at most, in the order of their names; keys in the
- * order of their digests, which random texts spread evenly. */
+ * order of their digests, which random texts spread evenly, and in that of their ids. A file's are put in
+ * force on the front thread: nothing here looks at all of them for one. */
 #include "tenants.h"
 
 #include <fnmatch.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -25,8 +27,9 @@ struct owned {
 struct tenants {
     struct tenant **list; /* [n], sorted by name */
     size_t n, capacity;
-    struct tenant_key **keys; /* [n_keys], sorted by digest */
-    size_t n_keys, keys_capacity;
+    struct tenant_key **keys;  /* [n_keys], sorted by digest */
+    struct tenant_key **by_id; /* [n_keys], the same */
+    size_t n_keys, keys_capacity, by_id_capacity;
     struct owned *owned; /* [n_owned] all patterns of voices that are somebody's own */
     size_t n_owned;
     bool numbers[TENANTS_MAX + 1]; /* in use */
@@ -56,6 +59,7 @@ void tenants_destroy(struct tenants *t)
     mem_free(t->list);
     mem_free(t->owned);
     mem_free(t->keys);
+    mem_free(t->by_id);
     mem_free(t);
 }
 
@@ -137,10 +141,8 @@ void tenant_release(struct tenants *all, struct tenant *t)
 
 static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t created_ms, struct error *err)
 {
-    uint32_t number = 1;
-    while (number <= TENANTS_MAX && t->numbers[number])
-        number++;
-    if (t->n == TENANTS_MAX || number > TENANTS_MAX) {
+    const bool *unused = memchr(t->numbers + 1, false, TENANTS_MAX);
+    if (t->n == TENANTS_MAX || !unused) {
         fail(err, STATUS_FULL, "there are %u tenants, which is the most", TENANTS_MAX);
         return NULL;
     }
@@ -153,6 +155,7 @@ static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t cr
     memmove(&t->list[at + 1], &t->list[at], (t->n - at) * sizeof(struct tenant *));
     t->list[at] = new;
     t->n++;
+    uint32_t number = (uint32_t)(unused - t->numbers);
     t->numbers[number] = true;
     *new = (struct tenant){.refs = 1, .created_ms = created_ms, .number = number};
     snprintf(new->name, sizeof new->name, "%s", name);
@@ -164,19 +167,11 @@ static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t cr
     return new;
 }
 
-static bool has_keys(const struct tenants *t, const char *name)
-{
-    for (size_t i = 0; i < t->n_keys; i++)
-        if (strcmp(t->keys[i]->tenant, name) == 0)
-            return true;
-    return false;
-}
-
 static void forget_if_empty(struct tenants *t, const char *name)
 {
     size_t at = place_of(t, name);
     if (at == t->n || strcmp(t->list[at]->name, name) != 0 || tenant_spec_of(t->list[at]) ||
-        has_keys(t, name))
+        t->list[at]->n_keys)
         return;
     struct tenant *gone = t->list[at];
     memmove(&t->list[at], &t->list[at + 1], (t->n - at - 1) * sizeof(struct tenant *));
@@ -207,6 +202,20 @@ static void list_owned(struct tenants *t)
     }
 }
 
+static void set_spec(struct tenant *one, enum tenant_origin origin, struct tenant_spec *spec)
+{
+    tenant_spec_release(one->specs[origin]);
+    one->specs[origin] = spec;
+    if (spec)
+        spec->tenant = one->number;
+    const struct tenant_spec *now = tenant_spec_of(one);
+    one->requests_minute.limit = now ? now->requests_minute : LIMIT_NONE;
+    one->requests_day.limit = now ? now->requests_day : LIMIT_NONE;
+    one->tokens_minute.limit = now ? now->tokens_minute : LIMIT_NONE;
+    one->tokens_day.limit = now ? now->tokens_day : LIMIT_NONE;
+    one->loads_minute.limit = now ? now->loads_minute : LIMIT_NONE;
+}
+
 enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
                         struct tenant_spec *spec, int64_t created_ms, struct error *err)
 {
@@ -221,23 +230,56 @@ enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin 
         mem_free(owned);
         return owned ? err->status : fail(err, STATUS_NO_MEMORY, "no memory for the tenant");
     }
-    tenant_spec_release(one->specs[origin]);
-    one->specs[origin] = spec;
-    if (spec)
-        spec->tenant = one->number;
+    set_spec(one, origin, spec);
     if (owned) {
         mem_free(t->owned);
         t->owned = owned;
     }
     list_owned(t);
-    const struct tenant_spec *now = tenant_spec_of(one);
-    one->requests_minute.limit = now ? now->requests_minute : LIMIT_NONE;
-    one->requests_day.limit = now ? now->requests_day : LIMIT_NONE;
-    one->tokens_minute.limit = now ? now->tokens_minute : LIMIT_NONE;
-    one->tokens_day.limit = now ? now->tokens_day : LIMIT_NONE;
-    one->loads_minute.limit = now ? now->loads_minute : LIMIT_NONE;
     forget_if_empty(t, name);
     return STATUS_OK;
+}
+
+static int of_name(const void *name, const void *spec)
+{
+    return strcmp(name, (*(struct tenant_spec *const *)spec)->name);
+}
+
+static bool has_spec(struct tenant_spec *const *sorted, size_t n, const char *name)
+{
+    return n && bsearch(name, sorted, n, sizeof(struct tenant_spec *), of_name);
+}
+
+enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n, int64_t created_ms,
+                             struct error *err)
+{
+    size_t n_owned = 0;
+    for (size_t i = 0; i < n; i++)
+        n_owned += specs[i]->own_voices.n;
+    struct owned *owned = make_owned(t, n_owned);
+    if (!owned)
+        return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
+    mem_free(t->owned);
+    t->owned = owned;
+    for (size_t i = t->n; i-- > 0;) {
+        struct tenant *one = t->list[i];
+        if (one->specs[FROM_FILE] && !has_spec(specs, n, one->name)) {
+            set_spec(one, FROM_FILE, NULL);
+            forget_if_empty(t, one->name);
+        }
+    }
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < n && s == STATUS_OK; i++) {
+        struct tenant *one = tenants_find(t, specs[i]->name);
+        if (!one)
+            one = add_tenant(t, specs[i]->name, created_ms, err);
+        if (one)
+            set_spec(one, FROM_FILE, specs[i]);
+        s = one ? STATUS_OK : err->status;
+        specs[i] = one ? NULL : specs[i];
+    }
+    list_owned(t);
+    return s;
 }
 
 /* ---- keys ---- */
@@ -278,12 +320,24 @@ const struct tenant_key *tenants_key_at(const struct tenants *t, size_t index)
     return index < t->n_keys ? t->keys[index] : NULL;
 }
 
+/* Where the id is, or would be. */
+static size_t place_of_id(const struct tenants *t, const char *id)
+{
+    size_t low = 0, high = t->n_keys;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (strcmp(t->by_id[middle]->id, id) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static struct tenant_key *find_key(const struct tenants *t, const char *id)
 {
-    for (size_t i = 0; i < t->n_keys; i++)
-        if (strcmp(t->keys[i]->id, id) == 0)
-            return t->keys[i];
-    return NULL;
+    size_t at = place_of_id(t, id);
+    return at < t->n_keys && strcmp(t->by_id[at]->id, id) == 0 ? t->by_id[at] : NULL;
 }
 
 const struct tenant_key *tenants_key(const struct tenants *t, const char *id)
@@ -336,45 +390,88 @@ static size_t first_key(const struct tenants *t, uint64_t order)
     return at;
 }
 
+static const struct tenant_key *same_digest(const struct tenants *t, const uint8_t digest[32])
+{
+    uint64_t order = order_of(digest);
+    for (size_t i = first_key(t, order); i < t->n_keys && order_of(t->keys[i]->digest) == order; i++)
+        if (memcmp(t->keys[i]->digest, digest, sizeof t->keys[i]->digest) == 0)
+            return t->keys[i];
+    return NULL;
+}
+
+const struct tenant_key *tenants_clash(const struct tenants *t, const struct tenant_key *k,
+                                       enum tenant_origin origin)
+{
+    const struct tenant_key *by_id = find_key(t, k->id), *by_digest = same_digest(t, k->digest);
+    if (by_id && by_id->origin == origin)
+        return by_id;
+    return by_digest && by_digest->origin == origin ? by_digest : NULL;
+}
+
+static void insert_key(struct tenant_key **list, size_t n, size_t at, struct tenant_key *k)
+{
+    memmove(&list[at + 1], &list[at], (n - at) * sizeof(struct tenant_key *));
+    list[at] = k;
+}
+
 enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struct error *err)
 {
-    uint64_t order = order_of(k->digest);
-    size_t at = first_key(t, order);
+    const struct tenant_key *same = same_digest(t, k->digest);
     if (find_key(t, k->id))
         return fail(err, STATUS_EXISTS, "there is a key %s", k->id);
-    for (size_t i = at; i < t->n_keys && order_of(t->keys[i]->digest) == order; i++)
-        if (memcmp(t->keys[i]->digest, k->digest, sizeof k->digest) == 0)
-            return fail(err, STATUS_EXISTS, "the keys %s and %s are the same", k->id, t->keys[i]->id);
+    if (same)
+        return fail(err, STATUS_EXISTS, "the keys %s and %s are the same", k->id, same->id);
     if (t->n_keys == TENANT_KEYS_MAX)
         return fail(err, STATUS_FULL, "there are %u keys, which is the most", TENANT_KEYS_MAX);
-    struct tenant_key *copy = grow(&t->keys, t->n_keys, &t->keys_capacity) ? mem_alloc(sizeof *copy) : NULL;
-    if (!copy || (!tenants_find(t, k->tenant) && !add_tenant(t, k->tenant, k->created_ms, err))) {
+    bool room =
+        grow(&t->keys, t->n_keys, &t->keys_capacity) && grow(&t->by_id, t->n_keys, &t->by_id_capacity);
+    struct tenant_key *copy = room ? mem_alloc(sizeof *copy) : NULL;
+    struct tenant *owner = copy ? tenants_find(t, k->tenant) : NULL;
+    if (copy && !owner)
+        owner = add_tenant(t, k->tenant, k->created_ms, err);
+    if (!owner) {
         mem_free(copy);
         return copy ? err->status : fail(err, STATUS_NO_MEMORY, "no memory for the key");
     }
     *copy = *k;
-    memmove(&t->keys[at + 1], &t->keys[at], (t->n_keys - at) * sizeof(struct tenant_key *));
-    t->keys[at] = copy;
+    insert_key(t->keys, t->n_keys, first_key(t, order_of(k->digest)), copy);
+    insert_key(t->by_id, t->n_keys, place_of_id(t, k->id), copy);
     t->n_keys++;
+    owner->n_keys++;
+    owner->n_active_keys += !k->revoked_ms;
     return STATUS_OK;
 }
 
 void tenants_revoke(struct tenants *t, const char *id, int64_t wall_ms)
 {
     struct tenant_key *k = find_key(t, id);
-    if (k && !k->revoked_ms)
-        k->revoked_ms = wall_ms;
+    if (!k || k->revoked_ms)
+        return;
+    k->revoked_ms = wall_ms;
+    tenants_find(t, k->tenant)->n_active_keys--;
+}
+
+static bool goes(const struct tenant_key *k, enum tenant_origin origin, const char *tenant)
+{
+    return k->origin == origin && (!tenant || strcmp(k->tenant, tenant) == 0);
 }
 
 void tenants_drop_keys(struct tenants *t, enum tenant_origin origin, const char *tenant)
 {
-    size_t n = 0;
+    size_t n_by_id = 0, n = 0;
+    for (size_t i = 0; i < t->n_keys; i++)
+        if (!goes(t->by_id[i], origin, tenant))
+            t->by_id[n_by_id++] = t->by_id[i];
     for (size_t i = 0; i < t->n_keys; i++) {
         struct tenant_key *k = t->keys[i];
-        if (k->origin == origin && (!tenant || strcmp(k->tenant, tenant) == 0))
+        if (goes(k, origin, tenant)) {
+            struct tenant *owner = tenants_find(t, k->tenant);
+            owner->n_keys--;
+            owner->n_active_keys -= !k->revoked_ms;
             mem_free(k);
-        else
+        } else {
             t->keys[n++] = k;
+        }
     }
     t->n_keys = n;
     for (size_t i = t->n; i-- > 0;)

@@ -35,6 +35,7 @@ struct tenant {
     /* what is used now */
     struct window requests_minute, requests_day, tokens_minute, tokens_day, loads_minute;
     uint64_t n_running;
+    uint32_t n_keys, n_active_keys; /* of both origins */
     /* since the start */
     uint64_t n_requests, n_limited, n_tokens_in, n_tokens_out, n_tokens_cached;
     uint64_t waited_max_ns; /* the longest wait of a generation for its first step */
@@ -69,6 +70,10 @@ void tenant_release(struct tenants *all, struct tenant *t);
  * STATUS_FULL, STATUS_NO_MEMORY: nothing changed, and the spec is the caller's. */
 LK_MUST_USE enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
                                     struct tenant_spec *spec, int64_t created_ms, struct error *err);
+/* All that FROM_FILE says of tenants is these from now on: sorted by name, none twice. Takes them, and leaves
+ * NULL where one was. STATUS_FULL, STATUS_NO_MEMORY: the rest is the caller's. */
+LK_MUST_USE enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n,
+                                         int64_t created_ms, struct error *err);
 
 /* ---- keys ---- */
 
@@ -79,6 +84,9 @@ void key_digest(const char *text, uint8_t digest[32]);
 size_t tenants_n_keys(const struct tenants *t);
 const struct tenant_key *tenants_key_at(const struct tenants *t, size_t index); /* in no order */
 const struct tenant_key *tenants_key(const struct tenants *t, const char *id);
+/* The key of that origin with this one's id or digest, or NULL. */
+const struct tenant_key *tenants_clash(const struct tenants *t, const struct tenant_key *k,
+                                       enum tenant_origin origin);
 uint32_t tenants_n_active(const struct tenants *t, const char *tenant, const char *name);
 /* The oldest active key of a name that isn't the tenants file's, or NULL. */
 const struct tenant_key *tenants_oldest(const struct tenants *t, const char *tenant, const char *name);

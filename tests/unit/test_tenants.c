@@ -14,6 +14,7 @@
 #include "made_files.h"
 #include "server.h"
 #include "state.h"
+#include "tenant_file.h"
 #include "tenant_keeper.h"
 #include "tenant_store.h"
 #include "tenants.h"
@@ -200,6 +201,105 @@ static void the_file_wins_and_leaves(void **state)
     put(t, "y", FROM_FILE, "{}");
     assert_string_equal(who(t, b), "y");
     tenants_destroy(t);
+}
+
+static void take_file(struct tenants *t, const char *dir, const char *text, size_t n)
+{
+    struct tenants_file f;
+    struct error err;
+    char path[96];
+    put_file(dir, "t.yaml", text, n);
+    snprintf(path, sizeof path, "%s/t.yaml", dir);
+    if (tenants_file_read(path, &f, &err) != STATUS_OK || tenants_file_apply(t, &f, path, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    tenants_file_fini(&f);
+}
+
+static void a_file_takes_the_place_of_the_one_before(void **state)
+{
+    (void)state;
+    static const char first[] = "tenants:\n  - {name: zoe, own_voices: [z-*], keys: [{id: k1, sha256: "
+                                "0000000000000000000000000000000000000000000000000000000000000001}]}\n"
+                                "  - {name: ann, own_voices: [a-*], keys: [{id: k3, sha256: "
+                                "0000000000000000000000000000000000000000000000000000000000000003}, "
+                                "{id: k2, sha256: "
+                                "0000000000000000000000000000000000000000000000000000000000000002}]}\n";
+    static const char second[] = "tenants:\n  - {name: mid}\n  - {name: ann, own_voices: [b-*], keys: [{id: "
+                                 "k2, sha256: "
+                                 "0000000000000000000000000000000000000000000000000000000000000002}]}\n";
+    struct folder folder = folder_make();
+    struct tenants *t = tenants_create();
+    char text[KEY_TEXT_LENGTH + 1], id[KEY_ID_LENGTH + 1];
+    put(t, "zoe", FROM_STATE, "{}");
+    add_key(t, "zoe", FROM_STATE, text, id);
+    take_file(t, folder.path, first, strlen(first));
+    assert_true(tenants_count(t) == 2 && tenants_n_keys(t) == 4);
+    assert_int_equal(tenants_find(t, "zoe")->n_active_keys, 2);
+    assert_false(tenants_may_use(t, tenant_spec_of(tenants_find(t, "zoe")), "a-1"));
+    take_file(t, folder.path, second, strlen(second));
+    assert_true(tenants_count(t) == 3 && tenants_n_keys(t) == 2); /* zoe stays for her key */
+    assert_true(tenants_key(t, "k2") && !tenants_key(t, "k1") && !tenants_key(t, "k3"));
+    const struct tenant_spec *mid = tenant_spec_of(tenants_find(t, "mid"));
+    assert_true(tenants_may_use(t, mid, "a-1") && tenants_may_use(t, mid, "z-1"));
+    assert_false(tenants_may_use(t, mid, "b-1"));
+    assert_true(tenants_find(t, "zoe")->n_active_keys == 1 && tenants_find(t, "ann")->n_active_keys == 1);
+    tenants_revoke(t, id, 9);
+    tenants_revoke(t, id, 10);
+    assert_true(tenants_find(t, "zoe")->n_active_keys == 0 && tenants_find(t, "zoe")->n_keys == 1);
+    take_file(t, folder.path, "tenants: []\n", 12);
+    assert_true(tenants_count(t) == 1 && tenants_n_keys(t) == 1);
+    put(t, "zoe", FROM_STATE, NULL);
+    tenants_drop_keys(t, FROM_STATE, "zoe");
+    assert_true(tenants_count(t) == 0 && tenants_n_keys(t) == 0);
+    tenants_destroy(t);
+    folder_remove(&folder);
+}
+
+static uint64_t n_strcmp;
+
+/* The library's, counted. */
+int strcmp(const char *a, const char *b)
+{
+    static int (*real)(const char *, const char *);
+    if (!real)
+        *(void **)(void *)&real = dlsym(RTLD_NEXT, "strcmp");
+    n_strcmp++;
+    return real(a, b);
+}
+
+/* How many names are compared to read a file with so many tenants, of two keys each, and put it in force for
+ * the second time. */
+static uint64_t steps_of_file(const char *dir, unsigned n)
+{
+    struct tenants *t = tenants_create();
+    struct buf text;
+    buf_init(&text, 0);
+    buf_puts(&text, "tenants:\n");
+    for (unsigned i = 0; i < n; i++)
+        buf_printf(&text,
+                   "  - name: t%u\n    keys:\n      - {id: a%u, sha256: %064x}\n"
+                   "      - {id: b%u, sha256: %064x}\n",
+                   i, i, 2 * i, i, 2 * i + 1);
+    take_file(t, dir, text.data, text.length);
+    n_strcmp = 0;
+    take_file(t, dir, text.data, text.length);
+    assert_true(tenants_count(t) == n && tenants_n_keys(t) == 2U * n);
+    buf_fini(&text);
+    tenants_destroy(t);
+    return n_strcmp;
+}
+
+/* Requests wait while a file is put in force. */
+static void a_longer_file_is_no_more_work_for_each_key(void **state)
+{
+    (void)state;
+    struct folder folder = folder_make();
+    uint64_t few = steps_of_file(folder.path, 128), many = steps_of_file(folder.path, 2048);
+    assert_true(few > 128);
+    if (many > 2 * 16 * few)
+        fail_msg("16 times the tenants: %llu names are compared after %llu", (unsigned long long)many,
+                 (unsigned long long)few);
+    folder_remove(&folder);
 }
 
 static void voices_are_whose_they_are(void **state)
@@ -561,6 +661,8 @@ int main(void)
         cmocka_unit_test(bodies_get_the_tenants_own),
         cmocka_unit_test(keys_are_found_by_their_text_alone),
         cmocka_unit_test(the_file_wins_and_leaves),
+        cmocka_unit_test(a_file_takes_the_place_of_the_one_before),
+        cmocka_unit_test(a_longer_file_is_no_more_work_for_each_key),
         cmocka_unit_test(voices_are_whose_they_are),
         cmocka_unit_test(a_foreign_name_is_as_much_work_as_a_missing_one),
         cmocka_unit_test(windows_hold_in_every_stretch),
