@@ -276,6 +276,55 @@ static enum status check_twice(struct tenants_file *f, struct error *err)
     return s == STATUS_OK ? check_keys(f, by_digest, err) : s;
 }
 
+/* Those of a name beside each other, the file's first. */
+static int by_use(const void *a, const void *b)
+{
+    const struct tenant_key *x = *(const struct tenant_key *const *)a,
+                            *y = *(const struct tenant_key *const *)b;
+    int c = strcmp(x->tenant, y->tenant);
+    c = c ? c : strcmp(x->name, y->name);
+    c = c ? c : (x->origin == FROM_STATE) - (y->origin == FROM_STATE);
+    return c ? c : strcmp(x->id, y->id);
+}
+
+static enum status too_many_active(const struct tenant_key *const *keys, struct error *err)
+{
+    const struct tenant_key *last = keys[KEYS_ACTIVE_MAX];
+    char kept[100] = "";
+    if (last->origin == FROM_STATE)
+        snprintf(kept, sizeof kept, ", or end the state file's: `lorikeet keys revoke %s`", last->id);
+    return fail(err, STATUS_FORMAT,
+                "tenant \"%s\": keys: found \"%s\", \"%s\" and \"%s\" of the name \"%s\", expected %u at "
+                "most, one and its successor; take one out or give it another name%s",
+                last->tenant, keys[0]->id, keys[1]->id, last->id, last->name, KEYS_ACTIVE_MAX, kept);
+}
+
+/* As many active keys of a name as the API would make; those that `t` (or NULL) has of the state file count.
+ */
+static enum status check_active(const struct tenants_file *f, const struct tenants *t, struct error *err)
+{
+    size_t n_kept = t ? tenants_n_keys(t) : 0, n = 0;
+    const struct tenant_key **keys = mem_array(f->n_keys + n_kept + 1, sizeof *keys);
+    enum status s = keys ? STATUS_OK : fail(err, STATUS_NO_MEMORY, "no memory for the tenants' keys");
+    for (size_t i = 0; i < f->n_keys && keys; i++)
+        keys[n++] = &f->keys[i];
+    for (size_t i = 0; i < n_kept && keys; i++) {
+        const struct tenant_key *kept = tenants_key_at(t, i);
+        if (kept->origin == FROM_STATE && !kept->revoked_ms)
+            keys[n++] = kept;
+    }
+    if (n)
+        qsort(keys, n, sizeof *keys, by_use);
+    for (size_t i = 0; i + KEYS_ACTIVE_MAX < n && s == STATUS_OK; i++) {
+        const struct tenant_key *first = keys[i], *last = keys[i + KEYS_ACTIVE_MAX];
+        if (first->origin == FROM_FILE && strcmp(first->tenant, last->tenant) == 0 &&
+            strcmp(first->name, last->name) == 0)
+            s = too_many_active(&keys[i], err);
+    }
+    mem_free(keys);
+    return s;
+}
+
 static enum status read_all(const struct yaml_file *y, struct tenants_file *out, struct error *err)
 {
     size_t n_keys = 0;
@@ -294,7 +343,9 @@ static enum status read_all(const struct yaml_file *y, struct tenants_file *out,
         for (unsigned k = 0; k < t->keys_count && s == STATUS_OK; k++)
             s = read_key(t, &t->keys[k], out, err);
     }
-    return s == STATUS_OK ? check_twice(out, err) : s;
+    if (s == STATUS_OK)
+        s = check_twice(out, err);
+    return s == STATUS_OK ? check_active(out, NULL, err) : s;
 }
 
 enum status tenants_file_read(const char *path, struct tenants_file *out, struct error *err)
@@ -336,9 +387,9 @@ static enum status check_room(const struct tenants *t, const struct tenants_file
     for (size_t i = 0; i < f->n_keys; i++)
         if (tenants_clash(t, &f->keys[i], FROM_STATE))
             return fail(err, STATUS_EXISTS, "the key \"%s\" is in the state file, too", f->keys[i].id);
-    return n_keys <= TENANT_KEYS_MAX
-               ? STATUS_OK
-               : fail(err, STATUS_FULL, "%zu keys in all, at most %u are taken", n_keys, TENANT_KEYS_MAX);
+    if (n_keys > TENANT_KEYS_MAX)
+        return fail(err, STATUS_FULL, "%zu keys in all, at most %u are taken", n_keys, TENANT_KEYS_MAX);
+    return check_active(f, t, err);
 }
 
 enum status tenants_file_apply(struct tenants *t, struct tenants_file *f, const char *path, struct error *err)

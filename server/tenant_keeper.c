@@ -427,31 +427,37 @@ static enum status read_store(struct tenant_keeper *k, struct error *err)
     enum status s = tenant_store_open(k->server->conf->state, &k->store, err);
     if (s == STATUS_OK)
         s = tenant_store_load(k->store, &v, err);
-    if (s == STATUS_OK)
-        s = tenant_store_forget_usage(k->store, clock_wall_ms() - KEPT_HOURS * HOUR_MS, err);
-    const struct usage_query day = {
-        .from_ms = clock_wall_ms() - DAY_HOURS * HOUR_MS, .to_ms = INT64_MAX, .limit = INT32_MAX};
-    return s == STATUS_OK ? tenant_store_usage(k->store, &day, restore_day, k, err) : s;
+    return s == STATUS_OK ? tenant_store_forget_usage(k->store, clock_wall_ms() - KEPT_HOURS * HOUR_MS, err)
+                          : s;
+}
+
+/* Behind the state file, so that what doesn't go together is said as at SIGHUP. */
+static enum status begin_file(struct tenant_keeper *k, struct error *err)
+{
+    struct server *s = k->server;
+    tenants_close(s->tenants);
+    enum status st = tenants_file_read(s->conf->tenants_file, &k->file, err);
+    if (st == STATUS_OK)
+        st = tenants_file_apply(s->tenants, &k->file, s->conf->tenants_file, err);
+    tenants_file_fini(&k->file);
+    return st;
 }
 
 enum status tenant_keeper_create(struct server *s, struct tenant_keeper **out, struct error *err)
 {
+    const struct usage_query day = {
+        .from_ms = clock_wall_ms() - DAY_HOURS * HOUR_MS, .to_ms = INT64_MAX, .limit = INT32_MAX};
     struct tenant_keeper *k = mem_zalloc(sizeof *k);
     *out = k;
     if (!k)
         return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
     k->server = s;
     k->last = &k->waiting;
-    enum status st = STATUS_OK;
-    if (s->conf->tenants_file) {
-        tenants_close(s->tenants);
-        st = tenants_file_read(s->conf->tenants_file, &k->file, err);
-        if (st == STATUS_OK)
-            st = tenants_file_apply(s->tenants, &k->file, s->conf->tenants_file, err);
-        tenants_file_fini(&k->file);
-    }
-    if (st == STATUS_OK && s->conf->state)
-        st = read_store(k, err);
+    enum status st = s->conf->state ? read_store(k, err) : STATUS_OK;
+    if (st == STATUS_OK && s->conf->tenants_file)
+        st = begin_file(k, err);
+    if (st == STATUS_OK && k->store)
+        st = tenant_store_usage(k->store, &day, restore_day, k, err);
     if (st == STATUS_OK && tenants_closed(s->tenants))
         LOG_EVENT(&s->log, LOG_INFO, "requests need a key", LOG_NUMBER("tenants", tenants_count(s->tenants)),
                   LOG_NUMBER("keys", tenants_n_keys(s->tenants)));

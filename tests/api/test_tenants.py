@@ -293,6 +293,20 @@ def test_the_file_is_read_again(tmp_path):
                     f"tenants:\n  - name: a\n{line_a}\n  - name: c\n{line_a}\n"):
             reload(bad, "not taken")
             assert models(key_a) == ["shows_B"]
+        # Two of a name at most, those of the state file among them.
+        id_a, id_b, item_b = key_a.split("_")[1], key_b.split("_")[1], line_b.split("keys:\n")[1]
+        two = f"tenants:\n  - name: a\n    voices: [shows_B]\n{line_a}\n{item_b}\n"
+        reload(two + item_b.replace(id_b, "0third").replace(item_b[-9:], "012345678") + "\n", "not taken")
+        why = s.log().splitlines()[-1]
+        assert all(x in why for x in (str(file), "tenant \\\"a\\\"", id_a, id_b, "0third", "prod", "expected 2 at most")), why
+        assert models(key_a) == ["shows_B"] and "shows_D" in models(key_b) and models(more) == ["shows_B"]
+        kept = make_key(s, "a", "prod")
+        reload(two, "not taken")
+        assert "lorikeet keys revoke " + kept["id"] in s.log().splitlines()[-1]
+        assert models(kept["key"]) == ["shows_B"] and "shows_D" in models(key_b)
+        assert s.admin("DELETE", "/admin/v1/keys/" + kept["id"])[0] == 200
+        reload(two, "tenants file read")
+        assert models(key_a) == models(key_b) == ["shows_B"] and models(kept["key"]) == 401
         reload("tenants: []\n", "tenants file read")
         assert models(key_a) == models(more) == models(key_b) == 401
         reload(good, "tenants file read")
