@@ -32,6 +32,7 @@ static bool is_overdue(const struct engine *e, const struct sequence *q, int64_t
     return q->state == SEQUENCE_PAUSED && now_ns - q->paused_ns >= e->wait_bound_ns;
 }
 
+/* All but what its caller's share of the pages says of it. */
 static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index, bool has_slot,
                                                int64_t now_ns)
 {
@@ -39,7 +40,6 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
     const struct generation *g = &q->submission->g;
     bool runs = q->state == SEQUENCE_RUNNING, over = is_turn_over(e, q, now_ns);
     bool yields = runs && over && q->n_yields < FAIR_YIELDS_MAX;
-    bool has_share = g->caller.kv_share > 0 && g->caller.kv_share < 1;
     q->keeps |= is_overdue(e, q, now_ns);
     q->has_turn &= !over;
     struct schedule_entry entry = {
@@ -49,13 +49,10 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
         .aside = q->aside,
         .caller = g->caller.number,
         .n_need = fair_pages_of(g),
-        .n_lacks = q->aside ? fair_lacks(&e->fair, g, e->n_pages) : 0,
         .yields = yields,
         .yields_to_own = yields && now_ns - q->resumed_ns >= e->wait_bound_ns,
-        .owns = has_share && !fair_is_lent(&e->fair, g, e->n_pages),
         .batch = g->caller.batch,
         .arrival = q->submission->id,
-        .lent = !q->keeps && fair_is_lent(&e->fair, g, e->n_pages),
         .n_known = sequence_n_known(q),
         .n_computed = q->n_computed,
         .n_pages = q->n_pages,
@@ -69,7 +66,6 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
         entry.turn = turn_of_overdue(now_ns - q->paused_ns);
     }
     if (!runs) {
-        entry.due = has_share && !entry.lent && !q->keeps;
         const struct prefix_want want = engine_prefix_want(q);
         entry.n_pages = engine_prefix_find(e, &want, q->pages, 0);
         entry.n_computed = entry.n_pages * KV_PAGE_TOKENS;
@@ -188,6 +184,39 @@ static void count_crowds(const struct engine *e, struct schedule *s)
     }
 }
 
+/* What its caller's share says of an entry whose pages are counted. */
+static void judge_share(const struct engine *e, struct schedule_entry *entry)
+{
+    const struct sequence *q = &e->sequences[entry->index];
+    const struct generation *g = &q->submission->g;
+    bool has_share = g->caller.kv_share > 0 && g->caller.kv_share < 1;
+    bool above = fair_is_lent(&e->fair, g, e->n_pages);
+    entry->owns = has_share && !above;
+    entry->lent = above && !q->keeps;
+    entry->due = has_share && !above && q->state == SEQUENCE_PAUSED;
+}
+
+/* Those that have a place are judged by what their callers have in places. Only then pages are reserved for
+ * those that are aside and could go on, in the order of service, and each is judged with all before it. */
+static void judge_shares(struct engine *e, struct schedule *s, uint32_t n_placed)
+{
+    for (uint32_t i = 0; i < n_placed; i++)
+        judge_share(e, &s->entries[i]);
+    schedule_sort(s->entries + n_placed, s->n_entries - n_placed);
+    uint32_t n = n_placed;
+    for (uint32_t i = n_placed; i < s->n_entries; i++) {
+        struct schedule_entry *entry = &s->entries[i];
+        const struct generation *g = &e->sequences[entry->index].submission->g;
+        entry->n_lacks = fair_lacks(&e->fair, g, e->n_pages);
+        if (entry->n_lacks && !entry->overdue)
+            continue;
+        fair_goes_on(&e->fair, g);
+        judge_share(e, entry);
+        s->entries[n++] = *entry;
+    }
+    s->n_entries = n;
+}
+
 /* Those that run or are paused; one that is aside only if it could go on: its caller's share of the pages is
  * reserved for it then. */
 static void add_sequences(struct engine *e, struct schedule *s, int64_t now_ns)
@@ -197,25 +226,23 @@ static void add_sequences(struct engine *e, struct schedule *s, int64_t now_ns)
     for (uint32_t i = 0; i < e->n_slots; i++) {
         const struct sequence *q = &e->sequences[i];
         n_aside += q->state != SEQUENCE_FREE && q->aside;
-        s->n_slots_free -= q->state != SEQUENCE_FREE && !q->aside;
+        if (q->state == SEQUENCE_FREE || q->aside)
+            continue;
+        s->n_slots_free--;
+        s->entries[s->n_entries++] = entry_of_sequence(e, i, true, now_ns);
     }
     s->n_aside_most = e->n_slots - e->n_sequences - n_aside;
+    uint32_t n_placed = s->n_entries;
     bool has_slot = s->n_slots_free > 0;
     for (uint32_t i = 0; i < e->n_slots; i++) {
         const struct sequence *q = &e->sequences[i];
-        bool overdue = is_overdue(e, q, now_ns);
-        if (q->state == SEQUENCE_FREE || (q->aside && !has_slot && !overdue))
-            continue;
-        struct schedule_entry entry = entry_of_sequence(e, i, has_slot, now_ns);
-        if (entry.n_lacks && !overdue)
-            continue;
-        s->entries[s->n_entries++] = entry;
-        if (q->aside)
-            fair_goes_on(&e->fair, &q->submission->g);
+        if (q->state != SEQUENCE_FREE && q->aside && (has_slot || is_overdue(e, q, now_ns)))
+            s->entries[s->n_entries++] = entry_of_sequence(e, i, has_slot, now_ns);
     }
+    judge_shares(e, s, n_placed);
 }
 
-/* Those that don't go on after all give back what add_sequences has reserved. */
+/* Those that don't go on after all give back what was reserved. */
 static void unreserve(struct engine *e, const struct schedule *s)
 {
     for (uint32_t i = 0; i < s->n_entries; i++) {

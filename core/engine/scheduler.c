@@ -31,15 +31,18 @@ static bool is_before(const struct schedule_entry *a, const struct schedule_entr
     return a->turn != b->turn ? a->turn < b->turn : a->arrival < b->arrival;
 }
 
-/* Insertion: the caller's order is nearly the order of service. */
-static void sort_entries(struct schedule *s)
+/* Shell's sort, with gaps of Gonnet and Baeza-Yates: where many run, they are in no order at all. */
+void schedule_sort(struct schedule_entry *entries, uint32_t n)
 {
-    for (uint32_t i = 1; i < s->n_entries; i++) {
-        struct schedule_entry e = s->entries[i];
-        uint32_t at = i;
-        for (; at > 0 && is_before(&e, &s->entries[at - 1]); at--)
-            s->entries[at] = s->entries[at - 1];
-        s->entries[at] = e;
+    for (uint32_t gap = n; gap > 1;) {
+        gap = gap < 5 ? 1 : (gap * 5 - 1) / 11;
+        for (uint32_t i = gap; i < n; i++) {
+            struct schedule_entry e = entries[i];
+            uint32_t at = i;
+            for (; at >= gap && is_before(&e, &entries[at - gap]); at -= gap)
+                entries[at] = entries[at - gap];
+            entries[at] = e;
+        }
     }
 }
 
@@ -269,7 +272,7 @@ void schedule_plan(struct schedule *s)
 {
     uint32_t budget = s->step_tokens, n_kept = 0; /* the latter: a token for each that is overdue */
     bool blocked = false, lent_blocked = false;
-    sort_entries(s);
+    schedule_sort(s->entries, s->n_entries);
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
         e->n_tokens = 0;

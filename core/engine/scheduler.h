@@ -58,6 +58,8 @@ struct schedule {
     uint32_t n_aside_most; /* so many more may be put aside */
 };
 
+/* Into the order of service, as the plan does first. */
+void schedule_sort(struct schedule_entry *entries, uint32_t n);
 /* Makes the plan. If there is any entry, some entry gets tokens, provided that each fits the cache alone. */
 void schedule_plan(struct schedule *s);
 /* Tokens that the plan has computed. */

@@ -224,7 +224,7 @@ static void apply_tokens(struct world *w, const struct schedule_entry *e)
 static struct schedule_entry entry_of(struct world *w, uint32_t index)
 {
     struct request *r = &w->requests[index];
-    uint32_t n_found = r->running ? 0 : find_prefix(w, r), n_pages = kv_cache_n_pages(w->kv);
+    uint32_t n_found = r->running ? 0 : find_prefix(w, r);
     struct schedule_entry e = {.state = r->running   ? SCHEDULE_RUNNING
                                         : r->started ? SCHEDULE_PAUSED
                                                      : SCHEDULE_WAITING,
@@ -235,7 +235,6 @@ static struct schedule_entry entry_of(struct world *w, uint32_t index)
                                .pages = r->pages,
                                .logits_from = r->n_known - 1,
                                .index = index};
-    bool has_share = r->g.caller.kv_share > 0;
     int64_t ran_ns = w->now_ns - r->resumed_ns;
     bool over = ran_ns >= w->bound_ns || (ran_ns >= w->bound_ns / FAIR_TURNS && r->n_known > r->n_at_resume);
     r->has_turn &= !over;
@@ -247,11 +246,17 @@ static struct schedule_entry entry_of(struct world *w, uint32_t index)
     e.batch = r->g.caller.batch;
     e.caller = (uint32_t)r->tenant;
     e.n_need = fair_pages_of(&r->g);
-    e.n_lacks = r->aside ? fair_lacks(&w->fair, &r->g, n_pages) : 0;
-    e.lent = fair_is_lent(&w->fair, &r->g, n_pages);
-    e.owns = has_share && !e.lent;
-    e.due = e.state == SCHEDULE_PAUSED && r->g.caller.kv_share > 0 && !e.lent;
     return e;
+}
+
+/* What its tenant's share says of one whose pages are counted. */
+static void judge_share(struct world *w, struct schedule_entry *e)
+{
+    const struct request *r = &w->requests[e->index];
+    bool has_share = r->g.caller.kv_share > 0;
+    e->lent = fair_is_lent(&w->fair, &r->g, kv_cache_n_pages(w->kv));
+    e->owns = has_share && !e->lent;
+    e->due = e->state == SCHEDULE_PAUSED && has_share && !e->lent;
 }
 
 /* One that fairness has picked, if it may have the pages. */
@@ -377,21 +382,35 @@ static void add_started(struct world *w, struct schedule *s)
         s->n_aside_most -= r->in_engine && r->aside;
     }
     bool has_slot = s->n_slots_free > 0;
+    for (uint32_t i = 0; i < REQUESTS_MAX; i++)
+        if (w->requests[i].in_engine && w->requests[i].started && !w->requests[i].aside) {
+            s->entries[s->n_entries] = entry_of(w, i);
+            judge_share(w, &s->entries[s->n_entries++]);
+        }
+    uint32_t n_placed = s->n_entries, n = n_placed;
     for (uint32_t i = 0; i < REQUESTS_MAX; i++) {
         const struct request *r = &w->requests[i];
-        if (!r->in_engine || !r->started)
+        if (!r->in_engine || !r->aside)
             continue;
         struct schedule_entry e = entry_of(w, i);
-        if (e.aside && (!has_slot || e.n_lacks) && !e.overdue)
+        if (!has_slot && !e.overdue)
             continue;
-        if (e.aside)
-            fair_goes_on(&w->fair, &r->g); /* reserved for the plan */
-        if (e.aside && !has_slot) {
-            e.priority = INT32_MAX;
-            e.turn = UINT32_MAX - (uint32_t)((w->now_ns - r->paused_ns) / MS);
-        }
+        e.priority = has_slot ? 0 : INT32_MAX;
+        e.turn = has_slot ? 0 : UINT32_MAX - (uint32_t)((w->now_ns - r->paused_ns) / MS);
         s->entries[s->n_entries++] = e;
     }
+    schedule_sort(s->entries + n_placed, s->n_entries - n_placed);
+    for (uint32_t i = n_placed; i < s->n_entries; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        const struct request *r = &w->requests[e->index];
+        e->n_lacks = fair_lacks(&w->fair, &r->g, kv_cache_n_pages(w->kv));
+        if (e->n_lacks && !e->overdue)
+            continue;
+        fair_goes_on(&w->fair, &r->g); /* reserved for the plan */
+        judge_share(w, e);
+        s->entries[n++] = *e;
+    }
+    s->n_entries = n;
 }
 
 /* What a tenant has running is within its share, or alone. */

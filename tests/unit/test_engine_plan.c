@@ -1,0 +1,193 @@
+/* What the plan sees of those that run, are paused or wait, of an engine without a thread: sequences are put
+ * into its slots by hand. */
+#include "tests/test.h"
+
+#include "engine_inner.h"
+#include "engine_rig.h"
+
+#define BOUND_NS (30 * NS_PER_S)
+#define N_PAGES 20U
+#define N_SLOTS (2 + FAIR_ASIDE_MIN)
+#define CONTEXT (N_PAGES * KV_PAGE_TOKENS)
+#define QUEUE_LIMIT 8U
+
+struct rig {
+    struct engine e;
+    struct model model;
+    struct submission submissions[N_SLOTS + QUEUE_LIMIT];
+    uint32_t n_submissions;
+};
+
+static struct rig *rig_create(void)
+{
+    struct rig *r = mem_zalloc(sizeof *r);
+    struct engine *e = &r->e;
+    struct error err;
+    const struct kv_shape shape = {.n_layers = 1, .n_kv_heads = 1, .head_dim = 4, .type = DTYPE_F32};
+    r->model = fake_model();
+    e->model = e->step_model = &r->model;
+    e->n_sequences = 2;
+    e->n_slots = N_SLOTS;
+    e->n_pages = N_PAGES;
+    e->pages_of_context = N_PAGES;
+    e->prompt_tokens = e->chunk_tokens = 64;
+    e->step_tokens = 66;
+    e->wait_bound_ns = BOUND_NS;
+    e->prefix_off = true;
+    e->sequences = mem_array(N_SLOTS, sizeof *e->sequences);
+    e->users = mem_array(N_PAGES, sizeof *e->users);
+    e->entries = mem_array(N_SLOTS + CHOSEN_MAX, sizeof *e->entries);
+    e->nexts = mem_array(e->n_sequences + CHOSEN_MAX, sizeof *e->nexts);
+    e->waiting = mem_array(QUEUE_LIMIT, sizeof(struct submission *));
+    e->found_table = mem_array((size_t)CHOSEN_MAX * N_PAGES, sizeof *e->found_table);
+    e->page_table = mem_array((size_t)N_SLOTS * N_PAGES, sizeof *e->page_table);
+    for (uint32_t i = 0; i < N_SLOTS; i++)
+        e->sequences[i].pages = e->page_table + (size_t)i * N_PAGES;
+    assert_true(fair_init(&e->fair, ENGINE_CALLERS_MAX, QUEUE_LIMIT, BOUND_NS, e->n_sequences));
+    assert_int_equal(kv_cache_create(&shape, N_PAGES, &e->kv, &err), STATUS_OK);
+    assert_int_equal(prefix_cache_create(e->kv, 1, &e->prefix, &err), STATUS_OK);
+    return r;
+}
+
+static void rig_destroy(struct rig *r)
+{
+    struct engine *e = &r->e;
+    for (uint32_t i = 0; i < N_SLOTS; i++)
+        sequence_give_pages(&e->sequences[i], e->prefix);
+    prefix_cache_destroy(e->prefix);
+    kv_cache_destroy(e->kv);
+    fair_fini(&e->fair);
+    mem_free(e->sequences);
+    mem_free(e->users);
+    mem_free(e->entries);
+    mem_free(e->nexts);
+    mem_free(e->waiting);
+    mem_free(e->found_table);
+    mem_free(e->page_table);
+    mem_free(r);
+}
+
+/* Of a caller with half of the pages, and in need of so many. */
+static struct submission *submission_of(struct rig *r, uint32_t caller, uint32_t n_need)
+{
+    static const int32_t prompt[KV_PAGE_TOKENS];
+    struct submission *s = &r->submissions[r->n_submissions];
+    s->id = ++r->n_submissions;
+    s->g = plain(prompt, KV_PAGE_TOKENS);
+    s->g.max_tokens = (n_need - 1) * KV_PAGE_TOKENS;
+    s->g.caller = (struct generation_caller){.number = caller, .weight = 1, .kv_share = 0.5F};
+    return s;
+}
+
+/* Into the slot: it runs with its first page, or was put aside a while ago. */
+static void place(struct rig *r, uint32_t slot, struct submission *s, bool aside, int64_t ago_ns)
+{
+    struct engine *e = &r->e;
+    struct sequence *q = &e->sequences[slot];
+    int64_t now_ns = clock_now_ns();
+    fair_arrives(&e->fair, &s->g, now_ns);
+    fair_starts(&e->fair, &s->g, 0, 0, now_ns);
+    q->submission = s;
+    q->state = aside ? SEQUENCE_PAUSED : SEQUENCE_RUNNING;
+    q->aside = aside;
+    q->n_tokens = s->g.n_prompt;
+    q->paused_ns = q->resumed_ns = now_ns - ago_ns;
+    if (aside) {
+        fair_rests(&e->fair, &s->g);
+        return;
+    }
+    sequence_take_pages(q, e->prefix, s->g.n_prompt);
+    q->n_computed = s->g.n_prompt - 1;
+}
+
+static uint32_t place_in(const struct schedule *s, uint32_t slot)
+{
+    uint32_t i = 0;
+    while (i < s->n_entries && s->entries[i].index != slot)
+        i++;
+    return i;
+}
+
+static const struct schedule_entry *entry_in(const struct schedule *s, uint32_t slot)
+{
+    uint32_t i = place_in(s, slot);
+    assert_true(i < s->n_entries);
+    return &s->entries[i];
+}
+
+/* One that runs within its caller's share, and one that is aside and doesn't fit beside it: whichever slot
+ * each has, the pages of the one that runs are its own, and the other one isn't due to anything. */
+static void shares_are_of_what_runs(void **state)
+{
+    (void)state;
+    for (uint32_t running = 0; running < 2; running++) {
+        struct rig *r = rig_create();
+        place(r, running, submission_of(r, 1, 6), false, 0);
+        place(r, 1 - running, submission_of(r, 1, 6), true, BOUND_NS);
+        struct schedule s = engine_plan(&r->e);
+        const struct schedule_entry *runs = entry_in(&s, running), *aside = entry_in(&s, 1 - running);
+        assert_true(runs->owns && !runs->lent && runs->n_tokens == 1);
+        assert_true(!aside->due && aside->n_lacks == 2 && !aside->start);
+        rig_destroy(r);
+    }
+}
+
+/* Alone, but above its caller's share: it goes on, and has more than was due to it. */
+static void above_its_share_nothing_is_due(void **state)
+{
+    (void)state;
+    for (uint32_t n_need = 10; n_need < 14; n_need += 2) {
+        struct rig *r = rig_create();
+        place(r, 0, submission_of(r, 1, n_need), true, 0);
+        struct schedule s = engine_plan(&r->e);
+        const struct schedule_entry *aside = entry_in(&s, 0);
+        assert_true(aside->start && aside->n_lacks == 0);
+        assert_true(aside->due == (n_need == 10) && aside->lent == (n_need != 10));
+        rig_destroy(r);
+    }
+}
+
+/* Of two that are aside their caller's share has room for one: the older one, whichever slot it has. */
+static void the_older_one_goes_on(void **state)
+{
+    (void)state;
+    for (uint32_t older = 0; older < 2; older++) {
+        struct rig *r = rig_create();
+        struct submission *first = submission_of(r, 1, 6);
+        place(r, older, first, true, 0);
+        place(r, 1 - older, submission_of(r, 1, 6), true, 0);
+        struct schedule s = engine_plan(&r->e);
+        const struct schedule_entry *entry = entry_in(&s, older);
+        assert_true(entry->start && entry->due && place_in(&s, 1 - older) == s.n_entries);
+        assert_int_equal(r->e.fair.callers[1].n_pages, 6);
+        rig_destroy(r);
+    }
+}
+
+/* One that lost its pages and its turn for longer than the bound still has its caller's share due to it. */
+static void who_was_paused_for_long_is_due(void **state)
+{
+    (void)state;
+    for (int keeps = 0; keeps < 2; keeps++) {
+        struct rig *r = rig_create();
+        place(r, 0, submission_of(r, 1, 6), false, 0);
+        struct sequence *q = &r->e.sequences[0];
+        sequence_give_pages(q, r->e.prefix);
+        q->state = SEQUENCE_PAUSED;
+        q->keeps = keeps;
+        struct schedule s = engine_plan(&r->e);
+        assert_true(entry_in(&s, 0)->due && !entry_in(&s, 0)->lent && entry_in(&s, 0)->start);
+        rig_destroy(r);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shares_are_of_what_runs),
+        cmocka_unit_test(above_its_share_nothing_is_due),
+        cmocka_unit_test(the_older_one_goes_on),
+        cmocka_unit_test(who_was_paused_for_long_is_due),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
