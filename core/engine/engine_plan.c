@@ -48,6 +48,8 @@ static struct schedule_entry entry_of_sequence(struct engine *e, uint32_t index,
         .overdue = is_overdue(e, q, now_ns),
         .aside = q->aside,
         .caller = g->caller.number,
+        .weight = g->caller.weight,
+        .voice = g->lora,
         .n_need = fair_pages_of(g),
         .yields = yields,
         .yields_to_own = yields && now_ns - q->resumed_ns >= e->wait_bound_ns,
@@ -141,6 +143,7 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
                                                               : 0,
                                    .overdue = c->late,
                                    .caller = g->caller.number,
+                                   .voice = g->lora,
                                    .n_lacks = c->n_lacks,
                                    .due = c->due,
                                    .lent = e->fair.any_share && !c->due && !c->late,
@@ -152,36 +155,6 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
                                    .logits_from = from,
                                    .index = e->n_slots + c->place,
                                    .hold = engine_prefix_comes(e, &want, pages, n_pages)};
-}
-
-static const struct generation *generation_of(const struct engine *e, const struct schedule_entry *entry)
-{
-    const struct submission *s = entry->index < e->n_slots ? e->sequences[entry->index].submission
-                                                           : e->waiting[entry->index - e->n_slots];
-    return &s->g;
-}
-
-/* Who yields first if one is overdue: crowds (of a caller, with one adapter) and what each has running. */
-static void count_crowds(const struct engine *e, struct schedule *s)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < s->n_entries; i++)
-        any |= s->entries[i].overdue;
-    for (uint32_t i = 0; any && i < s->n_entries; i++) {
-        struct schedule_entry *a = &s->entries[i];
-        const struct generation *g = generation_of(e, a);
-        uint32_t n_callers = 0;
-        a->crowd = UINT32_MAX;
-        for (uint32_t k = 0; k < s->n_entries; k++) {
-            const struct schedule_entry *b = &s->entries[k];
-            const struct generation *other = generation_of(e, b);
-            bool same = other->caller.number == g->caller.number;
-            a->crowd = same && other->lora == g->lora && a->crowd == UINT32_MAX ? k : a->crowd;
-            n_callers += same && b->state == SCHEDULE_RUNNING;
-            a->n_crowd += same && other->lora == g->lora && b->state == SCHEDULE_RUNNING;
-        }
-        a->load = (float)n_callers / (g->caller.weight > 0 ? g->caller.weight : 1);
-    }
 }
 
 /* What its caller's share says of an entry whose pages are counted. */
@@ -278,7 +251,6 @@ struct schedule engine_plan(struct engine *e)
         s.entries[s.n_entries] = entry_of_waiting(e, k);
         s.n_entries += !s.entries[s.n_entries].hold;
     }
-    count_crowds(e, &s);
     schedule_plan(&s);
     unreserve(e, &s);
     return s;

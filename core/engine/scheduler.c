@@ -24,6 +24,8 @@
 
 #include "base/error.h"
 
+#define NONE UINT32_MAX
+
 static bool is_before(const struct schedule_entry *a, const struct schedule_entry *b)
 {
     if (a->priority != b->priority)
@@ -90,9 +92,78 @@ static uint32_t pages_resting(const struct schedule *s, const struct schedule_en
     return n;
 }
 
+/* ---- who runs, by caller and by voice: looked at where somebody must yield, which is rare ---- */
+
+static struct schedule_group *group_of(struct schedule_entry *e, bool by_voice)
+{
+    return by_voice ? &e->by_voice : &e->by_caller;
+}
+
+static bool is_alike(const struct schedule_entry *a, const struct schedule_entry *b, bool by_voice)
+{
+    return a->caller == b->caller && (!by_voice || a->voice == b->voice);
+}
+
+static uint32_t bucket_of(const struct schedule *s, const struct schedule_entry *e, bool by_voice)
+{
+    uint64_t key = (uint64_t)e->caller << 48 ^ (by_voice ? (uint64_t)(uintptr_t)e->voice : 0);
+    return (uint32_t)((key * 0x9e3779b97f4a7c15U >> 32) % s->n_entries);
+}
+
+/* Every entry finds the first one that is alike, in a chain that hangs at the entry of its bucket. */
+static void group_entries(struct schedule *s, bool by_voice)
+{
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        *group_of(&s->entries[i], by_voice) = (struct schedule_group){.head = NONE, .next = NONE};
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        uint32_t *link = &group_of(&s->entries[bucket_of(s, e, by_voice)], by_voice)->head;
+        while (*link != NONE && !is_alike(&s->entries[*link], e, by_voice))
+            link = &group_of(&s->entries[*link], by_voice)->next;
+        *link = *link == NONE ? i : *link;
+        group_of(e, by_voice)->first = *link;
+        group_of(&s->entries[*link], by_voice)->n_running += e->state == SCHEDULE_RUNNING;
+    }
+}
+
+static uint32_t *n_running(struct schedule *s, const struct schedule_entry *e, bool by_voice)
+{
+    uint32_t first = by_voice ? e->by_voice.first : e->by_caller.first;
+    return &group_of(&s->entries[first], by_voice)->n_running;
+}
+
+/* One more of its like runs, or (by -1) one less. */
+static void count_running(struct schedule *s, const struct schedule_entry *e, int by)
+{
+    if (!s->grouped)
+        return;
+    *n_running(s, e, false) += (uint32_t)by;
+    *n_running(s, e, true) += (uint32_t)by;
+}
+
+static float load_of(struct schedule *s, const struct schedule_entry *e)
+{
+    return (float)*n_running(s, e, false) / (e->weight > 0 ? e->weight : 1);
+}
+
+/* a yields before b. */
+static bool is_softer(struct schedule *s, const struct schedule_entry *a, const struct schedule_entry *b)
+{
+    float x = load_of(s, a), y = load_of(s, b);
+    uint32_t n = *n_running(s, a, true), m = *n_running(s, b, true);
+    if (a->batch != b->batch)
+        return a->batch;
+    if (x < y || x > y)
+        return x > y;
+    return n != m ? n > m : a->arrival > b->arrival;
+}
+
+/* ---- pauses ---- */
+
 static void pause_entry(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
-    require(!e->start); /* has_room saw to it */
+    require(!e->start); /* pages_to_start left all that run what they may take: none of them makes room now */
+    count_running(s, e, -1);
     s->n_pages_free += let_go(s, e) + pages_lacking(s, e, e->n_tokens);
     s->score_rows += rows_scored(e, e->n_tokens);
     *budget += e->n_tokens;
@@ -173,21 +244,11 @@ static bool needs_slot(const struct schedule_entry *e)
     return e->state == SCHEDULE_WAITING || (e->state == SCHEDULE_PAUSED && e->aside);
 }
 
-/* a yields before b. */
-static bool is_softer(const struct schedule_entry *a, const struct schedule_entry *b)
-{
-    if (a->batch != b->batch)
-        return a->batch;
-    if (a->load < b->load || a->load > b->load)
-        return a->load > b->load;
-    return a->n_crowd != b->n_crowd ? a->n_crowd > b->n_crowd : a->arrival > b->arrival;
-}
-
 /* Whether r may be paused for e, which lacks pages, or the share of its caller. */
 static bool yields_to(const struct schedule_entry *r, const struct schedule_entry *e, bool pages, bool share)
 {
     bool same = r->caller == e->caller;
-    return (r->crowd == e->crowd ? r->yields_to_own : r->yields) && (same || (!share && !(pages && r->owns)));
+    return (is_alike(r, e, true) ? r->yields_to_own : r->yields) && (same || (!share && !(pages && r->owns)));
 }
 
 /* The next to be paused for e, or NULL: of those that yield to it; or, not aside, the youngest of those that
@@ -200,7 +261,7 @@ static struct schedule_entry *next_to_pause(struct schedule *s, const struct sch
         struct schedule_entry *r = &s->entries[j];
         bool yields = aside ? yields_to(r, e, pages, share) : r->lent;
         if (r->state == SCHEDULE_RUNNING && yields && !r->start && !r->leaves &&
-            (!best || (aside && is_softer(r, best))))
+            (!best || (aside && is_softer(s, r, best))))
             best = r;
     }
     return best;
@@ -214,6 +275,9 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
     uint32_t n_most = aside ? s->n_aside_most : s->n_entries, lacks = e->n_lacks;
     bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
     struct schedule_entry *r = NULL;
+    for (uint32_t k = 0; aside && !s->grouped && k < 2; k++)
+        group_entries(s, k);
+    s->grouped |= aside;
     for (uint32_t n = 0; !enough && n < n_most; n++) {
         r = next_to_pause(s, e, aside, pages_to_start(s, e) - ahead > freed, lacks > 0);
         if (!r)
@@ -223,12 +287,16 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
         n_tokens += r->n_tokens;
         lacks -= r->n_need < lacks ? r->n_need : lacks;
         r->leaves = true;
+        count_running(s, r, -1);
         slot |= aside;
         enough = slot && !lacks && n_tokens > 0 && pages_to_start(s, e) - ahead <= freed;
     }
-    for (r = s->entries; r < s->entries + s->n_entries; r++) /* as it was */
+    for (r = s->entries; r < s->entries + s->n_entries; r++) { /* as it was */
         for (uint32_t k = 0; s->users && r->leaves && k < r->n_pages; k++)
             s->users[r->pages[k]]++;
+        if (r->leaves)
+            count_running(s, r, 1);
+    }
     for (r = s->entries; r < s->entries + s->n_entries; r++) {
         if (r->leaves && enough) {
             pause_entry(s, r, budget);
@@ -256,6 +324,7 @@ static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *bu
     s->n_slots_free -= needs_slot(e);
     e->state = SCHEDULE_RUNNING;
     e->start = true;
+    count_running(s, e, 1);
     return true;
 }
 
@@ -272,6 +341,7 @@ void schedule_plan(struct schedule *s)
 {
     uint32_t budget = s->step_tokens, n_kept = 0; /* the latter: a token for each that is overdue */
     bool blocked = false, lent_blocked = false;
+    s->grouped = false;
     schedule_sort(s->entries, s->n_entries);
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];

@@ -5,14 +5,17 @@
  * ms */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "fairness.h"
+#include "scheduler.h"
 #include "tenants.h"
 
 #define TIMES 20000
 #define N_WAITING 1000U
 #define N_PLACES 32U
+#define N_RUNNING_MAX 4096U
 
 static volatile uint64_t sink;
 static char (*texts)[KEY_TEXT_LENGTH + 1];
@@ -118,6 +121,56 @@ static double time_choice(int64_t now_ns)
     return us;
 }
 
+/* A plan for n that decode, in no order, and N_PLACES that wait: behind them, or overdue and in their places.
+ */
+static double time_plan(uint32_t n, bool overdue)
+{
+    static struct schedule_entry known[N_RUNNING_MAX + N_PLACES], entries[N_RUNNING_MAX + N_PLACES];
+    static const char voices[7];
+    int64_t spent_ns = 0;
+    for (uint32_t i = 0; i < n + N_PLACES; i++)
+        known[i] = (struct schedule_entry){.state = i < n ? SCHEDULE_RUNNING : SCHEDULE_WAITING,
+                                           .priority = i >= n && overdue ? INT32_MAX : 0,
+                                           .turn = i < n ? 0 : i,
+                                           .arrival = i * 2654435761U,
+                                           .n_known = 100,
+                                           .n_computed = i < n ? 99 : 0,
+                                           .n_pages = i < n ? 4 : 0,
+                                           .logits_from = 99,
+                                           .caller = i % 100,
+                                           .voice = &voices[i % 7],
+                                           .yields = i < n,
+                                           .overdue = i >= n && overdue};
+    for (unsigned times = 0; times < 20; times++) {
+        struct schedule s = {.step_tokens = n + 64,
+                             .chunk_tokens = 64,
+                             .page_tokens = 32,
+                             .n_pages_free = 100 * n,
+                             .n_aside_most = n,
+                             .entries = entries,
+                             .n_entries = n + N_PLACES};
+        memcpy(entries, known, s.n_entries * sizeof *entries);
+        int64_t begin = clock_now_ns();
+        schedule_plan(&s);
+        spent_ns += clock_now_ns() - begin;
+        sink += schedule_tokens(&s);
+    }
+    return (double)spent_ns / 1e3 / 20;
+}
+
+static void print_plans(double step_us)
+{
+    static const uint32_t places[] = {64, N_RUNNING_MAX};
+    for (unsigned i = 0; i < 2; i++) {
+        char what[64];
+        double plain = time_plan(places[i], false), overdue = time_plan(places[i], true);
+        snprintf(what, sizeof what, "a plan of %u that run and 32 that wait", places[i]);
+        printf("%-44s %8.2f us = %.3f %%\n", what, plain, 100 * plain / step_us);
+        printf("%-44s %8.2f us = %.3f %%\n", "the same, those that wait are overdue", overdue,
+               100 * overdue / step_us);
+    }
+}
+
 int main(int argc, char **argv)
 {
     unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 1000;
@@ -141,6 +194,7 @@ int main(int argc, char **argv)
            100 * choice / step_us);
     printf("%-44s %8.2f us = %.3f %%\n", "the same, all of them beyond the bound", late,
            100 * late / step_us);
+    print_plans(step_us);
     tenants_destroy(t);
     free(texts);
     return 0;

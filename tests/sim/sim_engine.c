@@ -245,6 +245,8 @@ static struct schedule_entry entry_of(struct world *w, uint32_t index)
     e.yields_to_own = e.yields && ran_ns >= w->bound_ns;
     e.batch = r->g.caller.batch;
     e.caller = (uint32_t)r->tenant;
+    e.weight = r->g.caller.weight;
+    e.voice = r->lora;
     e.n_need = fair_pages_of(&r->g);
     return e;
 }
@@ -323,23 +325,6 @@ static void add_waiting(struct world *w, struct schedule *s, uint32_t n, uint32_
         due = add_one(w, s, place, false, 0) && s->entries[s->n_entries - 1].due;
 }
 
-/* Crowds are of a tenant, with one adapter. */
-static void count_crowds(struct world *w, struct schedule *s)
-{
-    for (struct schedule_entry *a = s->entries; a < s->entries + s->n_entries; a++) {
-        const struct request *r = &w->requests[a->index];
-        uint32_t n = 0;
-        for (uint32_t k = s->n_entries; k-- > 0;) {
-            const struct request *other = &w->requests[s->entries[k].index];
-            bool same = other->tenant == r->tenant && other->lora == r->lora;
-            a->crowd = same ? k : a->crowd;
-            a->n_crowd += same && other->running;
-            n += other->tenant == r->tenant && other->running;
-        }
-        a->load = (float)n / r->g.caller.weight;
-    }
-}
-
 /* Who waits beyond the bound doesn't while others could have made place for it. */
 static void check_bound(struct world *w, const struct schedule *s)
 {
@@ -353,8 +338,8 @@ static void check_bound(struct world *w, const struct schedule *s)
             const struct schedule_entry *r = &s->entries[k];
             bool could = r->state == SCHEDULE_RUNNING && r->n_tokens && !r->start && r->yields &&
                          !s->entries[i].n_lacks;
-            CHECK(w, !could || r->crowd == s->entries[i].crowd, "request %u is overdue, and %u runs on",
-                  s->entries[i].index, r->index);
+            bool own = r->caller == s->entries[i].caller && r->voice == s->entries[i].voice;
+            CHECK(w, !could || own, "request %u is overdue, and %u runs on", s->entries[i].index, r->index);
         }
 }
 
@@ -452,7 +437,6 @@ void engine_step(struct world *w)
     }
     add_waiting(w, &s, s.n_slots_free - (n_aside < s.n_slots_free ? n_aside : s.n_slots_free),
                 n_yield < s.n_aside_most ? n_yield : s.n_aside_most);
-    count_crowds(w, &s);
     s.n_pages_free = prefix_cache_n_free(w->prefix);
     memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);

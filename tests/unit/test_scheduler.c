@@ -20,132 +20,85 @@ struct row {
 
 struct table {
     const char *name;
-    uint32_t step_tokens, chunk_tokens, score_rows, n_slots_free, n_pages_free;
+    struct limits {
+        uint32_t step_tokens, chunk_tokens, score_rows, n_slots_free, n_pages_free;
+    } has;
     struct row rows[N_MAX];
 };
 
 /* Pages of 4 tokens. Rows are in order of arrival. */
 static const struct table tables[] = {
-    {"one prompt, whole", 64, 64, 8, 1, 100, {{'W', 0, 10, 0, 0, false, 10, 's'}}},
-    {"one prompt, in chunks", 64, 4, 8, 1, 100, {{'W', 0, 10, 0, 0, false, 4, 's'}}},
+    {"one prompt, whole", {64, 64, 8, 1, 100}, {{'W', 0, 10, 0, 0, false, 10, 's'}}},
+    {"one prompt, in chunks", {64, 4, 8, 1, 100}, {{'W', 0, 10, 0, 0, false, 4, 's'}}},
     {"budget is shared in order of arrival",
-     10,
-     10,
-     8,
-     2,
-     100,
+     {10, 10, 8, 2, 100},
      {{'R', 0, 20, 14, 4, false, 6, 0}, {'W', 0, 9, 0, 0, false, 4, 's'}, {'W', 0, 9, 0, 0, false, 0, 0}}},
     {"decoding rows come before an older prompt",
-     6,
-     6,
-     8,
-     0,
-     100,
+     {6, 6, 8, 0, 100},
      {{'R', 0, 50, 0, 0, false, 3, 0},
       {'R', 0, 9, 8, 2, false, 1, 0},
       {'R', 0, 9, 8, 2, false, 1, 0},
       {'R', 0, 9, 8, 2, false, 1, 0}}},
     {"a short chunk leaves room for the next prompt",
-     10,
-     4,
-     8,
-     3,
-     100,
+     {10, 4, 8, 3, 100},
      {{'W', 0, 9, 0, 0, false, 4, 's'}, {'W', 0, 9, 0, 0, false, 4, 's'}, {'W', 0, 9, 0, 0, false, 2, 's'}}},
     {"lower priority values first",
-     8,
-     8,
-     8,
-     2,
-     100,
+     {8, 8, 8, 2, 100},
      {{'W', 1, 8, 0, 0, false, 0, 0}, {'W', -1, 8, 0, 0, false, 8, 's'}}},
     {"no slot: waits, but a paused one behind it resumes",
-     64,
-     64,
-     8,
-     0,
-     100,
+     {64, 64, 8, 0, 100},
      {{'W', -5, 8, 0, 0, false, 0, 0}, {'P', 0, 8, 0, 0, false, 8, 's'}}},
     {"a paused one comes before a younger waiting one, and blocks it",
-     64,
-     64,
-     8,
-     1,
-     3,
+     {64, 64, 8, 1, 3},
      {{'R', 0, 9, 8, 3, false, 1, 0}, {'P', 0, 12, 0, 0, false, 0, 0}, {'W', 0, 1, 0, 0, false, 0, 0}}},
     {"the youngest gives its pages to an older one",
-     64,
-     64,
-     8,
-     0,
-     0,
+     {64, 64, 8, 0, 0},
      {{'R', 0, 9, 8, 2, false, 1, 0}, {'R', 0, 6, 5, 2, false, 1, 0}, {'R', 0, 7, 6, 2, false, 0, 'p'}}},
     {"by priority the older may be the youngest in service",
-     64,
-     64,
-     8,
-     0,
-     0,
+     {64, 64, 8, 0, 0},
      {{'R', 3, 6, 5, 2, false, 0, 'p'}, {'R', 0, 9, 8, 2, false, 1, 0}}},
     {"the youngest in need of a page pauses itself",
-     64,
-     64,
-     8,
-     0,
-     0,
+     {64, 64, 8, 0, 0},
      {{'R', 0, 6, 5, 2, false, 1, 0}, {'R', 0, 9, 8, 2, false, 0, 'p'}}},
-    {"alone at the end of the cache it goes on", 64, 64, 8, 0, 1, {{'R', 0, 9, 8, 2, false, 1, 0}}},
+    {"alone at the end of the cache it goes on", {64, 64, 8, 0, 1}, {{'R', 0, 9, 8, 2, false, 1, 0}}},
     {"two need the last page: the older one has it",
-     64,
-     64,
-     8,
-     0,
-     1,
+     {64, 64, 8, 0, 1},
      {{'R', 0, 5, 4, 1, false, 1, 0}, {'R', 0, 5, 4, 1, false, 0, 'p'}}},
     {"a prompt takes a shorter chunk rather than a page of another",
-     64,
-     64,
-     8,
-     0,
-     1,
+     {64, 64, 8, 0, 1},
      {{'R', 0, 20, 4, 1, false, 4, 0}, {'R', 0, 6, 5, 2, false, 1, 0}}},
     {"an older prompt without any page left pauses the youngest",
-     64,
-     64,
-     8,
-     0,
-     0,
+     {64, 64, 8, 0, 0},
      {{'R', 0, 20, 4, 1, false, 8, 0}, {'R', 0, 6, 5, 2, false, 0, 'p'}}},
     {"who starts leaves each running one a page to grow",
-     64,
-     64,
-     8,
-     1,
-     3,
+     {64, 64, 8, 1, 3},
      {{'R', 0, 7, 6, 2, false, 1, 0}, {'W', 0, 8, 0, 0, false, 0, 0}}},
     {"with that page it starts",
-     64,
-     64,
-     8,
-     1,
-     4,
+     {64, 64, 8, 1, 4},
      {{'R', 0, 7, 6, 2, false, 1, 0}, {'W', 0, 8, 0, 0, false, 8, 's'}}},
     {"pages that a running prompt will need are not given away",
-     4,
-     4,
-     8,
-     1,
-     10,
+     {4, 4, 8, 1, 10},
      {{'R', 0, 40, 0, 0, false, 4, 0}, {'W', 0, 8, 0, 0, false, 0, 0}}},
-    {"rows of logits bound a scored prompt's chunk", 64, 64, 8, 1, 100, {{'W', 0, 30, 0, 0, true, 8, 's'}}},
+    {"rows of logits bound a scored prompt's chunk", {64, 64, 8, 1, 100}, {{'W', 0, 30, 0, 0, true, 8, 's'}}},
     {"who lacks rows of logits holds up nobody",
-     64,
-     64,
-     8,
-     3,
-     100,
+     {64, 64, 8, 3, 100},
      {{'W', 0, 30, 0, 0, true, 8, 's'}, {'W', 0, 30, 0, 0, true, 0, 0}, {'W', 0, 5, 0, 0, false, 5, 's'}}},
 };
+
+/* Budgets that are no bound, pages of 4 tokens. */
+static struct schedule plan_of(struct schedule_entry *entries, uint32_t n, uint32_t n_slots, uint32_t n_pages,
+                               uint32_t n_aside_most)
+{
+    return (struct schedule){.step_tokens = 64,
+                             .chunk_tokens = 64,
+                             .score_rows = 8,
+                             .page_tokens = 4,
+                             .n_slots_free = n_slots,
+                             .n_pages_free = n_pages,
+                             .n_aside_most = n_aside_most,
+                             .entries = entries,
+                             .n_entries = n};
+}
 
 static enum schedule_state state_of(char c)
 {
@@ -155,16 +108,10 @@ static enum schedule_state state_of(char c)
 static void check_table(const struct table *t)
 {
     struct schedule_entry entries[N_MAX];
-    struct schedule s = {t->step_tokens,
-                         t->chunk_tokens,
-                         t->score_rows,
-                         4,
-                         t->n_slots_free,
-                         t->n_pages_free,
-                         entries,
-                         0,
-                         NULL,
-                         0};
+    struct schedule s = plan_of(entries, 0, t->has.n_slots_free, t->has.n_pages_free, 0);
+    s.step_tokens = t->has.step_tokens;
+    s.chunk_tokens = t->has.chunk_tokens;
+    s.score_rows = t->has.score_rows;
     for (; s.n_entries < N_MAX && t->rows[s.n_entries].state; s.n_entries++) {
         const struct row *r = &t->rows[s.n_entries];
         entries[s.n_entries] = (struct schedule_entry){.state = state_of(r->state),
@@ -202,7 +149,9 @@ static void held_prompts_wait(void **state)
         {.state = SCHEDULE_RUNNING, .arrival = 1, .n_known = 20, .logits_from = 19},
         {.state = SCHEDULE_RUNNING, .arrival = 2, .n_known = 20, .logits_from = 19, .hold = true},
         {.state = SCHEDULE_RUNNING, .arrival = 3, .n_known = 20, .logits_from = 19}};
-    struct schedule s = {10, 6, 3, 4, 0, 100, entries, 3, NULL, 0};
+    struct schedule s = plan_of(entries, 3, 0, 100, 0);
+    s.step_tokens = 10;
+    s.chunk_tokens = 6;
     schedule_plan(&s);
     assert_int_equal(entries[0].n_tokens, 6);
     assert_int_equal(entries[1].n_tokens, 0);
@@ -239,7 +188,9 @@ static void shared_pages_are_free_without_users(void **state)
     entries[0].pages = own;
     entries[1].pages = a;
     entries[2].pages = b;
-    struct schedule s = {8, 8, 3, 4, 0, 0, entries, 3, users, 0};
+    struct schedule s = plan_of(entries, 3, 0, 0, 0);
+    s.step_tokens = s.chunk_tokens = 8;
+    s.users = users;
     schedule_plan(&s);
     assert_true(entries[0].n_tokens == 1 && entries[1].n_tokens == 1 && entries[2].pause);
     assert_true(users[0] == 1 && users[3] == 0 && s.n_pages_free == 0);
@@ -258,7 +209,9 @@ static void shared_pages_are_free_without_users(void **state)
     uint32_t shared[6] = {1, 1, 1};
     more[0].pages = a;
     more[1].pages = found;
-    s = (struct schedule){8, 8, 3, 4, 1, 2, more, 2, shared, 0};
+    s = plan_of(more, 2, 1, 2, 0);
+    s.step_tokens = s.chunk_tokens = 8;
+    s.users = shared;
     schedule_plan(&s);
     assert_true(more[1].start && more[1].n_tokens == 2);
     assert_true(shared[0] == 2 && s.n_pages_free == 1);
@@ -271,7 +224,9 @@ static void shared_pages_are_free_without_users(void **state)
                                       .n_pages = 2,
                                       .logits_from = 9};
     more[1].pages = found;
-    s = (struct schedule){8, 8, 3, 4, 1, 2, &more[1], 1, shared, 0};
+    s = plan_of(&more[1], 1, 1, 2, 0);
+    s.step_tokens = s.chunk_tokens = 8;
+    s.users = shared;
     schedule_plan(&s);
     assert_true(!more[1].start && shared[0] == 0 && s.n_pages_free == 2);
 }
@@ -307,46 +262,49 @@ static void what_is_lent_is_taken_back(void **state)
     /* One of three lent ones is enough: the youngest. Who isn't lent to stays, though it is younger. */
     struct schedule_entry e[5] = {runs(1, 8, 3, true), runs(2, 8, 3, true), runs(3, 8, 3, true),
                                   runs(4, 8, 3, false), waits(5, 7, true)};
-    struct schedule s = {64, 64, 8, 4, 1, 3, e, 5, NULL, 0};
+    struct schedule s = plan_of(e, 5, 1, 3, 0);
     schedule_plan(&s);
     assert_true(!e[0].pause && !e[1].pause && e[2].pause && !e[3].pause);
     assert_true(e[4].start && e[4].n_tokens == 7);
     /* All of them wouldn't be enough: none. */
     struct schedule_entry few[3] = {runs(1, 8, 3, true), runs(2, 8, 2, false), waits(3, 25, true)};
-    s = (struct schedule){64, 64, 8, 4, 1, 1, few, 3, NULL, 0};
+    s = plan_of(few, 3, 1, 1, 0);
     schedule_plan(&s);
     assert_true(!few[0].pause && !few[1].pause && !few[2].start);
     /* It isn't due: none, either. */
     struct schedule_entry not_due[2] = {runs(1, 8, 3, true), waits(2, 4, false)};
-    s = (struct schedule){64, 64, 8, 4, 1, 1, not_due, 2, NULL, 0};
+    s = plan_of(not_due, 2, 1, 1, 0);
     schedule_plan(&s);
     assert_true(!not_due[0].pause && !not_due[1].start);
     /* Without a place to run nobody is paused in vain. */
     struct schedule_entry no_slot[2] = {runs(1, 8, 3, true), waits(2, 4, true)};
-    s = (struct schedule){64, 64, 8, 4, 0, 1, no_slot, 2, NULL, 0};
+    s = plan_of(no_slot, 2, 0, 1, 0);
     schedule_plan(&s);
     assert_true(!no_slot[0].pause && !no_slot[1].start);
 }
 
 /* ---- those that are overdue ---- */
 
-static struct schedule_entry yields(uint64_t arrival, uint32_t crowd, uint32_t n_crowd, float load)
+static const char voices[10]; /* a voice is an address */
+
+static struct schedule_entry yields(uint64_t arrival, uint32_t caller, uint32_t voice, float weight)
 {
     struct schedule_entry e = runs(arrival, 8, 3, false);
-    e.crowd = e.caller = crowd;
+    e.caller = caller;
+    e.voice = &voices[voice];
+    e.weight = weight;
     e.n_need = 10;
-    e.n_crowd = n_crowd;
-    e.load = load;
     e.yields = true;
     return e;
 }
 
-static struct schedule_entry overdue(uint64_t arrival, uint32_t n_known, uint32_t crowd)
+static struct schedule_entry overdue(uint64_t arrival, uint32_t n_known, uint32_t caller, uint32_t voice)
 {
     struct schedule_entry e = waits(arrival, n_known, false);
     e.lent = false;
     e.overdue = true;
-    e.crowd = e.caller = crowd;
+    e.caller = caller;
+    e.voice = &voices[voice];
     e.priority = INT32_MAX;
     return e;
 }
@@ -364,9 +322,9 @@ static int who_yields(const struct schedule_entry *e, uint32_t n)
 static void who_is_softest_yields(void **state)
 {
     (void)state;
-    /* By class, then the caller's load, then the crowd, then age. */
-    struct schedule_entry e[6] = {yields(1, 0, 1, 1), yields(2, 1, 2, 3), yields(3, 2, 3, 3),
-                                  yields(4, 2, 3, 3), yields(5, 3, 1, 1), overdue(6, 3, 9)};
+    /* By class, then what runs of the caller, then of its voice, then age. */
+    struct schedule_entry e[6] = {yields(1, 0, 0, 1), yields(2, 1, 0, 1), yields(3, 1, 2, 1),
+                                  yields(4, 1, 2, 1), yields(5, 3, 0, 1), overdue(6, 3, 9, 0)};
     struct schedule_entry again[6];
     static const int order[] = {0, 3, 2, 1, 4};
     e[0].batch = true;
@@ -374,7 +332,7 @@ static void who_is_softest_yields(void **state)
         memcpy(again, e, sizeof e);
         for (uint32_t i = 0; i < k; i++)
             again[order[i]].yields = false;
-        struct schedule s = {64, 64, 8, 4, 0, 20, again, 6, NULL, 1};
+        struct schedule s = plan_of(again, 6, 0, 20, 1);
         schedule_plan(&s);
         assert_int_equal(who_yields(again, 5), order[k]);
         assert_true(again[5].start && again[5].n_tokens == 3);
@@ -383,28 +341,62 @@ static void who_is_softest_yields(void **state)
     }
     /* No room for who would be put aside; a place is free; nobody yields: nobody is paused. */
     memcpy(again, e, sizeof e);
-    struct schedule s = {64, 64, 8, 4, 0, 20, again, 6, NULL, 0};
+    struct schedule s = plan_of(again, 6, 0, 20, 0);
     schedule_plan(&s);
     assert_true(who_yields(again, 5) == -1 && !again[5].start);
     memcpy(again, e, sizeof e);
-    s = (struct schedule){64, 64, 8, 4, 1, 20, again, 6, NULL, 1};
+    s = plan_of(again, 6, 1, 20, 1);
     schedule_plan(&s);
     assert_true(who_yields(again, 5) == -1 && again[5].start);
     memcpy(again, e, sizeof e);
     for (uint32_t i = 0; i < 5; i++)
         again[i].yields = false;
-    s = (struct schedule){64, 64, 8, 4, 0, 20, again, 6, NULL, 1};
+    s = plan_of(again, 6, 0, 20, 1);
     schedule_plan(&s);
     assert_true(who_yields(again, 5) == -1 && !again[5].start);
+}
+
+/* Of seven that run, two callers' of the same weight, three yield in one plan: no caller is left with two
+ * less than the other. */
+static void loads_fall_with_each_that_yields(void **state)
+{
+    (void)state;
+    struct schedule_entry e[10];
+    for (uint32_t i = 0; i < 7; i++)
+        e[i] = yields(1 + i, i < 4 ? 1 : 2, i, 1);
+    for (uint32_t i = 7; i < 10; i++)
+        e[i] = overdue(1 + i, 3, 3 + i, 0);
+    struct schedule s = plan_of(e, 10, 0, 40, 10);
+    schedule_plan(&s);
+    uint32_t n_left[2] = {0};
+    for (uint32_t i = 0; i < 7; i++)
+        n_left[i >= 4] += !e[i].pause;
+    assert_true(n_left[0] == 2 && n_left[1] == 2);
+    assert_true(e[7].start && e[8].start && e[9].start);
+}
+
+/* Nobody is counted where nobody must yield; and callers whose voices are the same don't mix. */
+static void who_runs_is_counted_when_somebody_must_yield(void **state)
+{
+    (void)state;
+    for (uint32_t n_slots = 0; n_slots < 2; n_slots++) {
+        struct schedule_entry e[4] = {yields(1, 1, 5, 1), yields(2, 2, 5, 1), yields(3, 2, 5, 1),
+                                      overdue(4, 3, 1, 5)};
+        struct schedule s = plan_of(e, 4, n_slots, 40, 10);
+        schedule_plan(&s);
+        assert_int_equal(s.grouped, n_slots == 0);
+        assert_int_equal(who_yields(e, 3), n_slots ? -1 : 2);
+        assert_true(e[3].start);
+    }
 }
 
 static void its_own_yield_later(void **state)
 {
     (void)state;
     for (int later = 0; later < 2; later++) {
-        struct schedule_entry e[3] = {yields(1, 7, 2, 2), yields(2, 7, 2, 2), overdue(3, 3, 7)};
+        struct schedule_entry e[3] = {yields(1, 7, 2, 1), yields(2, 7, 2, 1), overdue(3, 3, 7, 2)};
         e[0].yields_to_own = later;
-        struct schedule s = {64, 64, 8, 4, 0, 20, e, 3, NULL, 4};
+        struct schedule s = plan_of(e, 3, 0, 20, 4);
         schedule_plan(&s);
         assert_int_equal(who_yields(e, 2), later ? 0 : -1);
         assert_int_equal(e[2].start, later);
@@ -416,8 +408,8 @@ static void its_own_yield_later(void **state)
 static void pages_are_yielded(void **state)
 {
     (void)state;
-    struct schedule_entry e[4] = {yields(1, 0, 1, 1), yields(2, 1, 1, 2), yields(3, 2, 1, 3),
-                                  overdue(4, 22, 9)};
+    struct schedule_entry e[4] = {yields(1, 0, 0, 1), yields(2, 1, 0, 0.5F), yields(3, 2, 0, 0.3F),
+                                  overdue(4, 22, 9, 0)};
     struct schedule_entry again[4];
     static const struct {
         uint32_t n_slots, n_pages, owner;
@@ -429,7 +421,8 @@ static void pages_are_yielded(void **state)
         memcpy(again, e, sizeof e);
         for (uint32_t k = 0; k < 3; k++)
             again[k].owns = k == cases[i].owner;
-        struct schedule s = {3, 3, 8, 4, cases[i].n_slots, cases[i].n_pages, again, 4, NULL, 3};
+        struct schedule s = plan_of(again, 4, cases[i].n_slots, cases[i].n_pages, 3);
+        s.step_tokens = s.chunk_tokens = 3;
         schedule_plan(&s);
         for (uint32_t k = 0; k < 3; k++)
             if (again[k].pause != cases[i].yields[k])
@@ -446,18 +439,18 @@ static void who_is_aside_comes_back(void **state)
     (void)state;
     for (int late = 0; late < 2; late++)
         for (uint32_t n_slots = 0; n_slots < 2; n_slots++) {
-            struct schedule_entry e[3] = {runs(1, 8, 3, false), yields(2, 1, 1, 1), runs(3, 8, 0, false)};
+            struct schedule_entry e[3] = {runs(1, 8, 3, false), yields(2, 1, 0, 1), runs(3, 8, 0, false)};
             e[2].state = SCHEDULE_PAUSED;
             e[2].aside = true;
             e[2].n_computed = 0;
             e[2].overdue = late;
-            struct schedule s = {64, 64, 8, 4, n_slots, 20, e, 3, NULL, 1};
+            struct schedule s = plan_of(e, 3, n_slots, 20, 1);
             schedule_plan(&s);
             assert_int_equal(e[2].start, late || n_slots);
             assert_int_equal(who_yields(e, 2), late && !n_slots ? 1 : -1);
         }
-    struct schedule_entry e[3] = {yields(1, 8, 1, 1), waits(2, 40, false), overdue(3, 3, 9)};
-    struct schedule s = {64, 64, 8, 4, 2, 4, e, 3, NULL, 1};
+    struct schedule_entry e[3] = {yields(1, 8, 0, 1), waits(2, 40, false), overdue(3, 3, 9, 0)};
+    struct schedule s = plan_of(e, 3, 2, 4, 1);
     schedule_plan(&s);
     assert_true(!e[1].start && e[2].start && who_yields(e, 1) == -1);
 }
@@ -468,12 +461,11 @@ static void a_share_is_yielded_by_its_own(void **state)
 {
     (void)state;
     for (uint32_t n_lacks = 0; n_lacks < 40; n_lacks += 10) {
-        struct schedule_entry e[4] = {yields(1, 0, 1, 1), yields(2, 1, 1, 1), yields(3, 2, 1, 9),
-                                      overdue(4, 3, 3)};
-        e[0].caller = e[1].caller = e[3].caller = 7;
+        struct schedule_entry e[4] = {yields(1, 7, 0, 1), yields(2, 7, 1, 1), yields(3, 2, 0, 0.1F),
+                                      overdue(4, 3, 7, 3)};
         e[0].owns = true;
         e[3].n_lacks = n_lacks;
-        struct schedule s = {64, 64, 8, 4, 1, 20, e, 4, NULL, 4};
+        struct schedule s = plan_of(e, 4, 1, 20, 4);
         schedule_plan(&s);
         assert_true(e[1].pause == (n_lacks == 10 || n_lacks == 20) && e[0].pause == (n_lacks == 20));
         assert_true(!e[2].pause && e[3].start == (n_lacks < 30));
@@ -485,11 +477,12 @@ static void a_token_is_kept_for_it(void **state)
 {
     (void)state;
     for (int late = 0; late < 2; late++) {
-        struct schedule_entry e[2] = {yields(1, 0, 1, 1), overdue(2, 5, 9)};
+        struct schedule_entry e[2] = {yields(1, 0, 0, 1), overdue(2, 5, 9, 0)};
         e[0].n_known = 300;
         e[0].logits_from = 299;
         e[1].overdue = late;
-        struct schedule s = {16, 16, 8, 4, 1, 200, e, 2, NULL, 1};
+        struct schedule s = plan_of(e, 2, 1, 200, 1);
+        s.step_tokens = s.chunk_tokens = 16;
         schedule_plan(&s);
         assert_true(who_yields(e, 1) == -1 && e[1].start == late);
         assert_true(e[0].n_tokens == (late ? 15U : 16U) && e[1].n_tokens == (late ? 1U : 0U));
@@ -504,14 +497,14 @@ static void those_that_are_due_pass_by(void **state)
                                   waits(4, 4, true)};
     e[1].state = SCHEDULE_PAUSED;
     e[1].turn = 0;
-    struct schedule s = {64, 64, 8, 4, 3, 8, e, 4, NULL, 0};
+    struct schedule s = plan_of(e, 4, 3, 8, 0);
     schedule_plan(&s);
     assert_true(!e[1].start && !e[2].start && e[3].start);
     /* One that isn't lent to blocks all. */
     struct schedule_entry b[4] = {runs(1, 8, 2, false), waits(2, 40, false), waits(3, 4, false),
                                   waits(4, 4, true)};
     b[1].lent = false;
-    s = (struct schedule){64, 64, 8, 4, 3, 8, b, 4, NULL, 0};
+    s = plan_of(b, 4, 3, 8, 0);
     schedule_plan(&s);
     assert_true(!b[1].start && !b[2].start && !b[3].start);
 }
@@ -521,18 +514,18 @@ static void who_grows_pauses_those_that_are_lent_to(void **state)
     (void)state;
     /* The older one is lent to: it goes for the younger one's page, and not the other way round. */
     struct schedule_entry e[2] = {runs(1, 9, 3, true), runs(2, 9, 2, false)};
-    struct schedule s = {64, 64, 8, 4, 0, 0, e, 2, NULL, 0};
+    struct schedule s = plan_of(e, 2, 0, 0, 0);
     schedule_plan(&s);
     assert_true(e[0].pause && e[0].n_tokens == 0 && e[1].n_tokens == 1);
     struct schedule_entry f[2] = {runs(1, 9, 2, true), runs(2, 8, 2, false)};
-    s = (struct schedule){64, 64, 8, 4, 0, 0, f, 2, NULL, 0};
+    s = plan_of(f, 2, 0, 0, 0);
     schedule_plan(&s);
     assert_true(f[0].pause && f[1].n_tokens == 1);
     /* The last one is held, and whom it waits for must go: it computes by itself. */
     struct schedule_entry g[2] = {runs(1, 20, 2, true), runs(2, 20, 2, false)};
     g[0].n_computed = g[1].n_computed = 8;
     g[1].hold = true;
-    s = (struct schedule){64, 64, 8, 4, 0, 0, g, 2, NULL, 0};
+    s = plan_of(g, 2, 0, 0, 0);
     schedule_plan(&s);
     assert_true(g[0].pause && g[1].n_tokens > 0);
 }
@@ -548,7 +541,8 @@ static void shared_pages_are_taken_back_together(void **state)
                                       waits(3, more ? 20 : 12, true)};
         e[0].pages = a;
         e[1].pages = b;
-        struct schedule s = {64, 64, 8, 4, 1, 1, e, 3, users, 0};
+        struct schedule s = plan_of(e, 3, 1, 1, 0);
+        s.users = users;
         schedule_plan(&s);
         if (more) { /* 6 pages are needed, there are 5 */
             assert_true(!e[0].pause && !e[1].pause && !e[2].start);
@@ -616,7 +610,7 @@ static void everybody_ends_within_all_bounds(void **state)
                                      .e = {.priority = (int32_t)(next_random(&x) % 3),
                                            .lent = seed > 100 && i % 3 == 0,
                                            .due = seed > 100 && i % 3 == 1,
-                                           .crowd = i % 4,
+                                           .caller = i % 4,
                                            .arrival = i,
                                            .n_known = known,
                                            .logits_from = next_random(&x) % 4 ? known - 1 : 0}};
@@ -624,8 +618,10 @@ static void everybody_ends_within_all_bounds(void **state)
         uint32_t n_left = 12, n_steps = 0;
         while (n_left) {
             struct schedule_entry entries[12];
-            struct schedule s = {8, 1 + next_random(&x) % 8, 3, 4, n_slots, n_pages, entries, 0, NULL, 0};
-            s.n_aside_most = 4;
+            struct schedule s = plan_of(entries, 0, n_slots, n_pages, 4);
+            s.step_tokens = 8;
+            s.chunk_tokens = 1 + next_random(&x) % 8;
+            s.score_rows = 3;
             for (uint32_t i = 0; i < 12; i++) {
                 if (seed % 2)
                     make_overdue(&lives[i], next_random(&x));
@@ -666,6 +662,8 @@ int main(void)
         cmocka_unit_test(shared_pages_are_free_without_users),
         cmocka_unit_test(what_is_lent_is_taken_back),
         cmocka_unit_test(who_is_softest_yields),
+        cmocka_unit_test(loads_fall_with_each_that_yields),
+        cmocka_unit_test(who_runs_is_counted_when_somebody_must_yield),
         cmocka_unit_test(its_own_yield_later),
         cmocka_unit_test(pages_are_yielded),
         cmocka_unit_test(who_is_aside_comes_back),
