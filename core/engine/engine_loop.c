@@ -110,7 +110,7 @@ static void enact_pause(struct engine *e, const struct schedule_entry *p)
     counter_add(&e->counters.n_preemptions, 1);
     counter_add(&e->counters.n_yields, p->aside);
     if (p->aside)
-        fair_rests(&e->fair, &q->submission->g);
+        fair_ends(&e->fair, &q->submission->g);
     sequence_give_pages(q, e->prefix);
     engine_shadow_end(e, q, q->follower.active);
 }

@@ -100,9 +100,7 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
     for (uint32_t i = 0; i < n; i++)
         e->chosen[i] = (struct chosen){.place = i};
     e->n_chosen = n;
-    if (n == 0 && (n_more == 0 || fair_n_overdue(&e->fair, now_ns, false) == 0))
-        return;
-    if (!fair_plan(&e->fair, now_ns))
+    if ((n == 0 && n_more == 0) || !fair_plan(&e->fair, now_ns) || (n == 0 && !e->fair.late))
         return;
     e->n_chosen = 0;
     for (uint32_t i = e->n_waiting; i-- > 0;)
@@ -111,9 +109,12 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
         if (choose(e, next, late, 0))
             due |= e->chosen[e->n_chosen - 1].due;
     uint32_t most = smaller(e->n_chosen + n_more, STARTS_MAX);
-    while (e->fair.late && e->n_chosen < most && fair_n_overdue(&e->fair, now_ns, true) > 0 &&
-           (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE)
+    uint32_t n_overdue = e->fair.late ? fair_n_overdue(&e->fair) : 0;
+    while (n_overdue > 0 && e->n_chosen < most &&
+           (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE) {
         choose(e, next, true, waited_ns);
+        n_overdue = e->chosen[e->n_chosen - 1].n_lacks ? fair_n_overdue(&e->fair) : n_overdue - 1;
+    }
     while (n > 0 && !due && (next = fair_pick_shared(&e->fair)) != FAIR_NONE) {
         if (!choose(e, next, false, 0))
             continue;
@@ -222,7 +223,7 @@ static void unreserve(struct engine *e, const struct schedule *s)
         const struct schedule_entry *entry = &s->entries[i];
         const struct sequence *q = entry->index < e->n_slots ? &e->sequences[entry->index] : NULL;
         if (q && q->aside && !entry->start)
-            fair_rests(&e->fair, &q->submission->g);
+            fair_ends(&e->fair, &q->submission->g);
     }
 }
 

@@ -165,7 +165,10 @@ int64_t fair_starts(struct fair *f, const struct generation *g, uint32_t place, 
     struct fair_voice *v = voice_of(f, g);
     int64_t waited_ns = now_ns - v->served_ns;
     v->served_ns = now_ns;
-    f->n_since = f->decides && f->taken[place] == FAIR_TAKEN_LATE ? 0 : f->n_since + 1;
+    if (f->decides && f->taken[place] == FAIR_TAKEN_LATE)
+        f->n_since = 0;
+    else if (f->n_since < FAIR_LATE_EVERY) /* more says nothing, and would come round in the end */
+        f->n_since++;
     c->counter += cost(g, FAIR_COST_PROMPT, n_tokens);
     c->served_ns = now_ns;
     c->n_pages += fair_pages_of(g);
@@ -178,11 +181,6 @@ void fair_ends(struct fair *f, const struct generation *g)
     struct fair_caller *c = caller_of(f, g);
     require(c->n_pages >= fair_pages_of(g));
     c->n_pages -= fair_pages_of(g);
-}
-
-void fair_rests(struct fair *f, const struct generation *g)
-{
-    fair_ends(f, g);
 }
 
 void fair_goes_on(struct fair *f, const struct generation *g)
@@ -212,10 +210,31 @@ void fair_generates(struct fair *f, const struct generation *g, uint32_t n_token
 
 /* ---- a plan ---- */
 
+/* Slots become free n_slots a turn when others are paused. So of the voices whose time is over in k turns
+ * k * n_slots can wait, and the rest can't. `planned`: of those that the plan starts nothing of and can. */
+static uint32_t n_overdue(const struct fair *f, bool planned)
+{
+    uint64_t n_due[FAIR_TURNS] = {0}, sum = 0, most = 0; /* [k] within k turns, and not fewer */
+    int64_t turn_ns = f->bound_ns / FAIR_TURNS + 1;
+    for (uint32_t i = 0; i < f->n_used; i++) {
+        const struct fair_voice *v = &f->voices[f->used[i]];
+        int64_t left_ns = f->bound_ns - (f->now_ns - v->served_ns);
+        int64_t k = left_ns <= 0 ? 0 : (left_ns + turn_ns - 1) / turn_ns;
+        bool can_be = v->first != FAIR_NONE && !f->callers[v->caller].yields;
+        if (k < (int64_t)FAIR_TURNS && (!planned || can_be))
+            n_due[k]++;
+    }
+    for (uint32_t k = 0; k < FAIR_TURNS; k++) {
+        sum += n_due[k];
+        uint64_t can_wait = (uint64_t)k * f->n_slots, rest = sum > can_wait ? sum - can_wait : 0;
+        most = rest > most ? rest : most;
+    }
+    return (uint32_t)most;
+}
+
 bool fair_plan(struct fair *f, int64_t now_ns)
 {
     f->now_ns = now_ns;
-    f->late = false;
     f->planned_since = f->n_since;
     for (uint32_t i = 0; i < f->n_waiting; i++) {
         struct fair_caller *c = &f->callers[f->waiting[i]];
@@ -224,12 +243,9 @@ bool fair_plan(struct fair *f, int64_t now_ns)
         c->first = FAIR_NONE;
         c->full = c->yields = false;
     }
-    for (uint32_t i = 0; i < f->n_used; i++) {
-        struct fair_voice *v = &f->voices[f->used[i]];
-        v->first = FAIR_NONE;
-        f->late |= now_ns - v->served_ns >= f->bound_ns;
-    }
-    f->late |= fair_n_overdue(f, now_ns, false) > 0;
+    for (uint32_t i = 0; i < f->n_used; i++)
+        f->voices[f->used[i]].first = FAIR_NONE;
+    f->late = n_overdue(f, false) > 0;
     f->decides = f->any || f->late;
     return f->decides;
 }
@@ -306,26 +322,9 @@ uint32_t fair_pick(struct fair *f, bool *late)
     return pick(f, false, late);
 }
 
-/* Slots become free n_slots a turn when others are paused. So of the voices whose time is over in k turns
- * k * n_slots can wait, and the rest can't. */
-uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned)
+uint32_t fair_n_overdue(const struct fair *f)
 {
-    uint64_t n_due[FAIR_TURNS] = {0}, sum = 0, most = 0; /* [k] within k turns, and not fewer */
-    int64_t turn_ns = f->bound_ns / FAIR_TURNS + 1;
-    for (uint32_t i = 0; i < f->n_used; i++) {
-        const struct fair_voice *v = &f->voices[f->used[i]];
-        int64_t left_ns = f->bound_ns - (now_ns - v->served_ns);
-        int64_t k = left_ns <= 0 ? 0 : (left_ns + turn_ns - 1) / turn_ns;
-        bool can_be = v->first != FAIR_NONE && !f->callers[v->caller].yields;
-        if (k < (int64_t)FAIR_TURNS && (!planned || can_be))
-            n_due[k]++;
-    }
-    for (uint32_t k = 0; k < FAIR_TURNS; k++) {
-        sum += n_due[k];
-        uint64_t can_wait = (uint64_t)k * f->n_slots, rest = sum > can_wait ? sum - can_wait : 0;
-        most = rest > most ? rest : most;
-    }
-    return (uint32_t)most;
+    return n_overdue(f, true);
 }
 
 uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns)

@@ -88,14 +88,15 @@ struct fair {
     uint32_t *behind;       /* [n_places] of a place in the plan: the same caller's next one */
     enum fair_taken *taken; /* [n_places] in the plan, perhaps before its turn in that list */
     uint32_t n_places;
-    int64_t bound_ns, now_ns;        /* the latter: of the plan */
-    bool decides;                    /* the plan's order is ours */
-    bool late;                       /* it has a voice that waited too long, or is overdue */
-    uint32_t n_slots;                /* generations that run at once */
-    uint32_t n_since, planned_since; /* starts since the last of a caller that did; with the plan's */
-    double left;                     /* counter of the caller that last had nothing left to wait */
-    bool any;                        /* a caller other than 0 was ever seen */
-    bool any_share;                  /* one with a share of the pages was */
+    int64_t bound_ns, now_ns; /* the latter: of the plan */
+    bool decides;             /* the plan's order is ours */
+    bool late;                /* it has a voice that is overdue */
+    uint32_t n_slots;         /* generations that run at once */
+    uint32_t n_since;         /* starts since the last one out of turn, FAIR_LATE_EVERY at most; */
+    uint32_t planned_since;   /* with the plan's */
+    double left;              /* counter of the caller that last had nothing left to wait */
+    bool any;                 /* a caller other than 0 was ever seen */
+    bool any_share;           /* one with a share of the pages was */
 };
 
 /* n_places: of the queue. bound_ns: how long nothing of a caller or voice is started, at most. n_slots: how
@@ -110,12 +111,11 @@ void fair_leaves(struct fair *f, const struct generation *g);
  * how long nothing of its voice was. */
 int64_t fair_starts(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_tokens,
                     int64_t now_ns);
-/* n tokens were generated; it is over. */
+/* n tokens were generated. */
 void fair_generates(struct fair *f, const struct generation *g, uint32_t n_tokens);
+/* It is over or put aside, and needs no pages; it goes on. One that is over while it is aside doesn't end
+ * once more. */
 void fair_ends(struct fair *f, const struct generation *g);
-/* One that runs is put aside, and needs no pages for now; it goes on. One that is aside doesn't end, it is
- * just forgotten. */
-void fair_rests(struct fair *f, const struct generation *g);
 void fair_goes_on(struct fair *f, const struct generation *g);
 /* What it may come to need; and by how many of n_pages its caller, with what it has running, would then be
  * above its share. 0: it isn't, or it would run alone. */
@@ -132,9 +132,10 @@ bool fair_plan(struct fair *f, int64_t now_ns);
 void fair_put(struct fair *f, const struct generation *g, uint32_t place);
 uint32_t fair_pick(struct fair *f, bool *late);
 bool fair_take(struct fair *f, const struct generation *g, uint32_t place, uint32_t n_pages);
-/* When the turns are given: of the voices of which the plan starts nothing yet, how many are overdue. Before
- * a plan: of all. */
-uint32_t fair_n_overdue(const struct fair *f, int64_t now_ns, bool planned);
+/* When the turns are given: of the voices of which the plan starts nothing yet, how many are overdue. One
+ * less with each that is picked as such, or fewer where fair_take_overdue has found pages to be given back.
+ */
+uint32_t fair_n_overdue(const struct fair *f);
 /* As fair_pick, but of the voice that has waited longest, whoever's turn it is; and for how long, at the time
  * of the plan. */
 uint32_t fair_pick_overdue(const struct fair *f, int64_t *waited_ns);

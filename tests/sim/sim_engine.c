@@ -191,7 +191,7 @@ static void apply_pause(struct world *w, const struct schedule_entry *e)
     r->paused_ns = w->now_ns;
     r->n_yields += e->aside;
     if (e->aside)
-        fair_rests(&w->fair, &r->g);
+        fair_ends(&w->fair, &r->g);
     CHECK(w, r->n_yields <= FAIR_YIELDS_MAX, "request %u yields too often", e->index);
     w->n_paused++;
     w->n_yields += e->aside;
@@ -317,7 +317,7 @@ static void add_waiting(struct world *w, struct schedule *s, uint32_t n, uint32_
     }
     if (first != UINT32_MAX)
         check_first(w, first, is_first_late);
-    uint32_t n_overdue = w->fair.late ? fair_n_overdue(&w->fair, w->now_ns, true) : 0;
+    uint32_t n_overdue = w->fair.late ? fair_n_overdue(&w->fair) : 0;
     n_overdue = n_overdue < n_more ? n_overdue : n_more;
     for (k = 0; k < n_overdue && (place = fair_pick_overdue(&w->fair, &waited_ns)) != FAIR_NONE;)
         k += add_one(w, s, place, true, waited_ns);
@@ -442,7 +442,7 @@ void engine_step(struct world *w)
     schedule_plan(&s);
     for (uint32_t i = 0; i < s.n_entries; i++)
         if (w->requests[entries[i].index].aside && !entries[i].start)
-            fair_rests(&w->fair, &w->requests[entries[i].index].g);
+            fair_ends(&w->fair, &w->requests[entries[i].index].g);
     check_pauses(w, &s);
     check_bound(w, &s);
     for (uint32_t i = 0; i < s.n_entries; i++) /* pauses first: others have their pages */

@@ -93,7 +93,7 @@ static void place(struct rig *r, uint32_t slot, struct submission *s, bool aside
     q->n_tokens = s->g.n_prompt;
     q->paused_ns = q->resumed_ns = now_ns - ago_ns;
     if (aside) {
-        fair_rests(&e->fair, &s->g);
+        fair_ends(&e->fair, &s->g);
         return;
     }
     sequence_take_pages(q, e->prefix, s->g.n_prompt);

@@ -83,6 +83,7 @@ static void simulate(const struct client *clients, uint32_t n_clients, int64_t s
         struct served *s = &out[client];
         struct generation g = w.queue[at].g;
         int64_t gap_ns = fair_starts(&w.f, &g, at, g.n_prompt, w.now_ns);
+        assert_true(w.f.n_since <= FAIR_LATE_EVERY);
         fair_generates(&w.f, &g, 10);
         fair_ends(&w.f, &g);
         memmove(&w.queue[at], &w.queue[at + 1], (--w.n - at) * sizeof *w.queue);
@@ -207,11 +208,20 @@ static void overdue_in_time(void **state)
             arrive(&w, &c, 0, v);
         }
         w.now_ns += BOUND_NS - cases[i].turns_left * (BOUND_NS / FAIR_TURNS);
-        uint32_t n = fair_n_overdue(&w.f, w.now_ns, false);
+        (void)fair_plan(&w.f, w.now_ns);
+        assert_int_equal(fair_n_overdue(&w.f), 0); /* nothing is in the plan */
+        assert_int_equal(w.f.late, cases[i].n_overdue > 0);
+        for (uint32_t k = w.n; k-- > 0;)
+            fair_put(&w.f, &w.queue[k].g, k);
+        uint32_t n = fair_n_overdue(&w.f);
         if (n != cases[i].n_overdue)
             fail_msg("case %zu: %u", i, n);
-        (void)fair_plan(&w.f, w.now_ns);
-        assert_int_equal(fair_n_overdue(&w.f, w.now_ns, true), 0); /* nothing is in the plan */
+        int64_t waited_ns;
+        for (; n > 0; n--) { /* one less with each */
+            uint32_t next = fair_pick_overdue(&w.f, &waited_ns);
+            assert_int_equal(fair_take_overdue(&w.f, &w.queue[next].g, next, 1000), 0);
+            assert_int_equal(fair_n_overdue(&w.f), n - 1);
+        }
         fair_fini(&w.f);
         free(w.queue);
     }
@@ -233,7 +243,7 @@ static void the_longest_wait_is_picked(void **state)
     for (uint32_t i = w.n; i-- > 0;)
         fair_put(&w.f, &w.queue[i].g, i);
     for (uint32_t k = 0; k < 3; k++) {
-        assert_int_equal(fair_n_overdue(&w.f, w.now_ns, true), 3 - k);
+        assert_int_equal(fair_n_overdue(&w.f), 3 - k);
         int64_t waited_ns;
         assert_int_equal(fair_pick_overdue(&w.f, &waited_ns), k);
         assert_true(waited_ns == BOUND_NS + (4 - k) * SECOND_NS);
