@@ -107,7 +107,9 @@ static void finish(struct task *t)
     bool start_failed = l->required && l->status != STATUS_OK && s->state == SERVER_LOADING;
     log_end(t);
     if (l->status != STATUS_OK && !l->dry_run && l->who[0] && t->phase != PHASE_KEEP)
-        adapter_ops_keep(o, l->wish.name, &(struct keep_note){"load", l->who, 0, l->err.text}, NULL, NULL);
+        adapter_ops_keep(o, l->wish.name,
+                         &(struct keep_note){.operation = "load", .by = l->who, .outcome = l->err.text}, NULL,
+                         NULL);
     if (!l->dry_run)
         metrics_count_load(s->metrics, l->status == STATUS_OK ? NULL
                                        : l->code              ? l->code
@@ -182,11 +184,15 @@ static void keep_then_finish(struct task *t)
     t->phase = PHASE_KEEP;
     if (!by_api && (l->created || l->replaced))
         adapter_ops_keep(t->ops, l->wish.name,
-                         &(struct keep_note){by_request ? NULL : "load", l->by, l->generation_now, NULL},
+                         &(struct keep_note){.operation = by_request ? NULL : "load",
+                                             .by = l->by,
+                                             .generation = l->generation_now},
                          NULL, NULL);
     if (by_api && !t->o.dry_run)
-        adapter_ops_keep(t->ops, t->o.wish.name,
-                         &(struct keep_note){"load", t->o.who, t->o.generation_now, NULL}, kept, t);
+        adapter_ops_keep(
+            t->ops, t->o.wish.name,
+            &(struct keep_note){.operation = "load", .by = t->o.who, .generation = t->o.generation_now}, kept,
+            t);
     else
         finish(t);
 }

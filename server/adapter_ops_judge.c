@@ -56,6 +56,6 @@ void adapter_ops_judge(struct adapter_ops *o, const char *name)
     }
     judge_stable(s, a);
     if (a->revision != revision)
-        adapter_ops_keep(o, a->wish.name, &(struct keep_note){"rollback", "too many failures", 0, NULL}, NULL,
-                         NULL);
+        adapter_ops_keep(o, a->wish.name,
+                         &(struct keep_note){.operation = "rollback", .by = "too many failures"}, NULL, NULL);
 }

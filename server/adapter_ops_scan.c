@@ -130,7 +130,7 @@ static bool remove_name(struct adapter_ops *o, const struct adapter *a)
         return false;
     LOG_EVENT(&o->server->log, LOG_INFO, "adapter removed: gone from its folder",
               LOG_TEXT("adapter", &name[0]));
-    adapter_ops_keep(o, name, &(struct keep_note){"remove", "folder", 0, NULL}, NULL, NULL);
+    adapter_ops_keep(o, name, &(struct keep_note){.operation = "remove", .by = "folder"}, NULL, NULL);
     return true;
 }
 

@@ -191,7 +191,8 @@ enum status admin_remove(struct request *r, const char *name, uint64_t *revision
         *revision = registry_revision(r->server->registry);
     LOG_EVENT(&r->server->log, LOG_INFO, "adapter removed", LOG_TEXT("adapter", name));
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){"remove", r->peer, 0, NULL}, done, r);
+    adapter_ops_keep(r->server->adapter_ops, name, &(struct keep_note){.operation = "remove", .by = r->peer},
+                     done, r);
     return STATUS_OK;
 }
 

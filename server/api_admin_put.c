@@ -84,8 +84,8 @@ static enum status register_name(struct request *r, struct load_order *o, struct
         return s;
     kept->generation_now = a->stable;
     request_hold(r);
-    adapter_ops_keep(r->server->adapter_ops, a->wish.name, &(struct keep_note){"register", r->peer, 0, NULL},
-                     registered, kept);
+    adapter_ops_keep(r->server->adapter_ops, a->wish.name,
+                     &(struct keep_note){.operation = "register", .by = r->peer}, registered, kept);
     return STATUS_OK;
 }
 

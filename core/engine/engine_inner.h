@@ -146,7 +146,9 @@ struct engine {
     struct submission_limits limits;
     uint32_t n_sequences, queue_limit, step_tokens, chunk_tokens, score_rows;
     uint32_t prompt_tokens; /* in a step that step_tokens has room for, beside those who decode */
-    uint32_t n_slots; /* of `sequences`: those that run, and as many or FAIR_ASIDE_MIN that are put aside */
+    /* Of `sequences`: n_sequences that run or are paused in their place, and beside them those put aside,
+     * as many or FAIR_ASIDE_MIN, whichever is more. */
+    uint32_t n_slots;
     uint32_t n_pages; /* of the cache */
     size_t page_bytes;
     int64_t wait_bound_ns;

@@ -59,13 +59,13 @@ struct sequence {
     struct stop_hold hold;
     struct grammar_matcher matcher;     /* where its text stands in its grammar */
     int64_t started_ns, first_token_ns; /* 0: not yet */
-    int64_t paused_ns;                  /* since when, if it is */
-    bool aside;           /* it is, and has no place to run: it yielded that to one that was overdue */
-    uint32_t n_yields;    /* how often it did */
-    int64_t resumed_ns;   /* it has been running since then, */
-    uint32_t n_at_resume; /* n_generated at that time, */
-    bool has_turn; /* because it was overdue: nobody's pages go before its own until its turn is over */
-    bool keeps;    /* it was paused for so long that its pages aren't taken back for others any more */
+    int64_t paused_ns;                  /* while it is paused: since when */
+    bool aside;           /* paused without a place: it yielded its own to one that was overdue */
+    uint32_t n_yields;    /* how often it was put aside */
+    int64_t resumed_ns;   /* when it began or last went on, */
+    uint32_t n_at_resume; /* and n_generated then */
+    bool has_turn;        /* it was overdue then: until it has had its turn it is served before all others */
+    bool keeps; /* it was paused beyond the bound: its pages aren't taken back as lent ones any more */
     struct follower follower;
     struct draft draft;
 };
