@@ -184,11 +184,12 @@ static enum status read_usage(struct keep_job *j, struct tenant_store *store, st
 /* Without a state file: what this server has counted since its start. */
 static void answer_from_memory(struct question *q)
 {
+    struct error err;
     begin_list(q, usage_columns);
-    tenant_keeper_usage(q->r->server->tenant_keeper, &q->usage, put_row, q);
+    enum status s = tenant_keeper_usage(q->r->server->tenant_keeper, &q->usage, put_row, q, &err);
     end_list(q, q->usage.limit);
     request_hold(q->r);
-    answer(&q->job, NULL);
+    answer(&q->job, s == STATUS_OK ? NULL : &err);
 }
 
 /* ?format=, or the header Accept. False: it was refused. */

@@ -299,8 +299,7 @@ static enum status too_many_active(const struct tenant_key *const *keys, struct 
                 last->tenant, keys[0]->id, keys[1]->id, last->id, last->name, KEYS_ACTIVE_MAX, kept);
 }
 
-/* As many active keys of a name as the API would make; those that `t` (or NULL) has of the state file count.
- */
+/* As many active keys of a name as the API would make; those that `t` (or NULL) has from elsewhere count. */
 static enum status check_active(const struct tenants_file *f, const struct tenants *t, struct error *err)
 {
     size_t n_kept = t ? tenants_n_keys(t) : 0, n = 0;

@@ -199,13 +199,16 @@ static int in_order(const void *a, const void *b)
     return c ? c : strcmp(x->version, y->version);
 }
 
-void tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
-                         void (*each)(const struct usage_row *row, void *data), void *data)
+enum status tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
+                                void (*each)(const struct usage_row *row, void *data), void *data,
+                                struct error *err)
 {
     const struct usage_batch *b = &k->gathering;
     const struct usage_row **sorted = mem_array(b->n + 1, sizeof(struct usage_row *));
     size_t n = 0;
-    for (size_t i = 0; i < b->n && sorted; i++)
+    if (!sorted)
+        return fail(err, STATUS_NO_MEMORY, "no memory for %zu rows of usage; try again later", b->n);
+    for (size_t i = 0; i < b->n; i++)
         if (b->rows[i].hour_ms >= q->from_ms && b->rows[i].hour_ms < q->to_ms &&
             (!q->tenant || strcmp(q->tenant, b->rows[i].tenant) == 0))
             sorted[n++] = &b->rows[i];
@@ -214,6 +217,7 @@ void tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query
     for (size_t i = 0; i < n && i < q->limit; i++)
         each(sorted[i], data);
     mem_free(sorted);
+    return STATUS_OK;
 }
 
 /* ---- what was served ---- */

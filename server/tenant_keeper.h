@@ -49,8 +49,9 @@ void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last);
 #define USAGE_ROWS_MAX 4096U
 void tenant_keeper_count(struct tenant_keeper *k, const struct usage_row *row);
 /* The same as tenant_store_usage, of what is in memory where nothing is kept. */
-void tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
-                         void (*each)(const struct usage_row *row, void *data), void *data);
+LK_MUST_USE enum status tenant_keeper_usage(const struct tenant_keeper *k, const struct usage_query *q,
+                                            void (*each)(const struct usage_row *row, void *data), void *data,
+                                            struct error *err);
 
 /* A request was served, for those who keep who served it (--served-log); at_ms is filled in here. */
 void tenant_keeper_served(struct tenant_keeper *k, const struct served_row *row);

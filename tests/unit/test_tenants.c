@@ -643,7 +643,9 @@ static void usage_is_bounded(void **state)
             tenant_keeper_count(k, &row);
         }
         const struct usage_query all = {.to_ms = INT64_MAX, .limit = UINT32_MAX};
-        tenant_keeper_usage(k, &all, add_up, &sum);
+        mem_fail_at(1); /* no list is no empty list */
+        assert_int_equal(tenant_keeper_usage(k, &all, add_up, &sum, &err), STATUS_NO_MEMORY);
+        assert_int_equal(tenant_keeper_usage(k, &all, add_up, &sum, &err), STATUS_OK);
         assert_in_range(sum.n_rows, 3 * USAGE_ROWS_MAX / 4, USAGE_ROWS_MAX + 2);
         assert_true(kept ? sum.n_requests == 8000 && sum.n_any >= 8000 - USAGE_ROWS_MAX - 1 : sum.newest);
         tenant_keeper_destroy(k);
