@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -758,6 +759,69 @@ def test_a_crash_loses_seconds_at_most(tmp_path):
         assert s.stop() == 0
     with Server(LLAMA, SHOWN, extra) as s:  # an orderly end loses nothing
         assert sum(r["requests"] for r in s.admin("GET", "/admin/v1/usage")[1]["data"]) == 5
+
+
+def test_nothing_is_counted_twice_whenever_it_is_killed(tmp_path):
+    """Behind each SIGKILL a key has at least what was said to be written, at most what it asked for, and no row's half."""
+    extra, file = ["--threads", "2", "--state", str(tmp_path / "s.db")], tmp_path / "s.db"
+    keys, voices, rounds, asked, answered = {}, sorted(SHOWN), 8, {}, {}
+
+    def count(rows):
+        for r in rows:
+            assert (r["tokens_in"], r["tokens_out"]) == (5 * r["requests"], 2 * r["requests"]), r
+        return {k: sum(r["requests"] for r in rows if r["key"] == k) for k in keys}
+
+    def client(s, key, done):
+        while not done.is_set():
+            voice = voices[asked[key] % len(voices)]
+            asked[key] += 1
+            try:
+                status, answer, _ = speak(s, keys[key], n=2, model=voice)
+            except (OSError, http.client.HTTPException, ValueError):
+                return  # killed
+            assert status == 200, answer
+            answered[key] += 1
+
+    def in_file():
+        db = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+        found = dict(db.execute("SELECT key, sum(requests) FROM usage GROUP BY key"))
+        db.close()
+        return {k: found.get(k, 0) for k in keys}
+
+    before, waited = {}, None
+    for n in range(rounds + 1):
+        with Server(LLAMA, SHOWN, extra) as s:
+            if n == 0:
+                made = [make_tenant(s, t) for t in ("one", "two")]
+                keys = {k.split("_")[1]: k for k in made}
+                before, written = dict.fromkeys(keys, 0), dict.fromkeys(keys, 0)
+            usage = count(s.admin("GET", "/admin/v1/usage")[1]["data"])
+            for k in keys if n else ():
+                assert before[k] <= written[k] <= usage[k] <= before[k] + asked[k], (n, k, before, written, usage, asked)
+            before = usage
+            asked, answered = dict.fromkeys(keys, 0), dict.fromkeys(keys, 0)
+            if n == rounds:
+                break
+            done = threading.Event()
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                clients = [pool.submit(client, s, k, done) for k in keys]
+                try:
+                    if n == 0:  # nobody asks: it is written all the same
+                        while min(answered.values()) < 3 and not any(c.done() for c in clients):
+                            time.sleep(0.01)
+                        waited, end = dict(answered), time.time() + 60
+                        while any(in_file()[k] < waited[k] for k in keys) and time.time() < end:
+                            time.sleep(0.05)
+                        written = in_file()
+                        assert all(written[k] >= waited[k] > 0 for k in keys), (written, waited)
+                    for _ in range(3 * n):  # an answer says that all until then is written; the kill comes into the next ones
+                        written = count(s.admin("GET", "/admin/v1/usage")[1]["data"])
+                finally:
+                    s.kill()
+                    done.set()
+                for c in clients:
+                    c.result()
+    assert sum(before.values()) > 0
 
 
 def test_a_tenants_name_for_the_rules(tmp_path):
