@@ -1,30 +1,22 @@
-/* Desired state in an SQLite file. All of its tables are made here; those of tenants are read and written by
- * server/tenant_store.c, and nobody else sees sqlite3.h.
+/* Desired state in an SQLite file (state_file.c opens it).
  *
  * A name is one row of `names` with its rows in `versions` and `traffic`; a change writes all of a name anew,
  * so that applying it twice is applying it once. Everything that belongs to one acknowledged operation is one
- * transaction; the write-ahead log is synced at its end. The file may come from a stranger or from a broken
- * disk: it is checked as a whole at the start, and each value again when it is read. It is never repaired or
- * replaced here: losing what was wished is the operator's decision. */
+ * transaction; the write-ahead log is synced at its end. Each value is checked when it is read: the file may
+ * come from a stranger or from a broken disk. */
 #include "state.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <sqlite3.h>
 
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "state_file.h"
 #include "state_inner.h"
 
-#define APPLICATION_ID 0x4c6f7269 /* "Lori", in the file's header */
-#define BUSY_MS 2000              /* for a person who looks into the file at the same time */
 #define AUDIT_TEXT_MAX 1000
 
 /* Statements that are prepared once. */
@@ -78,123 +70,17 @@ static const char *const sql_texts[SQL_COUNT] = {
                        "FROM audit ORDER BY id DESC LIMIT ?1",
 };
 
-/* Row n leads from version n of the tables to version n + 1. Shipped rows never change; new ones follow. */
-static const char *const migrations[] = {
-    "CREATE TABLE counters(id INTEGER PRIMARY KEY CHECK(id=1),revision INTEGER NOT NULL,"
-    "generation INTEGER NOT NULL) STRICT;"
-    "INSERT INTO counters VALUES(1,0,0);"
-    "CREATE TABLE names(name TEXT PRIMARY KEY NOT NULL,source TEXT NOT NULL,blend TEXT NOT NULL,"
-    "scale REAL NOT NULL,pinned INTEGER NOT NULL,from_folder INTEGER NOT NULL,merge TEXT NOT NULL,"
-    "effect TEXT NOT NULL,stable INTEGER NOT NULL,previous INTEGER NOT NULL,shadow INTEGER NOT NULL,"
-    "revision INTEGER NOT NULL) STRICT,WITHOUT ROWID;"
-    "CREATE TABLE versions(name TEXT NOT NULL REFERENCES names ON DELETE CASCADE,"
-    "generation INTEGER NOT NULL,position INTEGER NOT NULL,digest BLOB NOT NULL CHECK(length(digest)=32),"
-    "source TEXT NOT NULL,scale REAL NOT NULL,published_ms INTEGER NOT NULL,"
-    "PRIMARY KEY(name,generation)) STRICT,WITHOUT ROWID;"
-    "CREATE TABLE traffic(name TEXT NOT NULL REFERENCES names ON DELETE CASCADE,"
-    "generation INTEGER NOT NULL,position INTEGER NOT NULL,percent INTEGER NOT NULL CHECK(percent>=0),"
-    "PRIMARY KEY(name,generation)) STRICT,WITHOUT ROWID;"
-    "CREATE TABLE audit(id INTEGER PRIMARY KEY AUTOINCREMENT,at_ms INTEGER NOT NULL,"
-    "operation TEXT NOT NULL,name TEXT NOT NULL,old_generation INTEGER NOT NULL,"
-    "new_generation INTEGER NOT NULL,digest TEXT NOT NULL,outcome TEXT NOT NULL,"
-    "by_whom TEXT NOT NULL) STRICT;",
-    "ALTER TABLE names ADD COLUMN start_source TEXT NOT NULL DEFAULT '';",
-    /* Those of server/tenant_store.c. */
-    "CREATE TABLE IF NOT EXISTS tenants(name TEXT PRIMARY KEY NOT NULL,spec TEXT NOT NULL,"
-    "created_ms INTEGER NOT NULL,changed_ms INTEGER NOT NULL) STRICT,WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS keys(id TEXT PRIMARY KEY NOT NULL,tenant TEXT NOT NULL,name TEXT NOT NULL,"
-    "digest BLOB NOT NULL UNIQUE CHECK(length(digest)=32),created_ms INTEGER NOT NULL,"
-    "revoked_ms INTEGER NOT NULL) STRICT,WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS usage(hour_ms INTEGER NOT NULL,tenant TEXT NOT NULL,key TEXT NOT NULL,"
-    "voice TEXT NOT NULL,version TEXT NOT NULL,requests INTEGER NOT NULL,tokens_in INTEGER NOT NULL,"
-    "tokens_out INTEGER NOT NULL,tokens_cached INTEGER NOT NULL,"
-    "PRIMARY KEY(hour_ms,tenant,key,voice,version)) STRICT,WITHOUT ROWID;",
-    "CREATE TABLE IF NOT EXISTS served(id INTEGER PRIMARY KEY AUTOINCREMENT,at_ms INTEGER NOT NULL,"
-    "request TEXT NOT NULL,tenant TEXT NOT NULL,key TEXT NOT NULL,client TEXT NOT NULL,voice TEXT NOT NULL,"
-    "version TEXT NOT NULL,digest TEXT NOT NULL,status INTEGER NOT NULL,tokens_in INTEGER NOT NULL,"
-    "tokens_out INTEGER NOT NULL) STRICT;"
-    "CREATE INDEX IF NOT EXISTS served_at ON served(at_ms);",
-};
-#define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
-
 static const char *const merge_words[] = {
     [MERGE_NEVER] = "never", [MERGE_AUTO] = "auto", [MERGE_ALWAYS] = "always", NULL};
 static const char *const effect_words[] = {
     [EFFECT_OFF] = "off", [EFFECT_WARN] = "warn", [EFFECT_ENFORCE] = "enforce", NULL};
 
 struct state {
-    sqlite3 *db;
+    struct state_file file;
     sqlite3_stmt *sql[SQL_COUNT];
-    int lock_fd;
-    char path[512]; /* for messages */
 };
 
-/* ---- errors */
-
-static enum status status_of(int code)
-{
-    switch (code & 0xff) {
-    case SQLITE_OK:
-    case SQLITE_ROW:
-    case SQLITE_DONE:
-        return STATUS_OK;
-    case SQLITE_NOMEM:
-        return STATUS_NO_MEMORY;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-    case SQLITE_SCHEMA:
-        return STATUS_FORMAT;
-    case SQLITE_CONSTRAINT:
-    case SQLITE_MISMATCH:
-        return STATUS_INVALID;
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        return STATUS_UNAVAILABLE;
-    case SQLITE_TOOBIG:
-        return STATUS_TOO_LARGE;
-    default:
-        return STATUS_IO; /* full disk, read-only file, failed write or sync … */
-    }
-}
-
-static enum status complain(struct state *s, const char *what, struct error *err)
-{
-    int code = sqlite3_extended_errcode(s->db);
-    enum status status = status_of(code);
-    if (status == STATUS_OK)
-        status = STATUS_INTERNAL;
-    int number = sqlite3_system_errno(s->db);
-    const char *reason = sqlite3_errmsg(s->db), *hint = "";
-    if (status == STATUS_FORMAT)
-        hint = "; restore a copy of the file, or move it away to begin anew";
-    else if (status == STATUS_UNAVAILABLE)
-        hint = "; another program holds the file, end it and try again";
-    return number && status == STATUS_IO
-               ? fail(err, status, "%s: %s: %s: %s", s->path, what, reason, strerror(number))
-               : fail(err, status, "%s: %s: %s%s", s->path, what, reason, hint);
-}
-
 /* ---- small helpers */
-
-static enum status run(struct state *s, const char *text, struct error *err)
-{
-    return sqlite3_exec(s->db, text, NULL, NULL, NULL) == SQLITE_OK ? STATUS_OK
-                                                                    : complain(s, "writing it", err);
-}
-
-/* The first column of a statement's first row; *out keeps its value if there is none. */
-static enum status ask_number(struct state *s, const char *text, int64_t *out, struct error *err)
-{
-    sqlite3_stmt *q = NULL;
-    int code = sqlite3_prepare_v2(s->db, text, -1, &q, NULL);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(q);
-    if (code == SQLITE_ROW)
-        *out = sqlite3_column_int64(q, 0);
-    enum status st = code == SQLITE_ROW || code == SQLITE_DONE ? STATUS_OK : complain(s, "reading it", err);
-    sqlite3_finalize(q);
-    return st;
-}
 
 /* Cut to limit_bytes, at the beginning of a character of UTF-8. The text is borrowed until the statement is
  * reset. */
@@ -210,7 +96,7 @@ static void bind_text(sqlite3_stmt *q, int at, const char *text, size_t limit_by
 static enum status step(struct state *s, enum sql which, const char *what, struct error *err)
 {
     sqlite3_stmt *q = s->sql[which];
-    enum status st = sqlite3_step(q) == SQLITE_DONE ? STATUS_OK : complain(s, what, err);
+    enum status st = sqlite3_step(q) == SQLITE_DONE ? STATUS_OK : state_file_complain(&s->file, what, err);
     sqlite3_reset(q);
     sqlite3_clear_bindings(q);
     return st;
@@ -218,161 +104,17 @@ static enum status step(struct state *s, enum sql which, const char *what, struc
 
 /* ---- opening */
 
-/* FILE.lock rather than a lock on FILE: a person may look into the file while the server runs. */
-static enum status take_lock(struct state *s, const char *path, struct error *err)
-{
-    char name[sizeof s->path + 8];
-    snprintf(name, sizeof name, "%s.lock", path);
-    s->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (s->lock_fd < 0)
-        return fail(err, STATUS_IO, "%s: can't be opened: %s", name, strerror(errno));
-    while (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EWOULDBLOCK)
-            return fail(err, STATUS_IO, "%s: can't be locked: %s", name, strerror(errno));
-        return fail(err, STATUS_CONFLICT,
-                    "%s is in use by another server (it holds %s); each server needs a state file of its own",
-                    path, name);
-    }
-    return STATUS_OK;
-}
-
-/* An absent file is made here, since SQLite would let everybody read it. */
-static enum status make_file(const char *path, struct error *err)
-{
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
-    if (fd < 0)
-        return fail(err, STATUS_IO, "%s: can't be opened for writing: %s", path, strerror(errno));
-    struct stat about;
-    bool regular = fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
-    close(fd);
-    return regular ? STATUS_OK : fail(err, STATUS_INVALID, "%s: no regular file", path);
-}
-
-/* Whose file it is, before anything is written: *version of our tables, 0 for a fresh file. */
-static enum status identify(struct state *s, int64_t *version, struct error *err)
-{
-    int64_t application = 0, n_tables = 0;
-    enum status st = ask_number(s, "PRAGMA application_id", &application, err);
-    if (st == STATUS_OK)
-        st = ask_number(s, "PRAGMA user_version", version, err);
-    if (st == STATUS_OK)
-        st = ask_number(s, "SELECT count(*) FROM sqlite_schema", &n_tables, err);
-    if (st != STATUS_OK)
-        return st;
-    if (application == 0 && n_tables == 0) {
-        *version = 0;
-        return STATUS_OK;
-    }
-    if (application != APPLICATION_ID)
-        return fail(err, STATUS_FORMAT,
-                    "%s is a database of another program (application id %lld); give a file of its own",
-                    s->path, (long long)application);
-    if (*version < 1)
-        return fail(err, STATUS_FORMAT, "%s: version %lld of the tables, expected 1 to %d", s->path,
-                    (long long)*version, SCHEMA_VERSION);
-    if (*version > SCHEMA_VERSION)
-        return fail(err, STATUS_UNSUPPORTED,
-                    "%s was written by a newer Lorikeet (version %lld of the tables, this one knows %d); run "
-                    "that one, or give another file",
-                    s->path, (long long)*version, SCHEMA_VERSION);
-    return STATUS_OK;
-}
-
-static enum status migrate(struct state *s, int64_t version, struct error *err)
-{
-    enum status st = STATUS_OK;
-    for (; version < SCHEMA_VERSION && st == STATUS_OK; version++) {
-        char end[120];
-        snprintf(end, sizeof end, "PRAGMA application_id=%d;PRAGMA user_version=%lld;COMMIT", APPLICATION_ID,
-                 (long long)version + 1);
-        st = run(s, "BEGIN IMMEDIATE", err);
-        if (st == STATUS_OK)
-            st = run(s, migrations[version], err);
-        if (st == STATUS_OK)
-            st = run(s, end, err);
-        if (st != STATUS_OK && !sqlite3_get_autocommit(s->db))
-            sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-    }
-    return st;
-}
-
-static enum status check_whole(struct state *s, struct error *err)
-{
-    sqlite3_stmt *q = NULL;
-    int code = sqlite3_prepare_v2(s->db, "PRAGMA quick_check(1)", -1, &q, NULL);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(q);
-    const char *found = code == SQLITE_ROW ? (const char *)sqlite3_column_text(q, 0) : NULL;
-    enum status st = STATUS_OK;
-    if (!found)
-        st = complain(s, "the check of the whole file", err);
-    else if (strcmp(found, "ok") != 0)
-        st = fail(err, STATUS_FORMAT,
-                  "%s is damaged: %.200s; restore a copy of the file, or move it away to begin anew", s->path,
-                  found);
-    sqlite3_finalize(q);
-    return st;
-}
-
-/* WAL and its sync belong together; an answer other than "wal" (a file system without shared memory) means
- * that the old journal stays, which is as safe. */
-static const char settings[] = "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
-                               "PRAGMA journal_size_limit=1048576;PRAGMA temp_store=MEMORY";
-
-static enum status open_file(struct state *s, const char *path, struct error *err)
-{
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX | SQLITE_OPEN_EXRESCODE;
-    if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK)
-        return s->db ? complain(s, "can't be opened", err)
-                     : fail(err, STATUS_NO_MEMORY, "%s: no memory", path);
-    sqlite3_busy_timeout(s->db, BUSY_MS);
-    sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-    sqlite3_db_config(s->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    sqlite3_db_config(s->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-    sqlite3_db_config(s->db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
-    sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* it may be another's */
-    int64_t version = 0;
-    enum status st = run(s, "PRAGMA cell_size_check=ON", err);
-    if (st == STATUS_OK)
-        st = identify(s, &version, err);
-    if (st == STATUS_OK)
-        sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
-    if (st == STATUS_OK && version > 0)
-        st = check_whole(s, err);
-    if (st == STATUS_OK)
-        st = run(s, "PRAGMA synchronous=FULL", err);
-    if (st == STATUS_OK)
-        st = migrate(s, version, err);
-    if (st == STATUS_OK)
-        st = run(s, settings, err);
-    for (int i = 0; i < SQL_COUNT && st == STATUS_OK; i++)
-        if (sqlite3_prepare_v3(s->db, sql_texts[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) !=
-            SQLITE_OK)
-            st = complain(s, "its tables", err);
-    return st;
-}
-
 enum status state_open(const char *path, struct state **out, struct error *err)
 {
     *out = NULL;
     struct state *s = mem_zalloc(sizeof *s);
     if (!s)
         return fail(err, STATUS_NO_MEMORY, "no memory for the state");
-    s->lock_fd = -1;
-    /* "./" keeps ":memory:" and the like a file's name. */
-    int n = snprintf(s->path, sizeof s->path, "%s%s", path[0] == ':' ? "./" : "", path);
-    enum status st = STATUS_OK;
-    if (n <= 0 || n >= (int)sizeof s->path)
-        st = fail(err, STATUS_INVALID, "state file \"%.80s\": expected a path of 1 to %zu bytes", path,
-                  sizeof s->path - 1);
-    if (st == STATUS_OK)
-        st = take_lock(s, s->path, err);
-    if (st == STATUS_OK)
-        st = make_file(s->path, err);
-    if (st == STATUS_OK)
-        st = open_file(s, s->path, err);
+    enum status st = state_file_open(path, &s->file, err);
+    for (int i = 0; i < SQL_COUNT && st == STATUS_OK; i++)
+        if (sqlite3_prepare_v3(s->file.db, sql_texts[i], -1, SQLITE_PREPARE_PERSISTENT, &s->sql[i], NULL) !=
+            SQLITE_OK)
+            st = state_file_complain(&s->file, "its tables", err);
     if (st != STATUS_OK) {
         state_close(s);
         return st;
@@ -387,9 +129,7 @@ void state_close(struct state *s)
         return;
     for (int i = 0; i < SQL_COUNT; i++)
         sqlite3_finalize(s->sql[i]);
-    sqlite3_close(s->db);
-    if (s->lock_fd >= 0)
-        close(s->lock_fd); /* ends the lock; the file stays, since removing it would race with a newcomer */
+    state_file_close(&s->file);
     mem_free(s);
 }
 
@@ -435,7 +175,7 @@ static enum status put_name(struct state *s, const struct state_name *n, struct 
     const char *fault = state_name_fault(n);
     if (fault)
         return fail(err, STATUS_INVALID, "%s: adapter \"%.80s\" can't be kept: its %s is out of range",
-                    s->path, n->wish.name ? n->wish.name : "", fault);
+                    s->file.path, n->wish.name ? n->wish.name : "", fault);
     sqlite3_stmt *q = s->sql[SQL_PUT_NAME];
     bind_text(q, 1, n->wish.name, ADAPTER_NAME_MAX);
     bind_text(q, 2, n->wish.source, STATE_SOURCE_MAX);
@@ -463,8 +203,9 @@ static enum status kept_stable(struct state *s, const char *name, uint64_t *stab
     bind_text(q, 1, name, ADAPTER_NAME_MAX);
     int code = sqlite3_step(q);
     *stable = code == SQLITE_ROW ? (uint64_t)sqlite3_column_int64(q, 0) : 0;
-    enum status st =
-        code == SQLITE_ROW || code == SQLITE_DONE ? STATUS_OK : complain(s, "reading a name", err);
+    enum status st = code == SQLITE_ROW || code == SQLITE_DONE
+                         ? STATUS_OK
+                         : state_file_complain(&s->file, "reading a name", err);
     sqlite3_reset(q);
     return st;
 }
@@ -537,14 +278,14 @@ enum status state_apply(struct state *s, const struct state_change *changes, siz
         require(changes[i].name && !(changes[i].put && changes[i].remove) &&
                 (!changes[i].put || strcmp(changes[i].name, changes[i].put->wish.name) == 0));
     if (counters && (counters->revision > INT64_MAX || counters->generation > INT64_MAX))
-        return fail(err, STATUS_INVALID, "%s: a counter is out of range", s->path);
-    enum status st = run(s, "BEGIN IMMEDIATE", err);
+        return fail(err, STATUS_INVALID, "%s: a counter is out of range", s->file.path);
+    enum status st = state_file_run(&s->file, "BEGIN IMMEDIATE", err);
     if (st == STATUS_OK)
         st = write_all(s, changes, n, counters, err);
     if (st == STATUS_OK)
-        st = run(s, "COMMIT", err);
-    if (st != STATUS_OK && !sqlite3_get_autocommit(s->db))
-        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+        st = state_file_run(&s->file, "COMMIT", err);
+    if (st != STATUS_OK && !sqlite3_get_autocommit(s->file.db))
+        sqlite3_exec(s->file.db, "ROLLBACK", NULL, NULL, NULL);
     return st;
 }
 
@@ -581,7 +322,7 @@ static enum status read_versions(struct state *s, struct state_name *n, struct a
     while ((code = sqlite3_step(q)) == SQLITE_ROW) {
         if (n->n_versions == REGISTRY_VERSIONS_MAX || sqlite3_column_bytes(q, 1) != 32 || !text_at(q, 2))
             return fail(err, STATUS_FORMAT, "%s: versions of \"%s\": too many, or no digest or source",
-                        s->path, n->wish.name);
+                        s->file.path, n->wish.name);
         struct state_version *v = &n->versions[n->n_versions++];
         *v = (struct state_version){.generation = number_at(q, 0),
                                     .scale = sqlite3_column_double(q, 3),
@@ -589,9 +330,9 @@ static enum status read_versions(struct state *s, struct state_name *n, struct a
         memcpy(v->digest, sqlite3_column_blob(q, 1), sizeof v->digest);
         v->source = arena_strdup(arena, text_at(q, 2)); /* the row's text goes with the next step */
         if (!v->source)
-            return fail(err, STATUS_NO_MEMORY, "%s: no memory for its versions", s->path);
+            return fail(err, STATUS_NO_MEMORY, "%s: no memory for its versions", s->file.path);
     }
-    return code == SQLITE_DONE ? STATUS_OK : complain(s, "reading versions", err);
+    return code == SQLITE_DONE ? STATUS_OK : state_file_complain(&s->file, "reading versions", err);
 }
 
 static enum status read_splits(struct state *s, struct state_name *n, struct error *err)
@@ -603,11 +344,11 @@ static enum status read_splits(struct state *s, struct state_name *n, struct err
         uint64_t percent = number_at(q, 1);
         if (n->n_splits == REGISTRY_SPLITS_MAX || percent > 100)
             return fail(err, STATUS_FORMAT, "%s: traffic of \"%s\": too many shares, or one above 100",
-                        s->path, n->wish.name);
+                        s->file.path, n->wish.name);
         n->splits[n->n_splits++] =
             (struct traffic_split){.generation = number_at(q, 0), .percent = (uint32_t)percent};
     }
-    return code == SQLITE_DONE ? STATUS_OK : complain(s, "reading traffic", err);
+    return code == SQLITE_DONE ? STATUS_OK : state_file_complain(&s->file, "reading traffic", err);
 }
 
 /* The current row of SQL_NAMES; its texts live until the next step. */
@@ -628,13 +369,13 @@ static enum status read_name(struct state *s, struct state_name *n, struct arena
                              .start_source = text_at(q, 12)};
     const char *shown = n->wish.name ? n->wish.name : "";
     if (merge < 0 || effect < 0)
-        return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": merge or effect is no word of ours", s->path,
-                    shown);
+        return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": merge or effect is no word of ours",
+                    s->file.path, shown);
     n->wish.merge = (enum merge_mode)merge;
     n->wish.effect = (enum effect_mode)effect;
     const char *fault = state_name_fault(n);
     if (fault)
-        return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": its %s is out of range", s->path, shown,
+        return fail(err, STATUS_FORMAT, "%s: names, \"%.80s\": its %s is out of range", s->file.path, shown,
                     fault);
     enum status st = read_versions(s, n, arena, err);
     sqlite3_reset(s->sql[SQL_VERSIONS]);
@@ -642,8 +383,9 @@ static enum status read_name(struct state *s, struct state_name *n, struct arena
         st = read_splits(s, n, err);
     sqlite3_reset(s->sql[SQL_SPLITS]);
     fault = st == STATUS_OK ? state_name_fault(n) : NULL;
-    return fault ? fail(err, STATUS_FORMAT, "%s: \"%.80s\": its %s is out of range", s->path, shown, fault)
-                 : st;
+    return fault
+               ? fail(err, STATUS_FORMAT, "%s: \"%.80s\": its %s is out of range", s->file.path, shown, fault)
+               : st;
 }
 
 /* This run begins above every revision that an earlier one can have shown, and says so before it shows any.
@@ -654,14 +396,14 @@ static enum status begin_run(struct state *s, struct state_counters *counters, s
     *counters = (struct state_counters){0};
     enum status st = STATUS_OK;
     if (sqlite3_step(q) != SQLITE_ROW)
-        st = fail(err, STATUS_FORMAT, "%s: the table of counters is empty", s->path);
+        st = fail(err, STATUS_FORMAT, "%s: the table of counters is empty", s->file.path);
     else
         *counters = (struct state_counters){.revision = number_at(q, 0), .generation = number_at(q, 1)};
     sqlite3_reset(q);
     if (st != STATUS_OK)
         return st;
     if (counters->revision > INT64_MAX - STATE_REVISIONS_A_RUN || counters->generation > INT64_MAX)
-        return fail(err, STATUS_FORMAT, "%s: a counter is out of range", s->path);
+        return fail(err, STATUS_FORMAT, "%s: a counter is out of range", s->file.path);
     counters->revision = (counters->revision / STATE_REVISIONS_A_RUN + 1) * STATE_REVISIONS_A_RUN;
     return state_apply(s, NULL, 0, counters, err);
 }
@@ -673,7 +415,7 @@ enum status state_load(struct state *s, struct state_counters *counters,
     sqlite3_stmt *q = s->sql[SQL_NAMES];
     struct arena *arena = arena_create(0);
     if (!arena)
-        return fail(err, STATUS_NO_MEMORY, "%s: no memory for its names", s->path);
+        return fail(err, STATUS_NO_MEMORY, "%s: no memory for its names", s->file.path);
     enum status st = STATUS_OK;
     int code = SQLITE_DONE;
     while (st == STATUS_OK && (code = sqlite3_step(q)) == SQLITE_ROW) {
@@ -685,7 +427,7 @@ enum status state_load(struct state *s, struct state_counters *counters,
     }
     arena_destroy(arena);
     if (st == STATUS_OK && code != SQLITE_DONE)
-        st = complain(s, "reading names", err);
+        st = state_file_complain(&s->file, "reading names", err);
     sqlite3_reset(q);
     return st == STATUS_OK ? begin_run(s, counters, err) : st;
 }
@@ -708,7 +450,8 @@ enum status state_audit_each(struct state *s, uint32_t limit,
                                 .by = text_at(q, 7)};
         each(&a, data);
     }
-    enum status st = code == SQLITE_DONE ? STATUS_OK : complain(s, "reading the log of changes", err);
+    enum status st =
+        code == SQLITE_DONE ? STATUS_OK : state_file_complain(&s->file, "reading the log of changes", err);
     sqlite3_reset(q);
     return st;
 }

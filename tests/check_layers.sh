@@ -33,7 +33,7 @@ uv\.h                    server/*
 cyaml/cyaml\.h           adapters/yaml_text.c server/conf_yaml.c adapters/bundle.c server/tenant_file.c
 curl/curl\.h             server/cmd_*.c server/client.c adapters/fetch*.c
 cblas\.h                 core/kernels/gemm_blas.c core/kernels/svd_blas.c
-sqlite3\.h              adapters/state.c server/response_store.c server/tenant_store.c
+sqlite3\.h              adapters/state.c adapters/state_file.c server/response_store.c server/tenant_store.c
 xxhash\.h               core/model/packed_file.c
 textcat\.h              server/language.c
 immintrin\.h|x86intrin\.h core/kernels/*_avx2.c core/kernels/*_avx2.h core/kernels/*_avx512.c core/kernels/*_avx512.h
