@@ -160,14 +160,21 @@ static bool is_softer(struct schedule *s, const struct schedule_entry *a, const 
 
 /* ---- pauses ---- */
 
+/* What the plan gave it. */
+static void take_back(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
+{
+    s->n_pages_free += pages_lacking(s, e, e->n_tokens);
+    s->score_rows += rows_scored(e, e->n_tokens);
+    *budget += e->n_tokens;
+    e->n_tokens = 0;
+}
+
 static void pause_entry(struct schedule *s, struct schedule_entry *e, uint32_t *budget)
 {
     require(!e->start); /* pages_to_start left all that run what they may take: none of them makes room now */
     count_running(s, e, -1);
-    s->n_pages_free += let_go(s, e) + pages_lacking(s, e, e->n_tokens);
-    s->score_rows += rows_scored(e, e->n_tokens);
-    *budget += e->n_tokens;
-    e->n_tokens = 0;
+    take_back(s, e, budget);
+    s->n_pages_free += let_go(s, e);
     e->n_pages = 0;
     e->pause = true;
     e->state = SCHEDULE_PAUSED;
@@ -272,7 +279,7 @@ static struct schedule_entry *next_to_pause(struct schedule *s, const struct sch
 static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool aside, uint32_t *budget)
 {
     uint64_t ahead = 0, freed = s->n_pages_free, n_tokens = *budget;
-    uint32_t n_most = aside ? s->n_aside_most : s->n_entries, lacks = e->n_lacks;
+    uint32_t n_most = aside ? s->n_aside_most + e->aside : s->n_entries, lacks = e->n_lacks;
     bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
     struct schedule_entry *r = NULL;
     for (uint32_t k = 0; aside && !s->grouped && k < 2; k++)
@@ -302,7 +309,7 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
             pause_entry(s, r, budget);
             r->aside = aside;
             s->n_slots_free += aside;
-            s->n_aside_most -= aside;
+            s->n_aside_most -= aside; /* one below 0 where e, which starts now, leaves its own to another */
         }
         r->leaves = false;
     }
@@ -322,6 +329,7 @@ static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *bu
         return fits;
     take_hold(s, e);
     s->n_slots_free -= needs_slot(e);
+    s->n_aside_most += e->aside;
     e->state = SCHEDULE_RUNNING;
     e->start = true;
     count_running(s, e, 1);
@@ -334,12 +342,24 @@ static bool has_started(struct schedule *s, struct schedule_entry *e, bool barre
     bool no_slot = needs_slot(e) && s->n_slots_free == 0;
     if (e->state == SCHEDULE_RUNNING || e->pause || ((no_slot || barred) && !e->overdue))
         return true;
-    return try_start(s, e, budget) || no_slot;
+    return try_start(s, e, budget) || no_slot || e->n_lacks > 0; /* the last: its caller's own affair */
+}
+
+/* Tokens that were kept for those that don't start after all: prompts have them, in the order of service. */
+static void give_rest(struct schedule *s, uint32_t *budget)
+{
+    for (uint32_t i = 0; i < s->n_entries && *budget; i++) {
+        struct schedule_entry *e = &s->entries[i];
+        if (e->state != SCHEDULE_RUNNING || e->hold || e->n_computed + e->n_tokens == e->n_known)
+            continue;
+        take_back(s, e, budget);
+        plan_prompt(s, i, budget);
+    }
 }
 
 void schedule_plan(struct schedule *s)
 {
-    uint32_t budget = s->step_tokens, n_kept = 0; /* the latter: a token for each that is overdue */
+    uint32_t budget = s->step_tokens, n_overdue = 0, n_kept; /* the latter: a token for each of those */
     bool blocked = false, lent_blocked = false;
     s->grouped = false;
     schedule_sort(s->entries, s->n_entries);
@@ -348,7 +368,7 @@ void schedule_plan(struct schedule *s)
         e->n_tokens = 0;
         e->start = e->pause = e->leaves = false;
         require(e->n_known > e->n_computed);
-        n_kept += e->overdue && e->state != SCHEDULE_RUNNING;
+        n_overdue += e->overdue && e->state != SCHEDULE_RUNNING;
     }
     for (uint32_t i = 0; i < s->n_entries && budget; i++) {
         struct schedule_entry *e = &s->entries[i];
@@ -356,7 +376,7 @@ void schedule_plan(struct schedule *s)
             rows_scored(e, 1) <= s->score_rows && make_room(s, i, pages_lacking(s, e, 1), &budget))
             give(s, e, 1, &budget);
     }
-    n_kept = n_kept < budget ? n_kept : budget;
+    n_kept = n_overdue < budget ? n_overdue : budget;
     budget -= n_kept;
     for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
@@ -370,6 +390,8 @@ void schedule_plan(struct schedule *s)
         if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0 && !e->hold)
             plan_prompt(s, i, &budget);
     }
+    if (n_overdue)
+        give_rest(s, &budget);
     /* Whom those that are held wait for may have been lent to, and be paused now. */
     for (uint32_t i = 0; i < s->n_entries && schedule_tokens(s) == 0; i++)
         if (s->entries[i].state == SCHEDULE_RUNNING)

@@ -331,13 +331,13 @@ static void check_bound(struct world *w, const struct schedule *s)
     uint32_t n_running = 0;
     for (uint32_t i = 0; i < s->n_entries; i++)
         n_running += s->entries[i].state == SCHEDULE_RUNNING;
-    if (s->n_aside_most == 0 || s->n_pages_free < PAGES_MAX * (n_running + 1))
+    if (s->n_pages_free < PAGES_MAX * (n_running + 1))
         return;
     for (uint32_t i = 0; i < s->n_entries; i++)
         for (uint32_t k = 0; s->entries[i].overdue && !s->entries[i].start && k < s->n_entries; k++) {
             const struct schedule_entry *r = &s->entries[k];
             bool could = r->state == SCHEDULE_RUNNING && r->n_tokens && !r->start && r->yields &&
-                         !s->entries[i].n_lacks;
+                         !s->entries[i].n_lacks && (s->n_aside_most > 0 || s->entries[i].aside);
             bool own = r->caller == s->entries[i].caller && r->voice == s->entries[i].voice;
             CHECK(w, !could || own, "request %u is overdue, and %u runs on", s->entries[i].index, r->index);
         }

@@ -141,6 +141,28 @@ static void plans_are_as_in_the_tables(void **state)
         check_table(&tables[i]);
 }
 
+static struct schedule_entry runs(uint64_t arrival, uint32_t n_known, uint32_t n_pages, bool lent)
+{
+    return (struct schedule_entry){.state = SCHEDULE_RUNNING,
+                                   .arrival = arrival,
+                                   .n_known = n_known,
+                                   .n_computed = n_known - 1,
+                                   .n_pages = n_pages,
+                                   .logits_from = n_known - 1,
+                                   .lent = lent};
+}
+
+static struct schedule_entry waits(uint64_t arrival, uint32_t n_known, bool due)
+{
+    return (struct schedule_entry){.state = SCHEDULE_WAITING,
+                                   .arrival = arrival,
+                                   .turn = (uint32_t)arrival,
+                                   .n_known = n_known,
+                                   .logits_from = n_known - 1,
+                                   .due = due,
+                                   .lent = !due};
+}
+
 /* One that is held gets nothing of its prompt, and what it leaves goes to those behind. */
 static void held_prompts_wait(void **state)
 {
@@ -166,24 +188,7 @@ static void shared_pages_are_free_without_users(void **state)
     (void)state;
     static const uint32_t a[] = {0, 1, 2}, b[] = {0, 1, 3}, found[] = {0, 1};
     uint32_t users[6] = {2, 2, 1, 1, 1, 1};
-    struct schedule_entry entries[3] = {{.state = SCHEDULE_RUNNING,
-                                         .arrival = 1,
-                                         .n_known = 9,
-                                         .n_computed = 8,
-                                         .n_pages = 2,
-                                         .logits_from = 8},
-                                        {.state = SCHEDULE_RUNNING,
-                                         .arrival = 2,
-                                         .n_known = 10,
-                                         .n_computed = 9,
-                                         .n_pages = 3,
-                                         .logits_from = 9},
-                                        {.state = SCHEDULE_RUNNING,
-                                         .arrival = 3,
-                                         .n_known = 10,
-                                         .n_computed = 9,
-                                         .n_pages = 3,
-                                         .logits_from = 9}};
+    struct schedule_entry entries[3] = {runs(1, 9, 2, false), runs(2, 10, 3, false), runs(3, 10, 3, false)};
     static const uint32_t own[] = {4, 5};
     entries[0].pages = own;
     entries[1].pages = a;
@@ -194,67 +199,29 @@ static void shared_pages_are_free_without_users(void **state)
     schedule_plan(&s);
     assert_true(entries[0].n_tokens == 1 && entries[1].n_tokens == 1 && entries[2].pause);
     assert_true(users[0] == 1 && users[3] == 0 && s.n_pages_free == 0);
-    struct schedule_entry more[2] = {{.state = SCHEDULE_RUNNING,
-                                      .arrival = 1,
-                                      .n_known = 10,
-                                      .n_computed = 9,
-                                      .n_pages = 3,
-                                      .logits_from = 9},
-                                     {.state = SCHEDULE_WAITING,
-                                      .arrival = 2,
-                                      .n_known = 10,
-                                      .n_computed = 8,
-                                      .n_pages = 2,
-                                      .logits_from = 9}};
+    struct schedule_entry more[2] = {runs(1, 10, 3, false), waits(2, 10, false)};
     uint32_t shared[6] = {1, 1, 1};
     more[0].pages = a;
+    more[1].n_computed = 8;
+    more[1].n_pages = 2;
     more[1].pages = found;
+    struct schedule_entry again = more[1];
     s = plan_of(more, 2, 1, 2, 0);
     s.step_tokens = s.chunk_tokens = 8;
     s.users = shared;
     schedule_plan(&s);
     assert_true(more[1].start && more[1].n_tokens == 2);
     assert_true(shared[0] == 2 && s.n_pages_free == 1);
-    shared[0] = shared[1] = shared[2] =
-        0; /* the same, but the two rest: they are among those that are free */
-    more[1] = (struct schedule_entry){.state = SCHEDULE_WAITING,
-                                      .arrival = 2,
-                                      .n_known = 10,
-                                      .n_computed = 8,
-                                      .n_pages = 2,
-                                      .logits_from = 9};
-    more[1].pages = found;
-    s = plan_of(&more[1], 1, 1, 2, 0);
+    /* The same, but the two rest: they are among those that are free. */
+    shared[0] = shared[1] = shared[2] = 0;
+    s = plan_of(&again, 1, 1, 2, 0);
     s.step_tokens = s.chunk_tokens = 8;
     s.users = shared;
     schedule_plan(&s);
-    assert_true(!more[1].start && shared[0] == 0 && s.n_pages_free == 2);
+    assert_true(!again.start && shared[0] == 0 && s.n_pages_free == 2);
 }
 
 /* ---- pages that are due to some and lent to others ---- */
-
-/* Pages of 4 tokens. */
-static struct schedule_entry runs(uint64_t arrival, uint32_t n_known, uint32_t n_pages, bool lent)
-{
-    return (struct schedule_entry){.state = SCHEDULE_RUNNING,
-                                   .arrival = arrival,
-                                   .n_known = n_known,
-                                   .n_computed = n_known - 1,
-                                   .n_pages = n_pages,
-                                   .logits_from = n_known - 1,
-                                   .lent = lent};
-}
-
-static struct schedule_entry waits(uint64_t arrival, uint32_t n_known, bool due)
-{
-    return (struct schedule_entry){.state = SCHEDULE_WAITING,
-                                   .arrival = arrival,
-                                   .turn = (uint32_t)arrival,
-                                   .n_known = n_known,
-                                   .logits_from = n_known - 1,
-                                   .due = due,
-                                   .lent = !due};
-}
 
 static void what_is_lent_is_taken_back(void **state)
 {
@@ -489,6 +456,59 @@ static void a_token_is_kept_for_it(void **state)
     }
 }
 
+/* Where nobody yields, what was kept for those that are overdue goes to prompts, the first one's first. */
+static void what_is_kept_in_vain_is_given(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n < 4; n++) {
+        struct schedule_entry e[7] = {runs(1, 8, 3, false), runs(2, 30, 0, false), runs(3, 300, 0, false)};
+        e[1].n_computed = e[2].n_computed = 0;
+        for (uint32_t i = 3; i < 3 + n; i++)
+            e[i] = overdue(1 + i, 5, 9, i);
+        struct schedule s = plan_of(e, 3 + n, 0, 200, 4);
+        s.step_tokens = n == 3 ? 4 : 40;
+        schedule_plan(&s);
+        assert_int_equal(schedule_tokens(&s), s.step_tokens);
+        assert_true(e[0].n_tokens == 1 && e[1].n_tokens == (n == 3 ? 3 : 30) && !e[3].start);
+    }
+}
+
+/* One that can't go on since its caller's share is full, and nobody of that caller yields, holds up nobody.
+ */
+static void a_full_share_holds_up_nobody(void **state)
+{
+    (void)state;
+    for (uint32_t n_lacks = 0; n_lacks < 2; n_lacks++) {
+        struct schedule_entry e[3] = {runs(1, 8, 3, false), overdue(2, n_lacks ? 3 : 400, 7, 0),
+                                      waits(3, 4, false)};
+        e[1].state = SCHEDULE_PAUSED;
+        e[1].aside = true;
+        e[1].n_lacks = n_lacks;
+        e[1].priority = 0;
+        e[1].turn = 0;
+        struct schedule s = plan_of(e, 3, 1, 20, 4);
+        schedule_plan(&s);
+        assert_true(!e[1].start && e[2].start == n_lacks);
+    }
+}
+
+/* As many are aside as may be: one of those that is overdue changes places with one that runs, one that waits
+ * doesn't. */
+static void who_is_aside_changes_places(void **state)
+{
+    (void)state;
+    for (int aside = 0; aside < 2; aside++) {
+        struct schedule_entry e[3] = {yields(1, 0, 0, 1), yields(2, 1, 0, 1), overdue(3, 3, 9, 0)};
+        e[2].state = aside ? SCHEDULE_PAUSED : SCHEDULE_WAITING;
+        e[2].aside = aside;
+        struct schedule s = plan_of(e, 3, 0, 20, 0);
+        schedule_plan(&s);
+        assert_int_equal(who_yields(e, 2), aside ? 1 : -1);
+        assert_int_equal(e[2].start, aside);
+        assert_true(s.n_aside_most == 0 && s.n_slots_free == 0);
+    }
+}
+
 static void those_that_are_due_pass_by(void **state)
 {
     (void)state;
@@ -669,6 +689,9 @@ int main(void)
         cmocka_unit_test(who_is_aside_comes_back),
         cmocka_unit_test(a_token_is_kept_for_it),
         cmocka_unit_test(a_share_is_yielded_by_its_own),
+        cmocka_unit_test(what_is_kept_in_vain_is_given),
+        cmocka_unit_test(a_full_share_holds_up_nobody),
+        cmocka_unit_test(who_is_aside_changes_places),
         cmocka_unit_test(those_that_are_due_pass_by),
         cmocka_unit_test(who_grows_pauses_those_that_are_lent_to),
         cmocka_unit_test(shared_pages_are_taken_back_together),
