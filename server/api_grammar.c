@@ -179,10 +179,25 @@ static void take_format(struct found *f, const json_t *format)
 
 /* ---- vLLM's */
 
+/* As vLLM, which puts a response_format into structured_outputs: no other field's JSON gets compact by one of
+ * these. */
+static void make_compact(struct found *f)
+{
+    static const char format[] = "response_format", structured[] = "structured_outputs";
+    if (!f->field || (strncmp(f->field, format, sizeof format - 1) != 0 &&
+                      strncmp(f->field, structured, sizeof structured - 1) != 0))
+        return;
+    if (f->part.kind == GRAMMAR_JSON_SCHEMA)
+        f->part.kind = GRAMMAR_COMPACT_SCHEMA;
+    else if (f->part.kind == GRAMMAR_JSON_OBJECT)
+        f->part.kind = GRAMMAR_COMPACT_OBJECT;
+}
+
 static void take_structured(struct found *f, const json_t *all)
 {
-    static const char *const harmless[] = {"disable_fallback", "disable_any_whitespace", /* read below */
-                                           "disable_additional_properties"};
+    static const char *const harmless[] = {"disable_fallback", "disable_additional_properties"};
+    struct reader own = {.object = all, .fault = f->r->fault};
+    bool compact = false;
     char text[96];
     const char *key;
     json_t *v;
@@ -210,47 +225,73 @@ static void take_structured(struct found *f, const json_t *all)
             take_tags(f, "structured_outputs.structural_tag", v);
         else if (strcmp(key, "json_object") == 0 && is_first(f, "structured_outputs.json_object"))
             f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
+        else if (strcmp(key, "disable_any_whitespace") == 0)
+            read_bool(&own, key, &compact);
         else if (f->r->status == STATUS_OK)
             read_fail(f->r, STATUS_UNSUPPORTED, "structured_outputs",
                       "structured_outputs.%.40s is not supported; leave it out", key);
     }
-    bool compact = false;
-    struct reader r = {.object = all, .fault = f->r->fault, .status = f->r->status};
-    read_bool(&r, "disable_any_whitespace", &compact);
-    f->r->status = r.status;
-    if (compact && f->part.kind == GRAMMAR_JSON_SCHEMA)
-        f->part.kind = GRAMMAR_COMPACT_SCHEMA;
-    else if (compact && f->part.kind == GRAMMAR_JSON_OBJECT)
-        f->part.kind = GRAMMAR_COMPACT_OBJECT;
+    if (own.status != STATUS_OK)
+        f->r->status = own.status;
+    else if (compact)
+        make_compact(f);
 }
 
 /* ---- all */
 
+/* In the order in which they are named where there are two. */
+static const struct {
+    const char *key;
+    enum { FORMAT, SCHEMA, SCHEMA_OR_TEXT, CHOICE, STRUCTURED, TEXT } way;
+    enum grammar_kind kind; /* of a text */
+} fields[] = {{"response_format", FORMAT, 0},
+              {"json_schema", SCHEMA, 0},
+              {"guided_json", SCHEMA_OR_TEXT, 0},
+              {"guided_choice", CHOICE, 0},
+              {"structured_outputs", STRUCTURED, 0},
+              {"grammar", TEXT, GRAMMAR_GBNF},
+              {"guided_grammar", TEXT, GRAMMAR_GBNF},
+              {"guided_regex", TEXT, GRAMMAR_REGEX},
+              {"regex", TEXT, GRAMMAR_REGEX}, /* this and the next are SGLang's */
+              {"ebnf", TEXT, GRAMMAR_GBNF}};
+#define N_FIELDS (sizeof fields / sizeof fields[0])
+
+const char *grammar_field(size_t index)
+{
+    return index < N_FIELDS ? fields[index].key : NULL;
+}
+
+static void take_field(struct found *f, size_t i, const json_t *v)
+{
+    const char *key = fields[i].key;
+    switch (fields[i].way) {
+    case FORMAT:
+        take_format(f, v);
+        break;
+    case SCHEMA:
+    case SCHEMA_OR_TEXT:
+        take_schema(f, key, v, fields[i].way == SCHEMA_OR_TEXT);
+        break;
+    case CHOICE:
+        take_choice(f, key, v);
+        break;
+    case STRUCTURED:
+        take_structured(f, v);
+        break;
+    case TEXT:
+        take_text(f, key, fields[i].kind, v);
+        break;
+    }
+}
+
 static void take_all(struct found *f)
 {
-    static const struct {
-        const char *key;
-        enum grammar_kind kind;
-    } texts[] = {{"grammar", GRAMMAR_GBNF},
-                 {"guided_grammar", GRAMMAR_GBNF},
-                 {"guided_regex", GRAMMAR_REGEX},
-                 {"regex", GRAMMAR_REGEX},
-                 {"ebnf", GRAMMAR_GBNF}}; /* the last two are SGLang's */
-    const json_t *o = f->r->object, *v;
-    if (asks(v = json_object_get(o, "response_format")))
-        take_format(f, v);
-    if (asks(v = json_object_get(o, "json_schema")))
-        take_schema(f, "json_schema", v, false);
-    if (asks(v = json_object_get(o, "guided_json")))
-        take_schema(f, "guided_json", v, true);
-    if (asks(v = json_object_get(o, "guided_choice")))
-        take_choice(f, "guided_choice", v);
-    if (asks(v = json_object_get(o, "structured_outputs")))
-        take_structured(f, v);
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (asks(v = json_object_get(o, texts[i].key)))
-            take_text(f, texts[i].key, texts[i].kind, v);
-    if (json_is_true(json_object_get(o, "grammar_lazy")))
+    for (size_t i = 0; i < N_FIELDS; i++) {
+        const json_t *v = json_object_get(f->r->object, fields[i].key);
+        if (asks(v))
+            take_field(f, i, v);
+    }
+    if (json_is_true(json_object_get(f->r->object, "grammar_lazy")))
         read_fail(f->r, STATUS_UNSUPPORTED, "grammar_lazy", "grammar_lazy is not supported; leave it out");
 }
 

@@ -34,11 +34,12 @@ struct grammar_scope {
 LK_MUST_USE enum status grammar_store_get(const struct grammar_scope *scope, const struct grammar_spec *spec,
                                           struct grammar **out, struct error *err);
 
+/* The fields that ask for one, in the order in which they are read; NULL behind the last. */
+const char *grammar_field(size_t index);
 /* The part of a grammar that these fields ask for; which field does, or NULL. Texts are the body's or the
  * arena's. */
 const char *read_grammar_part(struct reader *r, struct arena *arena, struct grammar_part *out);
-/* response_format, json_schema, grammar, guided_json, guided_regex, guided_choice, guided_grammar and
- * structured_outputs into *out, NULL where none of them asks for anything; its reference ends with the arena.
+/* The same, compiled into *out, NULL where none of them asks for anything; its reference ends with the arena.
  * More than one of them, and what isn't done in one, is refused by name. */
 void read_grammar(struct reader *r, const struct grammar_scope *scope, struct arena *arena,
                   struct grammar **out);

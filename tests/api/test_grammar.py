@@ -54,6 +54,12 @@ def test_white_space_may_be_left_out(client):
         jsonschema.validate(json.loads(text), nested)
         spaced += any(c in said({"json": nested}) for c in " \n")
         assert said({"json": nested, "disable_any_whitespace": False}) == said({"json": nested})
+        alone = {"disable_any_whitespace": True}  # acts on response_format, as in vLLM, and on nobody else's
+        beside = chat(client, seed, response_format=schema_format(nested), extra_body={"structured_outputs": alone})
+        assert beside.message.content == text
+        ours = [chat(client, seed, extra_body={"json_schema": nested, **x}).message.content
+                for x in ({}, {"structured_outputs": alone})]
+        assert ours[0] == ours[1]
     assert spaced
     with pytest.raises(openai.BadRequestError, match="disable_any_whitespace"):
         chat(client, extra_body={"structured_outputs": {"json": nested, "disable_any_whitespace": "yes"}})

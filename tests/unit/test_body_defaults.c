@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "api_grammar.h"
 #include "body_defaults.h"
 
 static void each_name_says_it(void **state)
@@ -37,9 +38,24 @@ static void nothing_is_said_by_an_empty_body(void **state)
     json_decref(body);
 }
 
+/* A default grammar must not stand beside one that a request brings under another name. */
+static void each_field_of_a_grammar_says_one(void **state)
+{
+    size_t n = 0;
+    (void)state;
+    for (const char *field; (field = grammar_field(n)) != NULL; n++) {
+        json_t *body = json_pack("{s:i}", field, 5);
+        if (!body_says(body, "grammar"))
+            fail_msg("%s is no name of a grammar in body_defaults.c", field);
+        json_decref(body);
+    }
+    assert_true(n >= 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(each_name_says_it),
-                                       cmocka_unit_test(nothing_is_said_by_an_empty_body)};
+                                       cmocka_unit_test(nothing_is_said_by_an_empty_body),
+                                       cmocka_unit_test(each_field_of_a_grammar_says_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
