@@ -187,8 +187,8 @@ struct engine {
      * those that wait */
     uint32_t *page_table, *found_table; /* the latter a part of it */
     uint32_t pages_of_context;
-    struct prefix_next *nexts; /* [n_nexts] the plan's; room for n_sequences + CHOSEN_MAX */
-    uint32_t n_nexts;
+    struct prefix_next *nexts;         /* [n_nexts] the plan's; room for n_sequences + CHOSEN_MAX */
+    uint32_t n_nexts, n_running_nexts; /* the latter: of those that run, which are the first ones */
     struct submission **waiting; /* [n_waiting] in order of service; room for n_sequences + queue_limit */
     uint32_t n_waiting;
     struct fair fair;
@@ -285,9 +285,10 @@ void engine_prefix_take(struct engine *e, struct sequence *q, uint32_t n);
 void engine_prefix_look(struct engine *e);
 /* Whether one that is served before `q` computes the page that q needs next: it's cheaper to wait for it. */
 bool engine_prefix_holds(const struct engine *e, const struct sequence *q);
-/* The same for one that waits, and of which n pages were found: whether one that runs, or that waits before
- * it, does. If not, those behind may wait for this one. */
-bool engine_prefix_comes(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n);
+/* For one that waits, and of which n pages were found: the number, from 1, of the page that it needs next
+ * among those that the plan's sequences compute next; n_running_nexts or below: one that runs does. 0: none
+ * that is shared. */
+uint32_t engine_prefix_next(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n);
 /* Pages that the step has filled go into the cache. */
 void engine_prefix_offer(struct engine *e, struct sequence *q);
 

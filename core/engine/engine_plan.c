@@ -89,9 +89,10 @@ static bool choose(struct engine *e, uint32_t place, bool late, int64_t overdue_
 }
 
 /* The first n (or fewer) of those that wait, in the order of service; where callers are told apart, in
- * theirs, and perhaps one more that pages are due to: those before it may lack them. And of the voices that
- * are overdue otherwise, at most n_more. */
-static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_t now_ns)
+ * theirs, and perhaps one more that pages are due to: those before it may lack them. And where others may
+ * yield to them, the voices that are overdue otherwise: not only as many as yield, for not all yield to all.
+ */
+static void choose_waiting(struct engine *e, uint32_t n, bool others_yield, int64_t now_ns)
 {
     uint32_t next;
     int64_t waited_ns;
@@ -100,7 +101,7 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
     for (uint32_t i = 0; i < n; i++)
         e->chosen[i] = (struct chosen){.place = i};
     e->n_chosen = n;
-    if ((n == 0 && n_more == 0) || !fair_plan(&e->fair, now_ns) || (n == 0 && !e->fair.late))
+    if ((n == 0 && !others_yield) || !fair_plan(&e->fair, now_ns) || (n == 0 && !e->fair.late))
         return;
     e->n_chosen = 0;
     for (uint32_t i = e->n_waiting; i-- > 0;)
@@ -108,9 +109,8 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
     while (e->n_chosen < n && (next = fair_pick(&e->fair, &late)) != FAIR_NONE)
         if (choose(e, next, late, 0))
             due |= e->chosen[e->n_chosen - 1].due;
-    uint32_t most = smaller(e->n_chosen + n_more, STARTS_MAX);
-    uint32_t n_overdue = e->fair.late ? fair_n_overdue(&e->fair) : 0;
-    while (n_overdue > 0 && e->n_chosen < most &&
+    uint32_t n_overdue = e->fair.late && others_yield ? fair_n_overdue(&e->fair) : 0;
+    while (n_overdue > 0 && e->n_chosen < STARTS_MAX &&
            (next = fair_pick_overdue(&e->fair, &waited_ns)) != FAIR_NONE) {
         choose(e, next, true, waited_ns);
         n_overdue = e->chosen[e->n_chosen - 1].n_lacks ? fair_n_overdue(&e->fair) : n_overdue - 1;
@@ -124,7 +124,7 @@ static void choose_waiting(struct engine *e, uint32_t n, uint32_t n_more, int64_
 }
 
 /* Of number `k` of those chosen that wait; they follow behind the slots' indices. It doesn't start (`hold`)
- * where an earlier one is about to compute what it needs next. */
+ * where one that runs computes what it needs next. */
 static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
 {
     const struct chosen *c = &e->chosen[k];
@@ -136,6 +136,7 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
     uint32_t *pages = e->found_table + (size_t)k * e->pages_of_context;
     const struct prefix_want want = {s, g->prompt, g->n_prompt, from};
     uint32_t n_pages = engine_prefix_find(e, &want, pages, 0);
+    uint32_t next = engine_prefix_next(e, &want, pages, n_pages);
     int32_t priority = c->late && !g->caller.number ? INT32_MIN : priority_of(g);
     return (struct schedule_entry){.state = SCHEDULE_WAITING,
                                    .priority = c->overdue_ns ? INT32_MAX : priority,
@@ -155,7 +156,8 @@ static struct schedule_entry entry_of_waiting(struct engine *e, uint32_t k)
                                    .pages = pages,
                                    .logits_from = from,
                                    .index = e->n_slots + c->place,
-                                   .hold = engine_prefix_comes(e, &want, pages, n_pages)};
+                                   .next = next,
+                                   .hold = next && next <= e->n_running_nexts};
 }
 
 /* What its caller's share says of an entry whose pages are counted. */
@@ -231,7 +233,8 @@ struct schedule engine_plan(struct engine *e)
 {
     engine_prefix_look(e);
     int64_t now_ns = clock_now_ns();
-    uint32_t n_decoding = 0, n_aside = 0, n_yield = 0;
+    uint32_t n_decoding = 0, n_aside = 0;
+    bool others_yield = false;
     struct schedule s = {.chunk_tokens = e->chunk_tokens,
                          .score_rows = e->score_rows,
                          .page_tokens = KV_PAGE_TOKENS,
@@ -243,11 +246,11 @@ struct schedule engine_plan(struct engine *e)
     for (uint32_t i = 0; i < s.n_entries; i++) {
         n_decoding += s.entries[i].n_known - s.entries[i].n_computed == 1;
         n_aside += s.entries[i].aside;
-        n_yield += s.entries[i].yields;
+        others_yield |= s.entries[i].yields && s.n_aside_most > 0;
     }
     s.step_tokens = smaller(n_decoding + e->prompt_tokens, e->step_tokens);
     uint32_t n = s.n_slots_free - smaller(n_aside, s.n_slots_free); /* those go first */
-    choose_waiting(e, smaller(n, STARTS_MAX), smaller(n_yield, s.n_aside_most), now_ns);
+    choose_waiting(e, smaller(n, STARTS_MAX), others_yield, now_ns);
     for (uint32_t k = 0; k < e->n_chosen; k++) {
         s.entries[s.n_entries] = entry_of_waiting(e, k);
         s.n_entries += !s.entries[s.n_entries].hold;

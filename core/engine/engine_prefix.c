@@ -98,6 +98,7 @@ void engine_prefix_look(struct engine *e)
         want.n_most = sequence_n_known(q);
         e->n_nexts += next_page(e, &want, q->pages, n, &e->nexts[e->n_nexts]);
     }
+    e->n_running_nexts = e->n_nexts;
 }
 
 bool engine_prefix_holds(const struct engine *e, const struct sequence *q)
@@ -113,16 +114,16 @@ bool engine_prefix_holds(const struct engine *e, const struct sequence *q)
     return false;
 }
 
-bool engine_prefix_comes(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n)
+uint32_t engine_prefix_next(struct engine *e, const struct prefix_want *w, const uint32_t *pages, uint32_t n)
 {
     struct prefix_next *mine = &e->nexts[e->n_nexts];
     if (!next_page(e, w, pages, n, mine))
-        return false;
-    for (uint32_t i = 0; i < e->n_nexts; i++)
-        if (is_same(&e->nexts[i], mine))
-            return true;
-    e->n_nexts++;
-    return false;
+        return 0;
+    uint32_t i = 0;
+    while (i < e->n_nexts && !is_same(&e->nexts[i], mine))
+        i++;
+    e->n_nexts += i == e->n_nexts;
+    return i + 1;
 }
 
 void engine_prefix_offer(struct engine *e, struct sequence *q)

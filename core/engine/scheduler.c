@@ -336,11 +336,20 @@ static bool try_start(struct schedule *s, struct schedule_entry *e, uint32_t *bu
     return true;
 }
 
+/* What it needs next is computed by another one that starts: it's cheaper to wait for that. */
+static bool is_coming(const struct schedule *s, const struct schedule_entry *e)
+{
+    bool found = false;
+    for (uint32_t i = 0; e->next && i < s->n_entries && !found; i++)
+        found = s->entries[i].start && s->entries[i].next == e->next;
+    return found;
+}
+
 /* The same, if it is its turn. False: it blocks. */
 static bool has_started(struct schedule *s, struct schedule_entry *e, bool barred, uint32_t *budget)
 {
     bool no_slot = needs_slot(e) && s->n_slots_free == 0;
-    if (e->state == SCHEDULE_RUNNING || e->pause || ((no_slot || barred) && !e->overdue))
+    if (e->state == SCHEDULE_RUNNING || e->pause || ((no_slot || barred) && !e->overdue) || is_coming(s, e))
         return true;
     return try_start(s, e, budget) || no_slot || e->n_lacks > 0; /* the last: its caller's own affair */
 }

@@ -29,6 +29,9 @@ struct schedule_entry {
     uint32_t logits_from;  /* positions from here to the last known one need a row of logits */
     uint32_t index;        /* the caller's, for itself */
     bool hold;             /* runs, but is given no prompt's tokens; somebody before it runs and isn't held */
+    /* Of one that waits: of those with the same number one starts in a plan, and the others find its pages
+     * later. 0: it needs no page that another one would compute. */
+    uint32_t next;
     /* Shares of the pages */
     bool due; /* doesn't run, and what it needs is within its caller's share: what is lent goes back for it */
     bool lent; /* has, or would have, pages beyond its caller's share */

@@ -297,8 +297,8 @@ static void check_first(struct world *w, uint32_t first, bool is_late)
 }
 
 /* Those that wait, in the order that fairness gives them: a place of its plan is a request's index. n of
- * them, and n_more of the voices that are overdue. */
-static void add_waiting(struct world *w, struct schedule *s, uint32_t n, uint32_t n_more)
+ * them, and where others may yield the voices that are overdue. */
+static void add_waiting(struct world *w, struct schedule *s, uint32_t n, bool others_yield)
 {
     uint32_t place, first = UINT32_MAX, k = 0;
     bool late, is_first_late = false, due = !w->fair.any_share;
@@ -317,10 +317,11 @@ static void add_waiting(struct world *w, struct schedule *s, uint32_t n, uint32_
     }
     if (first != UINT32_MAX)
         check_first(w, first, is_first_late);
-    uint32_t n_overdue = w->fair.late ? fair_n_overdue(&w->fair) : 0;
-    n_overdue = n_overdue < n_more ? n_overdue : n_more;
-    for (k = 0; k < n_overdue && (place = fair_pick_overdue(&w->fair, &waited_ns)) != FAIR_NONE;)
-        k += add_one(w, s, place, true, waited_ns);
+    uint32_t n_overdue = w->fair.late && others_yield ? fair_n_overdue(&w->fair) : 0;
+    while (n_overdue && (place = fair_pick_overdue(&w->fair, &waited_ns)) != FAIR_NONE) {
+        (void)add_one(w, s, place, true, waited_ns);
+        n_overdue = s->entries[s->n_entries - 1].n_lacks ? fair_n_overdue(&w->fair) : n_overdue - 1;
+    }
     while (n && !due && (place = fair_pick_shared(&w->fair)) != FAIR_NONE)
         due = add_one(w, s, place, false, 0) && s->entries[s->n_entries - 1].due;
 }
@@ -430,13 +431,13 @@ void engine_step(struct world *w)
                          .entries = entries};
     s.n_aside_most = w->n_slots > FAIR_ASIDE_MIN ? w->n_slots : FAIR_ASIDE_MIN;
     add_started(w, &s);
-    uint32_t n_aside = 0, n_yield = 0;
+    uint32_t n_aside = 0;
+    bool others_yield = false;
     for (uint32_t i = 0; i < s.n_entries; i++) {
         n_aside += entries[i].aside;
-        n_yield += entries[i].yields;
+        others_yield |= entries[i].yields && s.n_aside_most > 0;
     }
-    add_waiting(w, &s, s.n_slots_free - (n_aside < s.n_slots_free ? n_aside : s.n_slots_free),
-                n_yield < s.n_aside_most ? n_yield : s.n_aside_most);
+    add_waiting(w, &s, s.n_slots_free - (n_aside < s.n_slots_free ? n_aside : s.n_slots_free), others_yield);
     s.n_pages_free = prefix_cache_n_free(w->prefix);
     memcpy(users, prefix_cache_users(w->prefix), kv_cache_n_pages(w->kv) * sizeof *users);
     schedule_plan(&s);

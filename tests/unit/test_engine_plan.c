@@ -70,7 +70,7 @@ static void rig_destroy(struct rig *r)
 /* Of a caller with half of the pages, and in need of so many. */
 static struct submission *submission_of(struct rig *r, uint32_t caller, uint32_t n_need)
 {
-    static const int32_t prompt[KV_PAGE_TOKENS];
+    static const int32_t prompt[CONTEXT];
     struct submission *s = &r->submissions[r->n_submissions];
     s->id = ++r->n_submissions;
     s->g = plain(prompt, KV_PAGE_TOKENS);
@@ -98,6 +98,20 @@ static void place(struct rig *r, uint32_t slot, struct submission *s, bool aside
     }
     sequence_take_pages(q, e->prefix, s->g.n_prompt);
     q->n_computed = s->g.n_prompt - 1;
+}
+
+/* It has waited for so long. */
+static void wait_for(struct rig *r, struct submission *s, int64_t ago_ns)
+{
+    fair_arrives(&r->e.fair, &s->g, clock_now_ns() - ago_ns);
+    r->e.waiting[r->e.n_waiting++] = s;
+}
+
+/* What runs in the slot has had its turn, but hasn't run for the bound. */
+static void end_turn(struct rig *r, uint32_t slot)
+{
+    r->e.sequences[slot].resumed_ns -= BOUND_NS / 4;
+    r->e.sequences[slot].n_generated++;
 }
 
 static uint32_t place_in(const struct schedule *s, uint32_t slot)
@@ -181,6 +195,56 @@ static void who_was_paused_for_long_is_due(void **state)
     }
 }
 
+/* Both places are taken, one yields, but not yet to its own voice, which has waited longest: another voice
+ * that is overdue has the place. */
+static void who_waits_longest_holds_up_no_other(void **state)
+{
+    (void)state;
+    struct rig *r = rig_create();
+    struct submission *s[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        s[i] = submission_of(r, i == 3 ? 2 : 1, 2);
+        s[i]->g.caller.kv_share = 0;
+    }
+    place(r, 0, s[0], false, 0);
+    place(r, 1, s[1], false, 0);
+    end_turn(r, 0);
+    wait_for(r, s[2], BOUND_NS + 2 * NS_PER_S);
+    wait_for(r, s[3], BOUND_NS + NS_PER_S);
+    struct schedule plan = engine_plan(&r->e);
+    assert_true(entry_in(&plan, N_SLOTS + 1)->start && entry_in(&plan, 0)->pause &&
+                !entry_in(&plan, 1)->pause);
+    rig_destroy(r);
+}
+
+/* Two that begin alike: the first in turn lacks memory, which nobody yields to it. The other one is overdue,
+ * so it is yielded to it, and starts. If the first can start, the other waits for its pages. */
+static void who_lacks_memory_holds_up_none_that_begins_alike(void **state)
+{
+    (void)state;
+    for (int lacks = 0; lacks < 2; lacks++) {
+        struct rig *r = rig_create();
+        r->e.prefix_off = false;
+        r->e.fair.n_since = 0; /* somebody was just started out of turn */
+        struct submission *s[3];
+        for (uint32_t i = 0; i < 3; i++) {
+            s[i] = submission_of(r, i + 1, 3);
+            s[i]->g.caller.kv_share = 0;
+            s[i]->g.n_prompt = (i ? 2 : lacks ? N_PAGES - 2 : 2) * KV_PAGE_TOKENS;
+        }
+        s[0]->g.cache_off = true;
+        place(r, 0, s[0], false, 0);
+        end_turn(r, 0);
+        wait_for(r, s[1], 0);
+        wait_for(r, s[2], BOUND_NS + NS_PER_S);
+        struct schedule plan = engine_plan(&r->e);
+        assert_int_equal(entry_in(&plan, N_SLOTS)->start, !lacks);
+        assert_int_equal(entry_in(&plan, N_SLOTS + 1)->start, lacks);
+        assert_int_equal(entry_in(&plan, 0)->pause, lacks);
+        rig_destroy(r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +252,8 @@ int main(void)
         cmocka_unit_test(above_its_share_nothing_is_due),
         cmocka_unit_test(the_older_one_goes_on),
         cmocka_unit_test(who_was_paused_for_long_is_due),
+        cmocka_unit_test(who_waits_longest_holds_up_no_other),
+        cmocka_unit_test(who_lacks_memory_holds_up_none_that_begins_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

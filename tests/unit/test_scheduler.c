@@ -1,7 +1,6 @@
 /* The scheduler by tables: who gets how many tokens, who starts, who is paused. */
 #include "tests/test.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "scheduler.h"
