@@ -354,11 +354,21 @@ static bool has_started(struct schedule *s, struct schedule_entry *e, bool barre
     return try_start(s, e, budget) || no_slot || e->n_lacks > 0; /* the last: its caller's own affair */
 }
 
-/* Tokens that were kept for those that don't start after all: prompts have them, in the order of service. */
-static void give_rest(struct schedule *s, uint32_t *budget)
+/* Prompts and starts in the order of service, with a token kept for each of the first n_kept that are
+ * overdue. `again`: where tokens are left, because those didn't start; they aren't tried once more. */
+static void serve(struct schedule *s, uint32_t n_kept, bool again, uint32_t *budget)
 {
-    for (uint32_t i = 0; i < s->n_entries && *budget; i++) {
+    bool blocked = false, lent_blocked = false;
+    *budget -= n_kept;
+    for (uint32_t i = 0; i < s->n_entries; i++) {
         struct schedule_entry *e = &s->entries[i];
+        bool overdue = e->overdue && e->state != SCHEDULE_RUNNING, kept = n_kept > 0 && overdue;
+        n_kept -= kept;
+        *budget += kept;
+        if (!again || !overdue)
+            e->blocks = !has_started(s, e, blocked || (lent_blocked && !e->due), budget);
+        blocked |= e->blocks && !e->lent;
+        lent_blocked |= e->blocks;
         if (e->state != SCHEDULE_RUNNING || e->hold || e->n_computed + e->n_tokens == e->n_known)
             continue;
         take_back(s, e, budget);
@@ -368,8 +378,7 @@ static void give_rest(struct schedule *s, uint32_t *budget)
 
 void schedule_plan(struct schedule *s)
 {
-    uint32_t budget = s->step_tokens, n_overdue = 0, n_kept; /* the latter: a token for each of those */
-    bool blocked = false, lent_blocked = false;
+    uint32_t budget = s->step_tokens, n_overdue = 0;
     s->grouped = false;
     schedule_sort(s->entries, s->n_entries);
     for (uint32_t i = 0; i < s->n_entries; i++) {
@@ -385,22 +394,9 @@ void schedule_plan(struct schedule *s)
             rows_scored(e, 1) <= s->score_rows && make_room(s, i, pages_lacking(s, e, 1), &budget))
             give(s, e, 1, &budget);
     }
-    n_kept = n_overdue < budget ? n_overdue : budget;
-    budget -= n_kept;
-    for (uint32_t i = 0; i < s->n_entries; i++) {
-        struct schedule_entry *e = &s->entries[i];
-        bool kept = n_kept > 0 && e->overdue && e->state != SCHEDULE_RUNNING;
-        n_kept -= kept;
-        budget += kept;
-        if (!has_started(s, e, blocked || (lent_blocked && !e->due), &budget)) {
-            blocked |= !e->lent;
-            lent_blocked = true;
-        }
-        if (e->state == SCHEDULE_RUNNING && e->n_tokens == 0 && !e->hold)
-            plan_prompt(s, i, &budget);
-    }
-    if (n_overdue)
-        give_rest(s, &budget);
+    serve(s, n_overdue < budget ? n_overdue : budget, false, &budget);
+    if (n_overdue && budget)
+        serve(s, 0, true, &budget);
     /* Whom those that are held wait for may have been lent to, and be paused now. */
     for (uint32_t i = 0; i < s->n_entries && schedule_tokens(s) == 0; i++)
         if (s->entries[i].state == SCHEDULE_RUNNING)

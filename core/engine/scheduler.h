@@ -50,7 +50,7 @@ struct schedule_entry {
     uint32_t n_need;   /* pages that it may come to need */
     uint32_t n_lacks;  /* of its caller's share: others of that caller must yield so many before it starts */
     /* The plan's own */
-    bool leaves;
+    bool leaves, blocks;
     struct schedule_group by_caller, by_voice;
     /* The plan */
     uint32_t n_tokens; /* to compute in this step; 0: none */

@@ -226,6 +226,27 @@ static void what_is_kept_in_vain_is_given(void **state)
     }
 }
 
+/* As many as the budget has tokens are overdue and can't start, their callers' shares are full: another one
+ * starts, whether something runs or nothing does, and has all that the budget has. */
+static void what_is_kept_in_vain_keeps_none_from_starting(void **state)
+{
+    (void)state;
+    for (uint32_t n_tokens = 1; n_tokens < 4; n_tokens++)
+        for (int any_runs = 0; any_runs < 2; any_runs++) {
+            struct schedule_entry e[7] = {waits(1, 9, false)};
+            for (uint32_t i = 1; i < 6; i++) {
+                e[i] = overdue(1 + i, 3, 7, i);
+                e[i].n_lacks = 1;
+            }
+            e[6] = runs(0, 8, 3, false);
+            struct schedule s = plan_of(e, any_runs ? 7 : 6, 1, 20, 4);
+            s.step_tokens = s.chunk_tokens = n_tokens + any_runs;
+            schedule_plan(&s);
+            const struct schedule_entry *first = &e[any_runs];
+            assert_true(first->arrival == 1 && first->start && first->n_tokens == n_tokens);
+        }
+}
+
 /* One that can't go on since its caller's share is full, and nobody of that caller yields, holds up nobody.
  */
 static void a_full_share_holds_up_nobody(void **state)
@@ -274,6 +295,7 @@ int main(void)
         cmocka_unit_test(a_share_is_yielded_by_its_own),
         cmocka_unit_test(a_token_is_kept_for_it),
         cmocka_unit_test(what_is_kept_in_vain_is_given),
+        cmocka_unit_test(what_is_kept_in_vain_keeps_none_from_starting),
         cmocka_unit_test(a_full_share_holds_up_nobody),
         cmocka_unit_test(who_is_aside_changes_places),
     };
