@@ -8,6 +8,7 @@
 #include "api_tools.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "body_defaults.h"
 #include "bundle.h"
 #include "completion.h"
 #include "prompt_cut.h"
@@ -426,17 +427,26 @@ static enum status cut_turns(struct completion *c, struct chat *chat, struct buf
     return s;
 }
 
-/* vLLM's: an answer that goes on from the assistant's last words begins with them. */
-static void echo_last(struct completion *c)
+/* vLLM's: where the assistant spoke last, the answer begins with that, as the template had it, whether it
+ * goes on from it (continue_final_message) or is a turn of its own. */
+static enum status echo_last(struct completion *c)
 {
+    struct reader r = {.object = c->body, .fault = &c->fault};
+    struct prompt *p = &c->prompts[0];
     const json_t *messages = json_object_get(c->body, "messages");
-    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-    const json_t *content = json_object_get(last, "content");
-    const char *role = json_string_value(json_object_get(last, "role"));
-    if (role && strcmp(role, "assistant") == 0 && json_is_string(content)) {
-        c->prompts[0].text = json_string_value(content);
-        c->prompts[0].n_text = json_string_length(content);
+    size_t at = json_array_size(messages) - 1;
+    const json_t *last = json_array_get(messages, at);
+    if (!message_has_role(last, "assistant"))
+        return STATUS_OK;
+    json_t *text = message_text(&r, last, at);
+    if (text) {
+        p->n_text = json_string_length(text);
+        p->text = arena_strndup(c->r->arena, json_string_value(text), p->n_text);
+        if (!p->text)
+            read_fail(&r, STATUS_NO_MEMORY, NULL, "no memory for the echo");
     }
+    json_decref(text);
+    return r.status;
 }
 
 enum status completion_parse_chat(struct completion *c)
@@ -456,7 +466,7 @@ enum status completion_parse_chat(struct completion *c)
     if (s == STATUS_OK)
         s = completion_encode(c, 0, rendered.data, rendered.length, false);
     if (s == STATUS_OK && echoes)
-        echo_last(c);
+        s = echo_last(c);
     if (s == STATUS_OK && c->prompts[0].ids.n_ids == 0)
         s = fault_set(&c->fault, STATUS_INVALID, "messages",
                       "messages: the template makes an empty prompt of them");

@@ -60,6 +60,14 @@ static json_t *join_parts(struct reader *r, const json_t *parts, size_t message)
     return joined;
 }
 
+json_t *message_text(struct reader *r, const json_t *message, size_t index)
+{
+    json_t *content = json_object_get(message, "content");
+    if (json_is_array(content))
+        return join_parts(r, content, index);
+    return json_is_string(content) ? json_incref(content) : NULL;
+}
+
 /* Which of two empty things a template calls an answer that has calls and no text. */
 static json_t *no_content(const json_t *m, const struct message_style *style)
 {
@@ -95,7 +103,7 @@ static json_t *read_message(struct reader *r, const json_t *m, size_t index,
     if (json_is_string(json_object_get(m, "reasoning")) && !json_object_get(m, "reasoning_content"))
         json_object_set(copy, "reasoning_content", json_object_get(m, "reasoning")); /* newer vLLM's name */
     if (json_is_array(content))
-        json_object_set_new(copy, "content", join_parts(r, content, index));
+        json_object_set_new(copy, "content", message_text(r, m, index));
     read_tool_message(r, copy, index, style->syntax);
     if (!content || json_is_null(content))
         json_object_set_new(copy, "content", no_content(copy, style));

@@ -18,5 +18,7 @@ LK_MUST_USE enum status render_chat(const struct server *s, json_t *body, struct
 
 /* The field `messages` of the reader's object: a new array of new objects, whose contents are texts. */
 json_t *read_messages(struct reader *r, const struct message_style *style);
+/* The content of messages[index] as one text, new; NULL where it has none, or after a fault. */
+json_t *message_text(struct reader *r, const json_t *message, size_t index);
 
 #endif

@@ -154,7 +154,7 @@ def test_known_fields_that_we_do_not_act_on_are_ignored(client):
 
 
 def test_an_echo_is_of_what_is_continued(client):
-    """vLLM's `echo` of a chat: the assistant's last words, if the answer goes on from them."""
+    """vLLM's `echo` of a chat: the assistant's last words, if they are the last ones, as parts too."""
     begun = HELLO + [{"role": "assistant", "content": "A bird is"}]
     more = dict(continue_final_message=True, add_generation_prompt=False)
     kwargs = dict(model="tiny", max_tokens=4, temperature=0)
@@ -163,6 +163,11 @@ def test_an_echo_is_of_what_is_continued(client):
     assert [c.message.content for c in whole.choices] == ["A bird is" + plain] * 2 and whole.usage.completion_tokens == 8
     stream = client.chat.completions.create(messages=begun, extra_body={**more, "echo": True}, stream=True, **kwargs)
     assert "".join(c.choices[0].delta.content or "" for c in stream) == "A bird is" + plain
+    parts = HELLO + [{"role": "assistant", "content": [{"type": "text", "text": t} for t in ("A bird", "is")]}]
+    for x in (more, {}):  # continued, or a turn of its own
+        plain, whole = [client.chat.completions.create(messages=parts, extra_body={**x, **y}, **kwargs).choices[0].message.content
+                        for y in ({}, {"echo": True})]
+        assert whole == "A bird\nis" + plain
     same = [client.chat.completions.create(messages=HELLO, extra_body=x, **kwargs).choices[0].message.content for x in ({}, {"echo": True})]
     assert same[0] == same[1]
 
