@@ -5,6 +5,7 @@
 
 #include "api.h"
 #include "api_responses.h"
+#include "body_defaults.h"
 #include "reply_job.h"
 #include "response_store.h"
 #include "server.h"
@@ -74,7 +75,6 @@ static json_t *shown_item(const char *response, const json_t *item, size_t index
         {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
     json_t *out = json_deep_copy(item);
     const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
-    const char *role = json_string_value(json_object_get(item, "role"));
     json_t *content = json_object_get(item, "content");
     for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
         if (strcmp(type, kinds[i][0]) == 0)
@@ -85,7 +85,7 @@ static json_t *shown_item(const char *response, const json_t *item, size_t index
     if (!type)
         json_object_set_new(out, "type", json_string("message"));
     if (json_is_string(content))
-        json_object_set_new(out, "content", parts_of(content, role && strcmp(role, "assistant") == 0));
+        json_object_set_new(out, "content", parts_of(content, message_has_role(item, "assistant")));
     if (!json_object_get(item, "status"))
         json_object_set_new(out, "status", json_string("completed"));
     return out;

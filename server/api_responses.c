@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api.h"
+#include "body_defaults.h"
 #include "prompt_cut.h"
 #include "response_store.h"
 #include "responses_json.h"
@@ -119,8 +120,7 @@ static void read_call(struct items *m, const json_t *item)
     if (r->status != STATUS_OK)
         return;
     json_t *turn = json_array_get(m->messages, json_array_size(m->messages) - 1);
-    const char *role = json_string_value(json_object_get(turn, "role"));
-    if (!role || strcmp(role, "assistant") != 0 || m->reasoning)
+    if (!message_has_role(turn, "assistant") || m->reasoning)
         turn = translate_message(m->t, m->messages, "assistant", json_array());
     give_reasoning(m, turn);
     if (!json_object_get(turn, "tool_calls"))

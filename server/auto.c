@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "body_defaults.h"
 #include "completion.h"
 #include "language.h"
 #include "server.h"
@@ -88,12 +89,6 @@ static void add_content(struct buf *b, const json_t *content)
     }
 }
 
-static bool is_user(const json_t *message)
-{
-    const char *role = json_string_value(json_object_get(message, "role"));
-    return role && strcmp(role, "user") == 0;
-}
-
 /* The last turn of the user to `last`, those before it to `before`, oldest first; no more of them than is
  * looked at. */
 static void collect(const struct completion *c, struct buf *last, struct buf *before)
@@ -103,18 +98,18 @@ static void collect(const struct completion *c, struct buf *last, struct buf *be
     size_t n = json_array_size(messages), at = n, begin, n_bytes = 0;
     if (json_is_string(prompt))
         buf_puts(last, json_string_value(prompt));
-    while (at > 0 && !is_user(json_array_get(messages, at - 1)))
+    while (at > 0 && !message_has_role(json_array_get(messages, at - 1), "user"))
         at--;
     if (at == 0)
         return;
     add_content(last, json_object_get(json_array_get(messages, at - 1), "content"));
     for (begin = at - 1; begin > 0 && n_bytes < LANGUAGE_TEXT_MAX; begin--) {
         const json_t *m = json_array_get(messages, begin - 1), *content = json_object_get(m, "content");
-        if (is_user(m))
+        if (message_has_role(m, "user"))
             n_bytes += json_is_string(content) ? json_string_length(content) : LANGUAGE_TEXT_MAX / 4;
     }
     for (; begin < at - 1; begin++)
-        if (is_user(json_array_get(messages, begin)))
+        if (message_has_role(json_array_get(messages, begin), "user"))
             add_content(before, json_object_get(json_array_get(messages, begin), "content"));
 }
 
