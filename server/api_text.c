@@ -1,7 +1,5 @@
 /* POST /tokenize, /detokenize, /apply-template: text, token ids and prompts of this model, with the fields of
  * llama-server's and of vLLM's endpoints of these names together. Long texts and templates go to a worker. */
-#include <string.h>
-
 #include "api.h"
 #include "api_messages.h"
 #include "api_parse.h"
@@ -65,23 +63,23 @@ static void put_strings(struct jw *w, const struct tokenizer *t, const struct to
     jw_end(w, ']');
 }
 
-/* What is to be cut into tokens: a text, or the prompt of a chat. llama-server's form adds nothing by
- * default, vLLM's does, but to a chat, whose template does it. NULL after a fault, or that of `prompt`. */
-static const char *text_of(struct reply_job *job, json_t *body, struct reader *r, struct buf *prompt,
-                           bool *adds)
+/* What is to be cut into tokens: llama-server's content, vLLM's prompt, or a chat's. *adds: the model's
+ * special tokens by default, as vLLM does for a prompt; a chat's template has put them there. */
+static void read_subject(struct reply_job *job, json_t *body, struct reader *r, struct buf *out, bool *adds)
 {
     const char *text = NULL;
     *adds = false;
     if (json_is_array(json_object_get(body, "messages"))) {
-        r->status = render_chat(job->r->server, body, prompt, &job->fault);
-        return r->status == STATUS_OK && prompt->data ? prompt->data : "";
+        r->status = render_chat(job->r->server, body, out, &job->fault);
+        return;
     }
     if (!read_text(r, "content", &text) && read_text(r, "prompt", &text))
         *adds = true;
     if (!text)
         read_fail(r, STATUS_INVALID, "content",
                   "content: missing; expected a string (or prompt: a string, or messages)");
-    return text;
+    else if (!buf_puts(out, text))
+        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the text");
 }
 
 static enum status tokenize_body(struct reply_job *job, json_t *body)
@@ -93,15 +91,16 @@ static enum status tokenize_body(struct reply_job *job, json_t *body)
     struct encode_options o = {.parse_special = true};
     struct token_list ids = {0};
     struct error err;
-    struct buf prompt;
-    buf_init(&prompt, 0);
-    const char *text = text_of(job, body, &r, &prompt, &o.add_special);
+    struct buf text;
+    buf_init(&text, 0);
+    read_subject(job, body, &r, &text, &o.add_special);
     read_bool(&r, "add_special", &o.add_special);
     read_bool(&r, "add_special_tokens", &o.add_special);
     read_bool(&r, "parse_special", &o.parse_special);
     read_bool(&r, "with_pieces", &with_pieces);
     read_bool(&r, "return_token_strs", &strings);
-    if (r.status == STATUS_OK && text && tokenizer_encode(t, text, strlen(text), &o, &ids, &err) != STATUS_OK)
+    if (r.status == STATUS_OK &&
+        tokenizer_encode(t, text.data ? text.data : "", text.length, &o, &ids, &err) != STATUS_OK)
         read_fail(&r, err.status, "content", "%s", err.text);
     if (r.status == STATUS_OK) {
         struct jw w = {.out = &job->out};
@@ -114,7 +113,7 @@ static enum status tokenize_body(struct reply_job *job, json_t *body)
         jw_end(&w, '}');
     }
     token_list_fini(&ids);
-    buf_fini(&prompt);
+    buf_fini(&text);
     return r.status;
 }
 
