@@ -455,6 +455,11 @@ static void minicpm(void **state)
           "||get_weather({\"opts\": \"{'a': 1}), w(b={}\"})");
     check_whole(MINICPM, "<function name=\"now\">oops", "|<function name=\"now\">oops|");
     check(MINICPM, "<function name=x>", "|<function name=x>|");
+}
+
+static void lists_alone(void **state)
+{
+    (void)state;
     check(XLAM, "[{\"name\": \"now\", \"arguments\": {}}, {\"name\": \"now\", \"arguments\": {\"a\": 1}}]",
           "||now({})now({\"a\": 1})");
     check(FIRE, "functools[{\"name\": \"now\", \"arguments\": {}}]", "||now({})");
@@ -764,6 +769,7 @@ int main(void)
         cmocka_unit_test(lists_in_other_tags),
         cmocka_unit_test(functionary),
         cmocka_unit_test(minicpm),
+        cmocka_unit_test(lists_alone),
         cmocka_unit_test(one_call_is_enough),
         cmocka_unit_test(what_grammars_write_is_read),
         cmocka_unit_test(reasoning),
