@@ -94,8 +94,15 @@ static enum status translate_infill(struct completion *c)
 }
 
 /* llama-server's own, where nobody has said anything. */
-static const struct body_default defaults[] = {
-    {"temperature", 0.8}, {"top_k", 40}, {"top_p", 0.95}, {"min_p", 0.05}, {NULL, 0}};
+#define USUAL_TEMPERATURE 0.8
+#define USUAL_TOP_K 40
+#define USUAL_TOP_P 0.95
+#define USUAL_MIN_P 0.05
+static const struct body_default defaults[] = {{"temperature", USUAL_TEMPERATURE},
+                                               {"top_k", USUAL_TOP_K},
+                                               {"top_p", USUAL_TOP_P},
+                                               {"min_p", USUAL_MIN_P},
+                                               {NULL, 0}};
 
 static void put_bytes(struct jw *w, const char *key, const struct buf *b)
 {
@@ -302,11 +309,11 @@ void api_llama_props(struct request *r)
         return;
     }
     const struct text_model *text = s->base.text;
-    const struct gen_params usual = {.max_tokens = UINT32_MAX, /* as `defaults` says it */
-                                     .sampling = {.temperature = 0.8F,
-                                                  .top_k = 40,
-                                                  .top_p = 0.95F,
-                                                  .min_p = 0.05F,
+    const struct gen_params usual = {.max_tokens = UINT32_MAX,
+                                     .sampling = {.temperature = (float)USUAL_TEMPERATURE,
+                                                  .top_k = USUAL_TOP_K,
+                                                  .top_p = (float)USUAL_TOP_P,
+                                                  .min_p = (float)USUAL_MIN_P,
                                                   .typical_p = 1,
                                                   .repetition_penalty = 1,
                                                   .penalty_last_n = -1}};

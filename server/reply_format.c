@@ -27,6 +27,9 @@
 #define FIELDS {CALL_PART_FIELDS, NULL}
 #define PYTHON_CALLS \
     .parts = {NAME, TEXT("(**"), JSON, TEXT(")")}, .native = {NAME, TEXT("("), FIELDS, TEXT(")")}
+#define MISTRAL_MARKS \
+    .open = {"[TOOL_CALLS]"}, .close = {"[/TOOL_CALLS]"}, .separators = {"[ARGS]"}, .id_mark = "[CALL_ID]", \
+    .short_ids = true
 #define LIST_OF_CALLS .parts = OBJECT("arguments"), .separator = ", "
 
 /* The first row whose evidence is found counts; the last one has none and fits most. */
@@ -43,34 +46,22 @@ static const struct call_syntax syntaxes[] = {
      .separator = "\n"},
     {.names = {"mistral_v11"}, /* its tokenizer's version: later ones leave the ids out */
      .evidence = {"[CALL_ID]"},
-     .open = {"[TOOL_CALLS]"},
-     .close = {"[/TOOL_CALLS]"},
-     .separators = {"[ARGS]"},
-     .id_mark = "[CALL_ID]",
+     MISTRAL_MARKS,
      .begin = {MARK("[TOOL_CALLS]")},
      .parts = {NAME, MARK("[CALL_ID]"), {CALL_PART_ID, NULL}, MARK("[ARGS]"), JSON},
-     .block_separator = "",
-     .short_ids = true},
+     .block_separator = ""},
     {.names = {"mistral"},
      .evidence = {"[ARGS]"},
-     .open = {"[TOOL_CALLS]"},
-     .close = {"[/TOOL_CALLS]"},
-     .separators = {"[ARGS]"},
-     .id_mark = "[CALL_ID]",
+     MISTRAL_MARKS,
      .begin = {MARK("[TOOL_CALLS]")},
      .parts = {NAME, MARK("[ARGS]"), JSON},
-     .block_separator = "",
-     .short_ids = true},
+     .block_separator = ""},
     {.names = {"mistral_list"}, /* before its tokenizer had [ARGS] */
      .evidence = {"[TOOL_CALLS]"},
-     .open = {"[TOOL_CALLS]"},
-     .close = {"[/TOOL_CALLS]"},
-     .separators = {"[ARGS]"},
-     .id_mark = "[CALL_ID]",
+     MISTRAL_MARKS,
      .begin = {MARK("[TOOL_CALLS]"), SPACE(" "), TEXT("[")},
      LIST_OF_CALLS,
-     .end = {TEXT("]")},
-     .short_ids = true},
+     .end = {TEXT("]")}},
     {.names = {"functiongemma"},
      .evidence = {"<start_function_call>"},
      .open = {"<start_function_call>"},

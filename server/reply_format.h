@@ -41,6 +41,8 @@ enum call_style {
     CALLS_CODER,  /* <function=NAME><parameter=KEY>VALUE</parameter>…</function>, which is taken in any */
     CALLS_PARAM   /* <function name="NAME"><param name="KEY">VALUE</param>…</function> */
 };
+/* In front of a value of CALLS_PARAM that may have anything in it. */
+#define CDATA "<![CDATA["
 
 /* Calls of tools. A block begins with one of `open` and has a call or a list of them: a JSON object with name
  * and arguments, an array of such, <function=NAME>…</function>, NAME, a separator, JSON arguments, or what

@@ -21,8 +21,6 @@
 
 enum function_state { FUNCTION_NAME, FUNCTION_BODY, FUNCTION_KEY, FUNCTION_VALUE, FUNCTION_VALUE_OPEN };
 
-#define CDATA "<![CDATA["
-
 struct tags {
     const char *name_end;
     const char *body[MARKERS_MAX]; /* a key's, then those at the end: the call's own and the block's */

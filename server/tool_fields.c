@@ -21,7 +21,6 @@ struct notation {
     const char *cdata_end;   /* of one behind CDATA, where that may stand in front */
     bool joined;             /* no line breaks between fields */
 };
-#define CDATA "<![CDATA["
 
 static const struct notation notations[] = {
     [CALLS_PYTHON] = {.before = "", .between = "=", .separator = ","},

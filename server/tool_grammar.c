@@ -191,6 +191,15 @@ static struct grammar_part free_text(struct builder *b, bool ends, bool first)
     return part;
 }
 
+/* Blocks behind one that has no mark at its end. */
+static struct grammar_part further_blocks(struct builder *b, uint32_t most)
+{
+    struct parts p = parts_new(b, PARTS_MAX);
+    put(&p, part_of(GRAMMAR_LITERAL, b->g->format->calls->block_separator));
+    put(&p, block_of(b, false, false));
+    return repeat(b, p, 0, most);
+}
+
 /* What may come behind a block. */
 static void put_more(struct builder *b, struct parts *out)
 {
@@ -207,9 +216,7 @@ static void put_more(struct builder *b, struct parts *out)
         put(out, repeat(b, again, 0, GRAMMAR_FOREVER));
         put(out, free_text(b, true, false));
     } else if (s->block_separator) {
-        put(&again, part_of(GRAMMAR_LITERAL, s->block_separator));
-        put(&again, block_of(b, false, false));
-        put(out, repeat(b, again, 0, GRAMMAR_FOREVER));
+        put(out, further_blocks(b, GRAMMAR_FOREVER));
     }
 }
 
@@ -227,7 +234,8 @@ static struct grammar_part strict_of(struct builder *b)
     put(&calls, free_text(b, false, true));
     put(&calls, block_of(b, true, one));
     put_more(b, &calls);
-    put(&bare, part_of(GRAMMAR_REGEX, in_block ? "" : SPACES));
+    if (!in_block)
+        put(&bare, part_of(GRAMMAR_REGEX, SPACES));
     put(&bare, block_of(b, in_block, one));
     if (in_block)
         put_more(b, &bare);
@@ -266,17 +274,13 @@ static struct grammar_part forced_of(struct builder *b)
         g->format->only_text ? NULL : g->format->calls; /* NULL: none may come */
     struct grammar_sequence *ways = arena_array(b->arena, 2, sizeof *ways);
     struct grammar_spec all = {.alternatives = ways, .n_min = 1, .n_max = 1};
-    struct parts blocks = parts_new(b, PARTS_MAX), more = parts_new(b, PARTS_MAX),
-                 answer = parts_new(b, PARTS_MAX);
+    struct parts blocks = parts_new(b, PARTS_MAX), answer = parts_new(b, PARTS_MAX);
     bool one = g->tools->one_call || g->answer;
     b->failed |= !ways;
     if (calls)
         put(&blocks, block_of(b, g->format->in_block, one));
-    if (calls && !one && calls->block_separator) {
-        put(&more, part_of(GRAMMAR_LITERAL, calls->block_separator));
-        put(&more, block_of(b, false, false));
-        put(&blocks, repeat(b, more, 0, CALLS_MAX - 1));
-    }
+    if (calls && !one && calls->block_separator)
+        put(&blocks, further_blocks(b, CALLS_MAX - 1));
     if (ways && calls)
         ways[all.n_alternatives++] = (struct grammar_sequence){blocks.items, blocks.n};
     if (ways && g->answer) {
