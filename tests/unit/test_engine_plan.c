@@ -245,6 +245,50 @@ static void who_lacks_memory_holds_up_none_that_begins_alike(void **state)
     }
 }
 
+/* Of three callers, in places or aside, for a while or beyond the bound: what the plan says of each is the
+ * same whichever slot it has, and somebody gets on. */
+static void slots_have_no_say(void **state)
+{
+    enum { N = 6, N_WORLDS = 500 };
+    (void)state;
+    for (uint32_t seed = 1; seed <= N_WORLDS; seed++) {
+        struct schedule_entry seen[2][N];
+        for (uint32_t turned = 0; turned < 2; turned++) {
+            struct rig *r = rig_create();
+            uint64_t h = seed;
+            uint32_t n_placed = 0;
+            for (uint32_t i = 0; i < N; i++) {
+                h = fake_mix(h, i);
+                struct submission *s = submission_of(r, 1 + h % 3, 2 + (h >> 8) % 11);
+                s->g.caller.kv_share = h % 3 ? 0.4F : 0;
+                bool aside = n_placed == r->e.n_sequences || h >> 16 & 1;
+                n_placed += !aside;
+                uint32_t slot = turned ? N - 1 - i : i;
+                place(r, slot, s, aside, (h >> 17 & 3) * BOUND_NS / 2);
+                r->e.sequences[slot].n_generated = h >> 19 & 1;
+                if (!aside && h >> 20 & 1) {
+                    sequence_give_pages(&r->e.sequences[slot], r->e.prefix);
+                    r->e.sequences[slot].state = SEQUENCE_PAUSED;
+                }
+            }
+            struct schedule plan = engine_plan(&r->e);
+            assert_true(schedule_tokens(&plan) > 0);
+            for (uint32_t i = 0; i < N; i++) {
+                uint32_t at = place_in(&plan, turned ? N - 1 - i : i);
+                seen[turned][i] = at < plan.n_entries ? plan.entries[at] : (struct schedule_entry){0};
+            }
+            rig_destroy(r);
+        }
+        for (uint32_t i = 0; i < N; i++) {
+            const struct schedule_entry *a = &seen[0][i], *b = &seen[1][i];
+            if (a->arrival != b->arrival || a->due != b->due || a->lent != b->lent || a->owns != b->owns ||
+                a->n_lacks != b->n_lacks || a->start != b->start || a->pause != b->pause ||
+                a->aside != b->aside || a->n_tokens != b->n_tokens)
+                fail_msg("world %u: number %u", seed, i);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +298,7 @@ int main(void)
         cmocka_unit_test(who_was_paused_for_long_is_due),
         cmocka_unit_test(who_waits_longest_holds_up_no_other),
         cmocka_unit_test(who_lacks_memory_holds_up_none_that_begins_alike),
+        cmocka_unit_test(slots_have_no_say),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

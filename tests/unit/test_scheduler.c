@@ -309,11 +309,13 @@ static void obey(struct life *l, const struct schedule_entry *p, uint32_t page_t
     }
 }
 
-/* Now and then one that doesn't run is overdue, and what runs yields, a few times each. */
-static void make_overdue(struct life *l, uint32_t random)
+/* Now and then one that doesn't run is overdue, and what runs yields, a few times each. Others that have
+ * places may have its share of the pages. */
+static void make_overdue(struct life *l, uint32_t random, bool in_place)
 {
     bool runs = l->e.state == SCHEDULE_RUNNING;
     l->e.overdue = !runs && random % 4 == 0;
+    l->e.n_lacks = l->e.overdue && in_place ? random / 4 % 2 : 0;
     l->e.yields = l->e.yields_to_own = runs && l->n_yields < 3;
 }
 
@@ -344,12 +346,15 @@ static void everybody_ends_within_all_bounds(void **state)
             s.chunk_tokens = 1 + next_random(&x) % 8;
             s.score_rows = 3;
             for (uint32_t i = 0; i < 12; i++) {
-                if (seed % 2)
-                    make_overdue(&lives[i], next_random(&x));
                 s.n_pages_free -= lives[i].over ? 0 : lives[i].e.n_pages;
                 s.n_slots_free -= !lives[i].over && lives[i].e.state != SCHEDULE_WAITING && !lives[i].e.aside;
                 s.n_aside_most -= !lives[i].over && lives[i].e.aside;
                 lives[i].e.index = i;
+            }
+            for (uint32_t i = 0; i < 12; i++) {
+                bool has_place = lives[i].e.state != SCHEDULE_WAITING && !lives[i].e.aside;
+                if (seed % 2)
+                    make_overdue(&lives[i], next_random(&x), s.n_slots_free + has_place < n_slots);
                 if (!lives[i].over)
                     entries[s.n_entries++] = lives[i].e;
             }
