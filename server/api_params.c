@@ -290,18 +290,6 @@ static void read_logit_bias(struct reader *r, const struct parse_limits *limits,
 
 /* ---- what would change the output and isn't done */
 
-/* true for what asks for something: not null, false, 0, "", [], {} */
-static bool is_set(const json_t *v)
-{
-    if (!v || json_is_null(v) || json_is_false(v))
-        return false;
-    if (json_is_number(v))
-        return json_number_value(v) != 0;
-    if (json_is_string(v))
-        return json_string_length(v) > 0;
-    return json_is_true(v) || json_array_size(v) > 0 || json_object_size(v) > 0;
-}
-
 static bool is_text(const json_t *v, const char *text)
 {
     return json_is_string(v) && strcmp(json_string_value(v), text) == 0;
@@ -328,17 +316,17 @@ static void refuse_unsupported(struct reader *r, enum api api)
     static const char *const limits[] = {"adaptive_target", "thinking_token_budget", "thinking_budget_tokens",
                                          "reasoning_budget_tokens", "reasoning_budget"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (is_set(json_object_get(r->object, keys[i])))
+        if (json_is_set(json_object_get(r->object, keys[i])))
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         const json_t *v = json_object_get(r->object, limits[i]);
         if (json_is_number(v) && json_number_value(v) >= 0)
             read_fail(r, STATUS_UNSUPPORTED, limits[i], "%s is not supported; leave it out", limits[i]);
     }
-    if (api == API_CHAT && is_set(json_object_get(r->object, "suffix")))
+    if (api == API_CHAT && json_is_set(json_object_get(r->object, "suffix")))
         read_fail(r, STATUS_UNSUPPORTED, "suffix", "suffix: chats have none; use /v1/completions");
     const json_t *modalities = json_object_get(r->object, "modalities");
-    if (is_set(modalities) &&
+    if (json_is_set(modalities) &&
         (json_array_size(modalities) != 1 || !is_text(json_array_get(modalities, 0), "text")))
         read_fail(r, STATUS_UNSUPPORTED, "modalities", "modalities: only [\"text\"] is supported");
 }

@@ -187,6 +187,17 @@ bool read_token_id(struct reader *r, const json_t *item, const char *where, size
     return true;
 }
 
+bool json_is_set(const json_t *v)
+{
+    if (!v || json_is_null(v) || json_is_false(v))
+        return false;
+    if (json_is_number(v))
+        return json_number_value(v) != 0;
+    if (json_is_string(v))
+        return json_string_length(v) > 0;
+    return json_is_true(v) || json_array_size(v) > 0 || json_object_size(v) > 0;
+}
+
 enum status parse_body(const char *body, size_t length, json_t **out, struct fault *f)
 {
     *out = NULL;

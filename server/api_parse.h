@@ -30,6 +30,8 @@ void read_fail(struct reader *r, enum status s, const char *param, const char *f
     __attribute__((format(printf, 4, 5)));
 /* "the string \"abc\"", "the number 3", "an array of 2" …: what was found, for messages. Returns dst. */
 const char *describe_json(const json_t *v, char *dst, size_t dst_bytes);
+/* It asks for something: it is there, and not null, false, 0, "", [], {}. */
+bool json_is_set(const json_t *v);
 
 /* A token id in [0, n_vocab) from an array's item; `where` names it in errors. */
 bool read_token_id(struct reader *r, const json_t *item, const char *where, size_t index, uint32_t n_vocab,

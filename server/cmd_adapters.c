@@ -183,10 +183,9 @@ static int run_verb(struct client *c, const struct adapters_args *a, struct adap
     return code;
 }
 
-/* Where the server is: --admin, the environment, or the only one that runs here. An exit code. */
-static int connect_to(const struct adapters_args *a, struct client **out)
+int adapters_connect(const char *admin, struct client **out)
 {
-    const char *address = a->admin ? a->admin : getenv("LORIKEET_ADMIN");
+    const char *address = admin ? admin : getenv("LORIKEET_ADMIN");
     char found[300];
     struct error err = {0};
     if (!address || !address[0]) {
@@ -212,7 +211,7 @@ int cmd_adapters(int argc, char **argv)
         adapters_usage(stdout);
         return EXIT_DONE;
     }
-    int code = connect_to(&a, &c);
+    int code = adapters_connect(a.admin, &c);
     if (code == EXIT_DONE && adapters_plan(&a, client_is_local(c), &plan, &err) != STATUS_OK)
         code = usage_error(&err);
     if (code == EXIT_DONE)

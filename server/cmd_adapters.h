@@ -85,6 +85,9 @@ void adapters_put_text(struct buf *out, const char *text);
 
 /* adapters watch: until the server refuses, or Ctrl-C. An exit code. */
 int adapters_watch(struct client *c, const struct adapters_args *a);
+/* To the server: at `admin`, or (NULL) $LORIKEET_ADMIN, or the only one that runs here. An exit code; what
+ * went wrong is said. */
+int adapters_connect(const char *admin, struct client **out);
 /* Says why the server refused (its message and code); what isn't its JSON is said to be no admin listener. */
 int adapters_refused(const struct client *c, const struct adapters_args *a, const struct client_reply *reply);
 

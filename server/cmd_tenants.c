@@ -35,22 +35,6 @@ static int complain(const char *text)
 
 /* ---- the server ---- */
 
-static int connect_to(struct line *l)
-{
-    const char *address = l->admin ? l->admin : getenv("LORIKEET_ADMIN");
-    char found[300];
-    struct error err = {0};
-    if (!address || !address[0]) {
-        enum status s = client_find(found, sizeof found, &err);
-        address = found;
-        if (s != STATUS_OK) {
-            complain(err.text);
-            return s == STATUS_CONFLICT ? EXIT_USAGE : EXIT_UNREACHED;
-        }
-    }
-    return client_open(address, &l->client, &err) == STATUS_OK ? EXIT_DONE : complain(err.text);
-}
-
 /* One request; its whole text into `out`. An exit code. */
 static int ask_text(struct line *l, const char *method, const char *path, const json_t *body, struct buf *out)
 {
@@ -488,7 +472,7 @@ static int run_command(const char *command, const struct verb *verbs, size_t n_v
     if (l.n && !adapter_name_is_valid(l.words[0]))
         return complain(
             "a name begins with a letter or digit and holds at most 64 letters, digits, '.', '_', '-'");
-    int code = verb->offline ? EXIT_DONE : connect_to(&l);
+    int code = verb->offline ? EXIT_DONE : adapters_connect(l.admin, &l.client);
     if (code == EXIT_DONE)
         code = verb->run(&l);
     client_close(l.client);

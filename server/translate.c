@@ -66,17 +66,6 @@ void translate_drop(struct translation *t, const char *const *keys, size_t n)
         json_object_del(t->out, keys[i]);
 }
 
-bool json_is_set(const json_t *v)
-{
-    if (!v || json_is_null(v) || json_is_false(v))
-        return false;
-    if (json_is_number(v))
-        return json_number_value(v) != 0;
-    if (json_is_string(v))
-        return json_string_length(v) > 0;
-    return json_is_true(v) || json_array_size(v) > 0 || json_object_size(v) > 0;
-}
-
 void translate_refuse(struct translation *t, const char *const *keys, size_t n)
 {
     for (size_t i = 0; i < n; i++)

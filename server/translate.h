@@ -42,7 +42,6 @@ void translate_template_value(struct translation *t, const char *key, json_t *va
 /* Whether the model shall think, as templates call it: enable_thinking, thinking. */
 void translate_thinking(struct translation *t, bool thinks);
 
-bool json_is_set(const json_t *v); /* not null, false, 0, "", [], {} */
 /* {"type": "json_schema", "json_schema": {"name", "schema", "strict"}} as response_format. */
 void translate_schema(struct translation *t, const json_t *schema);
 /* A message of a role with a content (taken), at the end of `messages`; gives it, borrowed, or NULL after a
