@@ -156,7 +156,7 @@ def exchange(world, connection, method, path, body=None, headers=None):
 
 def check_status(world, status, method, path, body, data):
     world.count(str(status))
-    from_web = status == 502 and b"source_unreachable" in data
+    from_web = status == 502 and b"source_unreachable" in data or status == 408 and b"another download of it" in data
     if status not in FINE and not from_web:
         world.problem(f"{method} {path} {str(body)[:300]}: {status} {data[:400]!r}")
 
