@@ -258,20 +258,42 @@ static bool yields_to(const struct schedule_entry *r, const struct schedule_entr
     return (is_alike(r, e, true) ? r->yields_to_own : r->yields) && (same || (!share && !(pages && r->owns)));
 }
 
-/* The next to be paused for e, or NULL: of those that yield to it; or, not aside, the youngest of those that
- * are lent to. */
+/* Whether it may be paused for e in this plan: as one that yields and is put aside, or as one that is lent
+ * to. */
+static bool may_pause(const struct schedule_entry *r, const struct schedule_entry *e, bool aside, bool pages,
+                      bool share)
+{
+    bool free = r->state == SCHEDULE_RUNNING && !r->start && !r->leaves;
+    return free && (aside ? yields_to(r, e, pages, share) : r->lent);
+}
+
+/* The next one, or NULL: who yields first, or the youngest of those that are lent to. */
 static struct schedule_entry *next_to_pause(struct schedule *s, const struct schedule_entry *e, bool aside,
                                             bool pages, bool share)
 {
     struct schedule_entry *best = NULL;
     for (uint32_t j = s->n_entries; j-- > 0;) {
         struct schedule_entry *r = &s->entries[j];
-        bool yields = aside ? yields_to(r, e, pages, share) : r->lent;
-        if (r->state == SCHEDULE_RUNNING && yields && !r->start && !r->leaves &&
-            (!best || (aside && is_softer(s, r, best))))
+        if (may_pause(r, e, aside, pages, share) && (!best || (aside && is_softer(s, r, best))))
             best = r;
     }
     return best;
+}
+
+/* False: all of them wouldn't be enough even if none of their pages were shared. Where memory is short that
+ * is so in each step, for each that is overdue. */
+static bool can_be_enough(const struct schedule *s, const struct schedule_entry *e, bool aside)
+{
+    uint64_t need = pages_to_start(s, e), n_pages = s->n_pages_free, n_given = 0;
+    bool pages = need > n_pages;
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        const struct schedule_entry *r = &s->entries[i];
+        if (!may_pause(r, e, aside, pages, false))
+            continue;
+        n_pages += (uint64_t)r->n_pages + pages_lacking(s, r, r->n_tokens) + pages_ahead(s, r);
+        n_given += r->caller == e->caller ? r->n_need : 0;
+    }
+    return n_pages >= need && n_given >= e->n_lacks;
 }
 
 /* Pauses one after the other until e can start; false: all of them wouldn't be enough, and none is. Pages may
@@ -282,6 +304,8 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
     uint32_t n_most = aside ? s->n_aside_most + e->aside : s->n_entries, lacks = e->n_lacks;
     bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
     struct schedule_entry *r = NULL;
+    if (n_most == 0 || !can_be_enough(s, e, aside))
+        return false;
     for (uint32_t k = 0; aside && !s->grouped && k < 2; k++)
         group_entries(s, k);
     s->grouped |= aside;

@@ -133,7 +133,7 @@ static double time_plan(uint32_t n, bool overdue)
                                            .priority = i >= n && overdue ? INT32_MAX : 0,
                                            .turn = i < n ? 0 : i,
                                            .arrival = i * 2654435761U,
-                                           .n_known = 100,
+                                           .n_known = i < n ? 100 : n_known,
                                            .n_computed = i < n ? 99 : 0,
                                            .n_pages = i < n ? 4 : 0,
                                            .logits_from = 99,
@@ -163,11 +163,14 @@ static void print_plans(double step_us)
     static const uint32_t places[] = {64, N_RUNNING_MAX};
     for (unsigned i = 0; i < 2; i++) {
         char what[64];
-        double plain = time_plan(places[i], false), overdue = time_plan(places[i], true);
+        double plain = time_plan(places[i], false, 100), overdue = time_plan(places[i], true, 100),
+               short_of = time_plan(places[i], true, places[i] * 10000);
         snprintf(what, sizeof what, "a plan of %u that run and 32 that wait", places[i]);
         printf("%-44s %8.2f us = %.3f %%\n", what, plain, 100 * plain / step_us);
         printf("%-44s %8.2f us = %.3f %%\n", "the same, those that wait are overdue", overdue,
                100 * overdue / step_us);
+        printf("%-44s %8.2f us = %.3f %%\n", "the same, they lack memory whoever yields", short_of,
+               100 * short_of / step_us);
     }
 }
 
