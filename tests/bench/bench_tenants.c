@@ -121,9 +121,9 @@ static double time_choice(int64_t now_ns)
     return us;
 }
 
-/* A plan for n that decode, in no order, and N_PLACES that wait: behind them, or overdue and in their places.
- */
-static double time_plan(uint32_t n, bool overdue)
+/* A plan for n that decode, in no order, and N_PLACES that wait with so many tokens: behind them, or overdue
+ * and in their places, if these leave memory enough. */
+static double time_plan(uint32_t n, bool overdue, uint32_t n_known)
 {
     static struct schedule_entry known[N_RUNNING_MAX + N_PLACES], entries[N_RUNNING_MAX + N_PLACES];
     static const char voices[7];
@@ -136,7 +136,7 @@ static double time_plan(uint32_t n, bool overdue)
                                            .n_known = i < n ? 100 : n_known,
                                            .n_computed = i < n ? 99 : 0,
                                            .n_pages = i < n ? 4 : 0,
-                                           .logits_from = 99,
+                                           .logits_from = (i < n ? 100 : n_known) - 1,
                                            .caller = i % 100,
                                            .voice = &voices[i % 7],
                                            .yields = i < n,
