@@ -245,7 +245,7 @@ struct schedule engine_plan(struct engine *e)
     add_sequences(e, &s, now_ns);
     for (uint32_t i = 0; i < s.n_entries; i++) {
         n_decoding += s.entries[i].n_known - s.entries[i].n_computed == 1;
-        n_aside += s.entries[i].aside;
+        n_aside += s.entries[i].aside && s.entries[i].n_lacks == 0;
         others_yield |= s.entries[i].yields && s.n_aside_most > 0;
     }
     s.step_tokens = smaller(n_decoding + e->prompt_tokens, e->step_tokens);

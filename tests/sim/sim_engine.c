@@ -434,7 +434,7 @@ void engine_step(struct world *w)
     uint32_t n_aside = 0;
     bool others_yield = false;
     for (uint32_t i = 0; i < s.n_entries; i++) {
-        n_aside += entries[i].aside;
+        n_aside += entries[i].aside && entries[i].n_lacks == 0;
         others_yield |= entries[i].yields && s.n_aside_most > 0;
     }
     add_waiting(w, &s, s.n_slots_free - (n_aside < s.n_slots_free ? n_aside : s.n_slots_free), others_yield);

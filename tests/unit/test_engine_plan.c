@@ -245,6 +245,20 @@ static void who_lacks_memory_holds_up_none_that_begins_alike(void **state)
     }
 }
 
+/* One that is aside, overdue, and lacks its caller's own share, of which nobody yields: a free place is for
+ * who waits of another caller. */
+static void a_full_share_keeps_no_place(void **state)
+{
+    (void)state;
+    struct rig *r = rig_create();
+    place(r, 0, submission_of(r, 1, 6), false, 0);
+    place(r, 1, submission_of(r, 1, 6), true, BOUND_NS);
+    wait_for(r, submission_of(r, 2, 6), 0);
+    struct schedule s = engine_plan(&r->e);
+    assert_true(!entry_in(&s, 1)->start && entry_in(&s, N_SLOTS)->start && !entry_in(&s, 0)->pause);
+    rig_destroy(r);
+}
+
 /* Of three callers, in places or aside, for a while or beyond the bound: what the plan says of each is the
  * same whichever slot it has, and somebody gets on. */
 static void slots_have_no_say(void **state)
@@ -298,6 +312,7 @@ int main(void)
         cmocka_unit_test(who_was_paused_for_long_is_due),
         cmocka_unit_test(who_waits_longest_holds_up_no_other),
         cmocka_unit_test(who_lacks_memory_holds_up_none_that_begins_alike),
+        cmocka_unit_test(a_full_share_keeps_no_place),
         cmocka_unit_test(slots_have_no_say),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
