@@ -1,6 +1,8 @@
 /* POST /v1/chat/completions and /apply-template: messages through the model's own template to a prompt, and
  * what the template says of how its model calls tools and thinks. */
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "api.h"
 #include "api_messages.h"
@@ -59,6 +61,24 @@ static void add_effort(struct reader *r, json_t *variables)
     json_decref(v);
 }
 
+/* Firefunction's template joins these to other texts, so it needs them without tools, too. */
+static void add_functions_text(const struct chat *c, json_t *variables)
+{
+    json_t *functions = json_array();
+    char now[32];
+    time_t seconds = (time_t)(clock_wall_ms() / 1000);
+    struct tm tm;
+    for (size_t i = 0; i < json_array_size(c->tools.tools); i++)
+        json_array_append(functions, json_object_get(json_array_get(c->tools.tools, i), "function"));
+    char *text = json_dumps(functions, JSON_INDENT(4));
+    strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&seconds, &tm));
+    json_t *v = json_pack("{s:s*, s:s}", "functions", text, "datetime", now);
+    json_object_update_missing(variables, v);
+    json_decref(v);
+    json_decref(functions);
+    free(text);
+}
+
 static json_t *make_variables(struct reader *r, const struct chat *c, bool add_generation_prompt)
 {
     const struct text_model *text = c->text;
@@ -87,6 +107,8 @@ static json_t *make_variables(struct reader *r, const struct chat *c, bool add_g
         json_object_set_new(v, "documents", json_null());
     add_kwargs(r, v);
     add_effort(r, v);
+    if (c->syntax->functions_text)
+        add_functions_text(c, v);
     return v;
 }
 
@@ -161,7 +183,8 @@ static enum status render(const struct chat *c, json_t *variables, struct buf *o
 {
     enum status s = fail(err, STATUS_NO_MEMORY, "no memory for the messages");
     json_t *read = json_incref(json_object_get(variables, "messages"));
-    bool knows = strstr(c->source, "tools") || (!c->tools.tools && strstr(c->source, "tool_calls"));
+    bool knows = c->syntax->functions_text || strstr(c->source, "tools") ||
+                 (!c->tools.tools && strstr(c->source, "tool_calls"));
     for (int way = knows ? TOOLS_AS_THEY_ARE : FLAT_IN_SYSTEM; way < NO_MORE_WAYS; way++) {
         if (knows && way == FLAT_IN_SYSTEM)
             break;

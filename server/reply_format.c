@@ -183,6 +183,7 @@ static const struct call_syntax syntaxes[] = {
     {.names = {"firefunction"},
      .evidence = {"functools["},
      .open = {"functools["},
+     .functions_text = true,
      .begin = {MARK("functools[")},
      LIST_OF_CALLS,
      .end = {TEXT("]")}},

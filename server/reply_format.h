@@ -60,7 +60,8 @@ struct call_syntax {
     enum call_style style;               /* besides JSON, which is taken in any */
     const char *quote;                   /* stands around strings of CALLS_BRACED */
     bool bare;                           /* a reply may begin with a call's JSON, without a marker */
-    bool short_ids; /* nine letters and digits, as these templates want it; else "call_…" */
+    bool functions_text; /* the template has the tools as `functions`, a text, and wants `datetime` */
+    bool short_ids;      /* nine letters and digits, as these templates want it; else "call_…" */
 
     /* how the model would write it: a block's begin, calls, end. A begin without a mark: only at the
      * beginning of a reply, or behind open[0] */

@@ -1,5 +1,5 @@
 """Tools and reasoning with the real `openai` package, on models that say given texts by heart (parrot.py)."""
-import json, os, shutil
+import calendar, json, os, shutil, time
 from typing import Literal
 
 import openai
@@ -249,6 +249,31 @@ def test_markers_that_are_special_tokens(folder):
         r = bird.chat.completions.create(model="parrot", messages=history, tools=TOOLS)
         assert r.choices[0].message.content == "Noon."
         assert "[tool]12KLMNOPQRS" in s.post("/apply-template", {"messages": history})[1]["prompt"]
+
+
+def test_functions_as_a_text(folder):
+    """Firefunction's: the template joins the functions, as JSON, and the time to its other texts, whether there are tools or not."""
+    template = ("{% set rules = 'Calls: functools[{\"name\": NAME}]\nFunctions: ' + functions + '\nToday is ' + datetime + '.' %}{{ rules }}"
+                "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls %}"
+                "{{ ' functools[{' + c.function.name + c.function.arguments + '}]' }}{% endfor %}<|im_end|>\n{% endfor %}" + parrot.CUE)
+    texts = {"call": 'functools[{"name": "now", "arguments": {"zone": "UTC"}}, {"name": "add", "arguments": {"a": 1}}]', "after": "Noon.", "plain": "No."}
+    model = parrot.make(os.path.join(folder, "fire"), texts, template=template)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        message = bird.chat.completions.create(**ask("call")).choices[0].message
+        assert not message.content and calls_of(message) == [("now", {"zone": "UTC"}), ("add", {"a": 1})]
+        assert bird.chat.completions.create(**ask("plain", tools=openai.omit)).choices[0].message.content == "No."
+        history = [{"role": "user", "content": "x"},
+                   {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]},
+                   {"role": "tool", "tool_call_id": "1", "content": "12"}]
+        body = {"messages": history, "tools": TOOLS}
+        prompt = s.post("/apply-template", body)[1]["prompt"]
+        listed, rest = prompt.split("Functions: ")[1].split("\nToday is ")
+        assert json.loads(listed) == [t["function"] for t in TOOLS] and " functools[{now{}}]" in rest
+        assert abs(time.time() - calendar.timegm(time.strptime(rest.split(".")[0], "%Y-%m-%d %H:%M:%S UTC"))) < 60
+        assert "Functions: []\nToday" in s.post("/apply-template", {"messages": history})[1]["prompt"]
+        mine = {**body, "chat_template_kwargs": {"functions": "none", "datetime": "Monday"}}
+        assert "Functions: none\nToday is Monday." in s.post("/apply-template", mine)[1]["prompt"]
 
 
 def test_text_in_the_middle(folder):
