@@ -376,11 +376,11 @@ enum status tenants_file_read(const char *path, struct tenants_file *out, struct
 /* What would fail is found before anything changes. */
 static enum status check_room(const struct tenants *t, const struct tenants_file *f, struct error *err)
 {
-    size_t n = tenants_count(t), n_keys = f->n_keys;
-    for (size_t i = 0; i < f->n; i++)
-        n += !tenants_find(t, f->specs[i]->name);
+    size_t n = tenants_with_file(t, f->specs, f->n), n_keys = f->n_keys;
     if (n > TENANTS_MAX)
-        return fail(err, STATUS_FULL, "%zu tenants in all, at most %u are taken", n, TENANTS_MAX);
+        return fail(err, STATUS_FULL,
+                    "%zu tenants in all, with those that are gone but have requests; at most %u are taken", n,
+                    TENANTS_MAX);
     for (size_t i = 0; i < tenants_n_keys(t); i++)
         n_keys += tenants_key_at(t, i)->origin == FROM_STATE;
     for (size_t i = 0; i < f->n_keys; i++)

@@ -171,7 +171,7 @@ static void forget_if_empty(struct tenants *t, const char *name)
 {
     size_t at = place_of(t, name);
     if (at == t->n || strcmp(t->list[at]->name, name) != 0 || tenant_spec_of(t->list[at]) ||
-        t->list[at]->n_keys)
+        t->list[at]->n_keys[FROM_STATE] || t->list[at]->n_keys[FROM_FILE])
         return;
     struct tenant *gone = t->list[at];
     memmove(&t->list[at], &t->list[at + 1], (t->n - at - 1) * sizeof(struct tenant *));
@@ -248,6 +248,21 @@ static int of_name(const void *name, const void *spec)
 static bool has_spec(struct tenant_spec *const *sorted, size_t n, const char *name)
 {
     return n && bsearch(name, sorted, n, sizeof(struct tenant_spec *), of_name);
+}
+
+size_t tenants_with_file(const struct tenants *t, struct tenant_spec *const *specs, size_t n)
+{
+    size_t n_then = 0;
+    for (size_t i = 1; i <= TENANTS_MAX; i++)
+        n_then += t->numbers[i];
+    for (size_t i = 0; i < t->n; i++) {
+        const struct tenant *one = t->list[i];
+        bool stays = one->specs[FROM_STATE] || one->n_keys[FROM_STATE] || one->refs > 1;
+        n_then -= !stays && !has_spec(specs, n, one->name);
+    }
+    for (size_t i = 0; i < n; i++)
+        n_then += !tenants_find(t, specs[i]->name);
+    return n_then;
 }
 
 enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n, int64_t created_ms,
@@ -437,7 +452,7 @@ enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struc
     insert_key(t->keys, t->n_keys, first_key(t, order_of(k->digest)), copy);
     insert_key(t->by_id, t->n_keys, place_of_id(t, k->id), copy);
     t->n_keys++;
-    owner->n_keys++;
+    owner->n_keys[k->origin]++;
     owner->n_active_keys += !k->revoked_ms;
     return STATUS_OK;
 }
@@ -466,7 +481,7 @@ void tenants_drop_keys(struct tenants *t, enum tenant_origin origin, const char 
         struct tenant_key *k = t->keys[i];
         if (goes(k, origin, tenant)) {
             struct tenant *owner = tenants_find(t, k->tenant);
-            owner->n_keys--;
+            owner->n_keys[origin]--;
             owner->n_active_keys -= !k->revoked_ms;
             mem_free(k);
         } else {

@@ -35,7 +35,8 @@ struct tenant {
     /* what is used now */
     struct window requests_minute, requests_day, tokens_minute, tokens_day, loads_minute;
     uint64_t n_running;
-    uint32_t n_keys, n_active_keys; /* of both origins */
+    uint32_t n_keys[2];     /* by origin */
+    uint32_t n_active_keys; /* of both */
     /* since the start */
     uint64_t n_requests, n_limited, n_tokens_in, n_tokens_out, n_tokens_cached;
     uint64_t waited_max_ns; /* the longest wait of a generation for its first step */
@@ -70,6 +71,9 @@ void tenant_release(struct tenants *all, struct tenant *t);
  * STATUS_FULL, STATUS_NO_MEMORY: nothing changed, and the spec is the caller's. */
 LK_MUST_USE enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
                                     struct tenant_spec *spec, int64_t created_ms, struct error *err);
+/* How many tenants there are when tenants_put_file has put these in force and the file's keys are gone; those
+ * that are gone but have requests count. */
+size_t tenants_with_file(const struct tenants *t, struct tenant_spec *const *specs, size_t n);
 /* All that FROM_FILE says of tenants is these from now on: sorted by name, none twice. Takes them, and leaves
  * NULL where one was. STATUS_FULL, STATUS_NO_MEMORY: the rest is the caller's. */
 LK_MUST_USE enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n,

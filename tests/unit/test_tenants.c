@@ -245,12 +245,53 @@ static void a_file_takes_the_place_of_the_one_before(void **state)
     assert_true(tenants_find(t, "zoe")->n_active_keys == 1 && tenants_find(t, "ann")->n_active_keys == 1);
     tenants_revoke(t, id, 9);
     tenants_revoke(t, id, 10);
-    assert_true(tenants_find(t, "zoe")->n_active_keys == 0 && tenants_find(t, "zoe")->n_keys == 1);
+    assert_true(tenants_find(t, "zoe")->n_active_keys == 0 &&
+                tenants_find(t, "zoe")->n_keys[FROM_STATE] == 1);
     take_file(t, folder.path, "tenants: []\n", 12);
     assert_true(tenants_count(t) == 1 && tenants_n_keys(t) == 1);
     put(t, "zoe", FROM_STATE, NULL);
     tenants_drop_keys(t, FROM_STATE, "zoe");
     assert_true(tenants_count(t) == 0 && tenants_n_keys(t) == 0);
+    tenants_destroy(t);
+    folder_remove(&folder);
+}
+
+static enum status take_made(struct tenants *t, const char *dir, char letter, unsigned n)
+{
+    struct tenants_file f;
+    struct error err;
+    struct buf text;
+    char path[96];
+    buf_init(&text, 0);
+    buf_puts(&text, "tenants:\n");
+    for (unsigned i = 0; i < n; i++)
+        buf_printf(&text, "  - name: %c%u\n", letter, i);
+    put_file(dir, "t.yaml", text.data, text.length);
+    snprintf(path, sizeof path, "%s/t.yaml", dir);
+    assert_int_equal(tenants_file_read(path, &f, &err), STATUS_OK);
+    enum status s = tenants_file_apply(t, &f, path, &err);
+    tenants_file_fini(&f);
+    buf_fini(&text);
+    return s;
+}
+
+/* As many as may be give way to as many others; one that has requests needs its place until they end. */
+static void a_file_that_has_no_room_changes_nothing(void **state)
+{
+    (void)state;
+    struct folder folder = folder_make();
+    struct tenants *t = tenants_create();
+    assert_int_equal(take_made(t, folder.path, 'a', TENANTS_MAX), STATUS_OK);
+    assert_int_equal(take_made(t, folder.path, 'b', TENANTS_MAX), STATUS_OK);
+    struct tenant *busy = tenant_hold(tenants_find(t, "b7"));
+    assert_int_equal(take_made(t, folder.path, 'c', TENANTS_MAX), STATUS_FULL);
+    assert_true(tenants_count(t) == TENANTS_MAX && tenants_find(t, "b7") == busy);
+    assert_int_equal(take_made(t, folder.path, 'c', 3), STATUS_OK);
+    assert_int_equal(take_made(t, folder.path, 'd', TENANTS_MAX), STATUS_FULL);
+    assert_true(tenants_count(t) == 3 && tenants_find(t, "c2"));
+    tenant_release(t, busy);
+    assert_int_equal(take_made(t, folder.path, 'd', TENANTS_MAX), STATUS_OK);
+    assert_true(tenants_count(t) == TENANTS_MAX);
     tenants_destroy(t);
     folder_remove(&folder);
 }
@@ -664,6 +705,7 @@ int main(void)
         cmocka_unit_test(keys_are_found_by_their_text_alone),
         cmocka_unit_test(the_file_wins_and_leaves),
         cmocka_unit_test(a_file_takes_the_place_of_the_one_before),
+        cmocka_unit_test(a_file_that_has_no_room_changes_nothing),
         cmocka_unit_test(a_longer_file_is_no_more_work_for_each_key),
         cmocka_unit_test(voices_are_whose_they_are),
         cmocka_unit_test(a_foreign_name_is_as_much_work_as_a_missing_one),
