@@ -358,7 +358,7 @@ static void look(void *data)
     }
     if (l->status == STATUS_OK)
         l->status = adapter_stat(t->path, t->root_fd, &st, &l->err);
-    t->bytes = st.file_bytes;
+    t->file_bytes = st.file_bytes;
 }
 
 static bool is_download(const struct task *t)
@@ -395,6 +395,7 @@ static void looked(void *data)
         return;
     }
     struct adapter *a = registry_find(r, l->wish.name);
+    t->bytes = t->file_bytes;
     if (a)
         registry_set_file_bytes(a, t->bytes);
     const struct version_record *v = a ? registry_record(a, l->generation) : NULL;

@@ -39,7 +39,8 @@ struct task {
     int root_fd;                /* of the path */
     const char *path;           /* points into the source or fetched */
     struct fetched fetched;     /* local copy of a remote one */
-    uint64_t bytes;             /* to be reserved: of its files, or what it took once */
+    uint64_t file_bytes;        /* the worker's that looks */
+    uint64_t bytes;             /* to be reserved: of its files, or what it took once; 0: not known yet */
     char published_sha256[65];  /* such bytes were published before and need no other test; or "" */
     int64_t room_deadline_ns;
     struct adapter_version *version; /* of the worker's; moves into the registry */
