@@ -64,7 +64,7 @@ static void put_text_block(struct jw *w, const char *type, const struct buf *tex
 static void put_tool_block(struct jw *w, const struct reply_call *call, bool with_input)
 {
     json_t *input = with_input && call->arguments.data
-                        ? json_loadb(call->arguments.data, call->arguments.length, 0, NULL)
+                        ? json_loadb(call->arguments.data, call->arguments.length, JSON_ALLOW_NUL, NULL)
                         : NULL;
     jw_begin(w, '{');
     jw_key_text(w, "type", "tool_use");

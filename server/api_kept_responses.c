@@ -68,27 +68,21 @@ static json_t *parts_of(json_t *text, bool said)
                 : json_pack("[{s:s, s:O}]", "type", "input_text", "text", text);
 }
 
-/* The item as the API has it, whatever was left out when it came. New. */
+/* The item as the API has it, whatever was left out when it came. New; NULL: no memory. */
 static json_t *shown_item(const char *response, const json_t *item, size_t index)
 {
-    static const char *const kinds[][2] = {
-        {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
-    json_t *out = json_deep_copy(item);
-    const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
-    json_t *content = json_object_get(item, "content");
-    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(type, kinds[i][0]) == 0)
-            prefix = kinds[i][1];
-    if (!json_is_string(json_object_get(item, "id")))
-        json_object_set_new(
-            out, "id", json_sprintf("%s_%s" INPUT_ITEM "%zu", prefix, response + strlen("resp_"), index));
-    if (!type)
-        json_object_set_new(out, "type", json_string("message"));
-    if (json_is_string(content))
-        json_object_set_new(out, "content", parts_of(content, message_has_role(item, "assistant")));
-    if (!json_object_get(item, "status"))
-        json_object_set_new(out, "status", json_string("completed"));
-    return out;
+    json_t *out = json_deep_copy(item), *content = json_object_get(item, "content");
+    bool ok = out && json_object_set_new(out, "id", read_item_id(response, item, index)) == 0;
+    if (ok && !json_is_string(json_object_get(item, "type")))
+        ok = json_object_set_new(out, "type", json_string("message")) == 0;
+    if (ok && json_is_string(content))
+        ok = json_object_set_new(out, "content", parts_of(content, message_has_role(item, "assistant"))) == 0;
+    if (ok && !json_object_get(item, "status"))
+        ok = json_object_set_new(out, "status", json_string("completed")) == 0;
+    if (ok)
+        return out;
+    json_decref(out);
+    return NULL;
 }
 
 struct page {
@@ -112,29 +106,47 @@ static enum status read_page(const struct request *r, struct page *p, struct fau
     return STATUS_OK;
 }
 
+static size_t place_of(const struct page *p, size_t n, size_t i)
+{
+    return p->oldest_first ? i : n - 1 - i;
+}
+
+/* Where the page begins in its order; SIZE_MAX: behind no item that is there. */
+static size_t begin_of(const struct kept_job *job, const json_t *items, const struct page *p)
+{
+    size_t n = json_array_size(items), begin = p->after ? SIZE_MAX : 0;
+    for (size_t i = 0; i < n && begin == SIZE_MAX; i++) {
+        size_t index = place_of(p, n, i);
+        json_t *id = read_item_id(job->id, json_array_get(items, index), index);
+        if (id && strcmp(json_string_value(id), p->after) == 0)
+            begin = i + 1;
+        json_decref(id);
+    }
+    return begin;
+}
+
 /* The page's items; *more: others follow. New, or NULL after a fault. */
 static json_t *page_of(const struct kept_job *job, const json_t *items, const struct page *p, bool *more,
                        struct fault *f)
 {
-    size_t n = json_array_size(items);
-    bool begun = !p->after;
-    json_t *out = json_array();
-    *more = false;
-    for (size_t i = 0; i < n && !*more; i++) {
-        size_t index = p->oldest_first ? i : n - 1 - i;
-        json_t *item = shown_item(job->id, json_array_get(items, index), index);
-        const char *id = json_string_value(json_object_get(item, "id"));
-        *more = begun && json_array_size(out) == p->limit;
-        if (begun && !*more)
-            json_array_append(out, item);
-        begun = begun || (id && strcmp(id, p->after) == 0);
-        json_decref(item);
+    size_t n = json_array_size(items), begin = begin_of(job, items, p);
+    if (begin == SIZE_MAX) {
+        fault_set(f, STATUS_INVALID, "after",
+                  "after: found \"%.80s\", expected the id of an item of this list", p->after);
+        return NULL;
     }
-    if (begun)
+    size_t end = p->limit < n - begin ? begin + p->limit : n;
+    json_t *out = json_array();
+    bool ok = out != NULL;
+    *more = end < n;
+    for (size_t i = begin; i < end && ok; i++) {
+        size_t index = place_of(p, n, i);
+        ok = json_array_append_new(out, shown_item(job->id, json_array_get(items, index), index)) == 0;
+    }
+    if (ok)
         return out;
     json_decref(out);
-    fault_set(f, STATUS_INVALID, "after", "after: found \"%.80s\", expected the id of an item of this list",
-              p->after);
+    fault_set(f, STATUS_NO_MEMORY, NULL, "no memory for the answer");
     return NULL;
 }
 

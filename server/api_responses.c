@@ -199,7 +199,7 @@ enum status kept_response(struct server *s, const uint8_t owner[32], const char 
     enum status st =
         kept_ok(id) ? response_store_get(s->response_store, owner, id, &text, &err) : STATUS_NOT_FOUND;
     if (st == STATUS_OK) {
-        *out = json_loadb(text.data, text.length, 0, NULL);
+        *out = json_loadb(text.data, text.length, JSON_ALLOW_NUL, NULL);
         st = *out ? STATUS_OK : STATUS_NO_MEMORY;
     }
     buf_fini(&text);
@@ -217,23 +217,56 @@ static bool has_id(const json_t *item, const char *id)
     return is && strcmp(is, id) == 0;
 }
 
-/* An item of what a response has read, by the id that api_kept_responses.c shows it with; borrowed, or NULL.
- */
-static json_t *read_item_of(const json_t *input, const char *id)
+#define INPUT_ITEM "_in" /* behind this in an id stands the item's number */
+
+json_t *read_item_id(const char *response, const json_t *item, size_t index)
+{
+    static const char *const kinds[][2] = {
+        {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
+    json_t *own = json_object_get(item, "id");
+    const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
+    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(type, kinds[i][0]) == 0)
+            prefix = kinds[i][1];
+    return json_is_string(own)
+               ? json_incref(own)
+               : json_sprintf("%s_%s" INPUT_ITEM "%zu", prefix, response + strlen("resp_"), index);
+}
+
+/* An item of what a response has read, by the id that it was given; borrowed, or NULL. */
+static json_t *read_item_of(const json_t *input, const char *response, const char *id)
 {
     const char *in = strstr(id, INPUT_ITEM);
-    char *end = NULL;
-    unsigned long index = in ? strtoul(in + strlen(INPUT_ITEM), &end, 10) : 0;
-    return in && end != in + strlen(INPUT_ITEM) && *end == '\0' ? json_array_get(input, index) : NULL;
+    size_t index = in ? strtoul(in + strlen(INPUT_ITEM), NULL, 10) : SIZE_MAX;
+    json_t *item = json_array_get(input, index), *is = item ? read_item_id(response, item, index) : NULL;
+    bool same = is && strcmp(json_string_value(is), id) == 0;
+    json_decref(is);
+    return same ? item : NULL;
+}
+
+/* The response that a reference meant, which the next one mostly means, too. */
+struct known_response {
+    char id[RESPONSE_ID_BYTES];
+    json_t *kept;
+};
+
+static enum status know_response(struct translation *t, const struct responses_form *form, const char *id,
+                                 struct known_response *k)
+{
+    if (k->kept && strcmp(k->id, id) == 0)
+        return STATUS_OK;
+    json_decref(k->kept);
+    snprintf(k->id, sizeof k->id, "%s", id);
+    return kept_response(t->c->server, form->owner, id, &k->kept, t->in.fault);
 }
 
 /* What {"type": "item_reference", "id"} stands for: an item that a kept response said, whose id is in its own
- * ("msg_RESPONSE_2"). New, or NULL after a fault. */
-static json_t *find_item(struct translation *t, const struct responses_form *form, const json_t *reference,
-                         const char *where)
+ * ("msg_RESPONSE_2"), or has read. New, or NULL after a fault. */
+static json_t *find_item(struct translation *t, const struct responses_form *form, struct known_response *k,
+                         const json_t *reference, const char *where)
 {
     char response[RESPONSE_ID_BYTES];
-    json_t *kept = NULL, *found = NULL;
+    json_t *found = NULL;
     const char *id = text_of(&t->in, reference, "id", where), *begin = strchr(id, '_');
     size_t n = begin ? strcspn(begin + 1, "_") : 0;
     if (n == 0 || n >= sizeof response - strlen("resp_"))
@@ -242,18 +275,20 @@ static json_t *find_item(struct translation *t, const struct responses_form *for
     if (t->in.status != STATUS_OK)
         return NULL;
     snprintf(response, sizeof response, "resp_%.*s", (int)n, begin + 1);
-    if (kept_response(t->c->server, form->owner, response, &kept, t->in.fault) == STATUS_OK) {
-        const json_t *output = json_object_get(json_object_get(kept, "response"), "output");
+    enum status st = know_response(t, form, response, k);
+    if (st == STATUS_OK) {
+        const json_t *output = json_object_get(json_object_get(k->kept, "response"), "output");
         for (size_t i = 0; i < json_array_size(output) && !found; i++)
             if (has_id(json_array_get(output, i), id))
-                found = json_incref(json_array_get(output, i));
+                found = json_array_get(output, i);
         if (!found)
-            found = json_incref(read_item_of(json_object_get(kept, "input"), id));
+            found = read_item_of(json_object_get(k->kept, "input"), response, id);
     }
-    json_decref(kept);
-    if (!found)
+    if (st != STATUS_OK && st != STATUS_NOT_FOUND)
+        read_fail(&t->in, st, "input", "the item '%.80s' can't be read now", id);
+    else if (!found)
         read_fail(&t->in, STATUS_NOT_FOUND, "input", "Item with id '%.80s' not found.", id);
-    return found;
+    return json_incref(found);
 }
 
 /* Its type may be missing. */
@@ -267,6 +302,7 @@ static bool is_reference(const json_t *item)
 static void add_items(struct translation *t, struct responses_form *form, const json_t *input)
 {
     char where[32];
+    struct known_response known = {.kept = NULL};
     size_t n_references = 0;
     for (size_t i = 0; i < json_array_size(input); i++)
         n_references += is_reference(json_array_get(input, i));
@@ -277,10 +313,11 @@ static void add_items(struct translation *t, struct responses_form *form, const 
     for (size_t i = 0; i < json_array_size(input) && t->in.status == STATUS_OK; i++) {
         json_t *item = json_array_get(input, i);
         snprintf(where, sizeof where, "input[%zu]", i);
-        item = is_reference(item) ? find_item(t, form, item, where) : json_incref(item);
+        item = is_reference(item) ? find_item(t, form, &known, item, where) : json_incref(item);
         if (item)
             push_new(&t->in, form->input, item);
     }
+    json_decref(known.kept);
 }
 
 /* Its items and what was said, before the new ones. */
@@ -292,9 +329,13 @@ static void read_previous(struct translation *t, struct responses_form *form)
         return;
     enum status st = kept_response(t->c->server, form->owner, id, &kept, t->in.fault);
     if (st != STATUS_OK) {
-        read_fail(&t->in, st == STATUS_NOT_FOUND ? STATUS_NOT_FOUND : st, "previous_response_id",
-                  "Previous response with id '%.60s' not found.", id);
-        snprintf(t->in.fault->code, sizeof t->in.fault->code, "previous_response_not_found");
+        bool gone = st == STATUS_NOT_FOUND;
+        read_fail(&t->in, st, "previous_response_id",
+                  gone ? "Previous response with id '%.60s' not found."
+                       : "the previous response '%.60s' can't be read now",
+                  id);
+        if (gone)
+            snprintf(t->in.fault->code, sizeof t->in.fault->code, "previous_response_not_found");
         return;
     }
     if (json_array_extend(form->input, json_object_get(kept, "input")) != 0 ||

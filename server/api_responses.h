@@ -4,14 +4,15 @@
 
 #include "completion.h"
 
-/* Behind this in an item's id stands its number among what a response has read. */
-#define INPUT_ITEM "_in"
-
 /* Whose responses a request may see. False: no memory. Thread: any. */
 bool kept_owner(const struct request *r, uint8_t owner[32]);
 /* {"response", "input"} of an id; the caller's. STATUS_NOT_FOUND, code as OpenAI has it. Waits for the disk.
  */
 LK_MUST_USE enum status kept_response(struct server *s, const uint8_t owner[32], const char *id, json_t **out,
                                       struct fault *f);
+
+/* The id of an item that a response has read, number `index` of them: its own, or one made of the response's.
+ * New; NULL: no memory. */
+json_t *read_item_id(const char *response, const json_t *item, size_t index);
 
 #endif

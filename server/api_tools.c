@@ -191,7 +191,8 @@ static void objectify(json_t *function)
     if (json_string_length(arguments) == 0 && (json_is_string(arguments) || !arguments))
         object = json_object();
     else if (json_is_string(arguments))
-        object = json_loadb(json_string_value(arguments), json_string_length(arguments), 0, NULL);
+        object =
+            json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_ALLOW_NUL, NULL);
     if (json_is_object(object))
         json_object_set(function, "arguments", object);
     json_decref(object);

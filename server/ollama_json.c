@@ -23,8 +23,9 @@ static void put_buf(struct jw *w, const char *key, const struct buf *b)
 
 static void put_call(struct jw *w, const struct reply_call *call, uint32_t index)
 {
-    json_t *arguments =
-        call->arguments.data ? json_loadb(call->arguments.data, call->arguments.length, 0, NULL) : NULL;
+    json_t *arguments = call->arguments.data
+                            ? json_loadb(call->arguments.data, call->arguments.length, JSON_ALLOW_NUL, NULL)
+                            : NULL;
     jw_begin(w, '{');
     jw_key_text(w, "id", call->id);
     jw_key(w, "function");

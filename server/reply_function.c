@@ -200,7 +200,7 @@ static bool put_literal(struct buf *out, const struct buf *v)
     reply_push(&p, behind, sizeof behind - 1);
     reply_end(&p);
     const struct buf *got = p.n_calls == 1 && !p.has_content ? &p.calls[0].arguments : NULL;
-    json_t *json = got ? json_loadb(got->data, got->length, 0, NULL) : NULL;
+    json_t *json = got ? json_loadb(got->data, got->length, JSON_ALLOW_NUL, NULL) : NULL;
     bool fits = json_object_size(json) == 1 && json_object_get(json, "v") && !reply_failed(&p);
     if (fits)
         buf_append(out, got->data + sizeof key - 1, got->length - sizeof key);
@@ -222,7 +222,7 @@ static void put_value(struct reply *p)
         v->data[--v->length] = '\0';
     while (v->length && is_json_space(v->data[0]))
         buf_drop_front(v, 1);
-    json_t *json = v->length ? json_loadb(v->data, v->length, JSON_DECODE_ANY, NULL) : NULL;
+    json_t *json = v->length ? json_loadb(v->data, v->length, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
     bool plain = json != NULL;
     json_decref(json);
     if (is_word(v, "true") || is_word(v, "false")) { /* Python's have capitals */

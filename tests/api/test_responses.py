@@ -1,4 +1,5 @@
 """OpenAI's Responses with the real `openai` package: stateless, streamed, kept."""
+import json
 import os
 from typing import Literal
 
@@ -6,6 +7,7 @@ import openai
 import pydantic
 import pytest
 
+import parrot
 from harness import Server
 from conftest import LLAMA, VOICES
 
@@ -131,9 +133,35 @@ def test_what_was_read_is_listed_in_pages(client):
     for field, value in (("order", "up"), ("limit", 0), ("limit", 101), ("limit", "x"), ("after", "nothing")):
         with pytest.raises(openai.BadRequestError, match=field):
             client.responses.input_items.list(one.id, extra_query={field: value})
-    for wrong in (first.last_id[:-1] + "99", first.last_id + "x"):
+    ids = [i.id for i in client.responses.input_items.list(one.id, order="asc")]
+    mixed = [ids[0], client.responses.input_items.list(named.id).data[0].id, ids[1], ids[0]]  # of two responses, by turns
+    again = client.responses.create(model="qv_r4", input=[{"id": i} for i in mixed], max_output_tokens=1)
+    assert texts(client.responses.input_items.list(again.id, order="asc")) == ["number 0", "number 2", "number 1", "number 0"]
+    place = ids[3].index("_in") + 3
+    assert ids[3][place:] == "3" and ids[3].startswith("msg_")
+    for wrong in (first.last_id[:-1] + "99", first.last_id + "x", "fc" + ids[3][3:], "rs" + ids[3][3:],
+                  *(ids[3][:place] + n for n in ("+3", "03", " 3", "-3", "", "18446744073709551619"))):
         with pytest.raises(openai.NotFoundError):
             client.responses.create(model="qv_r4", input=[{"id": wrong}])
+
+
+def test_a_kept_text_may_have_any_character(tmp_path):
+    texts = {"plain": "one\0two", "call": '<tool_call>\n{"name": "now", "arguments": {"zone": "a\\u0000b"}}\n</tool_call>', "after": "Yes."}
+    with Server(parrot.make(str(tmp_path / "model"), texts), {}, ["--threads", "1"], name="parrot") as s:
+        bird = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
+        one = bird.responses.create(model="parrot", input="#plain")
+        assert one.output_text == "one\0two" == bird.responses.retrieve(one.id).output_text
+        assert bird.responses.create(model="parrot", input="#plain", previous_response_id=one.id).output_text == "one\0two"
+        tool = {"type": "function", "name": "now", "strict": False, "parameters": {"type": "object", "properties": {"zone": {"type": "string"}}}}
+        call = bird.responses.create(model="parrot", input="#call", tools=[tool])
+        assert json.loads(call.output[0].arguments) == {"zone": "a\0b"}
+        said = {"type": "function_call_output", "call_id": call.output[0].call_id, "output": "12"}
+        assert bird.responses.create(model="parrot", input=[said], tools=[tool], previous_response_id=call.id).output_text == "Yes."
+        ask = {"model": "parrot", "messages": [{"role": "user", "content": "#call"}], "max_tokens": 50, "stream": False}
+        anthropic = s.post("/v1/messages", {**ask, "tools": [{"name": "now", "input_schema": tool["parameters"]}]})[1]
+        assert anthropic["content"][0]["input"] == {"zone": "a\0b"}
+        ollama = s.post("/api/chat", {**ask, "tools": [{"type": "function", "function": {"name": "now", "parameters": tool["parameters"]}}]})[1]
+        assert ollama["message"]["tool_calls"][0]["function"]["arguments"] == {"zone": "a\0b"}
 
 
 def test_streams_are_kept_and_what_isnt_asked_isnt(client):
