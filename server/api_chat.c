@@ -19,6 +19,8 @@
 #include "tenant_gate.h"
 #include "tool_grammar.h"
 
+#define USUAL_STRICT_NS (2 * NS_PER_S) /* for a look at the schemas of tools that needn't be strict */
+
 /* A chat on its way to a prompt. */
 struct chat {
     const struct text_model *text;
@@ -277,69 +279,83 @@ static void release(void *grammar)
     grammar_release(grammar);
 }
 
-/* The field is about all that the model says, markers too. */
-static bool constrains_all(const char *field)
+static void set_strict(const json_t *tool, bool strict, struct reader *r)
 {
-    return field && strcmp(field, "response_format") != 0;
+    if (json_object_set_new(json_object_get(tool, "function"), "strict", json_boolean(strict)) != 0)
+        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
 }
 
 /* `strict` of tools that don't say it, behind the template, which has no word of it. Those that are now: in
- * `set`; false: none is. */
+ * `set`; false: none is. Schemas that take long leave the rest as they are. */
 static bool set_usual_strict(const struct completion *c, const struct grammar_scope *scope,
-                             bool set[TOOLS_MAX])
+                             bool set[TOOLS_MAX], struct reader *r)
 {
     const json_t *tools = json_object_get(c->body, "tools");
+    int64_t begin_ns = clock_now_ns();
     bool any = false;
-    for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX; i++) {
+    for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX && r->status == STATUS_OK; i++) {
         const json_t *tool = json_array_get(tools, i);
-        json_t *function = json_object_get(tool, "function");
-        set[i] = !json_is_boolean(json_object_get(function, "strict")) &&
-                 tool_can_be_strict(scope, tool, c->r->arena);
-        if (set[i])
-            json_object_set_new(function, "strict", json_true());
+        if (json_is_boolean(json_object_get(json_object_get(tool, "function"), "strict")) ||
+            clock_now_ns() - begin_ns > USUAL_STRICT_NS)
+            continue;
+        enum status s = tool_can_be_strict(scope, tool, c->r->arena);
+        set[i] = s == STATUS_OK;
         any |= set[i];
+        if (s == STATUS_NO_MEMORY)
+            read_fail(r, s, NULL, "no memory for the request");
+        else if (set[i])
+            set_strict(tool, true, r);
     }
     return any;
 }
 
-static void take_back_strict(const struct completion *c, const bool set[TOOLS_MAX])
+static void take_back_strict(const struct completion *c, const bool set[TOOLS_MAX], struct reader *r)
 {
     const json_t *tools = json_object_get(c->body, "tools");
     for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX; i++)
         if (set[i])
-            json_object_set_new(json_object_get(json_array_get(tools, i), "function"), "strict",
-                                json_false());
+            set_strict(json_array_get(tools, i), false, r);
 }
+
+/* The caller's own constraint. */
+struct asked_grammar {
+    const char *field; /* or NULL: none */
+    struct grammar_part part;
+    bool raw; /* it is about all that the model says, markers too */
+};
 
 /* What the caller's own constraint and the tools' leave: a grammar of both, or the constraint's alone. */
 static void make_tool_grammar(struct completion *c, const struct grammar_scope *scope,
-                              const struct tool_params *tools, struct reader *r)
+                              const struct tool_params *tools, const struct asked_grammar *asked,
+                              struct reader *r)
 {
     struct tool_grammar g = {.scope = scope, .tools = tools, .format = &c->format};
-    struct grammar_part answer;
     const char *field = tools->legacy ? "function_call" : "tool_choice";
     bool required = tools->choice == TOOL_REQUIRED;
     bool strict = tools->choice == TOOL_AUTO && tools_are_strict(tools->tools);
     bool opened = c->format.in_thought || c->format.in_block;
+    struct grammar *made;
     struct error err;
     if (!required && !strict && (!c->params.grammar || (tools->choice == TOOL_NONE && !opened)))
         return;
-    const char *asked = read_grammar_part(r, c->r->arena, &answer);
-    bool raw = constrains_all(asked);
-    if (raw && (required || strict))
-        read_fail(r, STATUS_INVALID, asked, "%s: can't be kept to by a call that %s asks for", asked,
-                  required ? field : "a tool's strict");
-    if (raw || r->status != STATUS_OK)
+    if (asked->raw && (required || strict))
+        read_fail(r, STATUS_INVALID, asked->field, "%s: can't be kept to by a call that %s asks for",
+                  asked->field, required ? field : "a tool's strict");
+    if (asked->raw || r->status != STATUS_OK)
         return;
     if (!required) {
-        field = asked ? asked : tools->legacy ? "functions" : "tools";
-        g.answer = asked ? &answer : NULL;
+        field = asked->field ? asked->field : tools->legacy ? "functions" : "tools";
+        g.answer = asked->field ? &asked->part : NULL;
     }
-    enum status st = tool_grammar_create(&g, c->r->arena, &c->params.grammar, &err);
-    if (st != STATUS_OK)
+    enum status st = tool_grammar_create(&g, c->r->arena, &made, &err);
+    if (st != STATUS_OK) {
         read_fail(r, st, field, "%s: %s", field, err.text);
-    else if (arena_on_end(c->r->arena, release, c->params.grammar) != 0)
+    } else if (arena_on_end(c->r->arena, release, made) != 0) {
+        grammar_release(made);
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
+    } else {
+        c->params.grammar = made;
+    }
 }
 
 /* A grammar for tool_choice "required" or a name, for an answer's form beside tools that may be called
@@ -350,23 +366,24 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
     const struct server *s = c->server;
     const struct grammar_scope scope = {s->grammars, s->base.text->tokenizer,
                                         model_config(s->base.model)->vocab_size, gate_name(c->r)};
-    struct grammar *asked = c->params.grammar;
-    struct grammar_part part;
+    struct asked_grammar asked = {.field = NULL};
     bool set[TOOLS_MAX] = {false}, usual = c->strict_is_usual && !c->dialect->counts;
-    bool raw = constrains_all(read_grammar_part(r, c->r->arena, &part));
-    if (raw && c->format.in_block) { /* nor does it say for whom it is */
+    asked.field = read_grammar_part(r, c->r->arena, &asked.part);
+    asked.raw = asked.field && strcmp(asked.field, "response_format") != 0;
+    if (asked.raw && c->format.in_block) { /* nor does it say for whom it is */
         c->format.calls = NULL;
         c->format.in_block = false;
     }
-    usual = usual && !raw && set_usual_strict(c, &scope, set);
-    make_tool_grammar(c, &scope, tools, r);
+    usual = usual && !asked.raw && tools->choice != TOOL_NONE && set_usual_strict(c, &scope, set, r);
+    if (r->status != STATUS_OK)
+        return;
+    make_tool_grammar(c, &scope, tools, &asked, r);
     if (!usual || r->status == STATUS_OK || r->status == STATUS_NO_MEMORY || tools->choice != TOOL_AUTO)
         return;
-    take_back_strict(c, set);
     *r->fault = (struct fault){0};
     r->status = STATUS_OK;
-    c->params.grammar = asked;
-    make_tool_grammar(c, &scope, tools, r);
+    take_back_strict(c, set, r);
+    make_tool_grammar(c, &scope, tools, &asked, r);
 }
 
 /* What is to be looked for in the replies. */

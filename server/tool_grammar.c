@@ -32,7 +32,7 @@ static struct grammar_part arguments_of(struct builder *b, const json_t *tool)
     return schema_of(b, tool);
 }
 
-bool tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool, struct arena *arena)
+enum status tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool, struct arena *arena)
 {
     struct builder b = {.arena = arena};
     struct grammar_part part = schema_of(&b, tool);
@@ -40,9 +40,9 @@ bool tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool, s
     const struct grammar_spec spec = {.alternatives = &one, .n_alternatives = 1};
     struct grammar *g = NULL;
     struct error err;
-    bool can = !b.failed && grammar_store_get(scope, &spec, &g, &err) == STATUS_OK;
+    enum status s = b.failed ? STATUS_NO_MEMORY : grammar_store_get(scope, &spec, &g, &err);
     grammar_release(g);
-    return can;
+    return s;
 }
 
 static struct grammar_part part_for(struct builder *b, const struct call_part *part, const json_t *tool)

@@ -23,8 +23,9 @@ struct tool_grammar {
 LK_MUST_USE enum status tool_grammar_create(const struct tool_grammar *g, struct arena *arena,
                                             struct grammar **out, struct error *err);
 
-/* Grammars can do the schema of this tool. Thread: a worker. */
-bool tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool, struct arena *arena);
+/* STATUS_OK: grammars can do the schema of this tool; STATUS_NO_MEMORY; else they can't. Thread: a worker. */
+LK_MUST_USE enum status tool_can_be_strict(const struct grammar_scope *scope, const json_t *tool,
+                                           struct arena *arena);
 /* One of the tools asks for arguments that follow its schema. */
 bool tools_are_strict(const json_t *tools);
 
