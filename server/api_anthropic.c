@@ -323,6 +323,21 @@ static void read_format(struct translation *t)
     translate_schema(t, json_object_get(format, "schema"));
 }
 
+/* What is wrong with them is said by their name here. */
+static void read_stops(struct translation *t)
+{
+    const json_t *stops = json_object_get(t->in.object, "stop_sequences");
+    bool good = !json_is_set(stops) || json_is_string(stops) || json_is_array(stops);
+    char text[96];
+    for (size_t i = 0; i < json_array_size(stops); i++)
+        good = good && json_is_string(json_array_get(stops, i));
+    if (!good)
+        read_fail(&t->in, STATUS_INVALID, "stop_sequences",
+                  "stop_sequences: found %s, expected an array of strings",
+                  describe_json(stops, text, sizeof text));
+    translate_rename(t, "stop_sequences", "stop");
+}
+
 static enum status translate_any(struct completion *c, bool counts)
 {
     static const char *const refused[] = {"mcp_servers", "container", "logprobs", "top_logprobs"};
@@ -342,7 +357,7 @@ static enum status translate_any(struct completion *c, bool counts)
         json_object_del(t.out, "stream");
     else if (!read_int(&t.in, "max_tokens", 1, INT32_MAX, &n))
         read_fail(&t.in, STATUS_INVALID, "max_tokens", "max_tokens: missing; expected a whole number from 1");
-    translate_rename(&t, "stop_sequences", "stop");
+    read_stops(&t);
     if (read_object(&t.in, "metadata", &metadata))
         put_same(&t.in, t.out, "user", json_object_get(metadata, "user_id"));
     read_thinking_mode(&t);

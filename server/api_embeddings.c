@@ -21,6 +21,7 @@ struct embed_form {
     bool base64, raw; /* raw: not of length 1 */
     bool cuts;        /* texts that are too long lose their ends, as Ollama has it */
     uint32_t n;       /* dimensions */
+    const char *key;  /* where the texts stand in the body */
     const char *model;
 };
 
@@ -51,8 +52,9 @@ static void read_shape(struct translation *t, struct embed_form *form)
     form->raw = !normalize;
 }
 
-static void read_input(struct translation *t, const char *key)
+static void read_input(struct translation *t, struct embed_form *form, const char *key)
 {
+    form->key = key;
     const json_t *input = json_object_get(t->in.object, key);
     char text[96];
     if (!json_is_string(input) && (!json_is_array(input) || json_array_size(input) == 0))
@@ -73,7 +75,7 @@ static void read_llama(struct translation *t, struct embed_form *form)
                   (long long)how);
     form->raw |= how == -1;
     form->base64 = false;
-    read_input(t, json_object_get(t->in.object, "input") ? "input" : "content");
+    read_input(t, form, json_object_get(t->in.object, "input") ? "input" : "content");
 }
 
 /* "NAME:latest" is NAME. */
@@ -107,7 +109,7 @@ static enum status translate(struct completion *c, enum embed_style style)
         if (style == EMBED_LLAMA)
             read_llama(&t, form);
         else
-            read_input(&t, style == EMBED_OLLAMA_ONE ? "prompt" : "input");
+            read_input(&t, form, style == EMBED_OLLAMA_ONE ? "prompt" : "input");
         form->cuts = style == EMBED_OLLAMA || style == EMBED_OLLAMA_ONE;
         if (form->cuts) {
             read_tagged(&t, form);
@@ -152,10 +154,10 @@ static enum status parse(struct completion *c)
     if (s == STATUS_OK || strcmp(c->fault.param, "prompt") != 0)
         return s;
     if (strncmp(err->text, "prompt", 6) == 0) {
-        snprintf(text, sizeof text, "input%s", err->text + 6);
+        snprintf(text, sizeof text, "%s%s", form->key, err->text + 6);
         memcpy(err->text, text, sizeof text);
     }
-    snprintf(c->fault.param, sizeof c->fault.param, "input");
+    snprintf(c->fault.param, sizeof c->fault.param, "%s", form->key);
     return s;
 }
 

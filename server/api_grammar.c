@@ -193,6 +193,14 @@ static void make_compact(struct found *f)
         f->part.kind = GRAMMAR_COMPACT_OBJECT;
 }
 
+/* json_object, which isn't false. */
+static void take_any_object(struct found *f, struct reader *own)
+{
+    bool wanted;
+    if (read_bool(own, "json_object", &wanted) && is_first(f, "structured_outputs.json_object"))
+        f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
+}
+
 static void take_structured(struct found *f, const json_t *all)
 {
     static const char *const harmless[] = {"disable_fallback", "disable_additional_properties"};
@@ -223,8 +231,8 @@ static void take_structured(struct found *f, const json_t *all)
             take_text(f, "structured_outputs.grammar", GRAMMAR_GBNF, v);
         else if (strcmp(key, "structural_tag") == 0)
             take_tags(f, "structured_outputs.structural_tag", v);
-        else if (strcmp(key, "json_object") == 0 && is_first(f, "structured_outputs.json_object"))
-            f->part = (struct grammar_part){GRAMMAR_JSON_OBJECT, NULL, 0};
+        else if (strcmp(key, "json_object") == 0)
+            take_any_object(f, &own);
         else if (strcmp(key, "disable_any_whitespace") == 0)
             read_bool(&own, key, &compact);
         else if (f->r->status == STATUS_OK)

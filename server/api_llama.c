@@ -37,6 +37,7 @@ static void begin(struct translation *t, struct completion *c)
     read_int(&t->in, "n_predict", -2, INT32_MAX, &n);
     if (n < 0 && !json_object_get(t->in.object, "max_tokens"))
         put_new(&t->in, t->out, "n_predict", json_integer(-1));
+    read_bool(&t->in, "return_token_ids", &tokens);
     read_bool(&t->in, "return_tokens", &tokens);
     check_fields(t);
     if (tokens || json_is_true(json_object_get(t->in.object, "stream")))

@@ -111,7 +111,9 @@ static void read_sampling(struct reader *r, struct sampling *s)
         s->typical_p = FLT_MIN;
     if (read_int(r, "min_keep", 0, INT32_MAX, &n))
         s->min_keep = (uint32_t)n;
-    if (read_int(r, "repeat_last_n", -1, INT32_MAX, &n) || read_int(r, "penalty_last_n", -1, INT32_MAX, &n))
+    if (read_int(r, "repeat_last_n", -1, INT32_MAX, &n))
+        s->penalty_last_n = (int32_t)n;
+    if (read_int(r, "penalty_last_n", -1, INT32_MAX, &n))
         s->penalty_last_n = (int32_t)n;
     if (read_int(r, "mirostat", 0, 2, &n))
         s->mirostat = (uint32_t)n;
@@ -382,7 +384,10 @@ static void read_caching(struct reader *r, struct gen_params *p)
 static void read_count(struct reader *r, const struct parse_limits *limits, struct gen_params *p)
 {
     int64_t n;
-    if (read_int(r, "n", 1, limits->n_max, &n) || read_int(r, "n_cmpl", 1, limits->n_max, &n))
+    if (read_int(r, "n", 1, limits->n_max, &n))
+        p->n = (uint32_t)n;
+    if (read_int(r, "n_cmpl", 1, limits->n_max,
+                 &n)) /* llama-server's name, which there has the last word too */
         p->n = (uint32_t)n;
     p->n_made = p->n;
     if (read_int(r, "best_of", p->n, limits->n_max, &n)) /* not below n */

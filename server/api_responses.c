@@ -634,6 +634,7 @@ static enum status translate(struct completion *c)
                                        "store",  "metadata",     "stream_options",        "truncation",
                                        "prompt", "max_tokens",   "max_completion_tokens", "n_predict"};
     struct translation t;
+    int64_t n;
     translate_begin(&t, c);
     begin_form(&t, c);
     translate_refuse(&t, KEYS_OF(refused));
@@ -641,6 +642,9 @@ static enum status translate(struct completion *c)
     translate_drop(&t, KEYS_OF(gone));
     if (c->dialect->counts)
         json_object_del(t.out, "stream");
+    if (read_int(&t.in, "max_output_tokens", -1, INT32_MAX, &n) && n == 0)
+        read_fail(&t.in, STATUS_INVALID, "max_output_tokens",
+                  "max_output_tokens: found 0, expected at least 1");
     translate_rename(&t, "max_output_tokens", "max_completion_tokens");
     read_format(&t);
     if (t.in.status == STATUS_OK)

@@ -47,7 +47,8 @@ static void check_function(struct reader *r, const json_t *f, const char *where)
                   describe_json(strict, text, sizeof text));
 }
 
-static void check_tool(struct reader *r, const json_t *tools, size_t i)
+/* legacy: its function stands in `functions`. */
+static void check_tool(struct reader *r, const json_t *tools, size_t i, bool legacy)
 {
     char where[64];
     const json_t *tool = json_array_get(tools, i), *function = json_object_get(tool, "function");
@@ -58,7 +59,7 @@ static void check_tool(struct reader *r, const json_t *tools, size_t i)
                   "%s.type: found \"%.40s\"; only \"function\" is supported", where, type ? type : "");
         return;
     }
-    snprintf(where, sizeof where, "tools[%zu].function", i);
+    snprintf(where, sizeof where, legacy ? "functions[%zu]" : "tools[%zu].function", i);
     check_function(r, function, where);
     if (r->status != STATUS_OK)
         return;
@@ -172,7 +173,7 @@ void read_tools(struct reader *r, json_t *body, struct tool_params *out)
         read_fail(r, STATUS_INVALID, "tools", "tools: found %zu, at most %u are accepted",
                   json_array_size(tools), TOOLS_MAX);
     for (size_t i = 0; i < json_array_size(tools) && r->status == STATUS_OK; i++)
-        check_tool(r, tools, i);
+        check_tool(r, tools, i, out->legacy);
     read_choice(r, body, out);
     if (json_array_size(out->tools) == 0)
         out->choice = TOOL_NONE;

@@ -56,6 +56,7 @@ def test_what_says_nothing_is_let_through(server):
 def test_n_cmpl_is_n(server):
     both = ask(server, n_predict=3, n_cmpl=2)
     assert [a["index"] for a in both] == [0, 1] and both[0]["content"] == both[1]["content"] == ask(server, n_predict=3)["content"]
+    assert len(ask(server, n_predict=3, n=1, n_cmpl=2)) == 2  # its own name has the last word
 
 
 def test_a_chat_is_counted_in_tokens(server):
