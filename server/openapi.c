@@ -1,5 +1,5 @@
-/* The description of the API. Fields are those that api_params.c and its neighbours read; where a body isn't
- * described further, docs/ says more. */
+/* The description of the API: which paths there are, and what goes in and out. Bodies are in
+ * openapi_schemas.c. */
 #include "openapi.h"
 
 #include <stdio.h>
@@ -7,132 +7,8 @@
 
 #include "api.h"
 #include "api_render.h"
+#include "openapi_schemas.h"
 #include "router.h"
-
-/* ---- schemas, as JSON */
-
-#define TEXT "{\"type\":\"string\"}"
-#define FLAG "{\"type\":[\"boolean\",\"null\"]}"
-#define NUMBER(min, max) "{\"type\":[\"number\",\"null\"],\"minimum\":" min ",\"maximum\":" max "}"
-#define WHOLE(min, max) "{\"type\":[\"integer\",\"null\"],\"minimum\":" min ",\"maximum\":" max "}"
-#define OBJECT "{\"type\":\"object\"}"
-
-/* Of everything that generates. */
-#define GENERATION                                                                                                                                                                \
-    "\"model\":{\"type\":\"string\",\"description\":\"the voice: a name, name@version, a sum like "                                                                               \
-    "pt+0.5*safety, auto\"},"                                                                                                                                                     \
-    "\"temperature\":" NUMBER("0", "100") ",\"top_p\":" NUMBER("0", "1") ",\"top_k\":" WHOLE(                                                                                     \
-        "-1",                                                                                                                                                                     \
-        "2147483"                                                                                                                                                                 \
-        "647") ",\"min_p\":" NUMBER("0", "1") ",\"typical_p\":" NUMBER("0",                                                                                                       \
-                                                                       "1") ",\"repetition_"                                                                                      \
-                                                                            "penalty\":" NUMBER(                                                                                  \
-                                                                                "0.01",                                                                                           \
-                                                                                "100") ",\""                                                                                      \
-                                                                                       "pre"                                                                                      \
-                                                                                       "sen"                                                                                      \
-                                                                                       "ce_"                                                                                      \
-                                                                                       "pen"                                                                                      \
-                                                                                       "alt"                                                                                      \
-                                                                                       "y\""                                                                                      \
-                                                                                       ":" NUMBER("-2", "2") ",\"frequency_penalty\":" NUMBER(                                    \
-                                                                                           "-2",                                                                                  \
-                                                                                           "2") ",\"seed\":"                                                                      \
-                                                                                                "{\"type\":"                                                                      \
-                                                                                                "["                                                                               \
-                                                                                                "\"integer"                                                                       \
-                                                                                                "\","                                                                             \
-                                                                                                "\"null\"]}"                                                                      \
-                                                                                                ","                                                                               \
-                                                                                                "\"n\""                                                                           \
-                                                                                                ":" WHOLE("1", "1024") ",\"max_tokens\":" WHOLE(                                  \
-                                                                                                    "-1",                                                                         \
-                                                                                                    "214748"                                                                      \
-                                                                                                    "3647") ",\"stop\":{\"type\":[\"string\",\"array\",\"null\"],\"items\":" TEXT \
-                                                                                                            "},\"stream\":" FLAG                                                  \
-                                                                                                            ",\"stream_options\":{\"type\":[\"object\",\"null\"]},\"logit_bias\":{\"type\":[\"object\",\"array\",\"null\"]}"
-
-struct schema {
-    const char *name, *json;
-};
-static const struct schema schemas[] = {
-    {"Error",
-     "{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":[\"object\","
-     "\"string\"],"
-     "\"properties\":{\"message\":" TEXT ",\"type\":" TEXT ",\"param\":{\"type\":[\"string\",\"null\"]},"
-     "\"code\":{\"type\":[\"string\",\"integer\",\"null\"]}}}}}"},
-    {"Content", "{\"anyOf\":[" TEXT
-                ",{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":[\"type\",\"text\"],"
-                "\"properties\":{\"type\":{\"const\":\"text\"},\"text\":" TEXT "}}}]}"},
-    {"Message", "{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{\"type\":"
-                "\"string\",\"enum\":[\"system\","
-                "\"developer\",\"user\",\"assistant\",\"tool\",\"function\"]},\"content\":{\"$ref\":\"#/"
-                "components/schemas/Content\"},"
-                "\"adapter\":{\"type\":[\"string\",\"null\"],\"minLength\":1,\"description\":\"the voice "
-                "from this turn on\"}}}"},
-    {"ChatRequest",
-     "{\"type\":\"object\",\"required\":[\"messages\"],\"properties\":{\"messages\":{\"type\":\"array\","
-     "\"minItems\":1,\"maxItems\":4096,\"items\":{\"$ref\":\"#/components/schemas/Message\"}}," GENERATION
-     "}}"},
-    {"CompletionRequest", "{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{\"prompt\":{"
-                          "\"type\":[\"string\",\"array\"]}," GENERATION "}}"},
-    {"Usage",
-     "{\"type\":\"object\",\"properties\":{\"prompt_tokens\":{\"type\":\"integer\"},\"completion_tokens\":"
-     "{\"type\":\"integer\"},\"total_tokens\":{\"type\":\"integer\"}}}"},
-    {"Completion",
-     "{\"type\":\"object\",\"required\":[\"id\",\"object\",\"created\",\"model\",\"choices\"],\"properties\":"
-     "{"
-     "\"id\":" TEXT ",\"object\":{\"enum\":[\"chat.completion\",\"text_completion\"]},\"created\":{\"type\":"
-     "\"integer\"},\"model\":" TEXT
-     ",\"choices\":{\"type\":\"array\",\"items\":{\"type\":\"object\",\"required\":"
-     "[\"index\",\"finish_reason\"]}},\"usage\":{\"$ref\":\"#/components/schemas/Usage\"}}}"},
-    {"Model",
-     "{\"type\":\"object\",\"required\":[\"id\",\"object\",\"created\",\"owned_by\"],\"properties\":{"
-     "\"id\":" TEXT ",\"object\":{\"const\":\"model\"},\"created\":{\"type\":\"integer\"},\"owned_by\":" TEXT
-     ",\"root\":" TEXT
-     ",\"parent\":{\"type\":[\"string\",\"null\"]},\"max_model_len\":{\"type\":\"integer\"}}}"},
-    {"Models", "{\"type\":\"object\",\"required\":[\"object\",\"data\"],\"properties\":{\"object\":{"
-               "\"const\":\"list\"},"
-               "\"data\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Model\"}}}}"},
-    {"TokenizeRequest",
-     "{\"type\":\"object\",\"properties\":{\"content\":" TEXT ",\"prompt\":" TEXT
-     ",\"messages\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/Message\"}}"
-     ",\"add_special\":" FLAG ",\"with_pieces\":" FLAG "}}"},
-    {"DetokenizeRequest",
-     "{\"type\":\"object\",\"required\":[\"tokens\"],\"properties\":{\"tokens\":{\"type\":\"array\","
-     "\"items\":{\"type\":\"integer\",\"minimum\":0}}}}"},
-    {"EmbeddingRequest",
-     "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
-     ",\"input\":{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"items\":{\"type\":"
-     "\"string\",\"minLength\":1}},\"encoding_format\":{\"enum\":[\"float\",\"base64\"]}}}"},
-    {"LlamaEmbeddingRequest",
-     "{\"type\":\"object\",\"properties\":{\"model\":" TEXT
-     ",\"content\":{\"type\":[\"string\",\"array\"],\"minLength\":1,\"minItems\":1,\"items\":{\"type\":"
-     "\"string\",\"minLength\":1}},\"embd_normalize\":{\"type\":\"integer\"}}}"},
-    {"ResponseRequest",
-     "{\"type\":\"object\",\"required\":[\"input\"],\"properties\":{\"model\":" TEXT
-     ",\"input\":{\"type\":[\"string\",\"array\"]},\"instructions\":{\"type\":[\"string\",\"null\"]},"
-     "\"max_output_tokens\":" WHOLE("1", "2147483647") ",\"temperature\":" NUMBER(
-         "0", "2") ",\"stream\":" FLAG ",\"store\":" FLAG
-                   ",\"previous_response_id\":{\"type\":[\"string\",\"null\"]}}}"},
-    {"MessagesRequest",
-     "{\"type\":\"object\",\"required\":[\"messages\",\"max_tokens\"],\"properties\":{\"model\":" TEXT
-     ",\"max_tokens\":{\"type\":\"integer\",\"minimum\":1},\"messages\":{\"type\":\"array\",\"minItems\":1,"
-     "\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{\"enum\":"
-     "[\"user\",\"assistant\"]},\"content\":{\"$ref\":\"#/components/schemas/Content\"}}}},\"stream\":" FLAG
-     "}}"},
-    {"OllamaRequest",
-     "{\"type\":\"object\",\"required\":[\"model\"],\"properties\":{\"model\":" TEXT ",\"prompt\":" TEXT
-     ",\"stream\":" FLAG ",\"options\":{\"type\":[\"object\",\"null\"]}}}"},
-    {"OllamaChatRequest",
-     "{\"type\":\"object\",\"required\":[\"model\",\"messages\"],\"properties\":{\"model\":" TEXT
-     ",\"messages\":{\"type\":"
-     "\"array\",\"items\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{\"role\":{"
-     "\"enum\":[\"system\","
-     "\"user\",\"assistant\"]},\"content\":" TEXT "}}},\"stream\":" FLAG
-     ",\"options\":{\"type\":[\"object\",\"null\"]}}}"},
-    {"Any", OBJECT},
-};
 
 /* ---- operations */
 
@@ -148,30 +24,32 @@ static const struct operation operations[] = {
     {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "Completion", EVENTS},
     {"POST", "/chat/completions", "The same, as llama-server has it too", "ChatRequest", "Completion",
      EVENTS},
-    {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatRequest", "Any", NULL},
-    {"POST", "/completion", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
-    {"POST", "/completions", "llama-server's completion", "CompletionRequest", NULL, EVENTS},
-    {"POST", "/infill", "Text in the middle, as llama-server has it", "Any", NULL, EVENTS},
+    {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatCountRequest", "Any",
+     NULL},
+    {"POST", "/completion", "llama-server's completion", "LlamaCompletionRequest", NULL, EVENTS},
+    {"POST", "/completions", "llama-server's completion", "LlamaCompletionRequest", NULL, EVENTS},
+    {"POST", "/infill", "Text in the middle, as llama-server has it", "InfillRequest", NULL, EVENTS},
     {"GET", "/props", "llama-server's properties", NULL, "Any", NULL},
     {"GET", "/slots", "llama-server's slots", NULL, NULL, NULL},
     {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Any", NULL},
     {"POST", "/embedding", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
     {"POST", "/embeddings", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
     {"POST", "/v1/responses", "OpenAI's Responses", "ResponseRequest", "Any", EVENTS},
-    {"POST", "/v1/responses/input_tokens", "How many tokens a response would read", "ResponseRequest", "Any",
-     NULL},
+    {"POST", "/v1/responses/input_tokens", "How many tokens a response would read", "ResponseCountRequest",
+     "Any", NULL},
     {"GET", "/v1/responses/{name}", "A response that was kept", NULL, "Any", NULL},
     {"DELETE", "/v1/responses/{name}", "Forgets a response", NULL, "Any", NULL},
     {"GET", "/v1/responses/{name}/input_items", "What a response has read", NULL, "Any", NULL},
     {"POST", "/v1/messages", "Anthropic's Messages", "MessagesRequest", "Any", EVENTS},
-    {"POST", "/v1/messages/count_tokens", "How many tokens messages are", "MessagesRequest", "Any", NULL},
+    {"POST", "/v1/messages/count_tokens", "How many tokens messages are", "MessagesCountRequest", "Any",
+     NULL},
     {"POST", "/api/chat", "Ollama's chat", "OllamaChatRequest", "Any", "application/x-ndjson"},
-    {"POST", "/api/generate", "Ollama's completion", "OllamaRequest", "Any", "application/x-ndjson"},
-    {"POST", "/api/embed", "Ollama's embeddings", "OllamaRequest", "Any", NULL},
-    {"POST", "/api/embeddings", "Ollama's embedding of one text", "OllamaRequest", "Any", NULL},
+    {"POST", "/api/generate", "Ollama's completion", "OllamaGenerateRequest", "Any", "application/x-ndjson"},
+    {"POST", "/api/embed", "Ollama's embeddings", "OllamaEmbedRequest", "Any", NULL},
+    {"POST", "/api/embeddings", "Ollama's embedding of one text", "OllamaEmbeddingRequest", "Any", NULL},
     {"GET", "/api/tags", "Ollama's list of models", NULL, "Any", NULL},
     {"GET", "/api/ps", "Ollama's list of what is in memory", NULL, "Any", NULL},
-    {"POST", "/api/show", "Ollama's words on a model", "OllamaRequest", "Any", NULL},
+    {"POST", "/api/show", "Ollama's words on a model", "OllamaShowRequest", "Any", NULL},
     {"GET", "/api/version", "Ollama's version", NULL, "Any", NULL},
     {"POST", "/api/create", "Not done here: 501 says what is", NULL, NULL, NULL},
     {"POST", "/api/copy", "Not done here: 501 says what is", NULL, NULL, NULL},
@@ -191,8 +69,8 @@ static const struct operation operations[] = {
     {"POST", "/v1/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
     {"POST", "/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
     {"POST", "/v1/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
-    {"POST", "/apply-template", "Messages to the prompt's text", "ChatRequest", "Any", NULL},
-    {"POST", "/v1/apply-template", "Messages to the prompt's text", "ChatRequest", "Any", NULL},
+    {"POST", "/apply-template", "Messages to the prompt's text", "TemplateRequest", "Any", NULL},
+    {"POST", "/v1/apply-template", "Messages to the prompt's text", "TemplateRequest", "Any", NULL},
     {"GET", "/lora-adapters", "Adapters by number, as llama-server has them", NULL, NULL, NULL},
     {"GET", "/livez", "The process lives", NULL, NULL, "text/plain"},
     {"GET", "/readyz", "It serves", NULL, NULL, "text/plain"},
@@ -291,6 +169,8 @@ static void put_responses(struct jw *w, const struct operation *o)
     jw_end(w, '}');
 }
 
+#define TEXT "{\"type\":\"string\"}"
+
 static void put_parameter(struct jw *w, const char *name)
 {
     jw_key(w, "parameters");
@@ -363,10 +243,7 @@ static void put_components(struct jw *w)
     jw_begin(w, '{');
     jw_key(w, "schemas");
     jw_begin(w, '{');
-    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++) {
-        jw_key(w, schemas[i].name);
-        jw_raw(w, schemas[i].json, strlen(schemas[i].json));
-    }
+    openapi_put_schemas(w);
     jw_end(w, '}');
     jw_key(w, "securitySchemes");
     jw_begin(w, '{');

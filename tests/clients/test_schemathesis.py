@@ -24,7 +24,7 @@ def test_it_is_true(plane):
         address = s.url if plane == "clients" else f"http://127.0.0.1:{port}"
         done = subprocess.run([os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", address + "/openapi.json", "--checks", CHECKS,
                                "--max-examples", os.environ.get("EXAMPLES", "40"), "--request-timeout", "60",
-                               "--exclude-path-regex", "/admin/v1/events|/api/(create|copy|delete|pull|push|blobs).*"], capture_output=True, text=True, timeout=1200,
+                               "--exclude-path-regex", "/admin/v1/events|/api/(create|copy|delete|pull|push|blobs|me|signout|web_search|web_fetch).*"], capture_output=True, text=True, timeout=1200,
                               cwd=os.path.join(ROOT, "build")) # it leaves a folder behind
         assert done.returncode == 0, done.stdout[-6000:]
         tested = re.search(r"Tested: (\d+)", done.stdout)

@@ -1,0 +1,182 @@
+"""/openapi.json says which fields there are and of which types: what is acted on is declared, what clients send is declared and
+answered, and what isn't declared is refused by its name."""
+import glob, http.client, json, os, re
+
+import jsonschema
+import pytest
+
+import parrot
+from harness import Server
+from openapi_bodies import BODIES, VOICES
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DOCS = os.path.join(HERE, "..", "..", "docs")
+RECORDED = sorted(f for d in ("recorded", "requests", "requests_other") for f in glob.glob(os.path.join(HERE, d, "*.json")))
+MIDDLE = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"]
+WRONG = [7.5, -5, 1e12, "\u2028 odd", True, None, {"odd": 1}, [["odd"]]]
+
+
+@pytest.fixture(scope="module")
+def bird(tmp_path_factory):
+    """Its template takes documents, and it has tokens for text in the middle."""
+    texts = {"plain": "Good morning!", "after": "It sang.", MIDDLE[2]: "return a + b<|fim_pad|>"}
+    model = parrot.make(str(tmp_path_factory.mktemp("fields") / "model"), texts, special=MIDDLE,
+                        template="{% if documents %}{{ documents[0].text }}{% endif %}" + parrot.HERMES)
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def doc(bird):
+    return bird.get("/openapi.json")[1]
+
+
+def schema_of(doc, path):
+    return doc["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+
+def checker(doc, schema):
+    return jsonschema.Draft202012Validator({**schema, "components": doc["components"]})
+
+
+def branches(doc, schema):
+    """The schema with what it refers to, and each of its alternatives."""
+    if "$ref" in schema:
+        schema = doc["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return [schema] + [b for s in schema.get("anyOf", []) for b in branches(doc, s)]
+
+
+def properties(doc, schema):
+    return {k: v for b in branches(doc, schema) if "type" in b for k, v in b.get("properties", {}).items()}
+
+
+def named(text):
+    return json.loads(text.replace("MODEL", "parrot"))
+
+
+def bodies():
+    return [(path, named(json.dumps(body))) for path, body in BODIES]
+
+
+def send(connection, path, body):
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    r = connection.getresponse()
+    return r.status, r.read().decode()
+
+
+def open_to(server):
+    return http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+
+# ---- what is acted on is declared
+
+def fields_of_docs():
+    """(field, path) of the tables in clients.md and API.md."""
+    text = open(os.path.join(DOCS, "clients.md")).read().split("## Fields: acted on")[1]
+    for first, second in re.findall(r"^\| (.*?) \| (.*?) \|$", text, re.M):
+        if re.match("acted on|given to|accepted|choose", second):
+            paths = ["/v1/completions"] if "(completions)" in second else ["/v1/chat/completions"]
+            for name in re.findall(r"[a-z_]+", re.sub(r"\(.*?\)|`.*?`", "", first)):
+                yield from ((name, p) for p in paths)
+    text = open(os.path.join(DOCS, "API.md")).read().split("## Parameters of both generation endpoints")[1].split("\n\n")[1]
+    for first in re.findall(r"^\| (.*?) \|", text, re.M)[1:]:
+        only, _, names = first.rpartition(": ")
+        for name in set(re.findall(r"[a-z_]+(?:\.[a-z_]+)?", names)) - {"reasoning", "content"}:
+            for kind, path in (("chat", "/v1/chat/completions"), ("completions", "/v1/completions")):
+                if only in ("", kind):
+                    yield name, path
+
+
+def test_what_is_acted_on_is_declared(doc):
+    fields = set(fields_of_docs())
+    assert len(fields) > 90 and {("messages", "/v1/chat/completions"), ("suffix", "/v1/completions"), ("xtc_probability", "/v1/chat/completions")} & fields
+    missing = []
+    for name, path in sorted(fields):
+        schema = schema_of(doc, path)
+        for part in name.split("."):
+            schema = properties(doc, schema).get(part)
+            if schema is None:
+                missing.append((name, path))
+                break
+    assert missing == []
+
+
+# ---- what is sent is declared, and answered
+
+@pytest.mark.parametrize("file", RECORDED, ids=[os.path.basename(f)[:-5] for f in RECORDED])
+def test_what_clients_sent_is_declared(doc, file):
+    request = named(open(file).read())
+    path = request["path"].split("?")[0]
+    assert request["method"].lower() in doc["paths"].get(path, {}) or path in ("/", "/v1/models/parrot"), path
+    if request["method"] == "POST":
+        checker(doc, schema_of(doc, path)).validate(request["body"])
+
+
+def test_every_declared_field_is_taken(bird, doc):
+    """Each stands in a body that fits its schema and is answered."""
+    seen = {path: set() for path, item in doc["paths"].items() if "post" in item and schema_of(doc, path)["$ref"] != "#/components/schemas/Any"}
+    connection, faults = open_to(bird), []
+    for path, body in bodies():
+        faults += [(path, e.json_path, e.message[:200]) for e in checker(doc, schema_of(doc, path)).iter_errors(body)]
+        status, text = send(connection, path, body)
+        if status != 200:
+            faults.append((path, status, text[:200], str(body)[:300]))
+        seen[path] |= set(body)
+    assert faults == []
+    schemas = {}
+    for path, fields in seen.items():
+        assert fields, f"{path}: no body"
+        schemas.setdefault(schema_of(doc, path)["$ref"], set()).update(fields)
+    assert {ref: sorted(set(properties(doc, {"$ref": ref})) - fields) for ref, fields in schemas.items()
+            if set(properties(doc, {"$ref": ref})) - fields} == {}
+
+
+def test_voices_are_taken(server, doc):
+    for path, body in (("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}), ("/v1/completions", {"prompt": "x"})):
+        for voice in VOICES:
+            asked = {**body, **voice, "max_tokens": 1}
+            checker(doc, schema_of(doc, path)).validate(asked)
+            assert server.post(path, asked)[0] == 200
+            (key, (entry,)), = voice.items()
+            for field in entry:
+                status, answer = server.post(path, {**asked, key: [{**entry, field: {"odd": 1}}]})
+                assert status == 400 and key in answer["error"]["message"], answer
+
+
+# ---- what isn't declared is refused
+
+def spoil(doc, schema, sample, where=()):
+    """(path of keys, value, body) for each declared property: the sample with one value that the schema refuses."""
+    if isinstance(sample, list) and sample:
+        for b in branches(doc, schema):
+            for at, value, wrong in spoil(doc, b.get("items", {}), sample[0], (*where, 0)):
+                yield at, value, [wrong, *sample[1:]]
+        return
+    if not isinstance(sample, dict):
+        return
+    for name, inner in properties(doc, schema).items():
+        if name not in sample:
+            continue
+        for value in WRONG:
+            if not checker(doc, inner).is_valid(value):
+                yield (*where, name), value, {**sample, name: value}
+        for at, value, wrong in spoil(doc, inner, sample[name], (*where, name)):
+            yield at, value, {**sample, name: wrong}
+
+
+def test_other_types_are_refused(bird, doc):
+    connection, done, wrong, n = open_to(bird), set(), [], 0
+    for path, body in bodies():
+        ref, fresh = schema_of(doc, path)["$ref"], set()
+        for at, value, spoilt in spoil(doc, schema_of(doc, path), body):
+            if (ref, at) in done:
+                continue
+            fresh.add((ref, at))
+            n += 1
+            status, text = send(connection, path, spoilt)
+            field = [k for k in at if k][-1]
+            if status != 400 or field not in text:
+                wrong.append((path, at, value, status, text[:160]))
+        done |= fresh
+    assert n > 3000 and wrong == []
+
