@@ -15,42 +15,48 @@
 struct operation {
     const char *method, *path, *summary;
     const char *request, *response; /* names of schemas; NULL: no body, JSON of any form */
-    const char *more;               /* another type of a good answer; NULL: none */
+    const char *more; /* another type of a good answer, the only one without a schema; or NULL */
 };
 
 #define EVENTS "text/event-stream"
 static const struct operation operations[] = {
-    {"POST", "/v1/chat/completions", "A chat's next turn", "ChatRequest", "Completion", EVENTS},
-    {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "Completion", EVENTS},
-    {"POST", "/chat/completions", "The same, as llama-server has it too", "ChatRequest", "Completion",
+    {"POST", "/v1/chat/completions", "A chat's next turn", "ChatRequest", "ChatCompletion", EVENTS},
+    {"POST", "/v1/completions", "A text's continuation", "CompletionRequest", "TextCompletion", EVENTS},
+    {"POST", "/chat/completions", "The same, as llama-server has it too", "ChatRequest", "ChatCompletion",
      EVENTS},
-    {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatCountRequest", "Any",
+    {"POST", "/v1/chat/completions/input_tokens", "How many tokens a chat is", "ChatCountRequest",
+     "TokenCount", NULL},
+    {"POST", "/completion", "llama-server's completion", "LlamaCompletionRequest", "LlamaCompletions",
+     EVENTS},
+    {"POST", "/completions", "llama-server's completion", "LlamaCompletionRequest", "LlamaCompletions",
+     EVENTS},
+    {"POST", "/infill", "Text in the middle, as llama-server has it", "InfillRequest", "LlamaCompletions",
+     EVENTS},
+    {"GET", "/props", "llama-server's properties", NULL, "Props", NULL},
+    {"GET", "/slots", "llama-server's slots", NULL, "Slots", NULL},
+    {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Embeddings",
      NULL},
-    {"POST", "/completion", "llama-server's completion", "LlamaCompletionRequest", NULL, EVENTS},
-    {"POST", "/completions", "llama-server's completion", "LlamaCompletionRequest", NULL, EVENTS},
-    {"POST", "/infill", "Text in the middle, as llama-server has it", "InfillRequest", NULL, EVENTS},
-    {"GET", "/props", "llama-server's properties", NULL, "Any", NULL},
-    {"GET", "/slots", "llama-server's slots", NULL, NULL, NULL},
-    {"POST", "/v1/embeddings", "Vectors of texts, as the voice sees them", "EmbeddingRequest", "Any", NULL},
-    {"POST", "/embedding", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
-    {"POST", "/embeddings", "llama-server's vectors", "LlamaEmbeddingRequest", NULL, NULL},
-    {"POST", "/v1/responses", "OpenAI's Responses", "ResponseRequest", "Any", EVENTS},
+    {"POST", "/embedding", "llama-server's vectors", "LlamaEmbeddingRequest", "LlamaEmbeddings", NULL},
+    {"POST", "/embeddings", "llama-server's vectors", "LlamaEmbeddingRequest", "LlamaEmbeddings", NULL},
+    {"POST", "/v1/responses", "OpenAI's Responses", "ResponseRequest", "Response", EVENTS},
     {"POST", "/v1/responses/input_tokens", "How many tokens a response would read", "ResponseCountRequest",
-     "Any", NULL},
-    {"GET", "/v1/responses/{name}", "A response that was kept", NULL, "Any", NULL},
-    {"DELETE", "/v1/responses/{name}", "Forgets a response", NULL, "Any", NULL},
-    {"GET", "/v1/responses/{name}/input_items", "What a response has read", NULL, "Any", NULL},
-    {"POST", "/v1/messages", "Anthropic's Messages", "MessagesRequest", "Any", EVENTS},
-    {"POST", "/v1/messages/count_tokens", "How many tokens messages are", "MessagesCountRequest", "Any",
+     "TokenCount", NULL},
+    {"GET", "/v1/responses/{name}", "A response that was kept", NULL, "Response", NULL},
+    {"DELETE", "/v1/responses/{name}", "Forgets a response", NULL, "Deleted", NULL},
+    {"GET", "/v1/responses/{name}/input_items", "What a response has read", NULL, "ResponseItems", NULL},
+    {"POST", "/v1/messages", "Anthropic's Messages", "MessagesRequest", "AnthropicMessage", EVENTS},
+    {"POST", "/v1/messages/count_tokens", "How many tokens messages are", "MessagesCountRequest",
+     "MessagesCount", NULL},
+    {"POST", "/api/chat", "Ollama's chat", "OllamaChatRequest", "OllamaChat", "application/x-ndjson"},
+    {"POST", "/api/generate", "Ollama's completion", "OllamaGenerateRequest", "OllamaGenerated",
+     "application/x-ndjson"},
+    {"POST", "/api/embed", "Ollama's embeddings", "OllamaEmbedRequest", "OllamaEmbeddings", NULL},
+    {"POST", "/api/embeddings", "Ollama's embedding of one text", "OllamaEmbeddingRequest", "OllamaEmbedding",
      NULL},
-    {"POST", "/api/chat", "Ollama's chat", "OllamaChatRequest", "Any", "application/x-ndjson"},
-    {"POST", "/api/generate", "Ollama's completion", "OllamaGenerateRequest", "Any", "application/x-ndjson"},
-    {"POST", "/api/embed", "Ollama's embeddings", "OllamaEmbedRequest", "Any", NULL},
-    {"POST", "/api/embeddings", "Ollama's embedding of one text", "OllamaEmbeddingRequest", "Any", NULL},
-    {"GET", "/api/tags", "Ollama's list of models", NULL, "Any", NULL},
-    {"GET", "/api/ps", "Ollama's list of what is in memory", NULL, "Any", NULL},
-    {"POST", "/api/show", "Ollama's words on a model", "OllamaShowRequest", "Any", NULL},
-    {"GET", "/api/version", "Ollama's version", NULL, "Any", NULL},
+    {"GET", "/api/tags", "Ollama's list of models", NULL, "OllamaModels", NULL},
+    {"GET", "/api/ps", "Ollama's list of what is in memory", NULL, "OllamaModels", NULL},
+    {"POST", "/api/show", "Ollama's words on a model", "OllamaShowRequest", "OllamaShown", NULL},
+    {"GET", "/api/version", "Ollama's version", NULL, "OllamaVersion", NULL},
     {"POST", "/api/create", "Not done here: 501 says what is", NULL, NULL, NULL},
     {"POST", "/api/copy", "Not done here: 501 says what is", NULL, NULL, NULL},
     {"DELETE", "/api/delete", "Not done here: 501 says what is", NULL, NULL, NULL},
@@ -65,18 +71,18 @@ static const struct operation operations[] = {
     {"GET", "/v1/models", "The voices", NULL, "Models", NULL},
     {"GET", "/v1/models/*", "One voice", NULL, "Model", NULL},
     {"GET", "/models", "The voices", NULL, "Models", NULL},
-    {"POST", "/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
-    {"POST", "/v1/tokenize", "Text to tokens", "TokenizeRequest", "Any", NULL},
-    {"POST", "/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
-    {"POST", "/v1/detokenize", "Tokens to text", "DetokenizeRequest", "Any", NULL},
-    {"POST", "/apply-template", "Messages to the prompt's text", "TemplateRequest", "Any", NULL},
-    {"POST", "/v1/apply-template", "Messages to the prompt's text", "TemplateRequest", "Any", NULL},
-    {"GET", "/lora-adapters", "Adapters by number, as llama-server has them", NULL, NULL, NULL},
-    {"GET", "/livez", "The process lives", NULL, NULL, "text/plain"},
-    {"GET", "/readyz", "It serves", NULL, NULL, "text/plain"},
-    {"GET", "/health", "It serves", NULL, NULL, NULL},
-    {"GET", "/v1/health", "It serves", NULL, NULL, NULL},
-    {"GET", "/version", "Its version", NULL, NULL, NULL},
+    {"POST", "/tokenize", "Text to tokens", "TokenizeRequest", "Tokenized", NULL},
+    {"POST", "/v1/tokenize", "Text to tokens", "TokenizeRequest", "Tokenized", NULL},
+    {"POST", "/detokenize", "Tokens to text", "DetokenizeRequest", "Detokenized", NULL},
+    {"POST", "/v1/detokenize", "Tokens to text", "DetokenizeRequest", "Detokenized", NULL},
+    {"POST", "/apply-template", "Messages to the prompt's text", "TemplateRequest", "Template", NULL},
+    {"POST", "/v1/apply-template", "Messages to the prompt's text", "TemplateRequest", "Template", NULL},
+    {"GET", "/lora-adapters", "Adapters by number, as llama-server has them", NULL, "Adapters", NULL},
+    {"GET", "/livez", "The process lives", NULL, "Health", NULL},
+    {"GET", "/readyz", "It serves", NULL, "Health", NULL},
+    {"GET", "/health", "It serves", NULL, "Health", NULL},
+    {"GET", "/v1/health", "It serves", NULL, "Health", NULL},
+    {"GET", "/version", "Its version", NULL, "Version", NULL},
     {"GET", "/metrics", "Metrics for Prometheus", NULL, NULL, "text/plain"},
     {"GET", "/openapi.json", "This description", NULL, "Any", NULL},
 };
@@ -149,7 +155,8 @@ static void put_responses(struct jw *w, const struct operation *o)
     jw_key_text(w, "description", "done");
     jw_key(w, "content");
     jw_begin(w, '{');
-    put_ref(w, "application/json", o ? o->response : NULL);
+    if (!o || o->response || !o->more)
+        put_ref(w, "application/json", o ? o->response : NULL);
     if (o && o->more)
         put_ref(w, o->more, NULL);
     if (!o)
@@ -169,7 +176,15 @@ static void put_responses(struct jw *w, const struct operation *o)
     jw_end(w, '}');
 }
 
-#define TEXT "{\"type\":\"string\"}"
+/* With the quotes that JSON has. */
+static void put_json(struct jw *w, const char *json)
+{
+    size_t begin = w->out->length;
+    jw_raw(w, json, strlen(json));
+    for (size_t i = begin; i < w->out->length; i++)
+        if (w->out->data[i] == '\'')
+            w->out->data[i] = '"';
+}
 
 static void put_parameter(struct jw *w, const char *name)
 {
@@ -180,7 +195,7 @@ static void put_parameter(struct jw *w, const char *name)
     jw_key_text(w, "in", "path");
     jw_key_bool(w, "required", true);
     jw_key(w, "schema");
-    jw_raw(w, TEXT, sizeof TEXT - 1);
+    put_json(w, TEXT);
     jw_end(w, '}');
     jw_end(w, ']');
 }
@@ -237,13 +252,38 @@ static void put_paths(struct jw *w, enum plane plane)
     jw_end(w, '}');
 }
 
+static void put_schema(struct jw *w, const struct schema *s)
+{
+    jw_key(w, s->name);
+    if (!s->fields[0]) {
+        put_json(w, s->json);
+        return;
+    }
+    jw_begin(w, '{');
+    jw_key_text(w, "type", "object");
+    put_json(w, s->json);
+    jw_key(w, "properties");
+    jw_begin(w, '{');
+    for (size_t k = 0; s->fields[k]; k++)
+        for (const struct field *f = s->fields[k]; f->name; f++) {
+            jw_key(w, f->name);
+            put_json(w, f->schema);
+        }
+    jw_end(w, '}');
+    jw_end(w, '}');
+}
+
 static void put_components(struct jw *w)
 {
+    const struct schema *s;
     jw_key(w, "components");
     jw_begin(w, '{');
     jw_key(w, "schemas");
     jw_begin(w, '{');
-    openapi_put_schemas(w);
+    for (size_t i = 0; (s = openapi_request_schema(i)); i++)
+        put_schema(w, s);
+    for (size_t i = 0; (s = openapi_answer_schema(i)); i++)
+        put_schema(w, s);
     jw_end(w, '}');
     jw_key(w, "securitySchemes");
     jw_begin(w, '{');

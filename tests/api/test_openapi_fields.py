@@ -180,3 +180,82 @@ def test_other_types_are_refused(bird, doc):
         done |= fresh
     assert n > 3000 and wrong == []
 
+
+
+# ---- answers
+
+def undeclared(doc, schema, answer, where=""):
+    """Fields of the answer that its schema doesn't name. An object without named fields may have any."""
+    if isinstance(answer, list):
+        items = [b["items"] for b in branches(doc, schema) if "items" in b]
+        return {f for a in answer for i in items for f in undeclared(doc, i, a, where)}
+    known = properties(doc, schema)
+    if not isinstance(answer, dict) or not known:
+        return set()
+    return {f"{where}.{k}" for k in answer if k not in known} | {
+        f for k, v in answer.items() if k in known for f in undeclared(doc, known[k], v, f"{where}.{k}")}
+
+
+def fit(doc, method, path, kind, text):
+    """What is wrong with a good answer: its type isn't declared, or its JSON isn't as the schema says."""
+    content = doc["paths"][path][method]["responses"]["200"]["content"]
+    if kind not in content:
+        return [(path, kind)]
+    if kind != "application/json":
+        return []
+    schema, answer = content[kind]["schema"], json.loads(text)
+    return [(path, e.json_path, e.message[:200]) for e in checker(doc, schema).iter_errors(answer)] + [(path, f) for f in undeclared(doc, schema, answer)]
+
+
+def exchange(connection, method, path, body=None):
+    connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+    r = connection.getresponse()
+    text = r.read().decode()
+    assert r.status == 200, (path, body, text)
+    return r.headers["Content-Type"].split(";")[0], text
+
+
+def test_answers_are_as_declared(bird, doc):
+    connection, faults = open_to(bird), []
+    for path, body in bodies():
+        faults += fit(doc, "post", path, *exchange(connection, "POST", path, body))
+    kept = json.loads(exchange(connection, "POST", "/v1/responses", {"model": "parrot", "input": "hello"})[1])["id"]
+    names = {"/v1/models/{name}": ["parrot"], "/v1/responses/{name}": [kept], "/v1/responses/{name}/input_items": [kept]}
+    silent = {path for path in doc["paths"] if path.startswith("/api/blobs")}  # 501
+    for path in {p for p, item in doc["paths"].items() if "get" in item} - silent:
+        for name in names.get(path, [""]):
+            faults += fit(doc, "get", path, *exchange(connection, "GET", path.replace("{name}", name)))
+    faults += fit(doc, "delete", "/v1/responses/{name}", *exchange(connection, "DELETE", f"/v1/responses/{kept}"))
+    assert faults == [] and list(doc["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+
+
+def test_answers_with_calls_and_thoughts_are_as_declared(doc, tmp_path):
+    """What only some models say; and adapters among the models."""
+    texts = {"plain": "<think>\nhm\n</think>\n\nGood.", "after": "It sang.",
+             "call": '<tool_call>\n{"name": "sing", "arguments": {"n": 1}}\n</tool_call>'}
+    model = parrot.make(str(tmp_path / "model"), texts, template=parrot.HERMES_THINKS, special=("<think>", "</think>"))
+    faults, keys = [], set()
+    with Server(model, {}, ["--threads", "2"], name="parrot") as s:
+        connection = open_to(s)
+        for cue in ("plain", "call"):
+            for path, body in bodies():
+                if body.get("stream") or not body.get("tools") or path not in ("/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"):
+                    continue
+                turn = {"role": "user", "content": f"a #{cue}"}
+                asked = {"model": "parrot", "tools": body["tools"], "max_tokens": 200, "temperature": 0, "stream": False,
+                         **({"input": [turn]} if path == "/v1/responses" else {"messages": [turn]})}
+                kind, text = exchange(connection, "POST", path, asked)
+                faults += fit(doc, "post", path, kind, text)
+                keys |= {k for k in ("reasoning_content", '"tool_calls"', "function_call", "tool_use", '"thinking"') if k in text}
+        asked = {"messages": [{"role": "user", "content": "a #call"}], "functions": [{"name": "sing"}], "max_tokens": 200}
+        faults += fit(doc, "post", "/v1/chat/completions", *exchange(connection, "POST", "/v1/chat/completions", asked))
+    assert faults == [] and len(keys) == 5, keys
+
+
+def test_adapters_are_as_declared(server, doc):
+    connection, faults = open_to(server), []
+    for path in ("/v1/models", "/v1/models/qv_r4", "/lora-adapters", "/api/tags", "/api/ps", "/v1/models/tiny"):
+        declared = "/v1/models/{name}" if path.count("/") == 3 else path
+        faults += fit(doc, "get", declared, *exchange(connection, "GET", path))
+    faults += fit(doc, "post", "/api/show", *exchange(connection, "POST", "/api/show", {"model": "qv_r4"}))
+    assert faults == []

@@ -1,30 +1,9 @@
-/* What bodies have in them, for /openapi.json: each field that something here acts on, with the types that
+/* What requests have in them, for /openapi.json: each field that something here acts on, with the types that
  * its reader takes. tests/api/test_openapi_fields.py asks for each of them with types that aren't declared,
- * and wants a 400. A field that may be of any type, and
- * is only looked at where it is of use, has a description alone.
- * JSON is written with ' for ", and gets its own quotes when it's rendered. */
+ * and wants a 400. A field that may be of any type, and is only looked at where it is of use, has a
+ * description alone. */
 #include "openapi_schemas.h"
 
-#include <string.h>
-
-struct field {
-    const char *name, *schema;
-};
-
-#define REF(name) "{'$ref':'#/components/schemas/" name "'}"
-#define TEXT "{'type':'string'}"
-#define COUNT "{'type':'integer', 'minimum':0}"
-#define TEXT_OR_NULL "{'type':['string', 'null']}"
-#define FLAG "{'type':['boolean', 'null']}"
-#define OBJECT "{'type':'object'}"
-#define OBJECT_OR_NULL "{'type':['object', 'null']}"
-#define NUMBER(min, max) "{'type':['number', 'null'], 'minimum':" min ", 'maximum':" max "}"
-#define WHOLE(min, max) "{'type':['integer', 'null'], 'minimum':" min ", 'maximum':" max "}"
-#define LIST(items) "{'type':['array', 'null'], 'items':" items "}"
-#define ONE_OF(words) "{'enum':[" words ",null]}"
-#define EITHER(a, b) "{'anyOf':[" a "," b "]}"
-#define ANY(words) "{'description':'" words "'}"
-#define INT_MAX_TEXT "2147483647"
 #define TOKENS "{'type':'array', 'minItems':1, 'items':" COUNT "}"
 
 /* A text, token ids, or several of either. */
@@ -331,17 +310,7 @@ static const struct field ollama_message[] = {{"role", ROLES},
 
 #define REQUIRED(name) "'required':['" name "']"
 #define EITHER_REQUIRED(a, b) "'anyOf':[{'required':['" a "']}, {'required':['" b "']}]"
-struct schema {
-    const char *name;
-    const char *json; /* whole; or the members beside these fields */
-    const struct field *fields[12];
-};
 static const struct schema schemas[] = {
-    {"Error",
-     "{'type':'object', 'required':['error'], 'properties':{'error':{'type':['object', 'string'], "
-     "'properties':{'message':" TEXT ", 'type':" TEXT ", 'param':" TEXT_OR_NULL
-     ", 'code':{'type':['string', 'integer', 'null']}}}}}",
-     {0}},
     {"Content",
      EITHER(TEXT, "{'type':'array', 'items':{'anyOf':[" TEXT
                   ", {'type':'object', 'required':['type'], 'properties':{'type':{'enum':['text', "
@@ -397,62 +366,9 @@ static const struct schema schemas[] = {
     {"OllamaEmbedRequest", REQUIRED("input"), {voice, ollama_vectors, vectors}},
     {"OllamaEmbeddingRequest", REQUIRED("prompt"), {voice, ollama_vector, vectors}},
     {"OllamaShowRequest", EITHER_REQUIRED("model", "name"), {name}},
-    {"Usage",
-     "{'type':'object', 'properties':{'prompt_tokens':{'type':'integer'}, "
-     "'completion_tokens':{'type':'integer'}, 'total_tokens':{'type':'integer'}}}",
-     {0}},
-    {"Completion",
-     "{'type':'object', 'required':['id', 'object', 'created', 'model', 'choices'], 'properties':{'id':" TEXT
-     ", 'object':{'enum':['chat.completion', 'text_completion']}, 'created':{'type':'integer'}, 'model':" TEXT
-     ", 'choices':{'type':'array', 'items':{'type':'object', 'required':['index', 'finish_reason']}}, "
-     "'usage':" REF("Usage") "}}",
-     {0}},
-    {"Model",
-     "{'type':'object', 'required':['id', 'object', 'created', 'owned_by'], 'properties':{'id':" TEXT
-     ", 'object':{'const':'model'}, 'created':{'type':'integer'}, 'owned_by':" TEXT ", 'root':" TEXT
-     ", 'parent':" TEXT_OR_NULL ", 'max_model_len':{'type':'integer'}}}",
-     {0}},
-    {"Models",
-     "{'type':'object', 'required':['object', 'data'], 'properties':{'object':{'const':'list'}, "
-     "'data':{'type':'array', 'items':" REF("Model") "}}}",
-     {0}},
-    {"Any", OBJECT, {0}},
 };
 
-/* ---- writing */
-
-static void put_json(struct jw *w, const char *json)
+const struct schema *openapi_request_schema(size_t index)
 {
-    size_t begin = w->out->length;
-    jw_raw(w, json, strlen(json));
-    for (size_t i = begin; i < w->out->length; i++)
-        if (w->out->data[i] == '\'')
-            w->out->data[i] = '"';
-}
-
-static void put_fields(struct jw *w, const struct schema *s)
-{
-    jw_begin(w, '{');
-    jw_key_text(w, "type", "object");
-    put_json(w, s->json);
-    jw_key(w, "properties");
-    jw_begin(w, '{');
-    for (size_t k = 0; s->fields[k]; k++)
-        for (const struct field *f = s->fields[k]; f->name; f++) {
-            jw_key(w, f->name);
-            put_json(w, f->schema);
-        }
-    jw_end(w, '}');
-    jw_end(w, '}');
-}
-
-void openapi_put_schemas(struct jw *w)
-{
-    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++) {
-        jw_key(w, schemas[i].name);
-        if (schemas[i].fields[0])
-            put_fields(w, &schemas[i]);
-        else
-            put_json(w, schemas[i].json);
-    }
+    return index < sizeof schemas / sizeof schemas[0] ? &schemas[index] : NULL;
 }
