@@ -101,6 +101,29 @@ def test_what_is_acted_on_is_declared(doc):
     assert missing == []
 
 
+def fields_of_readers():
+    """Names that the readers of clients' requests have in their calls and tables."""
+    calls = (r'read_(?:bool|int|float|text|object|array)\(\s*&?[\w.>-]+,\s*"([a-z_]+)"', r'^ *\{"([a-z_]+)", [-\d.e]+, [\d.e]+, offsetof',
+             r'json_object_get\((?:r->object|t->in\.object|t\.in\.object|c->body),\s*"([a-z_]+)"\)')
+    operators = "admin|api_admin|api_adapters|api_sglang|api_lora|adapter_ops|client|cmd_|conf|eval|tenant|openapi"
+    for file in glob.glob(os.path.join(DOCS, "..", "server", "*.c")):
+        if not re.match(operators, os.path.basename(file)):
+            text = open(file).read()
+            yield from (name for call in calls for name in re.findall(call, text, re.M))
+
+
+def test_what_is_read_is_declared(doc):
+    declared = set()
+    def collect(v):
+        for k, inner in v.items() if isinstance(v, dict) else enumerate(v) if isinstance(v, list) else ():
+            if k == "properties":
+                declared.update(inner)
+            collect(inner)
+    collect({name: s for name, s in doc["components"]["schemas"].items() if name.endswith(("Request", "Options"))})
+    fields = set(fields_of_readers())
+    assert len(fields) > 100 and fields - declared == set()
+
+
 # ---- what is sent is declared, and answered
 
 @pytest.mark.parametrize("file", RECORDED, ids=[os.path.basename(f)[:-5] for f in RECORDED])
