@@ -394,11 +394,7 @@ static enum status check_room(const struct tenants *t, const struct tenants_file
 enum status tenants_file_apply(struct tenants *t, struct tenants_file *f, const char *path, struct error *err)
 {
     enum status s = check_room(t, f, err);
-    if (s != STATUS_OK)
-        return fail_within(err, "%s", path);
-    tenants_drop_keys(t, FROM_FILE, NULL);
-    s = tenants_put_file(t, f->specs, f->n, clock_wall_ms(), err);
-    for (size_t i = 0; i < f->n_keys && s == STATUS_OK; i++)
-        s = tenants_add_key(t, &f->keys[i], err);
+    if (s == STATUS_OK)
+        s = tenants_put_file(t, f, clock_wall_ms(), err);
     return s == STATUS_OK ? s : fail_within(err, "%s", path);
 }

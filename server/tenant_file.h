@@ -6,19 +6,12 @@
 #include "base/error.h"
 #include "tenants.h"
 
-struct tenants_file {
-    struct tenant_spec **specs; /* [n] one reference each, in the order of names */
-    size_t n;
-    struct tenant_key *keys; /* [n_keys] */
-    size_t n_keys;
-};
-
 /* Reads and checks all of it; errors name the file and the tenant. Thread: any. On failure *out is empty. */
 LK_MUST_USE enum status tenants_file_read(const char *path, struct tenants_file *out, struct error *err);
 void tenants_file_fini(struct tenants_file *f);
 
-/* Puts it in the place of the file before, or changes nothing: STATUS_EXISTS, STATUS_FULL. Takes the specs.
- * Thread: front. */
+/* Puts it in the place of the file before, or changes nothing: STATUS_EXISTS, STATUS_FULL, STATUS_NO_MEMORY.
+ * Takes the specs. Thread: front. */
 LK_MUST_USE enum status tenants_file_apply(struct tenants *t, struct tenants_file *f, const char *path,
                                            struct error *err);
 

@@ -73,13 +73,15 @@ void tenants_close(struct tenants *t)
     t->closed = true;
 }
 
-/* Room for one more pointer. */
+/* Room for so many pointers. */
 static bool grow(void *list, size_t n, size_t *capacity)
 {
     void **at = list;
-    if (n < *capacity)
+    if (n <= *capacity)
         return true;
-    size_t more = *capacity ? 2 * *capacity : 16;
+    size_t more = *capacity ? *capacity : 16;
+    while (more < n)
+        more *= 2;
     void *grown = mem_realloc(*at, more * sizeof(void *));
     if (!grown)
         return false;
@@ -139,18 +141,12 @@ void tenant_release(struct tenants *all, struct tenant *t)
     destroy_tenant(t);
 }
 
-static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t created_ms, struct error *err)
+/* There is room in the list, and a number. */
+static struct tenant *place_tenant(struct tenants *t, struct tenant *new, const char *name,
+                                   int64_t created_ms)
 {
     const bool *unused = memchr(t->numbers + 1, false, TENANTS_MAX);
-    if (t->n == TENANTS_MAX || !unused) {
-        fail(err, STATUS_FULL, "there are %u tenants, which is the most", TENANTS_MAX);
-        return NULL;
-    }
-    struct tenant *new = grow(&t->list, t->n, &t->capacity) ? mem_zalloc(sizeof *new) : NULL;
-    if (!new) {
-        fail(err, STATUS_NO_MEMORY, "no memory for the tenant");
-        return NULL;
-    }
+    require(unused && t->n < t->capacity);
     size_t at = place_of(t, name);
     memmove(&t->list[at + 1], &t->list[at], (t->n - at) * sizeof(struct tenant *));
     t->list[at] = new;
@@ -165,6 +161,20 @@ static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t cr
     window_init(&new->tokens_day, LIMIT_NONE, DAY_NS);
     window_init(&new->loads_minute, LIMIT_NONE, MINUTE_NS);
     return new;
+}
+
+static struct tenant *add_tenant(struct tenants *t, const char *name, int64_t created_ms, struct error *err)
+{
+    if (t->n == TENANTS_MAX || !memchr(t->numbers + 1, false, TENANTS_MAX)) {
+        fail(err, STATUS_FULL, "there are %u tenants, which is the most", TENANTS_MAX);
+        return NULL;
+    }
+    struct tenant *new = grow(&t->list, t->n + 1, &t->capacity) ? mem_zalloc(sizeof *new) : NULL;
+    if (!new) {
+        fail(err, STATUS_NO_MEMORY, "no memory for the tenant");
+        return NULL;
+    }
+    return place_tenant(t, new, name, created_ms);
 }
 
 static void forget_if_empty(struct tenants *t, const char *name)
@@ -263,38 +273,6 @@ size_t tenants_with_file(const struct tenants *t, struct tenant_spec *const *spe
     for (size_t i = 0; i < n; i++)
         n_then += !tenants_find(t, specs[i]->name);
     return n_then;
-}
-
-enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n, int64_t created_ms,
-                             struct error *err)
-{
-    size_t n_owned = 0;
-    for (size_t i = 0; i < n; i++)
-        n_owned += specs[i]->own_voices.n;
-    struct owned *owned = make_owned(t, n_owned);
-    if (!owned)
-        return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
-    mem_free(t->owned);
-    t->owned = owned;
-    for (size_t i = t->n; i-- > 0;) {
-        struct tenant *one = t->list[i];
-        if (one->specs[FROM_FILE] && !has_spec(specs, n, one->name)) {
-            set_spec(one, FROM_FILE, NULL);
-            forget_if_empty(t, one->name);
-        }
-    }
-    enum status s = STATUS_OK;
-    for (size_t i = 0; i < n && s == STATUS_OK; i++) {
-        struct tenant *one = tenants_find(t, specs[i]->name);
-        if (!one)
-            one = add_tenant(t, specs[i]->name, created_ms, err);
-        if (one)
-            set_spec(one, FROM_FILE, specs[i]);
-        s = one ? STATUS_OK : err->status;
-        specs[i] = one ? NULL : specs[i];
-    }
-    list_owned(t);
-    return s;
 }
 
 /* ---- keys ---- */
@@ -429,6 +407,21 @@ static void insert_key(struct tenant_key **list, size_t n, size_t at, struct ten
     list[at] = k;
 }
 
+static bool grow_keys(struct tenants *t, size_t n)
+{
+    return grow(&t->keys, n, &t->keys_capacity) && grow(&t->by_id, n, &t->by_id_capacity);
+}
+
+/* There is room in both lists. */
+static void place_key(struct tenants *t, struct tenant_key *k, struct tenant *owner)
+{
+    insert_key(t->keys, t->n_keys, first_key(t, order_of(k->digest)), k);
+    insert_key(t->by_id, t->n_keys, place_of_id(t, k->id), k);
+    t->n_keys++;
+    owner->n_keys[k->origin]++;
+    owner->n_active_keys += !k->revoked_ms;
+}
+
 enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struct error *err)
 {
     const struct tenant_key *same = same_digest(t, k->digest);
@@ -438,9 +431,7 @@ enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struc
         return fail(err, STATUS_EXISTS, "the keys %s and %s are the same", k->id, same->id);
     if (t->n_keys == TENANT_KEYS_MAX)
         return fail(err, STATUS_FULL, "there are %u keys, which is the most", TENANT_KEYS_MAX);
-    bool room =
-        grow(&t->keys, t->n_keys, &t->keys_capacity) && grow(&t->by_id, t->n_keys, &t->by_id_capacity);
-    struct tenant_key *copy = room ? mem_alloc(sizeof *copy) : NULL;
+    struct tenant_key *copy = grow_keys(t, t->n_keys + 1) ? mem_alloc(sizeof *copy) : NULL;
     struct tenant *owner = copy ? tenants_find(t, k->tenant) : NULL;
     if (copy && !owner)
         owner = add_tenant(t, k->tenant, k->created_ms, err);
@@ -449,11 +440,7 @@ enum status tenants_add_key(struct tenants *t, const struct tenant_key *k, struc
         return copy ? err->status : fail(err, STATUS_NO_MEMORY, "no memory for the key");
     }
     *copy = *k;
-    insert_key(t->keys, t->n_keys, first_key(t, order_of(k->digest)), copy);
-    insert_key(t->by_id, t->n_keys, place_of_id(t, k->id), copy);
-    t->n_keys++;
-    owner->n_keys[k->origin]++;
-    owner->n_active_keys += !k->revoked_ms;
+    place_key(t, copy, owner);
     return STATUS_OK;
 }
 
@@ -508,6 +495,86 @@ const struct tenant_key *tenants_check(const struct tenants *t, const char *text
         return NULL;
     *tenant = owner;
     return k;
+}
+
+/* ---- the file's ---- */
+
+/* Memory that a file takes. */
+struct file_memory {
+    struct owned *owned;
+    struct tenant **tenants;  /* [n_tenants] new ones */
+    struct tenant_key **keys; /* [n_keys] */
+    size_t n_tenants, n_keys;
+};
+
+static void free_memory(struct file_memory *m)
+{
+    for (size_t i = 0; i < m->n_tenants; i++)
+        mem_free(m->tenants[i]);
+    for (size_t i = 0; i < m->n_keys; i++)
+        mem_free(m->keys[i]);
+    mem_free(m->tenants);
+    mem_free(m->keys);
+    mem_free(m->owned);
+}
+
+static bool take_memory(struct tenants *t, const struct tenants_file *f, struct file_memory *m)
+{
+    size_t n_owned = 0, n_new = 0;
+    for (size_t i = 0; i < f->n; i++) {
+        n_owned += f->specs[i]->own_voices.n;
+        n_new += !tenants_find(t, f->specs[i]->name);
+    }
+    *m = (struct file_memory){.owned = make_owned(t, n_owned),
+                              .tenants = mem_array(n_new + 1, sizeof(struct tenant *)),
+                              .keys = mem_array(f->n_keys + 1, sizeof(struct tenant_key *))};
+    bool ok = m->owned && m->tenants && m->keys && grow(&t->list, t->n + n_new, &t->capacity) &&
+              grow_keys(t, t->n_keys + f->n_keys);
+    while (ok && m->n_tenants < n_new && (m->tenants[m->n_tenants] = mem_zalloc(sizeof(struct tenant))))
+        m->n_tenants++;
+    while (ok && m->n_keys < f->n_keys && (m->keys[m->n_keys] = mem_alloc(sizeof(struct tenant_key))))
+        m->n_keys++;
+    return ok && m->n_tenants == n_new && m->n_keys == f->n_keys;
+}
+
+static void drop_file(struct tenants *t, const struct tenants_file *next)
+{
+    tenants_drop_keys(t, FROM_FILE, NULL);
+    for (size_t i = t->n; i-- > 0;) {
+        struct tenant *one = t->list[i];
+        if (one->specs[FROM_FILE] && !has_spec(next->specs, next->n, one->name)) {
+            set_spec(one, FROM_FILE, NULL);
+            forget_if_empty(t, one->name);
+        }
+    }
+}
+
+enum status tenants_put_file(struct tenants *t, struct tenants_file *f, int64_t created_ms, struct error *err)
+{
+    struct file_memory m;
+    if (!take_memory(t, f, &m)) {
+        free_memory(&m);
+        return fail(err, STATUS_NO_MEMORY, "no memory for the tenants");
+    }
+    drop_file(t, f);
+    for (size_t i = 0; i < f->n; i++) {
+        struct tenant *one = tenants_find(t, f->specs[i]->name);
+        if (!one)
+            one = place_tenant(t, m.tenants[--m.n_tenants], f->specs[i]->name, created_ms);
+        set_spec(one, FROM_FILE, f->specs[i]);
+        f->specs[i] = NULL;
+    }
+    while (m.n_keys) {
+        struct tenant_key *k = m.keys[--m.n_keys];
+        *k = f->keys[m.n_keys];
+        place_key(t, k, tenants_find(t, k->tenant));
+    }
+    struct owned *before = t->owned;
+    t->owned = m.owned;
+    m.owned = before;
+    list_owned(t);
+    free_memory(&m);
+    return STATUS_OK;
 }
 
 /* ---- voices ---- */

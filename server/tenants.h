@@ -51,6 +51,14 @@ struct tenant_key {
     enum tenant_origin origin;
 };
 
+/* What a tenants file says. */
+struct tenants_file {
+    struct tenant_spec **specs; /* [n] one reference each, in the order of names, none twice */
+    size_t n;
+    struct tenant_key *keys; /* [n_keys] */
+    size_t n_keys;
+};
+
 struct tenants;
 
 struct tenants *tenants_create(void); /* NULL: no memory */
@@ -71,13 +79,14 @@ void tenant_release(struct tenants *all, struct tenant *t);
  * STATUS_FULL, STATUS_NO_MEMORY: nothing changed, and the spec is the caller's. */
 LK_MUST_USE enum status tenants_put(struct tenants *t, const char *name, enum tenant_origin origin,
                                     struct tenant_spec *spec, int64_t created_ms, struct error *err);
-/* How many tenants there are when tenants_put_file has put these in force and the file's keys are gone; those
- * that are gone but have requests count. */
+/* How many tenants there are when tenants_put_file has put these in force; those that are gone but have
+ * requests count. */
 size_t tenants_with_file(const struct tenants *t, struct tenant_spec *const *specs, size_t n);
-/* All that FROM_FILE says of tenants is these from now on: sorted by name, none twice. Takes them, and leaves
- * NULL where one was. STATUS_FULL, STATUS_NO_MEMORY: the rest is the caller's. */
-LK_MUST_USE enum status tenants_put_file(struct tenants *t, struct tenant_spec **specs, size_t n,
-                                         int64_t created_ms, struct error *err);
+/* All that FROM_FILE says is this from now on. Every key's tenant is among those of the specs; there is room
+ * for all (TENANTS_MAX, TENANT_KEYS_MAX), and no id or digest is another origin's. Takes the specs, leaving
+ * NULL. STATUS_NO_MEMORY: nothing changed. */
+LK_MUST_USE enum status tenants_put_file(struct tenants *t, struct tenants_file *f, int64_t created_ms,
+                                         struct error *err);
 
 /* ---- keys ---- */
 

@@ -256,6 +256,59 @@ static void a_file_takes_the_place_of_the_one_before(void **state)
     folder_remove(&folder);
 }
 
+/* Everything is as the first file of the next test has it. */
+static void check_first(const struct tenants *t)
+{
+    const struct tenant *ann = tenants_find(t, "ann"), *zoe = tenants_find(t, "zoe");
+    assert_true(tenants_count(t) == 2 && tenants_n_keys(t) == 3 && ann && zoe);
+    assert_true(tenants_key(t, "k1") && tenants_key(t, "k2") && tenants_key(t, "k3"));
+    assert_true(ann->n_active_keys == 2 && zoe->n_active_keys == 1);
+    assert_true(tenants_may_use(t, tenant_spec_of(ann), "a-1"));
+    assert_false(tenants_may_use(t, tenant_spec_of(zoe), "a-1"));
+    assert_true(tenants_may_use(t, tenant_spec_of(zoe), "b-1"));
+}
+
+static void a_file_that_has_no_memory_changes_nothing(void **state)
+{
+    (void)state;
+    struct folder folder = folder_make();
+    struct tenants_file f;
+    struct error err;
+    char path[96];
+    struct buf first, second;
+    buf_init(&first, 0);
+    buf_init(&second, 0);
+    buf_printf(
+        &first,
+        "tenants:\n  - {name: zoe, keys: [{id: k1, sha256: %064x}]}\n"
+        "  - {name: ann, own_voices: [a-*], keys: [{id: k2, sha256: %064x}, {id: k3, sha256: %064x}]}\n",
+        1, 2, 3);
+    buf_puts(&second, "tenants:\n");
+    for (int i = 0; i < 40; i++)
+        buf_printf(&second, "  - {name: new%d, own_voices: [b-*], keys: [{id: n%d, sha256: %064x}]}\n", i, i,
+                   99 - i);
+    struct tenants *t = tenants_create();
+    take_file(t, folder.path, first.data, first.length);
+    put_file(folder.path, "t.yaml", second.data, second.length);
+    snprintf(path, sizeof path, "%s/t.yaml", folder.path);
+    assert_int_equal(tenants_file_read(path, &f, &err), STATUS_OK);
+    enum status s = STATUS_NO_MEMORY;
+    int n_failed = -1;
+    for (; s != STATUS_OK; n_failed++) {
+        check_first(t);
+        mem_fail_at((uint64_t)n_failed + 2);
+        s = tenants_file_apply(t, &f, path, &err);
+        mem_fail_at(0);
+        assert_true(s == STATUS_OK || s == STATUS_NO_MEMORY);
+    }
+    assert_true(n_failed > 40 && tenants_count(t) == 40 && tenants_n_keys(t) == 40 && tenants_key(t, "n7"));
+    tenants_file_fini(&f);
+    tenants_destroy(t);
+    buf_fini(&first);
+    buf_fini(&second);
+    folder_remove(&folder);
+}
+
 static enum status take_made(struct tenants *t, const char *dir, char letter, unsigned n)
 {
     struct tenants_file f;
@@ -705,6 +758,7 @@ int main(void)
         cmocka_unit_test(keys_are_found_by_their_text_alone),
         cmocka_unit_test(the_file_wins_and_leaves),
         cmocka_unit_test(a_file_takes_the_place_of_the_one_before),
+        cmocka_unit_test(a_file_that_has_no_memory_changes_nothing),
         cmocka_unit_test(a_file_that_has_no_room_changes_nothing),
         cmocka_unit_test(a_longer_file_is_no_more_work_for_each_key),
         cmocka_unit_test(voices_are_whose_they_are),
