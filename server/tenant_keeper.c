@@ -23,6 +23,7 @@
 struct usage_batch {
     struct usage_row *rows;
     size_t n, capacity;
+    uint64_t n_lost; /* requests that the log is to tell of */
 };
 
 struct served_batch {
@@ -164,8 +165,10 @@ static void add_row(struct usage_batch *b, const struct usage_row *row)
         snprintf(any.tenant, sizeof any.tenant, "%s", row->tenant);
         to = row_for(b, &any, USAGE_ROWS_MAX + TENANTS_MAX);
     }
-    if (!to)
+    if (!to) {
+        b->n_lost += row->n_requests;
         return;
+    }
     to->n_requests += row->n_requests;
     to->n_in += row->n_in;
     to->n_out += row->n_out;
@@ -314,8 +317,18 @@ static void flush_done(struct keep_job *j, const struct error *err)
     k->served_writing.n_lost = 0;
 }
 
+static void tell_lost(struct tenant_keeper *k)
+{
+    if (k->gathering.n_lost)
+        LOG_EVENT(&k->server->log, LOG_ERROR, "usage is lost",
+                  LOG_TEXT("why", "there is no memory for its rows, or too many wait to be written"),
+                  LOG_NUMBER("requests", k->gathering.n_lost));
+    k->gathering.n_lost = 0;
+}
+
 void tenant_keeper_tick(struct tenant_keeper *k, int64_t now_ns, bool last)
 {
+    tell_lost(k);
     bool due = last || k->served.n > SERVED_LINES_MAX / 2 || now_ns - k->flushed_ns >= FLUSH_EVERY_NS;
     if (!k->store || k->flushing || !due || (k->gathering.n == 0 && k->served.n == 0))
         return;

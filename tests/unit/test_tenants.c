@@ -750,6 +750,50 @@ static void usage_is_bounded(void **state)
     folder_remove(&folder);
 }
 
+/* Every voice and every tenant has a row: one more of each finds none. */
+static void usage_that_finds_no_room_is_told(void **state)
+{
+    (void)state;
+    struct folder folder = folder_make();
+    static struct server server;
+    char path[96], said[1000];
+    snprintf(path, sizeof path, "%s/s.db", folder.path);
+    struct conf conf = {.state = path};
+    struct state *file = NULL;
+    struct tenant_keeper *k;
+    struct error err;
+    int log[2];
+    assert_int_equal(pipe2(log, O_NONBLOCK), 0);
+    server.log.fd = log[1];
+    server.conf = &conf;
+    server.tenants = tenants_create();
+    assert_int_equal(state_open(path, &file, &err), STATUS_OK);
+    assert_int_equal(tenant_keeper_create(&server, &k, &err), STATUS_OK);
+    for (unsigned i = 0; i < USAGE_ROWS_MAX + TENANTS_MAX + 1; i++) {
+        struct usage_row row = {.key = "k", .voice = "v", .n_requests = 7};
+        snprintf(row.tenant, sizeof row.tenant, "t%u", i);
+        if (i == USAGE_ROWS_MAX + TENANTS_MAX) {
+            tenant_keeper_tick(k, 0, false);
+            assert_true(read(log[0], said, sizeof said) < 0);
+        }
+        tenant_keeper_count(k, &row);
+    }
+    tenant_keeper_tick(k, 0, false);
+    ssize_t n = read(log[0], said, sizeof said - 1);
+    assert_true(n > 0);
+    said[n] = '\0';
+    assert_non_null(strstr(said, "usage is lost"));
+    assert_non_null(strstr(said, "requests=7"));
+    tenant_keeper_tick(k, 0, false);
+    assert_true(read(log[0], said, sizeof said) < 0);
+    tenant_keeper_destroy(k);
+    tenants_destroy(server.tenants);
+    state_close(file);
+    close(log[0]);
+    close(log[1]);
+    folder_remove(&folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -767,6 +811,7 @@ int main(void)
         cmocka_unit_test(what_is_given_back_was_taken_then),
         cmocka_unit_test(the_store_keeps_what_it_is_told),
         cmocka_unit_test(usage_is_bounded),
+        cmocka_unit_test(usage_that_finds_no_room_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
