@@ -77,7 +77,14 @@ static uint32_t let_go(const struct schedule *s, const struct schedule_entry *e)
     return n;
 }
 
-/* The other way round, and what that would be. */
+/* It keeps them after all. */
+static void keep_hold(const struct schedule *s, const struct schedule_entry *e)
+{
+    for (uint32_t i = 0; s->users && i < e->n_pages; i++)
+        s->users[e->pages[i]]++;
+}
+
+/* One that starts holds those that were found, and how many of them are free now. */
 static void take_hold(struct schedule *s, const struct schedule_entry *e)
 {
     for (uint32_t i = 0; s->users && i < e->n_pages; i++)
@@ -280,20 +287,25 @@ static struct schedule_entry *next_to_pause(struct schedule *s, const struct sch
     return best;
 }
 
-/* False: all of them wouldn't be enough even if none of their pages were shared. Where memory is short that
- * is so in each step, for each that is overdue. */
-static bool can_be_enough(const struct schedule *s, const struct schedule_entry *e, bool aside)
+/* False: all of them wouldn't be enough. Where memory is short that is so in each step, for each that is
+ * overdue. It is tried on the counts of users: what many share goes back only once, and not while others that
+ * don't yield have it. */
+static bool can_be_enough(struct schedule *s, const struct schedule_entry *e, bool aside)
 {
-    uint64_t need = pages_to_start(s, e), n_pages = s->n_pages_free, n_given = 0;
-    bool pages = need > n_pages;
+    uint64_t n_pages = s->n_pages_free, n_given = 0;
+    bool pages = pages_to_start(s, e) > n_pages;
     for (uint32_t i = 0; i < s->n_entries; i++) {
         const struct schedule_entry *r = &s->entries[i];
         if (!may_pause(r, e, aside, pages, false))
             continue;
-        n_pages += (uint64_t)r->n_pages + pages_lacking(s, r, r->n_tokens) + pages_ahead(s, r);
+        n_pages += (uint64_t)let_go(s, r) + pages_lacking(s, r, r->n_tokens) + pages_ahead(s, r);
         n_given += r->caller == e->caller ? r->n_need : 0;
     }
-    return n_pages >= need && n_given >= e->n_lacks;
+    bool enough = n_pages >= pages_to_start(s, e) && n_given >= e->n_lacks;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        if (may_pause(&s->entries[i], e, aside, pages, false))
+            keep_hold(s, &s->entries[i]);
+    return enough;
 }
 
 /* Pauses one after the other until e can start; false: all of them wouldn't be enough, and none is. Pages may
@@ -322,12 +334,11 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
         slot |= aside;
         enough = slot && !lacks && n_tokens > 0 && pages_to_start(s, e) - ahead <= freed;
     }
-    for (r = s->entries; r < s->entries + s->n_entries; r++) { /* as it was */
-        for (uint32_t k = 0; s->users && r->leaves && k < r->n_pages; k++)
-            s->users[r->pages[k]]++;
-        if (r->leaves)
+    for (r = s->entries; r < s->entries + s->n_entries; r++) /* as it was */
+        if (r->leaves) {
+            keep_hold(s, r);
             count_running(s, r, 1);
-    }
+        }
     for (r = s->entries; r < s->entries + s->n_entries; r++) {
         if (r->leaves && enough) {
             pause_entry(s, r, budget);

@@ -152,6 +152,37 @@ static void pages_are_yielded(void **state)
     }
 }
 
+/* What all that yield share goes back once: together it isn't enough, however many they are. One look says
+ * so, nobody is counted and nothing is changed; with as much as they hold in all it is enough. */
+static void shared_pages_are_yielded_once(void **state)
+{
+    (void)state;
+    static const uint32_t shared[2] = {0, 1}, own[4][3] = {{2, 3, 4}, {5, 6, 7}, {8, 9, 10}, {11, 12, 13}};
+    for (int apart = 0; apart < 2; apart++) {
+        struct schedule_entry e[5] = {yields(1, 1, 0, 1), yields(2, 2, 0, 1), yields(3, 3, 0, 1),
+                                      yields(4, 4, 0, 1), overdue(5, 27, 9, 0)};
+        uint32_t users[14] = {0}, table[4][3];
+        for (uint32_t i = 0; i < 4; i++) {
+            memcpy(table[i], own[i], sizeof own[i]);
+            memcpy(table[i], shared, apart ? 0 : sizeof shared);
+            e[i].n_known = 12;
+            e[i].n_computed = 11;
+            e[i].pages = table[i];
+            for (uint32_t k = 0; k < 3; k++)
+                users[table[i][k]]++;
+        }
+        uint32_t before[14];
+        memcpy(before, users, sizeof users);
+        struct schedule s = plan_of(e, 5, 1, 0, 4);
+        s.users = users;
+        schedule_plan(&s);
+        assert_int_equal(s.grouped, apart);
+        assert_int_equal(e[4].start, apart);
+        assert_true(apart || memcmp(before, users, sizeof users) == 0);
+        assert_true(apart || (who_yields(e, 4) == -1 && schedule_tokens(&s) == 4));
+    }
+}
+
 /* One that was put aside goes on in a free place only, or when it is overdue itself; and is blocked by nobody
  * then. */
 static void who_is_aside_comes_back(void **state)
@@ -291,6 +322,7 @@ int main(void)
         cmocka_unit_test(who_runs_is_counted_when_somebody_must_yield),
         cmocka_unit_test(its_own_yield_later),
         cmocka_unit_test(pages_are_yielded),
+        cmocka_unit_test(shared_pages_are_yielded_once),
         cmocka_unit_test(who_is_aside_comes_back),
         cmocka_unit_test(a_share_is_yielded_by_its_own),
         cmocka_unit_test(a_token_is_kept_for_it),
