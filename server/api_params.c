@@ -127,19 +127,22 @@ static void read_sampling(struct reader *r, struct sampling *s)
 static void read_max_tokens(struct reader *r, enum api api, struct gen_params *p)
 {
     static const char *const keys[] = {"n_predict", "max_tokens", "max_completion_tokens"};
+    const char *key = "max_tokens"; /* as the caller has it */
     int64_t n;
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (read_int(r, keys[i], -1, INT32_MAX, &n))
+        if (read_int(r, keys[i], -1, INT32_MAX, &n)) {
             p->max_tokens = n < 0 ? UINT32_MAX : (uint32_t)n;
+            key = keys[i];
+        }
     if (api == API_CHAT && p->max_tokens == 0)
-        read_fail(r, STATUS_INVALID, "max_tokens", "max_tokens: found 0, expected at least 1");
+        read_fail(r, STATUS_INVALID, key, "%s: found 0, expected at least 1", key);
     if (read_int(r, "min_tokens", 0, INT32_MAX, &n))
         p->min_tokens = (uint32_t)n;
     if (read_int(r, "t_max_predict_ms", -1, INT32_MAX, &n)) /* llama-server's; below 1: no limit */
         p->max_decode_ms = n > 0 ? (uint32_t)n : 0;
     if (p->min_tokens > p->max_tokens)
-        read_fail(r, STATUS_INVALID, "min_tokens", "min_tokens: found %u, expected at most max_tokens (%u)",
-                  p->min_tokens, p->max_tokens);
+        read_fail(r, STATUS_INVALID, "min_tokens", "min_tokens: found %u, expected at most %s (%u)",
+                  p->min_tokens, key, p->max_tokens);
 }
 
 static void add_stop(struct reader *r, const json_t *v, struct gen_params *p)

@@ -205,6 +205,16 @@ def test_other_types_are_refused(bird, doc):
 
 
 
+def test_limits_have_their_own_names(bird):
+    for field in ("max_tokens", "max_completion_tokens", "n_predict"):
+        body = {"messages": [{"role": "user", "content": "a"}], field: 0}
+        assert field in bird.post("/v1/chat/completions", body)[1]["error"]["message"]
+        status, answer = bird.post("/v1/completions", {"prompt": "a", field: 2, "min_tokens": 3})
+        assert status == 400 and f"at most {field} (2)" in answer["error"]["message"]
+    status, answer = bird.post("/v1/responses", {"input": "a", "max_output_tokens": 0})
+    assert status == 400 and answer["error"]["message"].startswith("max_output_tokens: found 0")
+
+
 # ---- answers
 
 def undeclared(doc, schema, answer, where=""):
