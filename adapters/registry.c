@@ -205,7 +205,14 @@ enum status registry_remove(struct registry *r, const char *name, struct error *
 
 void registry_set_file_bytes(struct adapter *a, uint64_t file_bytes)
 {
+    if (a->file_bytes != file_bytes)
+        a->load_bytes = 0;
     a->file_bytes = file_bytes;
+}
+
+void registry_set_load_bytes(struct adapter *a, uint64_t load_bytes)
+{
+    a->load_bytes = load_bytes;
 }
 
 void registry_note_shadow(struct adapter *a, uint64_t generation, const struct shadow_totals *more)

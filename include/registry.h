@@ -86,6 +86,7 @@ struct adapter {
     uint32_t n_splits;       /* 0: all to stable */
     uint64_t revision;       /* of the name's last change but residency and failed loads: its ETag */
     uint64_t file_bytes;     /* of the source, as last seen; the estimate of a load; 0: unknown */
+    uint64_t load_bytes;     /* what a load of such files was found to take; 0: unknown */
     bool loading;            /* one load at a time */
     enum status last_status; /* of the last load */
     char *last_error;        /* its text, or NULL */
@@ -138,6 +139,8 @@ struct adapter *registry_at(const struct registry *r,
  * STATUS_EXISTS while it is being loaded (the load ends first). */
 LK_MUST_USE enum status registry_remove(struct registry *r, const char *name, struct error *err);
 void registry_set_file_bytes(struct adapter *a, uint64_t file_bytes);
+/* A load has found it to take so much: known until the files' size is another one. */
+void registry_set_load_bytes(struct adapter *a, uint64_t load_bytes);
 
 /* ---- which version ---- */
 

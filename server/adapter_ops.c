@@ -210,6 +210,14 @@ static enum status take_tenants_room(struct task *t, uint64_t bytes)
     return tenant_room_take(t->ops->server, t->o.wish.name, bytes, room_rule_of(t), &t->o.err);
 }
 
+/* Its bytes go without a record of their size: whoever asks next is refused before they are read again. */
+static void note_size(const struct task *t)
+{
+    struct adapter *a = registry_find(t->ops->server->registry, t->o.wish.name);
+    if (a)
+        registry_set_load_bytes(a, t->version->lora->size_bytes);
+}
+
 static void reserve(struct task *t);
 
 static void loaded(void *data)
@@ -232,6 +240,7 @@ static void loaded(void *data)
     if (l->status == STATUS_OK && t->version->lora->size_bytes > reserved) {
         l->status = take_tenants_room(t, t->version->lora->size_bytes);
         if (l->status != STATUS_OK) {
+            note_size(t);
             drop(t);
             return;
         }
@@ -398,6 +407,8 @@ static void looked(void *data)
     t->bytes = t->file_bytes;
     if (a)
         registry_set_file_bytes(a, t->bytes);
+    if (a && a->load_bytes)
+        t->bytes = a->load_bytes;
     const struct version_record *v = a ? registry_record(a, l->generation) : NULL;
     if (v && v->size_bytes) /* it was in memory before */
         t->bytes = v->size_bytes;

@@ -681,6 +681,18 @@ def test_own_voices_of_unknown_size(tmp_path):
         assert got <= {200, 429} and 200 in got and resident_bytes(s) == size
 
 
+def test_what_takes_more_than_its_files_is_read_once(tmp_path):
+    with Server(LLAMA, {}, [*ROOT, "--state", str(tmp_path / "s.db")]) as s:
+        _, size = own(s, ("mine0", "dora_r3"))
+        files = s.admin("GET", "/admin/v1/adapters/mine0")[1]["file_bytes"]
+        assert files < size
+        assert s.admin("PUT", "/admin/v1/adapters/mine1", {"source": "dora_r3", "load": False})[0] == 201
+        key = make_tenant(s, "u", own_voices=["mine1"], resident_bytes=size - 1, loads_per_minute=1)
+        for _ in range(3):
+            status, answer, _ = speak(s, key, model="mine1")
+            assert status == 403 and f"{size} bytes" in answer["error"]["message"], answer
+
+
 def test_the_start_and_operators_heed_a_tenants_memory(tmp_path):
     def in_memory(s):
         return [a["name"] for a in s.admin("GET", "/admin/v1/adapters")[1]["data"] if a["state"] == "resident"]
