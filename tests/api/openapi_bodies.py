@@ -92,7 +92,7 @@ def with_responses(path, counts):
         {**VOICE, "instructions": "Short.", "previous_response_id": None, "store": False, "truncation": "disabled", "top_logprobs": 1,
          "include": ["message.output_text.logprobs"], "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}}, "tools": [own],
          "tool_choice": "auto", "parallel_tool_calls": True, "stop": "zz", "chat_template_kwargs": {"a": 1}, **REPLIES, **SAMPLING, **MORE, **FORM,
-         **({} if counts else {"stream": False})},
+         "metadata": {"a": "1"}, "max_tool_calls": 4, "prompt_cache_key": "k", **({} if counts else {"stream": False})},
         {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}], **OTHER_SAMPLING},
         {"tools": [own], "tool_choice": {"type": "function", "name": "sing"}},
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}}], GRAMMARS)
@@ -131,8 +131,8 @@ BODIES = [
     ("/api/chat", {"name": "MODEL", "messages": [TURN], "options": {"num_predict": 2}}),
     *spread("/api/chat", {"model": "MODEL", "messages": [TURN], "stream": False}, GRAMMARS),
     *spread("/api/generate", {"model": "MODEL", "stream": False, "options": {"num_predict": 3}}, [
-        {"prompt": "a", **SAMPLING, **MORE, **FORM}, {"prompt": "a", "system": "Short.", **OLLAMA, "options": OPTIONS}, {"prompt": "a", "raw": True}, {"prompt": "a", "suffix": "b"},
-        {"prompt": ""}, {}, {"prompt": "a", "stream": True}]),
+        {"prompt": "a", **SAMPLING, **MORE, **FORM}, {"prompt": "a", "system": "Short.", **OLLAMA, "options": OPTIONS},
+        {"prompt": "a", "raw": True}, {"prompt": "a", "suffix": "b"}, {"prompt": ""}, {}, {"prompt": "a", "stream": True}]),
     ("/api/generate", {"name": "MODEL", "prompt": "a", "options": {"num_predict": 2}}),
     *spread("/api/generate", {"model": "MODEL", "prompt": "a", "stream": False}, GRAMMARS),
     *spread("/api/embed", {"model": "MODEL"}, [{"input": "a", "truncate": True, **VOICE, **VECTORS}, {"input": ["a", "b"]}]),

@@ -164,7 +164,7 @@ def test_a_limit_of_time_waits_for_a_line(tmp_path):
 
 
 def test_what_it_has_no_way_to_do_is_refused(server):
-    for body in ({"response_fields": [3]}, {"post_sampling_probs": True}, {"n_indent": 2}, {"adaptive_target": 0.5}, {"image_data": [{"data": "x"}]},
+    for body in ({"response_fields": [3]}, {"post_sampling_probs": True}, {"n_indent": 2}, {"adaptive_target": 0.5}, {"adaptive_target": "0.5"}, {"image_data": [{"data": "x"}]},
                  {"reasoning_budget": 0}, {"thinking_token_budget": 9}, {"repetition_detection": {"max_pattern_size": 3}}, {"prompt": {"prompt_string": "x", "multimodal_data": []}}):
         status, answer = server.post("/completion", {"prompt": "x", **body})
         assert status == 400 and next(iter(body)) in answer["error"]["message"]

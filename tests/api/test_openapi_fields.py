@@ -89,7 +89,8 @@ def fields_of_docs():
 
 def test_what_is_acted_on_is_declared(doc):
     fields = set(fields_of_docs())
-    assert len(fields) > 90 and {("messages", "/v1/chat/completions"), ("suffix", "/v1/completions"), ("xtc_probability", "/v1/chat/completions")} & fields
+    assert len(fields) > 90
+    assert {("messages", "/v1/chat/completions"), ("suffix", "/v1/completions"), ("stream_options.include_usage", "/v1/completions")} <= fields
     missing = []
     for name, path in sorted(fields):
         schema = schema_of(doc, path)
@@ -98,6 +99,30 @@ def test_what_is_acted_on_is_declared(doc):
             if schema is None:
                 missing.append((name, path))
                 break
+    assert missing == []
+
+
+def fields_of_dialects():
+    """(field, paths, one of which has it) of the tables in dialects.md."""
+    text = open(os.path.join(DOCS, "dialects.md")).read()
+    for heading, paths in (("Anthropic", ["/v1/messages"]), ("Ollama", ["/api/chat", "/api/generate"]), ("OpenAI Responses", ["/v1/responses"])):
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        for first, second in re.findall(r"^\| (`[a-z].*?) \| (.*?) \|$", section, re.M):
+            if not re.match("ignored|refused|501", second):
+                names = re.findall(r"`([a-z_.]+)`", re.sub(r"\(.*?\)", "", first))
+                yield from ((name, tuple(paths)) for name in names if name != "input_schema")
+
+
+def test_what_other_apis_act_on_is_declared(doc):
+    fields = set(fields_of_dialects())
+    assert len(fields) > 50
+    options = properties(doc, {"$ref": "#/components/schemas/OllamaOptions"})
+    missing = []
+    for name, paths in sorted(fields):
+        whole, _, inner = name.removeprefix("options.").partition(".")
+        found = [p[whole] for p in [properties(doc, schema_of(doc, path)) for path in paths] + [options] * ("/api/chat" in paths) if whole in p]
+        if not found or inner and inner not in properties(doc, found[0]):
+            missing.append((name, paths))
     assert missing == []
 
 
@@ -237,7 +262,8 @@ def fit(doc, method, path, kind, text):
     if kind != "application/json":
         return []
     schema, answer = content[kind]["schema"], json.loads(text)
-    return [(path, e.json_path, e.message[:200]) for e in checker(doc, schema).iter_errors(answer)] + [(path, f) for f in undeclared(doc, schema, answer)]
+    faults = [(path, e.json_path, e.message[:200]) for e in checker(doc, schema).iter_errors(answer)]
+    return faults + [(path, field) for field in undeclared(doc, schema, answer)]
 
 
 def exchange(connection, method, path, body=None):
