@@ -325,7 +325,7 @@ static void refuse_unsupported(struct reader *r, enum api api)
             read_fail(r, STATUS_UNSUPPORTED, keys[i], "%s is not supported yet; leave it out", keys[i]);
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         const json_t *v = json_object_get(r->object, limits[i]);
-        if (json_is_number(v) && json_number_value(v) >= 0)
+        if (v && !json_is_null(v) && !(json_is_number(v) && json_number_value(v) < 0))
             read_fail(r, STATUS_UNSUPPORTED, limits[i], "%s is not supported; leave it out", limits[i]);
     }
     if (api == API_CHAT && json_is_set(json_object_get(r->object, "suffix")))

@@ -550,7 +550,12 @@ static void read_reasoning_effort(struct translation *t)
     json_object_del(t->out, "reasoning");
     if (!read_object(&t->in, "reasoning", &reasoning))
         return;
-    const char *effort = json_string_value(json_object_get(reasoning, "effort"));
+    char found[96];
+    const json_t *value = json_object_get(reasoning, "effort");
+    const char *effort = json_string_value(value);
+    if (value && !effort && !json_is_null(value))
+        read_fail(&t->in, STATUS_INVALID, "reasoning", "reasoning.effort: found %s, expected a text or null",
+                  describe_json(value, found, sizeof found));
     if (!effort)
         return;
     put_text(&t->in, t->out, "reasoning_effort", effort);
@@ -634,9 +639,12 @@ static enum status translate(struct completion *c)
                                        "store",  "metadata",     "stream_options",        "truncation",
                                        "prompt", "max_tokens",   "max_completion_tokens", "n_predict"};
     struct translation t;
+    const json_t *repeated; /* in the answer, whose schema says the type */
     int64_t n;
     translate_begin(&t, c);
     begin_form(&t, c);
+    read_object(&t.in, "metadata", &repeated);
+    read_int(&t.in, "max_tool_calls", 0, INT32_MAX, &n);
     translate_refuse(&t, KEYS_OF(refused));
     translate_refuse_openai(&t);
     translate_drop(&t, KEYS_OF(gone));

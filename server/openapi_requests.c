@@ -210,7 +210,7 @@ static const struct field responses[] = {
     {"truncation", ONE_OF("'auto', 'disabled'")},
     {"include", LIST("{}")},
     {"text", "{'type':['object', 'null'], 'properties':{'format':" OBJECT_OR_NULL "}}"},
-    {"reasoning", OBJECT_OR_NULL},
+    {"reasoning", "{'type':['object', 'null'], 'properties':{'effort':" TEXT_OR_NULL "}}"},
     {"tools",
      "{'type':['array', 'null'], 'items':{'type':'object', 'required':['type'], 'properties':{'type':" TEXT
      "}}}"},
@@ -220,6 +220,9 @@ static const struct field responses[] = {
     {"parallel_tool_calls", FLAG},
     {"top_logprobs", WHOLE("0", "20")},
     {"stop", STOP},
+    {"metadata", OBJECT_OR_NULL},
+    {"max_tool_calls", WHOLE("0", INT_MAX_TEXT)},
+    {"prompt_cache_key", ANY("repeated")},
     {"chat_template_kwargs", OBJECT_OR_NULL},
     {NULL, NULL}};
 
