@@ -201,7 +201,9 @@ static void keep_then_finish(struct task *t)
  */
 static enum room_rule room_rule_of(const struct task *t)
 {
-    bool by_start = strcmp(t->o.by, "start") == 0 && !t->o.required;
+    bool loading = t->ops->server->state == SERVER_LOADING;
+    bool by_start =
+        strcmp(t->o.by, "start") == 0 ? !t->o.required : loading && strcmp(t->o.by, "folder") == 0;
     return strcmp(t->o.by, "request") == 0 ? ROOM_REQUEST : by_start ? ROOM_START : ROOM_OPERATOR;
 }
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -711,6 +712,21 @@ def test_the_start_and_operators_heed_a_tenants_memory(tmp_path):
         status, answer, _ = speak(s, key, model="mine1")
         assert status == 429 and "in use" in answer["error"]["message"] and in_memory(s) == ["mine2", "other"]
 
+
+
+def test_a_start_from_a_folder_heeds_a_tenants_memory(tmp_path):
+    folder = tmp_path / "voices"
+    state = ["--adapters", str(folder), "--threads", "2", "--state", str(tmp_path / "s.db")]
+    folder.mkdir()
+    for i, x in enumerate("ABCD"):
+        shutil.copytree(SHOWN[f"shows_{x}"], folder / f"mine{i}")
+    with Server(LLAMA, {}, state) as s:
+        total = resident_bytes(s)
+        key = make_tenant(s, "t", own_voices=["mine*"], resident_bytes=total // 4 + total // 8)
+    with Server(LLAMA, {}, state) as s:
+        usage = s.admin("GET", "/admin/v1/adapters")[1]["usage"]
+        assert usage["resident_bytes"] == total // 4 and usage["n_evictions"] == 0, usage
+        assert [speak(s, key, model=f"mine{i}")[0] for i in range(4)] == [200] * 4 and resident_bytes(s) == total // 4
 
 
 def test_served_by_weight(tmp_path):
