@@ -287,21 +287,24 @@ static struct schedule_entry *next_to_pause(struct schedule *s, const struct sch
     return best;
 }
 
-/* False: all of them wouldn't be enough. Where memory is short that is so in each step, for each that is
+/* False: n_most of them wouldn't be enough. Where memory is short that is so in each step, for each that is
  * overdue. It is tried on the counts of users: what many share goes back only once, and not while others that
  * don't yield have it. */
-static bool can_be_enough(struct schedule *s, const struct schedule_entry *e, bool aside)
+static bool can_be_enough(struct schedule *s, const struct schedule_entry *e, bool aside, uint32_t n_most)
 {
-    uint64_t n_pages = s->n_pages_free, n_given = 0;
-    bool pages = pages_to_start(s, e) > n_pages;
+    uint64_t need = pages_to_start(s, e), n_pages = s->n_pages_free, n_given = 0, largest = 0;
+    bool pages = need > n_pages;
     for (uint32_t i = 0; i < s->n_entries; i++) {
         const struct schedule_entry *r = &s->entries[i];
         if (!may_pause(r, e, aside, pages, false))
             continue;
-        n_pages += (uint64_t)let_go(s, r) + pages_lacking(s, r, r->n_tokens) + pages_ahead(s, r);
+        uint64_t others = pages_lacking(s, r, r->n_tokens) + pages_ahead(s, r), own = r->n_pages + others;
+        largest = own > largest ? own : largest;
+        n_pages += let_go(s, r) + others;
         n_given += r->caller == e->caller ? r->n_need : 0;
     }
-    bool enough = n_pages >= pages_to_start(s, e) && n_given >= e->n_lacks;
+    bool most = s->n_pages_free + n_most * largest >= need;
+    bool enough = most && n_pages >= pages_to_start(s, e) && n_given >= e->n_lacks;
     for (uint32_t i = 0; i < s->n_entries; i++)
         if (may_pause(&s->entries[i], e, aside, pages, false))
             keep_hold(s, &s->entries[i]);
@@ -316,7 +319,7 @@ static bool pause_for(struct schedule *s, const struct schedule_entry *e, bool a
     uint32_t n_most = aside ? s->n_aside_most + e->aside : s->n_entries, lacks = e->n_lacks;
     bool slot = s->n_slots_free > 0 || !needs_slot(e), enough = false;
     struct schedule_entry *r = NULL;
-    if (n_most == 0 || !can_be_enough(s, e, aside))
+    if (n_most == 0 || !can_be_enough(s, e, aside, n_most))
         return false;
     for (uint32_t k = 0; aside && !s->grouped && k < 2; k++)
         group_entries(s, k);

@@ -183,6 +183,21 @@ static void shared_pages_are_yielded_once(void **state)
     }
 }
 
+/* Two would be enough, and one looks no further where only one more may be put aside. */
+static void as_many_yield_as_may_be_aside(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n < 3; n++) {
+        struct schedule_entry e[4] = {yields(1, 1, 0, 1), yields(2, 2, 0, 1), yields(3, 3, 0, 1),
+                                      overdue(4, 22, 9, 0)};
+        struct schedule s = plan_of(e, 4, 1, 3, n);
+        schedule_plan(&s);
+        assert_int_equal(s.grouped, n == 2);
+        assert_int_equal(e[3].start, n == 2);
+        assert_int_equal(e[0].pause + e[1].pause + e[2].pause, n == 2 ? 2 : 0);
+    }
+}
+
 /* One that was put aside goes on in a free place only, or when it is overdue itself; and is blocked by nobody
  * then. */
 static void who_is_aside_comes_back(void **state)
@@ -323,6 +338,7 @@ int main(void)
         cmocka_unit_test(its_own_yield_later),
         cmocka_unit_test(pages_are_yielded),
         cmocka_unit_test(shared_pages_are_yielded_once),
+        cmocka_unit_test(as_many_yield_as_may_be_aside),
         cmocka_unit_test(who_is_aside_comes_back),
         cmocka_unit_test(a_share_is_yielded_by_its_own),
         cmocka_unit_test(a_token_is_kept_for_it),
