@@ -5,6 +5,7 @@ import glob, json, os, urllib.request
 import anthropic
 import ollama
 import openai
+import pydantic
 import pytest
 
 import parrot
@@ -223,6 +224,32 @@ def test_responses_stream_items_in_their_order(bird):
     for item in final.output[1:]:
         pieces = [e.delta for e in events if e.type == "response.function_call_arguments.delta" and e.item_id == item.id]
         assert "".join(pieces) == item.arguments
+
+
+EVENT = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent)
+ANSWER = {"format": {"type": "json_schema", "name": "city", "schema": {**SCHEMA, "additionalProperties": False}}}
+
+
+@pytest.mark.parametrize("cue, more, items", [
+    ("plain", {}, ["message"]), ("think", {}, ["reasoning", "message"]), ("weather", {}, ["function_call"]),
+    ("both", {}, ["message", "function_call", "function_call"]), ("plain", {"tools": [], "text": ANSWER}, ["message"]),
+    ("think", {"tools": [], "max_output_tokens": 3}, ["reasoning"])])
+def test_responses_events_are_the_packages_own(parrots, cue, more, items):
+    """Each is valid for the package's types, which its client doesn't look at; and says the item that it is about."""
+    ask = json.dumps({**responses_asks(cue), **more, "stream": True}).encode()
+    with urllib.request.urlopen(urllib.request.Request(parrots.url + "/v1/responses", ask, {"Content-Type": "application/json"})) as r:
+        frames = [f.split("\n", 1) for f in r.read().decode().split("\n\n") if f]
+    events = [json.loads(data.removeprefix("data: ")) for _, data in frames]
+    assert [name for name, _ in frames] == ["event: " + e["type"] for e in events]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    for e in events:
+        assert EVENT.validate_python(e).type == e["type"]
+    last = events[-1]["response"]
+    assert [i["type"] for i in last["output"]] == items and last["status"] in events[-1]["type"]
+    added, done = ([(e["output_index"], e["item"]["id"]) for e in events if e["type"] == "response.output_item." + w] for w in ("added", "done"))
+    assert added == done == list(enumerate(i["id"] for i in last["output"])) and len(set(added)) == len(items)
+    assert [e["item"] for e in events if e["type"] == "response.output_item.done"] == last["output"]
+    assert all((e["output_index"], e["item_id"]) in added for e in events if "item_id" in e)
 
 
 def test_responses_reason_in_an_item(bird):
