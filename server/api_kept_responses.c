@@ -8,7 +8,51 @@
 #include "body_defaults.h"
 #include "reply_job.h"
 #include "response_store.h"
+#include "responses_json.h"
 #include "server.h"
+
+#define KEPT_BYTES_MAX ((size_t)64 << 20)
+
+static bool kept_ok(const char *id)
+{
+    return strncmp(id, "resp_", 5) == 0 && strlen(id) < RESPONSE_ID_BYTES;
+}
+
+enum status kept_response(struct server *s, const uint8_t owner[32], const char *id, json_t **out,
+                          struct fault *f)
+{
+    struct buf text;
+    struct error err;
+    *out = NULL;
+    buf_init(&text, KEPT_BYTES_MAX);
+    enum status st =
+        kept_ok(id) ? response_store_get(s->response_store, owner, id, &text, &err) : STATUS_NOT_FOUND;
+    if (st == STATUS_OK) {
+        *out = json_loadb(text.data, text.length, JSON_ALLOW_NUL, NULL);
+        st = *out ? STATUS_OK : STATUS_NO_MEMORY;
+    }
+    buf_fini(&text);
+    if (st == STATUS_OK)
+        return st;
+    return fault_set(f, st, "id",
+                     st == STATUS_NOT_FOUND ? "Response with id '%.60s' not found."
+                                            : "the response '%.60s' can't be read now",
+                     id);
+}
+
+json_t *read_item_id(const char *response, const json_t *item, size_t index)
+{
+    static const char *const kinds[][2] = {
+        {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
+    json_t *own = json_object_get(item, "id");
+    const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
+    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
+        if (strcmp(type, kinds[i][0]) == 0)
+            prefix = kinds[i][1];
+    return json_is_string(own)
+               ? json_incref(own)
+               : json_sprintf("%s_%s" INPUT_ITEM "%zu", prefix, response + strlen("resp_"), index);
+}
 
 struct kept_job {
     struct reply_job reply;

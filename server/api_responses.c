@@ -17,8 +17,7 @@
 #include "tenant_gate.h"
 #include "translate.h"
 
-#define KEPT_BYTES_MAX ((size_t)64 << 20)
-#define REFERENCES_MAX 1000U /* of a request: each is a file that is read */
+#define REFERENCES_MAX 1000U /* of a request: each may be of another response, which is read */
 
 struct items {
     struct translation *t;
@@ -184,53 +183,10 @@ static void read_item(struct items *m, const json_t *item)
 
 /* ---- the responses before */
 
-static bool kept_ok(const char *id)
-{
-    return strncmp(id, "resp_", 5) == 0 && strlen(id) < RESPONSE_ID_BYTES;
-}
-
-enum status kept_response(struct server *s, const uint8_t owner[32], const char *id, json_t **out,
-                          struct fault *f)
-{
-    struct buf text;
-    struct error err;
-    *out = NULL;
-    buf_init(&text, KEPT_BYTES_MAX);
-    enum status st =
-        kept_ok(id) ? response_store_get(s->response_store, owner, id, &text, &err) : STATUS_NOT_FOUND;
-    if (st == STATUS_OK) {
-        *out = json_loadb(text.data, text.length, JSON_ALLOW_NUL, NULL);
-        st = *out ? STATUS_OK : STATUS_NO_MEMORY;
-    }
-    buf_fini(&text);
-    if (st == STATUS_OK)
-        return st;
-    return fault_set(f, st, "id",
-                     st == STATUS_NOT_FOUND ? "Response with id '%.60s' not found."
-                                            : "the response '%.60s' can't be read now",
-                     id);
-}
-
 static bool has_id(const json_t *item, const char *id)
 {
     const char *is = json_string_value(json_object_get(item, "id"));
     return is && strcmp(is, id) == 0;
-}
-
-#define INPUT_ITEM "_in" /* behind this in an id stands the item's number */
-
-json_t *read_item_id(const char *response, const json_t *item, size_t index)
-{
-    static const char *const kinds[][2] = {
-        {"function_call", "fc"}, {"function_call_output", "fco"}, {"reasoning", "rs"}};
-    json_t *own = json_object_get(item, "id");
-    const char *type = json_string_value(json_object_get(item, "type")), *prefix = "msg";
-    for (size_t i = 0; type && i < sizeof kinds / sizeof kinds[0]; i++)
-        if (strcmp(type, kinds[i][0]) == 0)
-            prefix = kinds[i][1];
-    return json_is_string(own)
-               ? json_incref(own)
-               : json_sprintf("%s_%s" INPUT_ITEM "%zu", prefix, response + strlen("resp_"), index);
 }
 
 /* An item of what a response has read, by the id that it was given; borrowed, or NULL. */
@@ -553,7 +509,7 @@ static void read_reasoning_effort(struct translation *t)
     char found[96];
     const json_t *value = json_object_get(reasoning, "effort");
     const char *effort = json_string_value(value);
-    if (value && !effort && !json_is_null(value))
+    if (json_is_set(value) && !effort)
         read_fail(&t->in, STATUS_INVALID, "reasoning", "reasoning.effort: found %s, expected a text or null",
                   describe_json(value, found, sizeof found));
     if (!effort)
@@ -627,7 +583,9 @@ static enum status parse(struct completion *c)
     for (size_t i = 0; i < json_array_size(form->functions); i++) {
         const json_t *pair = json_array_get(form->functions, i);
         bool strict = json_is_true(json_object_get(json_array_get(pair, 1), "strict"));
-        json_object_set_new(json_array_get(pair, 0), "strict", json_boolean(strict));
+        if (json_object_set_new(json_array_get(pair, 0), "strict", json_boolean(strict)) != 0 &&
+            st == STATUS_OK)
+            st = fault_set(&c->fault, STATUS_NO_MEMORY, NULL, "no memory for the request");
     }
     return st;
 }

@@ -11,6 +11,7 @@ bool kept_owner(const struct request *r, uint8_t owner[32]);
 LK_MUST_USE enum status kept_response(struct server *s, const uint8_t owner[32], const char *id, json_t **out,
                                       struct fault *f);
 
+#define INPUT_ITEM "_in" /* behind this in such an id stands its number */
 /* The id of an item that a response has read, number `index` of them: its own, or one made of the response's.
  * New; NULL: no memory. */
 json_t *read_item_id(const char *response, const json_t *item, size_t index);

@@ -713,7 +713,6 @@ def test_the_start_and_operators_heed_a_tenants_memory(tmp_path):
         assert status == 429 and "in use" in answer["error"]["message"] and in_memory(s) == ["mine2", "other"]
 
 
-
 def test_a_start_from_a_folder_heeds_a_tenants_memory(tmp_path):
     folder = tmp_path / "voices"
     state = ["--adapters", str(folder), "--threads", "2", "--state", str(tmp_path / "s.db")]
