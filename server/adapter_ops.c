@@ -406,14 +406,9 @@ static void looked(void *data)
         return;
     }
     struct adapter *a = registry_find(r, l->wish.name);
-    t->bytes = t->file_bytes;
     if (a)
-        registry_set_file_bytes(a, t->bytes);
-    if (a && a->load_bytes)
-        t->bytes = a->load_bytes;
-    const struct version_record *v = a ? registry_record(a, l->generation) : NULL;
-    if (v && v->size_bytes) /* it was in memory before */
-        t->bytes = v->size_bytes;
+        registry_set_file_bytes(a, t->file_bytes);
+    t->bytes = a ? adapter_ops_bytes(a, l->generation) : t->file_bytes;
     reserve(t);
 }
 

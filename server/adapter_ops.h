@@ -85,7 +85,8 @@ LK_MUST_USE enum status adapter_ops_wait(struct adapter_ops *o, struct load_wait
 /* adapter_ops_wait would join a load, and begin none. */
 bool adapter_ops_joins(const struct adapter_ops *o, const char *name, uint64_t generation);
 
-/* Memory that a load of it takes: what it took before, or its files' size; 0: nobody has looked yet. */
+/* Memory that a load of its generation (0: a new one) takes: what it took before, or its files' size; 0:
+ * nobody has looked yet. */
 uint64_t adapter_ops_bytes(const struct adapter *a, uint64_t generation);
 /* The same of all loads that are on their way, whoever asked for them, of names that match. */
 uint64_t adapter_ops_coming(const struct adapter_ops *o, const struct text_list *names);

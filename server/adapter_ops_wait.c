@@ -29,7 +29,7 @@ bool adapter_ops_joins(const struct adapter_ops *o, const char *name, uint64_t g
 
 uint64_t adapter_ops_bytes(const struct adapter *a, uint64_t generation)
 {
-    const struct version_record *v = registry_record(a, generation ? generation : a->stable);
+    const struct version_record *v = registry_record(a, generation);
     uint64_t of_source = a->load_bytes ? a->load_bytes : a->file_bytes;
     return v && v->size_bytes ? v->size_bytes : of_source;
 }

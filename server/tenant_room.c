@@ -88,7 +88,7 @@ static uint64_t bytes_of_voice(const struct request *r, const struct voice *v)
         const struct voice_member *m = &v->members[i];
         const struct adapter *a = registry_find(r->server->registry, m->term.name);
         if (a && own_limit(gate_spec(r), m->term.name) != LIMIT_NONE)
-            sum += adapter_ops_bytes(a, m->generation);
+            sum += adapter_ops_bytes(a, m->generation ? m->generation : a->stable); /* not chosen yet */
     }
     return sum;
 }

@@ -102,18 +102,34 @@ struct tenant *tenants_at(const struct tenants *t, size_t index)
     return index < t->n ? t->list[index] : NULL;
 }
 
-/* Where the name is, or would be. */
-static size_t place_of(const struct tenants *t, const char *name)
+static const char *name_at(const struct tenants *t, size_t i)
 {
-    size_t low = 0, high = t->n;
+    return t->list[i]->name;
+}
+
+static const char *id_at(const struct tenants *t, size_t i)
+{
+    return t->by_id[i]->id;
+}
+
+/* Where the text is, or would be, among n in its order. */
+static size_t place_of_text(const struct tenants *t, size_t n, const char *text,
+                            const char *(*text_at)(const struct tenants *t, size_t i))
+{
+    size_t low = 0, high = n;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (strcmp(t->list[middle]->name, name) < 0)
+        if (strcmp(text_at(t, middle), text) < 0)
             low = middle + 1;
         else
             high = middle;
     }
     return low;
+}
+
+static size_t place_of(const struct tenants *t, const char *name)
+{
+    return place_of_text(t, t->n, name, name_at);
 }
 
 struct tenant *tenants_find(const struct tenants *t, const char *name)
@@ -313,18 +329,9 @@ const struct tenant_key *tenants_key_at(const struct tenants *t, size_t index)
     return index < t->n_keys ? t->keys[index] : NULL;
 }
 
-/* Where the id is, or would be. */
 static size_t place_of_id(const struct tenants *t, const char *id)
 {
-    size_t low = 0, high = t->n_keys;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (strcmp(t->by_id[middle]->id, id) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
+    return place_of_text(t, t->n_keys, id, id_at);
 }
 
 static struct tenant_key *find_key(const struct tenants *t, const char *id)
