@@ -64,7 +64,7 @@ static void add_effort(struct reader *r, json_t *variables)
 }
 
 /* Firefunction's template joins these to other texts, so it needs them without tools, too. */
-static void add_functions_text(const struct chat *c, json_t *variables)
+static void add_functions_text(struct reader *r, const struct chat *c, json_t *variables)
 {
     json_t *functions = json_array();
     char now[32];
@@ -75,7 +75,8 @@ static void add_functions_text(const struct chat *c, json_t *variables)
     char *text = json_dumps(functions, JSON_INDENT(4));
     strftime(now, sizeof now, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&seconds, &tm));
     json_t *v = json_pack("{s:s*, s:s}", "functions", text, "datetime", now);
-    json_object_update_missing(variables, v);
+    if (!text || json_object_update_missing(variables, v) != 0)
+        read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the request");
     json_decref(v);
     json_decref(functions);
     free(text);
@@ -110,7 +111,7 @@ static json_t *make_variables(struct reader *r, const struct chat *c, bool add_g
     add_kwargs(r, v);
     add_effort(r, v);
     if (c->syntax->functions_text)
-        add_functions_text(c, v);
+        add_functions_text(r, c, v);
     return v;
 }
 
@@ -286,16 +287,18 @@ static void set_strict(const json_t *tool, bool strict, struct reader *r)
 }
 
 /* `strict` of tools that don't say it, behind the template, which has no word of it. Those that are now: in
- * `set`; false: none is. Schemas that take long leave the rest as they are. */
-static bool set_usual_strict(const struct completion *c, const struct grammar_scope *scope,
+ * `set`; false: none is. `named`: no other one is called, or NULL. Schemas that take long leave the rest as
+ * they are. */
+static bool set_usual_strict(const struct completion *c, const struct grammar_scope *scope, const char *named,
                              bool set[TOOLS_MAX], struct reader *r)
 {
     const json_t *tools = json_object_get(c->body, "tools");
     int64_t begin_ns = clock_now_ns();
     bool any = false;
     for (size_t i = 0; i < json_array_size(tools) && i < TOOLS_MAX && r->status == STATUS_OK; i++) {
-        const json_t *tool = json_array_get(tools, i);
-        if (json_is_boolean(json_object_get(json_object_get(tool, "function"), "strict")) ||
+        const json_t *tool = json_array_get(tools, i), *function = json_object_get(tool, "function");
+        bool may_come = !named || strcmp(json_string_value(json_object_get(function, "name")), named) == 0;
+        if (!may_come || json_is_boolean(json_object_get(function, "strict")) ||
             clock_now_ns() - begin_ns > USUAL_STRICT_NS)
             continue;
         enum status s = tool_can_be_strict(scope, tool, c->r->arena);
@@ -374,7 +377,8 @@ static void force_calls(struct completion *c, const struct tool_params *tools, s
         c->format.calls = NULL;
         c->format.in_block = false;
     }
-    usual = usual && !asked.raw && tools->choice != TOOL_NONE && set_usual_strict(c, &scope, set, r);
+    usual = usual && !asked.raw && tools->choice != TOOL_NONE &&
+            set_usual_strict(c, &scope, tools->named, set, r);
     if (r->status != STATUS_OK)
         return;
     make_tool_grammar(c, &scope, tools, &asked, r);

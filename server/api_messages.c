@@ -50,8 +50,9 @@ static json_t *join_parts(struct reader *r, const json_t *parts, size_t message)
                       param, type ? type : "");
         if (!json_is_string(t))
             read_fail(r, STATUS_INVALID, param, "%s.%s: expected a string", param, key ? key : "text");
-        else
-            buf_printf(&text, "%s%s", i ? "\n" : "", json_string_value(t));
+        if (i)
+            buf_putc(&text, '\n');
+        buf_append(&text, json_string_value(t), json_string_length(t));
     }
     if (text.failed)
         read_fail(r, STATUS_NO_MEMORY, NULL, "no memory for the messages");

@@ -39,11 +39,11 @@ static const char *text_of(struct reader *r, const json_t *object, const char *k
     return json_is_string(v) ? json_string_value(v) : "";
 }
 
-static void push_part(struct reader *r, json_t *parts, const char *text)
+static void push_part(struct reader *r, json_t *parts, const json_t *text)
 {
     json_t *part = json_object();
     put_text(r, part, "type", "text");
-    put_text(r, part, "text", text);
+    put_same(r, part, "text", text);
     push_new(r, parts, part);
 }
 
@@ -54,18 +54,20 @@ static json_t *read_content(struct items *m, const json_t *v)
     char text[96];
     json_t *parts = json_array();
     if (json_is_string(v))
-        push_part(r, parts, json_string_value(v));
+        push_part(r, parts, v);
     else if (!json_is_array(v))
         read_fail(r, STATUS_INVALID, m->where, "%s: found %s, expected a content of text", m->where,
                   describe_json(v, text, sizeof text));
     for (size_t i = 0; i < json_array_size(v) && r->status == STATUS_OK; i++) {
         const json_t *part = json_array_get(v, i);
         const char *type = text_of(r, part, "type", m->where);
-        if (strcmp(type, "refusal") == 0)
-            push_part(r, parts, text_of(r, part, "refusal", m->where));
-        else if (strcmp(type, "input_text") == 0 || strcmp(type, "output_text") == 0 ||
-                 strcmp(type, "text") == 0)
-            push_part(r, parts, text_of(r, part, "text", m->where));
+        bool said =
+            strcmp(type, "input_text") == 0 || strcmp(type, "output_text") == 0 || strcmp(type, "text") == 0;
+        const char *key = said ? "text" : strcmp(type, "refusal") == 0 ? "refusal" : NULL;
+        if (key)
+            (void)text_of(r, part, key, m->where);
+        if (key && r->status == STATUS_OK)
+            push_part(r, parts, json_object_get(part, key));
         else
             read_fail(r, STATUS_UNSUPPORTED, m->where,
                       "%s.content[%zu]: parts of type \"%.40s\" are not supported, only text", m->where, i,
@@ -149,8 +151,10 @@ static void read_reasoning(struct items *m, const json_t *item)
     if (json_array_size(parts) == 0)
         parts = json_object_get(item, "summary");
     for (size_t i = 0; i < json_array_size(parts); i++) {
-        const char *s = json_string_value(json_object_get(json_array_get(parts, i), "text"));
-        buf_printf(&text, "%s%s", text.length ? "\n" : "", s ? s : "");
+        const json_t *s = json_object_get(json_array_get(parts, i), "text");
+        buf_puts(&text, text.length ? "\n" : "");
+        if (json_is_string(s))
+            buf_append(&text, json_string_value(s), json_string_length(s));
     }
     json_decref(m->reasoning);
     m->reasoning = text.length ? json_stringn(text.data, text.length) : NULL;

@@ -192,6 +192,13 @@ def test_responses_show_as_strict_what_is_kept_to(parrots, choice, schema, shown
     assert called == (status == 200 and choice != "none")
 
 
+def test_responses_show_only_the_named_one_as_strict(parrots):
+    tools = [{"type": "function", "name": name, "parameters": SCHEMA} for name in ("now", "get_weather")]
+    status, r = parrots.post("/v1/responses", {"model": "parrot", "input": "Please #weather", "temperature": 0, "max_output_tokens": 100,
+                                               "tool_choice": {"type": "function", "name": "get_weather"}, "tools": tools})
+    assert status == 200 and [t["strict"] for t in r["tools"]] == [False, True]
+
+
 def test_responses_usual_strict_gives_way(bird, parrots):
     """To a grammar of the caller's, which an explicit one refuses; explicit ones that can't be held to are still refused."""
     tool = {"type": "function", "name": "get_weather", "parameters": CHOICES}
